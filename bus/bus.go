@@ -1,0 +1,173 @@
+// Package bus wires an application's events to its handlers: it publishes into
+// the application's database and runs the handlers from there, every run on
+// record.
+package bus
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/components/cqrs"
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/middleware"
+	"github.com/reprise-bus/reprise/migrations"
+	"github.com/reprise-bus/reprise/pubsub"
+	"github.com/reprise-bus/reprise/store"
+)
+
+// Bus publishes events and runs their handlers. Safe for concurrent use.
+type Bus struct {
+	config Config
+	store  *store.Store
+	pubsub *pubsub.PubSub
+	owned  *sql.DB // the pool, when Open made it
+
+	mu       sync.Mutex
+	handlers map[string]registered // by name
+	ran      bool
+}
+
+type registered struct {
+	handler cqrs.EventHandler
+	topic   string
+}
+
+// New returns a bus on the application's own pool, Config.DB, and brings its
+// tables up to this program's version.
+func New(ctx context.Context, config Config) (*Bus, error) {
+	if config.DB == nil {
+		return nil, errors.New("bus: Config.DB is nil: pass the application's *sql.DB, or let bus.Open make a pool from a URL")
+	}
+	return newBus(ctx, config)
+}
+
+func newBus(ctx context.Context, config Config) (*Bus, error) {
+	config.setDefaults()
+	if err := config.Validate(); err != nil {
+		return nil, fmt.Errorf("bus: config: %w", err)
+	}
+	if !config.SkipMigrations {
+		if err := migrations.Up(ctx, config.DB, config.Schema); err != nil {
+			return nil, fmt.Errorf("bus: %w", err)
+		}
+	}
+	st, err := store.New(ctx, config.DB, config.Schema)
+	if err != nil {
+		return nil, fmt.Errorf("bus: %w", err)
+	}
+	ps, err := pubsub.New(st, config.pubsub())
+	if err != nil {
+		return nil, fmt.Errorf("bus: %w", err)
+	}
+	return &Bus{config: config, store: st, pubsub: ps, handlers: map[string]registered{}}, nil
+}
+
+// Store returns the record: events, runs and attempts.
+func (b *Bus) Store() *store.Store { return b.store }
+
+// DB returns the pool.
+func (b *Bus) DB() *sql.DB { return b.config.DB }
+
+// Handle registers handlers, those of handlers.New or any cqrs.EventHandler,
+// each on the topic that its event is named. All are registered, or, with an
+// error, none. It comes before Run.
+//
+// A handler gets the events that are published from its first registration on.
+func (b *Bus) Handle(hs ...cqrs.EventHandler) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ran {
+		return errors.New("bus: Handle after Run: register all handlers first")
+	}
+	fresh := make(map[string]registered, len(hs))
+	for _, h := range hs {
+		if err := handlers.Validate(h); err != nil {
+			return fmt.Errorf("bus: %w", err)
+		}
+		name := h.HandlerName()
+		topic, err := b.topic(h.NewEvent())
+		if err != nil {
+			return fmt.Errorf("bus: handler %q: %w", name, err)
+		}
+		for _, known := range []map[string]registered{b.handlers, fresh} {
+			if other, taken := known[name]; taken {
+				return fmt.Errorf("bus: two handlers are named %q (on topics %q and %q): the name is the handler's identity in the database, give each its own", name, other.topic, topic)
+			}
+		}
+		fresh[name] = registered{handler: h, topic: topic}
+	}
+	for name, r := range fresh {
+		if err := b.pubsub.Register(r.topic, name); err != nil {
+			return fmt.Errorf("bus: %w", err)
+		}
+	}
+	for name, r := range fresh {
+		b.handlers[name] = r
+	}
+	return nil
+}
+
+// topic is the event's name, by the marshaler.
+func (b *Bus) topic(event any) (string, error) {
+	if name := b.config.Marshaler.Name(event); name != "" {
+		return name, nil
+	}
+	return "", fmt.Errorf("event %T has no name: give it a method EventName() string, such as \"user.signed_up\", or set Config.Marshaler to one that names events", event)
+}
+
+// Run runs the handlers until ctx ends. Then nothing new starts, running
+// handlers get the grace period, their ends are written, and what has not
+// ended is due again. It returns nil after such a shutdown. Run can be called
+// once; publishing works before, during and after it.
+func (b *Bus) Run(ctx context.Context) error {
+	b.mu.Lock()
+	if b.ran {
+		b.mu.Unlock()
+		return errors.New("bus: Run was called before: make a new Bus to run again")
+	}
+	b.ran = true
+	router, err := b.router()
+	b.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("bus: %w", err)
+	}
+	// The router would cut its subscribers off when its context ends; it is
+	// closed instead, and waits for them.
+	shutdown := context.AfterFunc(ctx, func() { _ = router.Close() })
+	defer shutdown()
+	err = router.Run(context.WithoutCancel(ctx))
+	return errors.Join(err, b.pubsub.Close())
+}
+
+func (b *Bus) router() (*message.Router, error) {
+	router, err := message.NewRouter(
+		message.RouterConfig{CloseTimeout: b.config.GracePeriod + 5*time.Second},
+		watermill.NewSlogLogger(b.config.Logger),
+	)
+	if err != nil {
+		return nil, err
+	}
+	router.AddMiddleware(middleware.Record(b.store))
+	router.AddMiddleware(b.config.Middleware...)
+	for name, r := range b.handlers {
+		router.AddConsumerHandler(name, r.topic, b.pubsub.Subscriber(name), handlers.Func(r.handler, b.config.Marshaler))
+	}
+	return router, nil
+}
+
+// Close closes the pool that Open made; the pool of New stays open. Call it
+// when Run has returned and nothing is published any more.
+func (b *Bus) Close() error {
+	err := b.pubsub.Close()
+	if b.owned != nil {
+		err = errors.Join(err, b.owned.Close())
+	}
+	return err
+}

@@ -1,0 +1,81 @@
+package bus
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/components/cqrs"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
+
+	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/pubsub"
+)
+
+// Config sets what a Bus does. A zero field means its default; a value without
+// meaning is an error of Open and New that names the field.
+type Config struct {
+	// DB is the application's pool, for New: PostgreSQL through lib/pq or
+	// pgx's database/sql driver, or SQLite. It stays the application's to
+	// close. Of a *sqlx.DB, it is the field DB.
+	DB *sql.DB
+
+	// Schema holds Reprise's tables; on SQLite it is a prefix of their names.
+	// Default "reprise".
+	Schema string
+
+	// SkipMigrations leaves the tables alone: where they are not of this
+	// program's version, Open and New return a *migrations.VersionError. For
+	// teams that call migrations.Up in a step of their own.
+	SkipMigrations bool
+
+	// Marshaler makes messages of events and back, and names them: the name is
+	// the topic. Default: JSON, named by the event's method EventName.
+	Marshaler cqrs.CommandEventMarshaler
+
+	// Middleware wraps every handler, inside the recording, in this order.
+	Middleware []message.HandlerMiddleware
+
+	Concurrency  int           // runs of one handler that this process works on at once; default 16
+	PollInterval time.Duration // between looks for due runs when nothing wakes the bus; default 1 s
+	GracePeriod  time.Duration // that running handlers get when Run's context ends; default 10 s
+	Logger       *slog.Logger  // default slog.Default()
+}
+
+func (c *Config) setDefaults() {
+	if c.Marshaler == nil {
+		c.Marshaler = cqrs.JSONMarshaler{
+			NewUUID:      func() string { return uuid.Must(uuid.NewV7()).String() }, // near in time, near in the index
+			GenerateName: handlers.EventName,
+		}
+	}
+	if c.GracePeriod == 0 {
+		c.GracePeriod = 10 * time.Second
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+}
+
+// Validate reports every field that has no meaning.
+func (c Config) Validate() error {
+	errs := []error{c.pubsub().Validate()}
+	for i, m := range c.Middleware {
+		if m == nil {
+			errs = append(errs, fmt.Errorf("Middleware[%d] is nil", i))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c Config) pubsub() pubsub.Config {
+	return pubsub.Config{
+		Concurrency:  c.Concurrency,
+		PollInterval: c.PollInterval,
+		GracePeriod:  c.GracePeriod,
+		Logger:       c.Logger,
+	}
+}

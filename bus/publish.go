@@ -1,0 +1,104 @@
+package bus
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/reprise-bus/reprise/pubsub"
+	"github.com/reprise-bus/reprise/store"
+)
+
+// Publish commits the events, each with a run for every subscribed handler:
+// all of them or, with an error, none. It does not wait for handlers.
+//
+// An event that has a method EventKey() string gets that key. Inside a
+// handler, pass its ctx: the event then carries correlation and causation ids.
+func (b *Bus) Publish(ctx context.Context, events ...any) error {
+	batches, err := b.marshal(ctx, events)
+	if err != nil {
+		return err
+	}
+	if len(batches) == 1 {
+		return publish(b.pubsub.Publisher(), batches)
+	}
+	return b.publishTogether(ctx, batches)
+}
+
+// PublishTx writes the events in the caller's transaction, a *sql.Tx or
+// *sqlx.Tx on the bus's database: they exist, and their handlers run, when the
+// caller commits. After an error on PostgreSQL, roll back.
+func (b *Bus) PublishTx(ctx context.Context, tx pubsub.Tx, events ...any) error {
+	if tx == nil {
+		return errors.New("bus: the transaction is nil: pass the *sql.Tx or *sqlx.Tx that is open")
+	}
+	batches, err := b.marshal(ctx, events)
+	if err != nil {
+		return err
+	}
+	return publish(b.pubsub.PublisherTx(tx), batches)
+}
+
+// batch is the messages of one topic.
+type batch struct {
+	topic    string
+	messages []*message.Message
+}
+
+// marshal makes messages of events, in order, by topic.
+func (b *Bus) marshal(ctx context.Context, events []any) ([]batch, error) {
+	var batches []batch
+	place := map[string]int{}
+	for _, event := range events {
+		if event == nil {
+			return nil, errors.New("bus: publish: the event is nil")
+		}
+		topic, err := b.topic(event)
+		if err != nil {
+			return nil, fmt.Errorf("bus: publish: %w", err)
+		}
+		msg, err := b.config.Marshaler.Marshal(event)
+		if err != nil {
+			return nil, fmt.Errorf("bus: publish %q: %w", topic, err)
+		}
+		if keyed, ok := event.(interface{ EventKey() string }); ok {
+			msg.Metadata.Set(store.KeyMetadata, keyed.EventKey())
+		}
+		msg.SetContext(ctx)
+		i, seen := place[topic]
+		if !seen {
+			i = len(batches)
+			place[topic] = i
+			batches = append(batches, batch{topic: topic})
+		}
+		batches[i].messages = append(batches[i].messages, msg)
+	}
+	return batches, nil
+}
+
+func publish(to message.Publisher, batches []batch) error {
+	for _, batch := range batches {
+		if err := to.Publish(batch.topic, batch.messages...); err != nil {
+			return fmt.Errorf("bus: %w", err)
+		}
+	}
+	return nil
+}
+
+// publishTogether publishes on several topics in one transaction.
+func (b *Bus) publishTogether(ctx context.Context, batches []batch) error {
+	tx, err := b.config.DB.BeginTx(ctx, &sql.TxOptions{})
+	if err != nil {
+		return fmt.Errorf("bus: publish: %w; nothing was written", err)
+	}
+	if err := publish(b.pubsub.PublisherTx(tx), batches); err != nil {
+		return errors.Join(err, tx.Rollback())
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("bus: publish: %w; the events may have been written", err)
+	}
+	return nil
+}

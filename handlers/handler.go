@@ -1,0 +1,73 @@
+// Package handlers says what a handler is: a named function that reacts to the
+// events of one topic, and how its errors are classed.
+package handlers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/ThreeDotsLabs/watermill/components/cqrs"
+	"github.com/ThreeDotsLabs/watermill/message"
+)
+
+// Handler is a named function that takes one type of event. It is a Watermill
+// cqrs.EventHandler, and wherever Reprise takes a handler, any of those will
+// do.
+type Handler struct {
+	name     string
+	newEvent func() any
+	handle   func(ctx context.Context, event any) error
+}
+
+var _ cqrs.EventHandler = (*Handler)(nil)
+
+// New returns a handler of events of type E.
+//
+// The name is the handler's identity in the database: it is written by hand,
+// unique in the application, and stays what it is when the code moves. The
+// function is called concurrently; a nil error is the run's success. It may
+// see an event more than once, so it should be idempotent: the event's id is
+// that of cqrs.OriginalMessageFromCtx(ctx).
+func New[E any](name string, handle func(ctx context.Context, event E) error) *Handler {
+	h := &Handler{name: name, newEvent: func() any { return new(E) }}
+	if handle != nil {
+		h.handle = func(ctx context.Context, event any) error { return handle(ctx, *event.(*E)) }
+	}
+	return h
+}
+
+// HandlerName implements cqrs.EventHandler.
+func (h *Handler) HandlerName() string { return h.name }
+
+// NewEvent implements cqrs.EventHandler: it returns a pointer to a new E.
+func (h *Handler) NewEvent() any { return h.newEvent() }
+
+// Handle implements cqrs.EventHandler; event is what NewEvent returned.
+func (h *Handler) Handle(ctx context.Context, event any) error { return h.handle(ctx, event) }
+
+// Validate reports a handler that could never run.
+func Validate(h cqrs.EventHandler) error {
+	own, ours := h.(*Handler)
+	switch {
+	case h == nil, ours && own == nil:
+		return errors.New("the handler is nil: make one with handlers.New")
+	case h.HandlerName() == "":
+		return fmt.Errorf("a handler of %T has no name: the name is its identity in the database, write one such as \"send-welcome-email\"", h.NewEvent())
+	case ours && own.handle == nil:
+		return fmt.Errorf("handler %q has no function", own.name)
+	}
+	return nil
+}
+
+// Func makes a handler what Watermill's router takes. A payload that the
+// marshaler does not decode is an Undecodable error.
+func Func(h cqrs.EventHandler, marshaler cqrs.CommandEventMarshaler) message.NoPublishHandlerFunc {
+	return func(msg *message.Message) error {
+		event := h.NewEvent()
+		if err := marshaler.Unmarshal(msg, event); err != nil {
+			return Undecodable(fmt.Errorf("event %s does not decode into %T: %w", msg.UUID, event, err))
+		}
+		return h.Handle(cqrs.CtxWithOriginalMessage(msg.Context(), msg), event)
+	}
+}

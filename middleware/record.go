@@ -1,0 +1,151 @@
+// Package middleware holds Watermill middleware, one to a file.
+package middleware
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+
+	"github.com/ThreeDotsLabs/watermill/components/cqrs"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
+
+	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/store"
+)
+
+// Record keeps every run of the router's handlers in the store: PENDING is
+// committed before the handler's first line; SUCCESS, or FAILED with the error
+// or the panic and its stack, after its last. It belongs first in the router,
+// around every other middleware whose work counts as the handler's.
+//
+// It works on any subscriber. On one of package pubsub the run exists already
+// and Record reports its end. On any other it writes the event and the run
+// when the message arrives, returns when the end is committed, and leaves
+// acks, nacks and redeliveries to the subscriber: a redelivered message is
+// another attempt of the same run, unless the run succeeded or was discarded,
+// in which case the message is acked and the handler not called. Should the
+// database be out of reach, the handler is not called and the message is
+// nacked.
+//
+// A handler that returns messages to publish is called again on redelivery
+// even after a success, since the router publishes them after Record.
+//
+// Record does not change what the handler returns; a panic becomes a
+// *handlers.PanicError.
+func Record(st *store.Store) message.HandlerMiddleware {
+	r := recorder{store: st, instance: store.NewInstanceID()}
+	return func(next message.HandlerFunc) message.HandlerFunc {
+		return func(msg *message.Message) ([]*message.Message, error) { return r.handle(msg, next) }
+	}
+}
+
+type recorder struct {
+	store    *store.Store
+	instance string
+}
+
+func (r recorder) handle(msg *message.Message, next message.HandlerFunc) ([]*message.Message, error) {
+	if delivery, ours := store.DeliveryFrom(msg.Context()); ours {
+		return call(msg, next, func(o store.Outcome) error {
+			delivery.End(o)
+			return nil
+		})
+	}
+	lease, err := r.record(msg)
+	if errors.Is(err, store.ErrDone) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	msg.SetContext(cqrs.CtxWithOriginalMessage(msg.Context(), msg))
+	return call(msg, next, func(o store.Outcome) error {
+		o.Lease = lease
+		return r.end(msg.Context(), o)
+	})
+}
+
+// call runs the handler and reports its end, whichever way it ends.
+func call(msg *message.Message, next message.HandlerFunc, end func(store.Outcome) error) (produced []*message.Message, err error) {
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		value := recover()
+		if value == nil { // the goroutine ends here: nobody will ack the message
+			defer msg.Nack()
+			value = "the handler called runtime.Goexit"
+		}
+		err = &handlers.PanicError{Value: value, Stack: string(debug.Stack())}
+		produced, err = nil, also(err, end(failed(err)))
+	}()
+
+	produced, err = next(msg)
+	returned = true
+	switch {
+	case err != nil:
+		return produced, also(err, end(failed(err)))
+	case len(produced) > 0 && isOurs(msg):
+		return produced, nil // published, then acked: the ack is the success
+	default:
+		return produced, end(store.Outcome{Status: store.Success})
+	}
+}
+
+// also adds an error of ours to the handler's, which stays as it is otherwise.
+func also(err, ours error) error {
+	if ours == nil {
+		return err
+	}
+	return errors.Join(err, ours)
+}
+
+func isOurs(msg *message.Message) bool {
+	_, ours := store.DeliveryFrom(msg.Context())
+	return ours
+}
+
+func failed(err error) store.Outcome {
+	f := handlers.Failure(err)
+	return store.Outcome{Status: store.Failed, Failure: &f}
+}
+
+// record writes the event and its run. Where a message of another topic has
+// the same id, as when a router passes one on, the topic is part of the id.
+func (r recorder) record(msg *message.Message) (store.Lease, error) {
+	ctx := msg.Context()
+	handler := message.HandlerNameFromCtx(ctx)
+	if handler == "" {
+		return store.Lease{}, errors.New("record: the message's context names no handler: use Record as a middleware of Watermill's router")
+	}
+	e := store.Event{
+		ID:       msg.UUID,
+		Topic:    message.SubscribeTopicFromCtx(ctx),
+		Key:      msg.Metadata.Get(store.KeyMetadata),
+		Payload:  msg.Payload,
+		Metadata: msg.Metadata,
+		Source:   message.SubscriberNameFromCtx(ctx),
+	}
+	if e.ID == "" {
+		e.ID = uuid.Must(uuid.NewV7()).String()
+	}
+	produces := message.PublishTopicFromCtx(ctx) != ""
+	lease, err := r.store.Record(ctx, e, handler, r.instance, produces)
+	if errors.Is(err, store.ErrDuplicateID) {
+		e.ID += "@" + e.Topic
+		lease, err = r.store.Record(ctx, e, handler, r.instance, produces)
+	}
+	return lease, err
+}
+
+// end writes the end of a run, also when the message's context has ended.
+func (r recorder) end(ctx context.Context, o store.Outcome) error {
+	lost, err := r.store.End(context.WithoutCancel(ctx), []store.Outcome{o})
+	if err == nil && len(lost) > 0 {
+		err = fmt.Errorf("run %d was given to another while the handler ran: this end does not count", o.Lease.RunID)
+	}
+	return err
+}

@@ -1,0 +1,96 @@
+-- A fact that was published: written once, never rewritten.
+CREATE TABLE reprise.events (
+    id            text        PRIMARY KEY,
+    topic         text        NOT NULL,
+    key           text        NOT NULL DEFAULT '',
+    payload       json,                                -- when it is JSON: the very text that was published
+    payload_bytes bytea,                               -- anything else
+    metadata      json        NOT NULL DEFAULT '{}',
+    source        text        NOT NULL DEFAULT 'publish', -- or the subscriber that it arrived through
+    published_at  timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT events_one_payload CHECK (num_nonnulls(payload, payload_bytes) = 1)
+);
+
+-- Publishing creates one run for each subscription of the topic.
+CREATE TABLE reprise.subscriptions (
+    topic        text        NOT NULL,
+    handler      text        NOT NULL,
+    policy       json        NOT NULL DEFAULT '{}',
+    since        timestamptz NOT NULL DEFAULT now(),
+    last_seen_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (topic, handler)
+);
+
+-- One handler's work on one event; a run that is due is the queue.
+-- Due: due_at is in the past. Leased: PENDING without due_at, held by instance.
+--
+-- The end of a run changes no indexed column unless it failed, so that the
+-- update stays on its page; fillfactor leaves the room for it. There is no
+-- foreign key to events: one statement writes both rows, nothing deletes an
+-- event that has runs, and the check would look the event up for every run.
+CREATE TABLE reprise.handler_runs (
+    id          bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    event_id    text        NOT NULL,
+    topic       text        NOT NULL,
+    handler     text        NOT NULL,
+    status      text        NOT NULL DEFAULT 'PENDING',
+    attempt     integer     NOT NULL DEFAULT 0,
+    cycle       integer     NOT NULL DEFAULT 0,
+    priority    smallint    NOT NULL DEFAULT 0,
+    key         text        NOT NULL DEFAULT '',
+    instance    text,
+    due_at      timestamptz,
+    started_at  timestamptz,
+    finished_at timestamptz,
+    error_kind  text,
+    error       text,
+    fingerprint text,
+    replay_id   bigint,
+    CONSTRAINT handler_runs_once UNIQUE (event_id, handler),
+    CONSTRAINT handler_runs_status CHECK (status IN ('PENDING', 'SUCCESS', 'FAILED', 'DISCARDED')),
+    CONSTRAINT handler_runs_finished CHECK ((status = 'PENDING') = (finished_at IS NULL)),
+    CONSTRAINT handler_runs_due CHECK (due_at IS NULL OR (status = 'PENDING' AND instance IS NULL)),
+    CONSTRAINT handler_runs_held CHECK (status <> 'PENDING' OR due_at IS NOT NULL OR instance IS NOT NULL),
+    CONSTRAINT handler_runs_cause CHECK (status <> 'FAILED' OR error_kind IS NOT NULL)
+) WITH (fillfactor = 70);
+
+CREATE INDEX handler_runs_by_due ON reprise.handler_runs (topic, handler, due_at, id) WHERE due_at IS NOT NULL;
+CREATE INDEX handler_runs_by_error ON reprise.handler_runs (handler, id) WHERE error_kind IS NOT NULL;
+CREATE INDEX handler_runs_by_replay ON reprise.handler_runs (replay_id, id) WHERE replay_id IS NOT NULL;
+
+-- Every attempt that failed or was abandoned; the happy path writes nothing here.
+CREATE TABLE reprise.run_attempts (
+    id          bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    run_id      bigint      NOT NULL REFERENCES reprise.handler_runs (id) ON DELETE CASCADE,
+    attempt     integer     NOT NULL,
+    cycle       integer     NOT NULL,
+    kind        text        NOT NULL,
+    message     text        NOT NULL,
+    stack       text,
+    instance    text,
+    started_at  timestamptz NOT NULL,
+    finished_at timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE INDEX run_attempts_by_run ON reprise.run_attempts (run_id, id);
+
+-- A running process; it is dead when its heartbeat is old.
+CREATE TABLE reprise.instances (
+    id           text        PRIMARY KEY,
+    host         text        NOT NULL,
+    pid          integer     NOT NULL,
+    build        text        NOT NULL DEFAULT '',
+    handlers     json        NOT NULL DEFAULT '[]',
+    started_at   timestamptz NOT NULL DEFAULT now(),
+    heartbeat_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- Somebody's request to run a selection of runs again.
+CREATE TABLE reprise.replays (
+    id           bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    requested_by text        NOT NULL,
+    reason       text        NOT NULL DEFAULT '',
+    selection    json        NOT NULL,
+    total        bigint      NOT NULL DEFAULT 0,
+    requested_at timestamptz NOT NULL DEFAULT now()
+);

@@ -1,0 +1,94 @@
+-- The tables of ../postgres/0001_init.sql, whose comments explain them. Times
+-- are UTC text of one width, so that they sort as they read.
+CREATE TABLE reprise.events (
+    id            TEXT PRIMARY KEY NOT NULL,
+    topic         TEXT NOT NULL,
+    key           TEXT NOT NULL DEFAULT '',
+    payload       TEXT,
+    payload_bytes BLOB,
+    metadata      TEXT NOT NULL DEFAULT '{}',
+    source        TEXT NOT NULL DEFAULT 'publish',
+    published_at  TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+    CHECK ((payload IS NULL) <> (payload_bytes IS NULL))
+) STRICT;
+
+CREATE TABLE reprise.subscriptions (
+    topic        TEXT NOT NULL,
+    handler      TEXT NOT NULL,
+    policy       TEXT NOT NULL DEFAULT '{}',
+    since        TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+    last_seen_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+    PRIMARY KEY (topic, handler)
+) STRICT;
+
+CREATE TABLE reprise.handler_runs (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    event_id    TEXT    NOT NULL,
+    topic       TEXT    NOT NULL,
+    handler     TEXT    NOT NULL,
+    status      TEXT    NOT NULL DEFAULT 'PENDING' CHECK (status IN ('PENDING', 'SUCCESS', 'FAILED', 'DISCARDED')),
+    attempt     INTEGER NOT NULL DEFAULT 0,
+    cycle       INTEGER NOT NULL DEFAULT 0,
+    priority    INTEGER NOT NULL DEFAULT 0,
+    key         TEXT    NOT NULL DEFAULT '',
+    instance    TEXT,
+    due_at      TEXT,
+    started_at  TEXT,
+    finished_at TEXT,
+    error_kind  TEXT,
+    error       TEXT,
+    fingerprint TEXT,
+    replay_id   INTEGER,
+    UNIQUE (event_id, handler),
+    CHECK ((status = 'PENDING') = (finished_at IS NULL)),
+    CHECK (due_at IS NULL OR (status = 'PENDING' AND instance IS NULL)),
+    CHECK (status <> 'PENDING' OR due_at IS NOT NULL OR instance IS NOT NULL),
+    CHECK (status <> 'FAILED' OR error_kind IS NOT NULL)
+) STRICT;
+
+CREATE INDEX reprise.handler_runs_by_due ON reprise.handler_runs (topic, handler, due_at, id) WHERE due_at IS NOT NULL;
+CREATE INDEX reprise.handler_runs_by_error ON reprise.handler_runs (handler, id) WHERE error_kind IS NOT NULL;
+CREATE INDEX reprise.handler_runs_by_replay ON reprise.handler_runs (replay_id, id) WHERE replay_id IS NOT NULL;
+
+-- SQLite has no INSERT inside WITH: this is how one statement writes the event
+-- and its runs. An event that arrived through another transport has other runs.
+CREATE TRIGGER reprise.publish AFTER INSERT ON reprise.events WHEN NEW.source = 'publish' BEGIN
+    INSERT INTO reprise.handler_runs (event_id, topic, handler, key, due_at)
+    SELECT NEW.id, NEW.topic, s.handler, NEW.key, NEW.published_at
+    FROM reprise.subscriptions s
+    WHERE s.topic = NEW.topic;
+END;
+
+CREATE TABLE reprise.run_attempts (
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    run_id      INTEGER NOT NULL REFERENCES reprise.handler_runs (id) ON DELETE CASCADE,
+    attempt     INTEGER NOT NULL,
+    cycle       INTEGER NOT NULL,
+    kind        TEXT    NOT NULL,
+    message     TEXT    NOT NULL,
+    stack       TEXT,
+    instance    TEXT,
+    started_at  TEXT    NOT NULL,
+    finished_at TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+) STRICT;
+
+CREATE INDEX reprise.run_attempts_by_run ON reprise.run_attempts (run_id, id);
+
+CREATE TABLE reprise.instances (
+    id           TEXT    PRIMARY KEY NOT NULL,
+    host         TEXT    NOT NULL,
+    pid          INTEGER NOT NULL,
+    build        TEXT    NOT NULL DEFAULT '',
+    handlers     TEXT    NOT NULL DEFAULT '[]',
+    started_at   TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+    heartbeat_at TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+) STRICT;
+
+CREATE TABLE reprise.replays (
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,
+    requested_by TEXT    NOT NULL,
+    reason       TEXT    NOT NULL DEFAULT '',
+    selection    TEXT    NOT NULL,
+    total        INTEGER NOT NULL DEFAULT 0,
+    requested_at TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+) STRICT;

@@ -1,0 +1,62 @@
+package store
+
+import (
+	"context"
+	"fmt"
+)
+
+const (
+	maxMessage = 8 << 10  // bytes kept of an error's message
+	maxStack   = 32 << 10 // bytes kept of a panic's stack
+)
+
+// End writes how attempts ended, all of them or, with an error, none. It is a
+// compare-and-set: an outcome counts only while its lease holds, that is while
+// the run is Pending with the same instance and attempt. The leases that were
+// lost are returned; nothing is written for them.
+func (s *Store) End(ctx context.Context, outcomes []Outcome) (lost []Lease, err error) {
+	if len(outcomes) == 0 {
+		return nil, nil
+	}
+	for i, o := range outcomes {
+		if err := o.validate(); err != nil {
+			return nil, err
+		}
+		if o.Failure != nil {
+			outcomes[i].Failure = &Failure{
+				Kind:    o.Failure.Kind,
+				Message: printable(o.Failure.Message, maxMessage),
+				Stack:   printable(o.Failure.Stack, maxStack),
+			}
+		}
+	}
+	ended, err := s.dialect.end(ctx, s, outcomes)
+	if err != nil {
+		return nil, fmt.Errorf("write the end of %d runs: %w", len(outcomes), err)
+	}
+	if len(ended) == len(outcomes) {
+		return nil, nil
+	}
+	written := make(map[int64]bool, len(ended))
+	for _, id := range ended {
+		written[id] = true
+	}
+	for _, o := range outcomes {
+		if !written[o.Lease.RunID] {
+			lost = append(lost, o.Lease)
+		}
+	}
+	return lost, nil
+}
+
+func (o Outcome) validate() error {
+	switch {
+	case o.Status != Success && o.Status != Failed && o.Status != Pending:
+		return fmt.Errorf("end %v: status %q: want %s, %s or %s", o.Lease, o.Status, Success, Failed, Pending)
+	case o.Status == Failed && o.Failure == nil:
+		return fmt.Errorf("end %v: a failed run needs a Failure", o.Lease)
+	case o.Status == Success && o.Failure != nil:
+		return fmt.Errorf("end %v: a successful run has no Failure", o.Lease)
+	}
+	return nil
+}

@@ -1,0 +1,71 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Event is a fact that was published on a topic. It is written once and never
+// rewritten.
+type Event struct {
+	ID          string            // the message's UUID; unique in the database
+	Topic       string            // what handlers subscribe to
+	Key         string            // what the event is about, "" when it does not say
+	Payload     []byte            // returned byte for byte as it was published
+	Metadata    map[string]string // the message's metadata
+	Source      string            // SourcePublish, or the subscriber that the event arrived through
+	PublishedAt time.Time         // by the database's clock; set when it is stored
+}
+
+// SourcePublish is the Source of an event that was published into this
+// database, as opposed to one that another transport delivered.
+const SourcePublish = "publish"
+
+// KeyMetadata is where a message carries its event's key.
+const KeyMetadata = "key"
+
+const maxName = 255 // bytes of a topic, a handler name, an event id or a key
+
+// validate reports what the database could not keep as it is.
+func (e *Event) validate() error {
+	var errs []error
+	if err := validName("id", e.ID); err != nil {
+		errs = append(errs, err)
+	}
+	if err := validName("topic", e.Topic); err != nil {
+		errs = append(errs, err)
+	}
+	if e.Key != "" {
+		if err := validName("key", e.Key); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	for k, v := range e.Metadata {
+		if !utf8.ValidString(k) || !utf8.ValidString(v) {
+			errs = append(errs, fmt.Errorf("metadata %q: want valid UTF-8; binary data belongs in the payload", k))
+		}
+	}
+	if len(errs) > 0 {
+		return fmt.Errorf("event %q: %w", e.ID, errors.Join(errs...))
+	}
+	return nil
+}
+
+// validName checks what identifies something in the database: people read it
+// in tables and type it on command lines.
+func validName(what, name string) error {
+	switch {
+	case name == "":
+		return fmt.Errorf("%s is empty", what)
+	case len(name) > maxName:
+		return fmt.Errorf("%s %.20q… has %d bytes: want at most %d", what, name, len(name), maxName)
+	case !utf8.ValidString(name) || strings.ContainsFunc(name, isControl):
+		return fmt.Errorf("%s %q: want valid UTF-8 without control characters", what, name)
+	}
+	return nil
+}
+
+func isControl(r rune) bool { return r < ' ' || r == 0x7f }

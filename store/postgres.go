@@ -1,0 +1,156 @@
+package store
+
+import (
+	"context"
+
+	"github.com/lib/pq"
+)
+
+// postgres sends batches as arrays, so that a statement's text does not depend
+// on their size.
+type postgres struct{}
+
+func (postgres) insert(events []Event) (string, []any) {
+	n := len(events)
+	var (
+		ids      = make(pq.StringArray, n)
+		topics   = make(pq.StringArray, n)
+		keys     = make(pq.StringArray, n)
+		json     = make(pq.BoolArray, n)
+		texts    = make(pq.StringArray, n)
+		bytes    = make(pq.ByteaArray, n)
+		metadata = make(pq.StringArray, n)
+	)
+	for i, e := range events {
+		c := encode(e)
+		ids[i], topics[i], keys[i], metadata[i] = e.ID, e.Topic, e.Key, c.metadata
+		json[i], texts[i], bytes[i] = c.json, c.text, c.bytes
+	}
+	return `
+		WITH published AS (
+			INSERT INTO reprise.events (id, topic, key, payload, payload_bytes, metadata)
+			SELECT id, topic, key, CASE WHEN json THEN text::json END, CASE WHEN NOT json THEN bytes END, metadata::json
+			FROM unnest($1::text[], $2::text[], $3::text[], $4::bool[], $5::text[], $6::bytea[], $7::text[])
+				WITH ORDINALITY AS e (id, topic, key, json, text, bytes, metadata, place)
+			ORDER BY place
+			ON CONFLICT (id) DO NOTHING
+			RETURNING id, topic, key
+		), due AS (
+			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, due_at)
+			SELECT p.id, p.topic, s.handler, p.key, now()
+			FROM published p JOIN reprise.subscriptions s ON s.topic = p.topic
+		)
+		SELECT id FROM published`, []any{ids, topics, keys, json, texts, bytes, metadata}
+}
+
+func (postgres) record(ctx context.Context, s *Store, e Event, handler, instance string, again bool) (Lease, error) {
+	c := encode(e)
+	lease := Lease{Instance: instance}
+	err := s.db.QueryRowxContext(ctx, s.sql(`
+		WITH event AS (
+			INSERT INTO reprise.events (id, topic, key, payload, payload_bytes, metadata, source)
+			VALUES ($1, $2, $3, CASE WHEN $4 THEN $5::json END, CASE WHEN NOT $4 THEN $6::bytea END, $7::json, $8)
+			ON CONFLICT (id) DO NOTHING
+		), abandoned AS (
+			INSERT INTO reprise.run_attempts (run_id, attempt, cycle, kind, message, instance, started_at)
+			SELECT id, attempt, cycle, 'abandoned', 'the message was delivered again before the handler had ended', instance, started_at
+			FROM reprise.handler_runs
+			WHERE event_id = $1 AND handler = $9 AND topic = $2 AND status = 'PENDING' AND due_at IS NULL
+		)
+		INSERT INTO reprise.handler_runs AS r (event_id, topic, handler, key, instance, attempt, started_at)
+		SELECT $1, $2, $9, $3, $10, 1, now()
+		WHERE NOT EXISTS (SELECT 1 FROM reprise.events WHERE id = $1 AND topic <> $2)
+		ON CONFLICT (event_id, handler) DO UPDATE
+		SET status = 'PENDING', attempt = r.attempt + 1, instance = excluded.instance,
+		    started_at = now(), due_at = NULL, finished_at = NULL
+		WHERE r.status IN ('PENDING', 'FAILED') OR ($11 AND r.status = 'SUCCESS')
+		RETURNING r.id, r.attempt`),
+		e.ID, e.Topic, e.Key, c.json, c.text, c.bytes, c.metadata, e.Source, handler, instance, again,
+	).Scan(&lease.RunID, &lease.Attempt)
+	return lease, err
+}
+
+func (postgres) claim(ctx context.Context, s *Store, instance string, wants []Want) ([]Claimed, error) {
+	var (
+		topics   = make(pq.StringArray, len(wants))
+		handlers = make(pq.StringArray, len(wants))
+		ns       = make(pq.Int64Array, len(wants))
+	)
+	for i, w := range wants {
+		topics[i], handlers[i], ns[i] = w.Topic, w.Handler, int64(w.N)
+	}
+	var rows []claimedRow
+	err := s.db.SelectContext(ctx, &rows, s.sql(`
+		WITH due AS (
+			SELECT d.id
+			FROM unnest($1::text[], $2::text[], $3::bigint[]) AS w (topic, handler, n),
+			LATERAL (
+				SELECT r.id FROM reprise.handler_runs r
+				WHERE r.topic = w.topic AND r.handler = w.handler AND r.due_at <= now()
+				ORDER BY r.due_at, r.id
+				LIMIT w.n
+				FOR UPDATE SKIP LOCKED
+			) d
+			WHERE EXISTS (SELECT 1 FROM reprise.instances WHERE id = $4)
+		), leased AS (
+			UPDATE reprise.handler_runs r
+			SET instance = $4, attempt = r.attempt + 1, started_at = now(), due_at = NULL
+			FROM due WHERE r.id = due.id
+			RETURNING r.id, r.event_id, r.handler, r.attempt
+		)
+		SELECT l.id AS run_id, l.event_id, l.handler, l.attempt, coalesce(e.topic, '') AS topic, coalesce(e.key, '') AS key,
+		       e.payload, e.payload_bytes, e.metadata, coalesce(e.source, '') AS source, e.published_at
+		FROM leased l LEFT JOIN reprise.events e ON e.id = l.event_id
+		ORDER BY l.id`), topics, handlers, ns, instance)
+	if err != nil {
+		return nil, err
+	}
+	return claimedRows(rows, instance)
+}
+
+func (postgres) end(ctx context.Context, s *Store, outcomes []Outcome) ([]int64, error) {
+	n := len(outcomes)
+	var (
+		ids       = make(pq.Int64Array, n)
+		instances = make(pq.StringArray, n)
+		attempts  = make(pq.Int64Array, n)
+		statuses  = make(pq.StringArray, n)
+		delays    = make(pq.Float64Array, n)
+		refunds   = make(pq.BoolArray, n)
+		kinds     = make(pq.StringArray, n)
+		messages  = make(pq.StringArray, n)
+		stacks    = make(pq.StringArray, n)
+	)
+	for i, o := range outcomes {
+		ids[i], instances[i], attempts[i] = o.Lease.RunID, o.Lease.Instance, int64(o.Lease.Attempt)
+		statuses[i], delays[i], refunds[i] = string(o.Status), o.Delay.Seconds(), o.Refund
+		if o.Failure != nil {
+			kinds[i], messages[i], stacks[i] = string(o.Failure.Kind), o.Failure.Message, o.Failure.Stack
+		}
+	}
+	var ended []int64
+	err := s.db.SelectContext(ctx, &ended, s.sql(`
+		WITH outcome AS (
+			SELECT id, instance, attempt, status, delay, refund,
+			       nullif(kind, '') AS kind, message, nullif(stack, '') AS stack
+			FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::float8[], $6::bool[], $7::text[], $8::text[], $9::text[])
+				AS o (id, instance, attempt, status, delay, refund, kind, message, stack)
+		), ended AS (
+			UPDATE reprise.handler_runs r
+			SET status = o.status,
+			    attempt = r.attempt - o.refund::int,
+			    instance = CASE WHEN o.status <> 'PENDING' THEN r.instance END,
+			    due_at = CASE WHEN o.status = 'PENDING' THEN now() + o.delay * interval '1 second' END,
+			    finished_at = CASE WHEN o.status <> 'PENDING' THEN now() END,
+			    error_kind = CASE WHEN o.kind IS NOT NULL THEN o.kind WHEN o.status = 'PENDING' THEN r.error_kind END,
+			    error = CASE WHEN o.kind IS NOT NULL THEN o.message WHEN o.status = 'PENDING' THEN r.error END
+			FROM outcome o
+			WHERE r.id = o.id AND r.instance = o.instance AND r.attempt = o.attempt AND r.status = 'PENDING'
+			RETURNING r.id, o.attempt, r.cycle, o.kind, o.message, o.stack, o.instance, r.started_at
+		), failed AS (
+			INSERT INTO reprise.run_attempts (run_id, attempt, cycle, kind, message, stack, instance, started_at)
+			SELECT id, attempt, cycle, kind, message, stack, instance, started_at FROM ended WHERE kind IS NOT NULL
+		)
+		SELECT id FROM ended`), ids, instances, attempts, statuses, delays, refunds, kinds, messages, stacks)
+	return ended, err
+}

@@ -1,0 +1,111 @@
+package store
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// The rows as the databases return them, and what they become.
+
+const eventColumns = `e.id AS event_id, e.topic, e.key, e.payload, e.payload_bytes, e.metadata, e.source, e.published_at`
+
+type eventRow struct {
+	ID           string  `db:"event_id"`
+	Topic        string  `db:"topic"`
+	Key          string  `db:"key"`
+	Payload      []byte  `db:"payload"`
+	PayloadBytes []byte  `db:"payload_bytes"`
+	Metadata     []byte  `db:"metadata"`
+	Source       string  `db:"source"`
+	PublishedAt  instant `db:"published_at"`
+}
+
+func (r eventRow) event() (Event, error) {
+	e := Event{ID: r.ID, Topic: r.Topic, Key: r.Key, Payload: r.Payload, Source: r.Source, PublishedAt: r.PublishedAt.Time}
+	if r.Payload == nil {
+		e.Payload = r.PayloadBytes
+	}
+	if e.Payload == nil {
+		e.Payload = []byte{}
+	}
+	if len(r.Metadata) > 0 {
+		if err := json.Unmarshal(r.Metadata, &e.Metadata); err != nil {
+			return e, fmt.Errorf("event %q: metadata in the database: %w", r.ID, err)
+		}
+	}
+	return e, nil
+}
+
+// claimedRow is a leased run; where the event is gone, its topic is empty.
+type claimedRow struct {
+	RunID   int64  `db:"run_id"`
+	Handler string `db:"handler"`
+	Attempt int    `db:"attempt"`
+	eventRow
+}
+
+func claimedRows(rows []claimedRow, instance string) ([]Claimed, error) {
+	claimed := make([]Claimed, len(rows))
+	for i, r := range rows {
+		event, err := r.event()
+		if err != nil {
+			return nil, err
+		}
+		claimed[i] = Claimed{
+			Lease:   Lease{RunID: r.RunID, Instance: instance, Attempt: r.Attempt},
+			Handler: r.Handler,
+			Event:   event,
+		}
+	}
+	return claimed, nil
+}
+
+const runColumns = `r.id, r.event_id, r.topic, r.handler, r.status, r.attempt, r.cycle, r.key,
+	coalesce(r.instance, '') AS instance, r.due_at, r.started_at, r.finished_at,
+	coalesce(r.error_kind, '') AS error_kind, coalesce(r.error, '') AS error, coalesce(r.replay_id, 0) AS replay_id`
+
+type runRow struct {
+	ID         int64   `db:"id"`
+	EventID    string  `db:"event_id"`
+	Topic      string  `db:"topic"`
+	Handler    string  `db:"handler"`
+	Status     Status  `db:"status"`
+	Attempt    int     `db:"attempt"`
+	Cycle      int     `db:"cycle"`
+	Key        string  `db:"key"`
+	Instance   string  `db:"instance"`
+	DueAt      instant `db:"due_at"`
+	StartedAt  instant `db:"started_at"`
+	FinishedAt instant `db:"finished_at"`
+	ErrorKind  Kind    `db:"error_kind"`
+	Error      string  `db:"error"`
+	ReplayID   int64   `db:"replay_id"`
+}
+
+func (r runRow) run() Run {
+	return Run{
+		ID: r.ID, EventID: r.EventID, Topic: r.Topic, Handler: r.Handler, Status: r.Status,
+		Attempt: r.Attempt, Cycle: r.Cycle, Key: r.Key, Instance: r.Instance,
+		DueAt: r.DueAt.Time, StartedAt: r.StartedAt.Time, FinishedAt: r.FinishedAt.Time,
+		ErrorKind: r.ErrorKind, Error: r.Error, ReplayID: r.ReplayID,
+	}
+}
+
+type attemptRow struct {
+	RunID      int64   `db:"run_id"`
+	Attempt    int     `db:"attempt"`
+	Cycle      int     `db:"cycle"`
+	Kind       Kind    `db:"kind"`
+	Message    string  `db:"message"`
+	Stack      string  `db:"stack"`
+	Instance   string  `db:"instance"`
+	StartedAt  instant `db:"started_at"`
+	FinishedAt instant `db:"finished_at"`
+}
+
+func (a attemptRow) attempt() Attempt {
+	return Attempt{
+		RunID: a.RunID, Attempt: a.Attempt, Cycle: a.Cycle, Kind: a.Kind, Message: a.Message, Stack: a.Stack,
+		Instance: a.Instance, StartedAt: a.StartedAt.Time, FinishedAt: a.FinishedAt.Time,
+	}
+}

@@ -1,0 +1,181 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+)
+
+// sqlite has one writer at a time: what PostgreSQL does in one statement is
+// here a short transaction, or a statement with a trigger (see migrations).
+type sqlite struct{}
+
+func (sqlite) insert(events []Event) (string, []any) {
+	args := make([]any, 0, 6*len(events))
+	for _, e := range events {
+		c := encode(e)
+		args = append(args, e.ID, e.Topic, e.Key, c.textOrNull(), c.bytesOrNull(), c.metadata)
+	}
+	return `INSERT INTO reprise.events (id, topic, key, payload, payload_bytes, metadata)
+		VALUES ` + placeholders(len(events), 6) + ` ON CONFLICT (id) DO NOTHING RETURNING id`, args
+}
+
+func (c encoded) textOrNull() any {
+	if c.json {
+		return c.text
+	}
+	return nil
+}
+
+func (c encoded) bytesOrNull() any {
+	if c.json {
+		return nil
+	}
+	return c.bytes
+}
+
+// placeholders returns rows of (?,?,…).
+func placeholders(rows, columns int) string {
+	row := "(" + strings.TrimSuffix(strings.Repeat("?,", columns), ",") + ")"
+	return strings.TrimSuffix(strings.Repeat(row+",", rows), ",")
+}
+
+func (sqlite) record(ctx context.Context, s *Store, e Event, handler, instance string, again bool) (Lease, error) {
+	c := encode(e)
+	lease := Lease{Instance: instance}
+	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
+		if _, err := tx.ExecContext(ctx, s.sql(`
+			INSERT INTO reprise.events (id, topic, key, payload, payload_bytes, metadata, source)
+			VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO NOTHING`),
+			e.ID, e.Topic, e.Key, c.textOrNull(), c.bytesOrNull(), c.metadata, e.Source); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, s.sql(`
+			INSERT INTO reprise.run_attempts (run_id, attempt, cycle, kind, message, instance, started_at)
+			SELECT id, attempt, cycle, 'abandoned', 'the message was delivered again before the handler had ended', instance, started_at
+			FROM reprise.handler_runs
+			WHERE event_id = $1 AND handler = $2 AND topic = $3 AND status = 'PENDING' AND due_at IS NULL`),
+			e.ID, handler, e.Topic); err != nil {
+			return err
+		}
+		return tx.QueryRowxContext(ctx, s.sql(`
+			INSERT INTO reprise.handler_runs AS r (event_id, topic, handler, key, instance, attempt, started_at)
+			SELECT $1, $2, $3, $4, $5, 1, now()
+			WHERE NOT EXISTS (SELECT 1 FROM reprise.events WHERE id = $1 AND topic <> $2)
+			ON CONFLICT (event_id, handler) DO UPDATE
+			SET status = 'PENDING', attempt = r.attempt + 1, instance = excluded.instance,
+			    started_at = now(), due_at = NULL, finished_at = NULL
+			WHERE r.status IN ('PENDING', 'FAILED') OR ($6 AND r.status = 'SUCCESS')
+			RETURNING id, attempt`),
+			e.ID, e.Topic, handler, e.Key, instance, again).Scan(&lease.RunID, &lease.Attempt)
+	})
+	return lease, err
+}
+
+func (sqlite) claim(ctx context.Context, s *Store, instance string, wants []Want) ([]Claimed, error) {
+	// A look first: an idle process must not take the write lock.
+	var due bool
+	if err := s.db.GetContext(ctx, &due, s.sql(`
+		SELECT EXISTS (SELECT 1 FROM reprise.handler_runs WHERE due_at IS NOT NULL AND due_at <= now())`)); err != nil || !due {
+		return nil, err
+	}
+	var leased []claimedRow
+	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
+		for _, w := range wants {
+			var rows []claimedRow
+			err := tx.SelectContext(ctx, &rows, s.sql(`
+				UPDATE reprise.handler_runs
+				SET instance = $1, attempt = attempt + 1, started_at = now(), due_at = NULL
+				WHERE id IN (
+					SELECT id FROM reprise.handler_runs
+					WHERE topic = $2 AND handler = $3 AND due_at IS NOT NULL AND due_at <= now()
+					ORDER BY due_at, id
+					LIMIT $4
+				) AND EXISTS (SELECT 1 FROM reprise.instances WHERE id = $1)
+				RETURNING id AS run_id, event_id, handler, attempt`), instance, w.Topic, w.Handler, w.N)
+			if err != nil {
+				return err
+			}
+			leased = append(leased, rows...)
+		}
+		return s.fillEvents(ctx, tx, leased)
+	})
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(leased, func(a, b claimedRow) int { return cmp.Compare(a.RunID, b.RunID) })
+	return claimedRows(leased, instance)
+}
+
+// fillEvents brings the events of leased runs along.
+func (s *Store) fillEvents(ctx context.Context, tx *sqlx.Tx, leased []claimedRow) error {
+	byID := make(map[string]eventRow, len(leased))
+	for chunk := range slices.Chunk(leased, 1000) {
+		ids := make([]any, len(chunk))
+		for i, l := range chunk {
+			ids[i] = l.ID
+		}
+		var events []eventRow
+		if err := tx.SelectContext(ctx, &events,
+			s.sql(`SELECT `+eventColumns+` FROM reprise.events e WHERE e.id IN `)+placeholders(1, len(ids)), ids...); err != nil {
+			return err
+		}
+		for _, e := range events {
+			byID[e.ID] = e
+		}
+	}
+	for i, l := range leased {
+		if e, found := byID[l.ID]; found {
+			leased[i].eventRow = e
+		}
+	}
+	return nil
+}
+
+func (sqlite) end(ctx context.Context, s *Store, outcomes []Outcome) ([]int64, error) {
+	ended := make([]int64, 0, len(outcomes))
+	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
+		for _, o := range outcomes {
+			var f Failure
+			if o.Failure != nil {
+				f = *o.Failure
+			}
+			written, err := tx.ExecContext(ctx, s.sql(`
+				UPDATE reprise.handler_runs
+				SET status = $4,
+				    attempt = attempt - $6,
+				    instance = CASE WHEN $4 <> 'PENDING' THEN instance END,
+				    due_at = CASE WHEN $4 = 'PENDING' THEN now($5) END,
+				    finished_at = CASE WHEN $4 <> 'PENDING' THEN now() END,
+				    error_kind = CASE WHEN $7 <> '' THEN $7 WHEN $4 = 'PENDING' THEN error_kind END,
+				    error = CASE WHEN $7 <> '' THEN $8 WHEN $4 = 'PENDING' THEN error END
+				WHERE id = $1 AND instance = $2 AND attempt = $3 AND status = 'PENDING'`),
+				o.Lease.RunID, o.Lease.Instance, o.Lease.Attempt, string(o.Status), o.Delay.Round(time.Millisecond).Seconds(), o.Refund, string(f.Kind), f.Message)
+			if err != nil {
+				return err
+			}
+			if n, err := written.RowsAffected(); err != nil || n == 0 {
+				if err != nil {
+					return err
+				}
+				continue
+			}
+			ended = append(ended, o.Lease.RunID)
+			if o.Failure == nil {
+				continue
+			}
+			if _, err := tx.ExecContext(ctx, s.sql(`
+				INSERT INTO reprise.run_attempts (run_id, attempt, cycle, kind, message, stack, instance, started_at)
+				SELECT id, $2, cycle, $3, $4, nullif($5, ''), $6, started_at FROM reprise.handler_runs WHERE id = $1`),
+				o.Lease.RunID, o.Lease.Attempt, string(f.Kind), f.Message, f.Stack, o.Lease.Instance); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return ended, err
+}

@@ -1,0 +1,140 @@
+// Package store keeps events, the runs of handlers on them and their failed
+// attempts in the application's own database. It is the only package that
+// knows SQL.
+//
+// There is one Store for every database; what truly differs between PostgreSQL
+// and SQLite is in postgres.go and sqlite.go. Statements are written against
+// the tables' default names, and turned into those of the configured schema
+// by Store.sql. All methods are safe for concurrent use.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"sync"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/reprise-bus/reprise/internal/dialect"
+	"github.com/reprise-bus/reprise/migrations"
+)
+
+// Errors that callers branch on.
+var (
+	ErrNotFound    = errors.New("not found")
+	ErrDuplicateID = errors.New("another event has this id")
+	ErrDone        = errors.New("the run has ended already")
+)
+
+// Store is the record in one schema of one database.
+type Store struct {
+	db         *sqlx.DB
+	kind       dialect.Kind
+	dialect    sqlDialect
+	schema     string
+	statements sync.Map // written → qualified
+}
+
+// sqlDialect is what PostgreSQL and SQLite do differently on the way of an
+// event.
+type sqlDialect interface {
+	// insert returns the statement that writes the events and a due run for
+	// each of their topics' subscriptions, and returns the ids of the events
+	// that were not there yet.
+	insert(events []Event) (query string, args []any)
+	// record writes the event unless it is there, and a run of the handler
+	// leased to the instance. It returns sql.ErrNoRows and changes nothing
+	// when the run is not to be had: see Store.Record.
+	record(ctx context.Context, s *Store, e Event, handler, instance string, again bool) (Lease, error)
+	// claim leases due runs to the instance, at most as many as wanted.
+	claim(ctx context.Context, s *Store, instance string, wants []Want) ([]Claimed, error)
+	// end writes outcomes whose lease still holds, and returns their run ids.
+	end(ctx context.Context, s *Store, outcomes []Outcome) ([]int64, error)
+}
+
+// New returns the store in schema ("" is "reprise") of a database, which must
+// have been brought to this program's version by migrations.Up: a
+// *migrations.VersionError says when it has not. The pool stays the caller's.
+func New(ctx context.Context, db *sql.DB, schema string) (*Store, error) {
+	kind, err := dialect.Detect(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	if schema, err = dialect.Schema(schema); err != nil {
+		return nil, err
+	}
+	if err := migrations.Check(ctx, db, schema); err != nil {
+		return nil, err
+	}
+	s := &Store{kind: kind, schema: schema}
+	switch kind {
+	case dialect.SQLite:
+		s.db = sqlx.NewDb(db, "sqlite3") // sqlx's name for its bind variables
+		s.dialect = sqlite{}
+	default:
+		s.db = sqlx.NewDb(db, "postgres")
+		s.dialect = postgres{}
+	}
+	return s, nil
+}
+
+// DB returns the pool that the store was made with.
+func (s *Store) DB() *sqlx.DB { return s.db }
+
+// Schema returns the schema of the tables, or on SQLite their prefix.
+func (s *Store) Schema() string { return s.schema }
+
+var nowPlus = regexp.MustCompile(`now\((\$\d+)\)`)
+
+// sql turns a statement as it is written in this package into one for the
+// store's database: reprise.events is the table in the configured schema,
+// now() the database's clock, and now($1) that many seconds after it.
+func (s *Store) sql(written string) string {
+	if q, ok := s.statements.Load(written); ok {
+		return q.(string)
+	}
+	q := s.compose(written)
+	s.statements.Store(written, q)
+	return q
+}
+
+// compose is sql for a statement whose text depends on its input, and which is
+// therefore not kept.
+func (s *Store) compose(written string) string {
+	q := s.kind.Qualify(s.schema, written)
+	if s.kind == dialect.SQLite {
+		q = nowPlus.ReplaceAllString(q, `strftime('%Y-%m-%dT%H:%M:%fZ', 'now', $1 || ' seconds')`)
+		q = strings.ReplaceAll(q, `now()`, `strftime('%Y-%m-%dT%H:%M:%fZ', 'now')`)
+		q = strings.ReplaceAll(q, ` FOR UPDATE SKIP LOCKED`, ``)
+		q = strings.ReplaceAll(q, ` FOR UPDATE`, ``)
+	} else {
+		q = nowPlus.ReplaceAllString(q, `(now() + $1::float8 * interval '1 second')`)
+	}
+	return q
+}
+
+// inTx runs f in a transaction, which is committed unless f fails.
+func (s *Store) inTx(ctx context.Context, f func(tx *sqlx.Tx) error) (err error) {
+	tx, err := s.db.BeginTxx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			if rollback := tx.Rollback(); rollback != nil && !errors.Is(rollback, sql.ErrTxDone) {
+				err = errors.Join(err, rollback)
+			}
+		}
+	}()
+	if err := f(tx); err != nil {
+		return err
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
