@@ -8,6 +8,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -133,23 +134,36 @@ func (b *Bus) Run(ctx context.Context) error {
 		return errors.New("bus: Run was called before: make a new Bus to run again")
 	}
 	b.ran = true
-	router, err := b.router()
 	b.mu.Unlock()
-	if err != nil {
+
+	err := b.route(ctx)
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		err = nil // a shutdown before everything was up
+	}
+	if err := errors.Join(err, b.pubsub.Close()); err != nil {
 		return fmt.Errorf("bus: %w", err)
 	}
-	// The router would cut its subscribers off when its context ends; it is
-	// closed instead, and waits for them.
-	shutdown := context.AfterFunc(ctx, func() { _ = router.Close() })
-	defer shutdown()
-	err = router.Run(context.WithoutCancel(ctx))
-	return errors.Join(err, b.pubsub.Close())
+	return nil
+}
+
+// route runs Watermill's router. When ctx ends, the subscribers close their
+// channels, and the router waits for the handlers that are running.
+func (b *Bus) route(ctx context.Context) error {
+	if len(b.handlers) == 0 { // the router would wait for one for ever
+		<-ctx.Done()
+		return nil
+	}
+	router, err := b.router()
+	if err != nil {
+		return err
+	}
+	return router.Run(ctx)
 }
 
 func (b *Bus) router() (*message.Router, error) {
 	router, err := message.NewRouter(
 		message.RouterConfig{CloseTimeout: b.config.GracePeriod + 5*time.Second},
-		watermill.NewSlogLogger(b.config.Logger),
+		logger(b.config.Logger),
 	)
 	if err != nil {
 		return nil, err
@@ -170,4 +184,10 @@ func (b *Bus) Close() error {
 		err = errors.Join(err, b.owned.Close())
 	}
 	return err
+}
+
+// logger passes on what Watermill logs; what it calls information is for
+// debugging here.
+func logger(log *slog.Logger) watermill.LoggerAdapter {
+	return watermill.NewSlogLoggerWithLevelMapping(log, map[slog.Level]slog.Level{slog.LevelInfo: slog.LevelDebug})
 }

@@ -22,7 +22,7 @@ func (b *Bus) Publish(ctx context.Context, events ...any) error {
 	if err != nil {
 		return err
 	}
-	if len(batches) == 1 {
+	if len(batches) <= 1 {
 		return publish(b.pubsub.Publisher(), batches)
 	}
 	return b.publishTogether(ctx, batches)

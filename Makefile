@@ -1,0 +1,35 @@
+.POSIX:
+
+GO = go
+TEST = .
+ARGS = ./...
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | awk -F ': ' '{ printf "  make %-9s %s\n", $$1, $$2 }'
+
+test: lint ## check everything; narrow with TEST=regexp and ARGS='-v ./store/...'
+	@race=-race; $(GO) build -race runtime/cgo 2>/dev/null || \
+	{ race=; echo 'testing without -race, which needs cgo and a C compiler'; }; \
+	set -x; $(GO) run ./internal/testpg -- $(GO) test $$race -shuffle=on -timeout 15m -run '$(TEST)' $(ARGS)
+
+lint: ## check formatting, go vet, staticcheck
+	@files=$$("$$($(GO) env GOROOT)/bin/gofmt" -l .) && test -z "$$files" || \
+	{ echo "not formatted (run make fmt): $$files"; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+fmt: ## format the code
+	"$$($(GO) env GOROOT)/bin/gofmt" -l -w .
+
+cover: ## test coverage by function, the total last; profile in coverage.out
+	$(GO) run ./internal/testpg -- $(GO) test -timeout 15m -coverpkg ./... -coverprofile coverage.out ./...
+	$(GO) tool cover -func coverage.out
+
+example: ## run the example
+	$(GO) run ./example
+
+postgres: ## keep a throwaway Postgres up until interrupted
+	$(GO) run ./internal/testpg
+
+.PHONY: help test lint fmt cover example postgres
