@@ -67,7 +67,7 @@ func TestAFailedHandlerIsOnRecordAndHealedByReplay(t *testing.T) {
 		granted := waitForRun(t, b, store.Filter{Handler: "grant-trial", Status: store.Success})
 		require.Equal(t, failed.EventID, granted.EventID)
 
-		event, err := b.Store().Event(ctx, failed.EventID)
+		event, err := b.Store().Event(ctx, failed.Topic, failed.EventID)
 		require.NoError(t, err)
 		require.JSONEq(t, `{"id":"u1","email":"ada@example.com"}`, string(event.Payload))
 

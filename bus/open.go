@@ -2,14 +2,10 @@ package bus
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
-	"net/url"
-	"strings"
 
-	_ "github.com/lib/pq" // PostgreSQL
-	_ "modernc.org/sqlite"
+	"github.com/reprise-bus/reprise/internal/database"
 )
 
 // Open returns a bus on a pool of its own, which Close closes:
@@ -24,7 +20,7 @@ func Open(ctx context.Context, databaseURL string, config Config) (*Bus, error) 
 	if config.DB != nil {
 		return nil, errors.New("bus: Open with Config.DB set: use bus.New for a pool of your own")
 	}
-	db, err := openDB(databaseURL)
+	db, err := database.Open(databaseURL)
 	if err != nil {
 		return nil, fmt.Errorf("bus: %w", err)
 	}
@@ -35,53 +31,4 @@ func Open(ctx context.Context, databaseURL string, config Config) (*Bus, error) 
 	}
 	b.owned = db
 	return b, nil
-}
-
-const wanted = `want postgres://user:password@host:5432/database or sqlite:path/to/file.db`
-
-func openDB(databaseURL string) (*sql.DB, error) {
-	scheme, rest, found := strings.Cut(databaseURL, ":")
-	if !found {
-		return nil, fmt.Errorf("database URL without a scheme: %s", wanted)
-	}
-	switch scheme {
-	case "postgres", "postgresql":
-		if _, err := url.Parse(databaseURL); err != nil {
-			return nil, fmt.Errorf("database URL of scheme %q does not parse: %s", scheme, wanted) // the cause would quote the password
-		}
-		db, err := sql.Open("postgres", databaseURL)
-		if err != nil {
-			return nil, fmt.Errorf("database URL of scheme %q: %s", scheme, wanted)
-		}
-		return db, nil
-	case "sqlite":
-		return openSQLite(rest)
-	default:
-		return nil, fmt.Errorf("database URL of scheme %q is not supported: %s", scheme, wanted)
-	}
-}
-
-// openSQLite opens a file in WAL mode with one connection. busy_timeout is for
-// other processes on the same file.
-func openSQLite(path string) (*sql.DB, error) {
-	path, query, _ := strings.Cut(strings.TrimPrefix(path, "//"), "?")
-	if path == "" {
-		return nil, fmt.Errorf("database URL sqlite: without a file: %s", wanted)
-	}
-	settings, err := url.ParseQuery(query)
-	if err != nil {
-		return nil, fmt.Errorf("database URL sqlite:%s: %w", path, err)
-	}
-	for _, pragma := range []string{"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(NORMAL)", "foreign_keys(1)"} {
-		settings.Add("_pragma", pragma)
-	}
-	settings.Set("_txlock", "immediate")
-	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+settings.Encode())
-	if err != nil {
-		return nil, fmt.Errorf("open SQLite file %s: %w", path, err)
-	}
-	db.SetMaxOpenConns(1)
-	db.SetMaxIdleConns(1)
-	db.SetConnMaxLifetime(0)
-	return db, nil
 }

@@ -113,8 +113,7 @@ func failed(err error) store.Outcome {
 	return store.Outcome{Status: store.Failed, Failure: &f}
 }
 
-// record writes the event and its run. Where a message of another topic has
-// the same id, as when a router passes one on, the topic is part of the id.
+// record writes the event and its run.
 func (r recorder) record(msg *message.Message) (store.Lease, error) {
 	ctx := msg.Context()
 	handler := message.HandlerNameFromCtx(ctx)
@@ -133,12 +132,7 @@ func (r recorder) record(msg *message.Message) (store.Lease, error) {
 		e.ID = uuid.Must(uuid.NewV7()).String()
 	}
 	produces := message.PublishTopicFromCtx(ctx) != ""
-	lease, err := r.store.Record(ctx, e, handler, r.instance, produces)
-	if errors.Is(err, store.ErrDuplicateID) {
-		e.ID += "@" + e.Topic
-		lease, err = r.store.Record(ctx, e, handler, r.instance, produces)
-	}
-	return lease, err
+	return r.store.Record(ctx, e, handler, r.instance, produces)
 }
 
 // end writes the end of a run, also when the message's context has ended.

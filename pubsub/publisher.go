@@ -57,8 +57,8 @@ func (p *PubSub) PublisherTx(tx Tx) *Publisher { return &Publisher{pubsub: p, tx
 
 // Publish writes the messages, each as an event with a due run for every
 // subscribed handler: all of them or, with an error, none. Publishing a
-// message again does nothing; another message under a taken UUID is
-// store.ErrDuplicateID. A message without a UUID gets one.
+// message again does nothing; another payload under a UUID that the topic has
+// already is store.ErrDuplicateID. A message without a UUID gets one.
 //
 // The first message's context bounds the call. When it ends while the database
 // is at work, nobody knows whether the events were written: publish the same

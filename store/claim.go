@@ -17,6 +17,8 @@ type Claimed struct {
 	Lease   Lease
 	Handler string
 	Event   Event
+
+	lost bool // the event is not in the database
 }
 
 // Claim leases due runs to the instance, the longest due first, and counts the
@@ -32,12 +34,12 @@ func (s *Store) Claim(ctx context.Context, instance string, wants []Want) ([]Cla
 	present := claimed[:0]
 	var lost []Outcome
 	for _, c := range claimed {
-		if c.Event.Topic != "" {
+		if !c.lost {
 			present = append(present, c)
 			continue
 		}
 		lost = append(lost, Outcome{Lease: c.Lease, Status: Failed, Failure: &Failure{
-			Kind: KindLost, Message: fmt.Sprintf("event %q is no longer in the database", c.Event.ID),
+			Kind: KindLost, Message: fmt.Sprintf("event %q of topic %q is no longer in the database", c.Event.ID, c.Event.Topic),
 		}})
 	}
 	if _, err := s.End(ctx, lost); err != nil {

@@ -11,7 +11,7 @@ import (
 // Event is a fact that was published on a topic. It is written once and never
 // rewritten.
 type Event struct {
-	ID          string            // the message's UUID; unique in the database
+	ID          string            // the message's UUID; unique on its topic
 	Topic       string            // what handlers subscribe to
 	Key         string            // what the event is about, "" when it does not say
 	Payload     []byte            // returned byte for byte as it was published

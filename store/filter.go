@@ -101,10 +101,10 @@ func (s *Store) where(f Filter) (string, []any) {
 		and(`r.event_id = %s`, f.EventID)
 	}
 	if !f.Since.IsZero() {
-		and(`EXISTS (SELECT 1 FROM reprise.events e WHERE e.id = r.event_id AND e.published_at >= %s)`, s.time(f.Since))
+		and(`EXISTS (SELECT 1 FROM reprise.events e WHERE e.id = r.event_id AND e.topic = r.topic AND e.published_at >= %s)`, s.time(f.Since))
 	}
 	if !f.Until.IsZero() {
-		and(`EXISTS (SELECT 1 FROM reprise.events e WHERE e.id = r.event_id AND e.published_at < %s)`, s.time(f.Until))
+		and(`EXISTS (SELECT 1 FROM reprise.events e WHERE e.id = r.event_id AND e.topic = r.topic AND e.published_at < %s)`, s.time(f.Until))
 	}
 	if f.Before > 0 {
 		and(`r.id < %s`, f.Before)

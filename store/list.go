@@ -68,13 +68,13 @@ func (s *Store) Attempts(ctx context.Context, runID int64) ([]Attempt, error) {
 	return attempts, nil
 }
 
-// Event returns an event by its id, or ErrNotFound.
-func (s *Store) Event(ctx context.Context, id string) (Event, error) {
-	return s.event(ctx, s.db, id)
+// Event returns an event of a topic by its id, or ErrNotFound.
+func (s *Store) Event(ctx context.Context, topic, id string) (Event, error) {
+	return s.event(ctx, s.db, topic, id)
 }
 
-func (s *Store) event(ctx context.Context, q Queryer, id string) (Event, error) {
-	rows, err := q.QueryContext(ctx, s.sql(`SELECT `+eventColumns+` FROM reprise.events e WHERE e.id = $1`), id)
+func (s *Store) event(ctx context.Context, q Queryer, topic, id string) (Event, error) {
+	rows, err := q.QueryContext(ctx, s.sql(`SELECT `+eventColumns+` FROM reprise.events e WHERE e.id = $1 AND e.topic = $2`), id, topic)
 	if err != nil {
 		return Event{}, fmt.Errorf("read event %q: %w", id, err)
 	}
@@ -84,7 +84,7 @@ func (s *Store) event(ctx context.Context, q Queryer, id string) (Event, error) 
 		return Event{}, fmt.Errorf("read event %q: %w", id, err)
 	}
 	if len(found) == 0 {
-		return Event{}, fmt.Errorf("event %q: %w", id, ErrNotFound)
+		return Event{}, fmt.Errorf("event %q of topic %q: %w", id, topic, ErrNotFound)
 	}
 	return found[0].event()
 }

@@ -33,7 +33,7 @@ func (postgres) insert(events []Event) (string, []any) {
 			FROM unnest($1::text[], $2::text[], $3::text[], $4::bool[], $5::text[], $6::bytea[], $7::text[])
 				WITH ORDINALITY AS e (id, topic, key, json, text, bytes, metadata, place)
 			ORDER BY place
-			ON CONFLICT (id) DO NOTHING
+			ON CONFLICT (id, topic) DO NOTHING
 			RETURNING id, topic, key
 		), due AS (
 			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, due_at)
@@ -50,17 +50,16 @@ func (postgres) record(ctx context.Context, s *Store, e Event, handler, instance
 		WITH event AS (
 			INSERT INTO reprise.events (id, topic, key, payload, payload_bytes, metadata, source)
 			VALUES ($1, $2, $3, CASE WHEN $4 THEN $5::json END, CASE WHEN NOT $4 THEN $6::bytea END, $7::json, $8)
-			ON CONFLICT (id) DO NOTHING
+			ON CONFLICT (id, topic) DO NOTHING
 		), abandoned AS (
 			INSERT INTO reprise.run_attempts (run_id, attempt, cycle, kind, message, instance, started_at)
 			SELECT id, attempt, cycle, 'abandoned', 'the message was delivered again before the handler had ended', instance, started_at
 			FROM reprise.handler_runs
-			WHERE event_id = $1 AND handler = $9 AND topic = $2 AND status = 'PENDING' AND due_at IS NULL
+			WHERE event_id = $1 AND topic = $2 AND handler = $9 AND status = 'PENDING' AND due_at IS NULL
 		)
 		INSERT INTO reprise.handler_runs AS r (event_id, topic, handler, key, instance, attempt, started_at)
-		SELECT $1, $2, $9, $3, $10, 1, now()
-		WHERE NOT EXISTS (SELECT 1 FROM reprise.events WHERE id = $1 AND topic <> $2)
-		ON CONFLICT (event_id, handler) DO UPDATE
+		VALUES ($1, $2, $9, $3, $10, 1, now())
+		ON CONFLICT (event_id, topic, handler) DO UPDATE
 		SET status = 'PENDING', attempt = r.attempt + 1, instance = excluded.instance,
 		    started_at = now(), due_at = NULL, finished_at = NULL
 		WHERE r.status IN ('PENDING', 'FAILED') OR ($11 AND r.status = 'SUCCESS')
@@ -96,11 +95,11 @@ func (postgres) claim(ctx context.Context, s *Store, instance string, wants []Wa
 			UPDATE reprise.handler_runs r
 			SET instance = $4, attempt = r.attempt + 1, started_at = now(), due_at = NULL
 			FROM due WHERE r.id = due.id
-			RETURNING r.id, r.event_id, r.handler, r.attempt
+			RETURNING r.id, r.event_id, r.topic, r.handler, r.attempt
 		)
-		SELECT l.id AS run_id, l.event_id, l.handler, l.attempt, coalesce(e.topic, '') AS topic, coalesce(e.key, '') AS key,
+		SELECT l.id AS run_id, l.event_id, l.topic, l.handler, l.attempt, e.id IS NULL AS lost, coalesce(e.key, '') AS key,
 		       e.payload, e.payload_bytes, e.metadata, coalesce(e.source, '') AS source, e.published_at
-		FROM leased l LEFT JOIN reprise.events e ON e.id = l.event_id
+		FROM leased l LEFT JOIN reprise.events e ON e.id = l.event_id AND e.topic = l.topic
 		ORDER BY l.id`), topics, handlers, ns, instance)
 	if err != nil {
 		return nil, err

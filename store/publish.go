@@ -8,8 +8,8 @@ import (
 	"fmt"
 )
 
-// Insert returns the one statement that writes the events and a due run for
-// each subscription of their topics. Its rows are the ids of the events that
+// Insert returns the one statement that writes events of one topic and a due
+// run for each of its subscriptions. Its rows are the ids of the events that
 // were not in the database yet; CheckDuplicates looks at the others.
 //
 // The caller runs it, in a transaction of its own or not, and bounds its size:
@@ -26,12 +26,12 @@ func (s *Store) Insert(events []Event) (query string, args []any, err error) {
 
 // CheckDuplicates looks at the events that Insert did not return in inserted.
 // Publishing an event again is no error, whatever became of its runs; another
-// topic or payload under an id that is taken is ErrDuplicateID.
+// payload under an id that the topic has already is ErrDuplicateID.
 func (s *Store) CheckDuplicates(ctx context.Context, q Queryer, events []Event, inserted []string) error {
 	known := make(map[string]Event, len(events))
 	for _, e := range events {
-		if first, twice := known[e.ID]; twice && !same(first, e) {
-			return fmt.Errorf("event %q stands twice in one publish, with different content: %w", e.ID, ErrDuplicateID)
+		if first, twice := known[e.ID]; twice && !bytes.Equal(first.Payload, e.Payload) {
+			return fmt.Errorf("event %q stands twice in one publish, with different payloads: %w", e.ID, ErrDuplicateID)
 		}
 		known[e.ID] = e
 	}
@@ -39,19 +39,17 @@ func (s *Store) CheckDuplicates(ctx context.Context, q Queryer, events []Event, 
 		delete(known, id)
 	}
 	for id, e := range known {
-		stored, err := s.event(ctx, q, id)
+		stored, err := s.event(ctx, q, e.Topic, id)
 		if err != nil {
 			return err
 		}
-		if !same(stored, e) {
-			return fmt.Errorf("event %q on topic %q: %w, published on topic %q at %s: give each message an id of its own",
-				id, e.Topic, ErrDuplicateID, stored.Topic, stored.PublishedAt.Format("2006-01-02 15:04:05 MST"))
+		if !bytes.Equal(stored.Payload, e.Payload) {
+			return fmt.Errorf("event %q: %w, published at %s with another payload: give each message an id of its own",
+				id, ErrDuplicateID, stored.PublishedAt.Format("2006-01-02 15:04:05 MST"))
 		}
 	}
 	return nil
 }
-
-func same(a, b Event) bool { return a.Topic == b.Topic && bytes.Equal(a.Payload, b.Payload) }
 
 // Queryer is a pool, a connection or a transaction.
 type Queryer interface {

@@ -14,8 +14,7 @@ import (
 // A redelivered event finds its run: one that failed, or that somebody holds
 // without an end, is taken up for another attempt (what was held is kept as an
 // abandoned attempt). A run that has ended well or was discarded is ErrDone,
-// unless again is set, which takes up a successful run too. The id of an event
-// on another topic is ErrDuplicateID.
+// unless again is set, which takes up a successful run too.
 func (s *Store) Record(ctx context.Context, e Event, handler, instance string, again bool) (Lease, error) {
 	if err := e.validate(); err != nil {
 		return Lease{}, err
@@ -25,21 +24,10 @@ func (s *Store) Record(ctx context.Context, e Event, handler, instance string, a
 	}
 	lease, err := s.dialect.record(ctx, s, e, handler, instance, again)
 	if errors.Is(err, sql.ErrNoRows) {
-		return Lease{}, s.whyNotRecorded(ctx, e, handler)
+		return Lease{}, fmt.Errorf("event %q, handler %q: %w", e.ID, handler, ErrDone)
 	}
 	if err != nil {
 		return Lease{}, fmt.Errorf("record event %q for handler %q: %w", e.ID, handler, err)
 	}
 	return lease, nil
-}
-
-func (s *Store) whyNotRecorded(ctx context.Context, e Event, handler string) error {
-	stored, err := s.Event(ctx, e.ID)
-	if err != nil {
-		return err
-	}
-	if stored.Topic != e.Topic {
-		return fmt.Errorf("event %q on topic %q: %w, on topic %q", e.ID, e.Topic, ErrDuplicateID, stored.Topic)
-	}
-	return fmt.Errorf("event %q, handler %q: %w", e.ID, handler, ErrDone)
 }

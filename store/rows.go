@@ -36,11 +36,12 @@ func (r eventRow) event() (Event, error) {
 	return e, nil
 }
 
-// claimedRow is a leased run; where the event is gone, its topic is empty.
+// claimedRow is a leased run with its event, unless that is lost.
 type claimedRow struct {
 	RunID   int64  `db:"run_id"`
 	Handler string `db:"handler"`
 	Attempt int    `db:"attempt"`
+	Lost    bool   `db:"lost"`
 	eventRow
 }
 
@@ -55,6 +56,7 @@ func claimedRows(rows []claimedRow, instance string) ([]Claimed, error) {
 			Lease:   Lease{RunID: r.RunID, Instance: instance, Attempt: r.Attempt},
 			Handler: r.Handler,
 			Event:   event,
+			lost:    r.Lost,
 		}
 	}
 	return claimed, nil

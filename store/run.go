@@ -30,7 +30,7 @@ func ParseStatus(s string) (Status, error) {
 }
 
 // Run is one handler's work on one event; there is one for each (event,
-// handler). A Pending run is due when DueAt is in the past, scheduled when it
+// handler), where the event is Topic and EventID. A Pending run is due when DueAt is in the past, scheduled when it
 // is in the future, and leased to Instance when it is zero.
 type Run struct {
 	ID         int64 // what people type

@@ -21,7 +21,7 @@ func (sqlite) insert(events []Event) (string, []any) {
 		args = append(args, e.ID, e.Topic, e.Key, c.textOrNull(), c.bytesOrNull(), c.metadata)
 	}
 	return `INSERT INTO reprise.events (id, topic, key, payload, payload_bytes, metadata)
-		VALUES ` + placeholders(len(events), 6) + ` ON CONFLICT (id) DO NOTHING RETURNING id`, args
+		VALUES ` + placeholders(len(events), 6) + ` ON CONFLICT (id, topic) DO NOTHING RETURNING id`, args
 }
 
 func (c encoded) textOrNull() any {
@@ -50,7 +50,7 @@ func (sqlite) record(ctx context.Context, s *Store, e Event, handler, instance s
 	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
 		if _, err := tx.ExecContext(ctx, s.sql(`
 			INSERT INTO reprise.events (id, topic, key, payload, payload_bytes, metadata, source)
-			VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO NOTHING`),
+			VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id, topic) DO NOTHING`),
 			e.ID, e.Topic, e.Key, c.textOrNull(), c.bytesOrNull(), c.metadata, e.Source); err != nil {
 			return err
 		}
@@ -64,9 +64,8 @@ func (sqlite) record(ctx context.Context, s *Store, e Event, handler, instance s
 		}
 		return tx.QueryRowxContext(ctx, s.sql(`
 			INSERT INTO reprise.handler_runs AS r (event_id, topic, handler, key, instance, attempt, started_at)
-			SELECT $1, $2, $3, $4, $5, 1, now()
-			WHERE NOT EXISTS (SELECT 1 FROM reprise.events WHERE id = $1 AND topic <> $2)
-			ON CONFLICT (event_id, handler) DO UPDATE
+			VALUES ($1, $2, $3, $4, $5, 1, now())
+			ON CONFLICT (event_id, topic, handler) DO UPDATE
 			SET status = 'PENDING', attempt = r.attempt + 1, instance = excluded.instance,
 			    started_at = now(), due_at = NULL, finished_at = NULL
 			WHERE r.status IN ('PENDING', 'FAILED') OR ($6 AND r.status = 'SUCCESS')
@@ -96,7 +95,7 @@ func (sqlite) claim(ctx context.Context, s *Store, instance string, wants []Want
 					ORDER BY due_at, id
 					LIMIT $4
 				) AND EXISTS (SELECT 1 FROM reprise.instances WHERE id = $1)
-				RETURNING id AS run_id, event_id, handler, attempt`), instance, w.Topic, w.Handler, w.N)
+				RETURNING id AS run_id, event_id, topic, handler, attempt`), instance, w.Topic, w.Handler, w.N)
 			if err != nil {
 				return err
 			}
@@ -113,7 +112,8 @@ func (sqlite) claim(ctx context.Context, s *Store, instance string, wants []Want
 
 // fillEvents brings the events of leased runs along.
 func (s *Store) fillEvents(ctx context.Context, tx *sqlx.Tx, leased []claimedRow) error {
-	byID := make(map[string]eventRow, len(leased))
+	type key struct{ topic, id string }
+	found := make(map[key]eventRow, len(leased))
 	for chunk := range slices.Chunk(leased, 1000) {
 		ids := make([]any, len(chunk))
 		for i, l := range chunk {
@@ -125,13 +125,16 @@ func (s *Store) fillEvents(ctx context.Context, tx *sqlx.Tx, leased []claimedRow
 			return err
 		}
 		for _, e := range events {
-			byID[e.ID] = e
+			found[key{e.Topic, e.ID}] = e
 		}
 	}
 	for i, l := range leased {
-		if e, found := byID[l.ID]; found {
-			leased[i].eventRow = e
+		e, ok := found[key{l.Topic, l.ID}]
+		if !ok {
+			leased[i].Lost = true
+			continue
 		}
+		leased[i].eventRow = e
 	}
 	return nil
 }

@@ -26,7 +26,7 @@ import (
 // Errors that callers branch on.
 var (
 	ErrNotFound    = errors.New("not found")
-	ErrDuplicateID = errors.New("another event has this id")
+	ErrDuplicateID = errors.New("another event of the topic has this id")
 	ErrDone        = errors.New("the run has ended already")
 )
 

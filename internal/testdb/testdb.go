@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	_ "github.com/lib/pq"
+	"github.com/reprise-bus/reprise/internal/database"
 )
 
 // Each runs f on a fresh database of every kind, as the parallel subtests
@@ -71,6 +71,22 @@ func Postgres(t testing.TB) string {
 func SQLite(t testing.TB) string {
 	t.Helper()
 	return "sqlite:" + filepath.ToSlash(filepath.Join(t.TempDir(), "test.db"))
+}
+
+// Open returns a pool on the database, which is closed when the test and its
+// subtests are over.
+func Open(t testing.TB, url string) *sql.DB {
+	t.Helper()
+	db, err := database.Open(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return db
 }
 
 // exec runs one statement on a connection of its own. It does not use the

@@ -1,6 +1,8 @@
--- A fact that was published: written once, never rewritten.
+-- A fact that was published: written once, never rewritten. The id is the
+-- message's UUID; a router that passes a message on publishes it on another
+-- topic under the same one.
 CREATE TABLE reprise.events (
-    id            text        PRIMARY KEY,
+    id            text        NOT NULL,
     topic         text        NOT NULL,
     key           text        NOT NULL DEFAULT '',
     payload       json,                                -- when it is JSON: the very text that was published
@@ -8,6 +10,7 @@ CREATE TABLE reprise.events (
     metadata      json        NOT NULL DEFAULT '{}',
     source        text        NOT NULL DEFAULT 'publish', -- or the subscriber that it arrived through
     published_at  timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (id, topic),
     CONSTRAINT events_one_payload CHECK (num_nonnulls(payload, payload_bytes) = 1)
 );
 
@@ -46,7 +49,7 @@ CREATE TABLE reprise.handler_runs (
     error       text,
     fingerprint text,
     replay_id   bigint,
-    CONSTRAINT handler_runs_once UNIQUE (event_id, handler),
+    CONSTRAINT handler_runs_once UNIQUE (event_id, topic, handler),
     CONSTRAINT handler_runs_status CHECK (status IN ('PENDING', 'SUCCESS', 'FAILED', 'DISCARDED')),
     CONSTRAINT handler_runs_finished CHECK ((status = 'PENDING') = (finished_at IS NULL)),
     CONSTRAINT handler_runs_due CHECK (due_at IS NULL OR (status = 'PENDING' AND instance IS NULL)),

@@ -1,7 +1,7 @@
 -- The tables of ../postgres/0001_init.sql, whose comments explain them. Times
 -- are UTC text of one width, so that they sort as they read.
 CREATE TABLE reprise.events (
-    id            TEXT PRIMARY KEY NOT NULL,
+    id            TEXT NOT NULL,
     topic         TEXT NOT NULL,
     key           TEXT NOT NULL DEFAULT '',
     payload       TEXT,
@@ -9,6 +9,7 @@ CREATE TABLE reprise.events (
     metadata      TEXT NOT NULL DEFAULT '{}',
     source        TEXT NOT NULL DEFAULT 'publish',
     published_at  TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+    PRIMARY KEY (id, topic),
     CHECK ((payload IS NULL) <> (payload_bytes IS NULL))
 ) STRICT;
 
@@ -39,7 +40,7 @@ CREATE TABLE reprise.handler_runs (
     error       TEXT,
     fingerprint TEXT,
     replay_id   INTEGER,
-    UNIQUE (event_id, handler),
+    UNIQUE (event_id, topic, handler),
     CHECK ((status = 'PENDING') = (finished_at IS NULL)),
     CHECK (due_at IS NULL OR (status = 'PENDING' AND instance IS NULL)),
     CHECK (status <> 'PENDING' OR due_at IS NOT NULL OR instance IS NOT NULL),

@@ -1,0 +1,62 @@
+package pubsub_test
+
+import (
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/ThreeDotsLabs/watermill/pubsub/tests"
+	"github.com/stretchr/testify/require"
+
+	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/migrations"
+	"github.com/reprise-bus/reprise/pubsub"
+	"github.com/reprise-bus/reprise/store"
+)
+
+// Watermill's own suite for Pub/Subs. Delivery is at least once; order is not
+// promised; a subscription gets what is published after it was made, so a new
+// group does not see what came before.
+func TestWatermillConformance(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, url string) {
+		st := openStore(t, url)
+		group := func(t *testing.T, handler string) (message.Publisher, message.Subscriber) {
+			ps := newPubSub(t, st)
+			return ps.Publisher(), ps.Subscriber(handler)
+		}
+		tests.TestPubSub(t,
+			tests.Features{
+				ConsumerGroups:      true,
+				ExactlyOnceDelivery: false,
+				GuaranteedOrder:     false,
+				Persistent:          true,
+				ForceShort:          testing.Short(),
+			},
+			func(t *testing.T) (message.Publisher, message.Subscriber) { return group(t, "handler") },
+			group,
+		)
+	})
+}
+
+func openStore(t *testing.T, url string) *store.Store {
+	t.Helper()
+	db := testdb.Open(t, url)
+	require.NoError(t, migrations.Up(t.Context(), db, ""))
+	st, err := store.New(t.Context(), db, "")
+	require.NoError(t, err)
+	return st
+}
+
+func newPubSub(t *testing.T, st *store.Store) *pubsub.PubSub {
+	t.Helper()
+	ps, err := pubsub.New(st, pubsub.Config{
+		ResendInterval: 10 * time.Millisecond,
+		GracePeriod:    time.Second,
+		PollInterval:   100 * time.Millisecond,
+		Logger:         slog.New(slog.NewTextHandler(t.Output(), nil)),
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, ps.Close()) })
+	return ps
+}
