@@ -20,9 +20,12 @@ import (
 //go:embed postgres/*.sql sqlite/*.sql
 var files embed.FS
 
-// lockWait is how long Up waits for another process that is migrating the
-// same SQLite file.
-const lockWait = 30 * time.Second
+// What a SQLite file refuses while another process works on it, Up tries again
+// for this long.
+const (
+	lockWait  = 30 * time.Second
+	lockPause = 10 * time.Millisecond
+)
 
 // VersionError reports a database whose tables are not of the version that
 // the program was built with.
@@ -51,6 +54,27 @@ func (e *VersionError) Error() string {
 //
 // A database of a newer version is left alone and reported as *VersionError.
 func Up(ctx context.Context, db *sql.DB, schema string) error {
+	for giveUp := time.Now().Add(lockWait); ; {
+		err := up(ctx, db, schema)
+		if !isLocked(err) || time.Now().After(giveUp) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		case <-time.After(lockPause):
+		}
+	}
+}
+
+// isLocked recognises SQLITE_BUSY of any driver. The file's busy timeout, if
+// it has one, does not cover all that Up does: opening the file in WAL mode is
+// refused at once while others do so.
+func isLocked(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "database is locked")
+}
+
+func up(ctx context.Context, db *sql.DB, schema string) error {
 	err := Check(ctx, db, schema)
 	var outdated *VersionError
 	if !errors.As(err, &outdated) || outdated.Database > outdated.Program {
@@ -141,12 +165,14 @@ type querier interface {
 
 // version is 0 where there are no tables.
 func (m *migrator) version(ctx context.Context, db querier) (int, error) {
-	exists := `SELECT to_regclass($1) IS NOT NULL`
+	// Not to_regclass, which may answer from the session's cache: what another
+	// process has just created is then not there.
+	exists := `SELECT EXISTS (SELECT 1 FROM pg_tables WHERE schemaname = $1 AND tablename = 'migrations')`
 	if m.kind == dialect.SQLite {
-		exists = `SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = $1)`
+		exists = `SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = $1 || '_migrations')`
 	}
 	var found bool
-	if err := db.QueryRowContext(ctx, exists, m.sql(`reprise.migrations`)).Scan(&found); err != nil || !found {
+	if err := db.QueryRowContext(ctx, exists, m.schema).Scan(&found); err != nil || !found {
 		return 0, err
 	}
 	var version int
@@ -168,22 +194,26 @@ func (m *migrator) up(ctx context.Context, db *sql.DB) (err error) {
 	if err := m.begin(ctx, conn); err != nil {
 		return fmt.Errorf("lock: %w", err)
 	}
-	defer func() {
-		end := "COMMIT"
-		if err != nil {
-			end = "ROLLBACK"
-		}
-		_, endErr := conn.ExecContext(context.WithoutCancel(ctx), end)
-		err = errors.Join(err, endErr)
-	}()
-	return m.apply(ctx, conn)
+	always := context.WithoutCancel(ctx)
+	if err := m.apply(ctx, conn); err != nil {
+		_, rollback := conn.ExecContext(always, `ROLLBACK`)
+		return errors.Join(err, rollback)
+	}
+	if _, err := conn.ExecContext(always, `COMMIT`); err != nil {
+		_, _ = conn.ExecContext(always, `ROLLBACK`) // in SQLite the transaction may go on
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
 }
 
 func (m *migrator) begin(ctx context.Context, conn *sql.Conn) error {
 	if m.kind == dialect.SQLite {
-		return beginImmediate(ctx, conn)
+		_, err := conn.ExecContext(ctx, `BEGIN IMMEDIATE`)
+		return err
 	}
-	if _, err := conn.ExecContext(ctx, `BEGIN`); err != nil {
+	// Whatever the session's default: the first statement after the lock must
+	// see what was committed by whoever held it.
+	if _, err := conn.ExecContext(ctx, `BEGIN ISOLATION LEVEL READ COMMITTED`); err != nil {
 		return err
 	}
 	_, err := conn.ExecContext(ctx, `SELECT pg_advisory_xact_lock(hashtextextended($1, 0))`, "reprise migrations of "+m.schema)
@@ -191,21 +221,6 @@ func (m *migrator) begin(ctx context.Context, conn *sql.Conn) error {
 		_, _ = conn.ExecContext(context.WithoutCancel(ctx), `ROLLBACK`)
 	}
 	return err
-}
-
-// beginImmediate waits for the write lock as long as lockWait, also on a
-// connection that was opened without a busy timeout, which it gets back.
-func beginImmediate(ctx context.Context, conn *sql.Conn) error {
-	var before int
-	if err := conn.QueryRowContext(ctx, `PRAGMA busy_timeout`).Scan(&before); err != nil {
-		return err
-	}
-	if _, err := conn.ExecContext(ctx, fmt.Sprintf(`PRAGMA busy_timeout = %d`, lockWait.Milliseconds())); err != nil {
-		return err
-	}
-	_, err := conn.ExecContext(ctx, `BEGIN IMMEDIATE`)
-	_, restored := conn.ExecContext(context.WithoutCancel(ctx), fmt.Sprintf(`PRAGMA busy_timeout = %d`, before))
-	return errors.Join(err, restored)
 }
 
 func (m *migrator) apply(ctx context.Context, conn *sql.Conn) error {
@@ -252,7 +267,7 @@ func (m *migrator) create(ctx context.Context, conn *sql.Conn) error {
 		return fmt.Errorf("the database is encoded as %s: Reprise keeps JSON as text and needs one that is encoded as UTF8", encoding)
 	}
 	var exists bool
-	if err := conn.QueryRowContext(ctx, `SELECT to_regnamespace($1) IS NOT NULL`, `"`+m.schema+`"`).Scan(&exists); err != nil {
+	if err := conn.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = $1)`, m.schema).Scan(&exists); err != nil {
 		return err
 	}
 	if !exists {

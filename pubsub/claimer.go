@@ -49,7 +49,7 @@ func (p *PubSub) claim(ctx context.Context) (more bool, err error) {
 	if len(wants) == 0 {
 		return false, nil
 	}
-	claimed, err := p.store.Claim(ctx, p.instance, wants)
+	claimed, err := p.lease(ctx, wants)
 	for _, c := range claimed {
 		p.dispatch(c)
 	}
@@ -57,6 +57,43 @@ func (p *PubSub) claim(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	return p.leftBehind(wants, claimed), nil
+}
+
+// lease claims. When a claim failed, the database may have leased runs to this
+// instance that it does not know of: before the next one, those are given back.
+func (p *PubSub) lease(ctx context.Context, wants []store.Want) ([]store.Claimed, error) {
+	p.leasing.Lock()
+	defer p.leasing.Unlock()
+	if p.held.unsure {
+		if err := p.giveBackUnknown(ctx); err != nil {
+			return nil, err
+		}
+	}
+	claimed, err := p.store.Claim(ctx, p.instance, wants)
+	p.held.unsure = err != nil
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range claimed {
+		p.held.add(c.Lease.RunID)
+	}
+	return claimed, err
+}
+
+func (p *PubSub) giveBackUnknown(ctx context.Context) error {
+	leases, err := p.store.Held(ctx, p.instance)
+	if err != nil {
+		return err
+	}
+	var unknown []store.Outcome
+	p.mu.Lock()
+	for _, l := range leases {
+		if !p.held.has(l.RunID) {
+			unknown = append(unknown, store.Outcome{Lease: l, Status: store.Pending, Refund: true})
+		}
+	}
+	p.mu.Unlock()
+	_, err = p.store.End(ctx, unknown)
+	return err
 }
 
 // wants is one for each subscription with free slots. Without any, a slot that

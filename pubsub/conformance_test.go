@@ -2,6 +2,7 @@ package pubsub_test
 
 import (
 	"log/slog"
+	"os"
 	"testing"
 	"time"
 
@@ -17,7 +18,7 @@ import (
 
 // Watermill's own suite for Pub/Subs. Delivery is at least once; order is not
 // promised; a subscription gets what is published after it was made, so a new
-// group does not see what came before.
+// group does not see what came before. CONFORMANCE=full runs the long form.
 func TestWatermillConformance(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
 		st := openStore(t, url)
@@ -31,7 +32,7 @@ func TestWatermillConformance(t *testing.T) {
 				ExactlyOnceDelivery: false,
 				GuaranteedOrder:     false,
 				Persistent:          true,
-				ForceShort:          testing.Short(),
+				ForceShort:          os.Getenv("CONFORMANCE") != "full",
 			},
 			func(t *testing.T) (message.Publisher, message.Subscriber) { return group(t, "handler") },
 			group,

@@ -18,8 +18,9 @@ const maxBatch = 1000
 // again; should the process die first, the run is recovered like any that a
 // dead instance held.
 type finisher struct {
-	store *store.Store
-	log   *slog.Logger
+	store   *store.Store
+	log     *slog.Logger
+	written func([]store.Outcome) // called when a batch is in the database
 
 	mu      sync.Mutex
 	waiting []store.Outcome
@@ -31,8 +32,8 @@ type finisher struct {
 	ended  chan struct{}
 }
 
-func newFinisher(st *store.Store, log *slog.Logger) *finisher {
-	f := &finisher{store: st, log: log, more: make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{})}
+func newFinisher(st *store.Store, log *slog.Logger, written func([]store.Outcome)) *finisher {
+	f := &finisher{store: st, log: log, written: written, more: make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{})}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	return f
 }
@@ -92,6 +93,7 @@ func (f *finisher) flush(health *outage) {
 		if err == nil {
 			pace.Reset()
 			f.reportLost(lost)
+			f.written(batch)
 			continue
 		}
 		f.putBack(batch)

@@ -41,23 +41,13 @@ func (p *PubSub) heartbeatLoop(ctx context.Context) {
 		p.mu.Unlock()
 
 		beat, cancel := context.WithTimeout(ctx, p.config.DeadAfter/2)
-		var err error
-		if slices.Equal(handlers, announced) {
-			err = p.store.Heartbeat(beat, p.instance)
-		} else {
-			err = p.store.Register(beat, p.describe(handlers))
-		}
-		if errors.Is(err, store.ErrInstanceGone) {
-			p.config.Logger.Error("this instance was silent for so long that others took over its runs; it goes on with new ones", "instance", p.instance)
-			err = p.store.Register(beat, p.describe(handlers))
-		}
+		err := p.heartbeat(beat, handlers, !slices.Equal(handlers, announced))
 		health.report(ctx, err)
 		if err != nil {
 			healthySince = time.Now()
-			cancel()
-			continue
+		} else {
+			announced = handlers
 		}
-		announced = handlers
 		if time.Since(healthySince) >= p.config.DeadAfter {
 			p.recoverDead(beat)
 		}
@@ -65,9 +55,36 @@ func (p *PubSub) heartbeatLoop(ctx context.Context) {
 	}
 }
 
+// heartbeat tells the database that the instance is alive and where the runs
+// that it holds begin; and what it serves, when that is new.
+func (p *PubSub) heartbeat(ctx context.Context, handlers []string, announce bool) error {
+	if announce {
+		if err := p.store.Register(ctx, p.describe(handlers)); err != nil {
+			return err
+		}
+	}
+	p.leasing.Lock()
+	defer p.leasing.Unlock()
+	if p.held.unsure {
+		if err := p.giveBackUnknown(ctx); err != nil {
+			return err
+		}
+		p.held.unsure = false
+	}
+	p.mu.Lock()
+	lowest := p.held.lowest()
+	p.mu.Unlock()
+	err := p.store.Heartbeat(ctx, p.instance, lowest)
+	if errors.Is(err, store.ErrInstanceGone) {
+		p.config.Logger.Error("this instance was silent for so long that others took over its runs; it goes on with new ones", "instance", p.instance)
+		return p.store.Register(ctx, p.describe(handlers))
+	}
+	return err
+}
+
 func (p *PubSub) recoverDead(ctx context.Context) {
 	dead, err := p.store.Recover(ctx, p.config.DeadAfter)
-	if err != nil {
+	if err != nil && ctx.Err() == nil {
 		p.config.Logger.Warn("cannot look for dead instances", "error", err)
 		return
 	}

@@ -92,6 +92,9 @@ type PubSub struct {
 	started    bool
 	closed     bool
 	hungry     bool // the last claim left runs behind for want of free slots, as far as one can tell
+	held       leases
+
+	leasing sync.Mutex // no claim is under way while the heartbeat says what is held
 
 	wake  chan struct{} // something may be due
 	nudge chan struct{} // something will be due soon: a caller's transaction
@@ -118,10 +121,11 @@ func New(st *store.Store, config Config) (*PubSub, error) {
 		instance:   store.NewInstanceID(),
 		registered: map[store.Subscription]bool{},
 		active:     map[store.Subscription][]*subscription{},
+		held:       leases{runs: map[int64]int{}},
 		wake:       make(chan struct{}, 1),
 		nudge:      make(chan struct{}, 1),
 	}
-	p.finisher = newFinisher(st, config.Logger)
+	p.finisher = newFinisher(st, config.Logger, p.forget)
 	p.loopCtx, p.stop = context.WithCancel(context.Background())
 	return p, nil
 }

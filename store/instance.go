@@ -43,7 +43,8 @@ func (s *Store) Register(ctx context.Context, i Instance) error {
 		return err
 	}
 	if _, err := s.db.ExecContext(ctx, s.sql(`
-		INSERT INTO reprise.instances (id, host, pid, build, handlers) VALUES ($1, $2, $3, $4, $5)
+		INSERT INTO reprise.instances (id, host, pid, build, handlers, lowest_run)
+		VALUES ($1, $2, $3, $4, $5, (SELECT coalesce(max(id), 0) FROM reprise.handler_runs))
 		ON CONFLICT (id) DO UPDATE SET handlers = excluded.handlers, heartbeat_at = now()`),
 		i.ID, i.Host, i.PID, i.Build, string(handlers)); err != nil {
 		return fmt.Errorf("register instance %s: %w", i.ID, err)
@@ -51,26 +52,48 @@ func (s *Store) Register(ctx context.Context, i Instance) error {
 	return nil
 }
 
-// Deregister forgets the instance. Runs that it still holds are due again,
-// without losing the attempt.
-func (s *Store) Deregister(ctx context.Context, id string) error {
-	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
-		return s.release(ctx, tx, id, KindInterrupted, "the process shut down before the handler had ended", true)
-	})
-	if err != nil {
-		return fmt.Errorf("deregister instance %s: %w", id, err)
-	}
-	return nil
-}
-
-// Heartbeat says that the instance is alive, or returns ErrInstanceGone.
-func (s *Store) Heartbeat(ctx context.Context, id string) error {
-	result, err := s.db.ExecContext(ctx, s.sql(`UPDATE reprise.instances SET heartbeat_at = now() WHERE id = $1`), id)
+// Heartbeat says that the instance is alive and that no run which it holds has
+// an id below lowest (0 says nothing of that), or returns ErrInstanceGone. The
+// instance must not claim meanwhile.
+func (s *Store) Heartbeat(ctx context.Context, id string, lowest int64) error {
+	result, err := s.db.ExecContext(ctx, s.sql(`
+		UPDATE reprise.instances
+		SET heartbeat_at = now(), lowest_run = CASE WHEN $2 > 0 THEN $2 ELSE lowest_run END
+		WHERE id = $1`), id, lowest)
 	if err != nil {
 		return fmt.Errorf("heartbeat of instance %s: %w", id, err)
 	}
 	if n, err := result.RowsAffected(); err != nil || n == 0 {
 		return errors.Join(err, fmt.Errorf("%w: %s", ErrInstanceGone, id))
+	}
+	return nil
+}
+
+// held selects the runs that the instance $1 holds, without a look at history.
+const held = ` FROM reprise.handler_runs
+	WHERE id >= (SELECT lowest_run FROM reprise.instances WHERE id = $1)
+	AND instance = $1 AND status = 'PENDING' AND due_at IS NULL`
+
+// Held returns the leases that the instance holds by the database: one more
+// than the instance knows of is a claim whose answer it never got.
+func (s *Store) Held(ctx context.Context, id string) ([]Lease, error) {
+	var rows []claimedRow
+	if err := s.db.SelectContext(ctx, &rows, s.sql(`SELECT id AS run_id, attempt`+held+` ORDER BY id`), id); err != nil {
+		return nil, fmt.Errorf("read the leases of instance %s: %w", id, err)
+	}
+	leases := make([]Lease, len(rows))
+	for i, r := range rows {
+		leases[i] = Lease{RunID: r.RunID, Instance: id, Attempt: r.Attempt}
+	}
+	return leases, nil
+}
+
+// Deregister forgets the instance. Runs that it still holds are due again,
+// without losing the attempt.
+func (s *Store) Deregister(ctx context.Context, id string) error {
+	err := s.inTx(ctx, func(tx *sqlx.Tx) error { return s.forget(ctx, tx, id, interrupted) })
+	if err != nil {
+		return fmt.Errorf("deregister instance %s: %w", id, err)
 	}
 	return nil
 }
@@ -82,8 +105,11 @@ func (s *Store) Heartbeat(ctx context.Context, id string) error {
 // once.
 func (s *Store) Recover(ctx context.Context, silence time.Duration) (dead []string, err error) {
 	const silent = `SELECT id FROM reprise.instances WHERE heartbeat_at < now($1)`
-	if err := s.db.SelectContext(ctx, &dead, s.sql(silent), -silence.Seconds()); err != nil || len(dead) == 0 {
-		return nil, err
+	if err := s.db.SelectContext(ctx, &dead, s.sql(silent), -silence.Seconds()); err != nil {
+		return nil, fmt.Errorf("look for dead instances: %w", err)
+	}
+	if len(dead) == 0 {
+		return nil, nil
 	}
 	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
 		dead = nil
@@ -91,7 +117,7 @@ func (s *Store) Recover(ctx context.Context, silence time.Duration) (dead []stri
 			return err
 		}
 		for _, id := range dead {
-			if err := s.release(ctx, tx, id, KindAbandoned, "the process died, or was silent for too long, while the handler ran", false); err != nil {
+			if err := s.forget(ctx, tx, id, abandoned); err != nil {
 				return err
 			}
 		}
@@ -103,32 +129,35 @@ func (s *Store) Recover(ctx context.Context, silence time.Duration) (dead []stri
 	return dead, nil
 }
 
-// release makes every run that an instance holds due again, keeps its attempt
-// under the given kind, and forgets the instance.
-func (s *Store) release(ctx context.Context, tx *sqlx.Tx, instance string, kind Kind, message string, refund bool) error {
-	const held = ` FROM reprise.handler_runs WHERE instance = $1 AND status = 'PENDING' AND due_at IS NULL`
+// leaving is what becomes of the runs that an instance leaves behind.
+type leaving struct {
+	failure Failure
+	refund  int // attempts given back
+}
+
+var (
+	interrupted = leaving{Failure{Kind: KindInterrupted, Message: "the process shut down before the handler had ended"}, 1}
+	abandoned   = leaving{Failure{Kind: KindAbandoned, Message: "the process died, or was silent for too long, while the handler ran"}, 0}
+)
+
+// forget makes every run that an instance holds due again, keeps the attempts,
+// and removes the instance.
+func (s *Store) forget(ctx context.Context, tx *sqlx.Tx, instance string, l leaving) error {
 	// Lock first: a run that ends meanwhile is not held when the lock is had.
 	if _, err := tx.ExecContext(ctx, s.sql(`SELECT id`+held+` FOR UPDATE`), instance); err != nil {
 		return err
 	}
 	if _, err := tx.ExecContext(ctx, s.sql(`
 		INSERT INTO reprise.run_attempts (run_id, attempt, cycle, kind, message, instance, started_at)
-		SELECT id, attempt, cycle, $2, $3, instance, started_at`+held), instance, string(kind), message); err != nil {
+		SELECT id, attempt, cycle, $2, $3, instance, started_at`+held), instance, string(l.failure.Kind), l.failure.Message); err != nil {
 		return err
 	}
 	if _, err := tx.ExecContext(ctx, s.sql(`
 		UPDATE reprise.handler_runs
 		SET instance = NULL, due_at = now(), error_kind = $2, error = $3, attempt = attempt - $4
-		WHERE instance = $1 AND status = 'PENDING' AND due_at IS NULL`), instance, string(kind), message, btoi(refund)); err != nil {
+		WHERE id IN (SELECT id`+held+`)`), instance, string(l.failure.Kind), l.failure.Message, l.refund); err != nil {
 		return err
 	}
 	_, err := tx.ExecContext(ctx, s.sql(`DELETE FROM reprise.instances WHERE id = $1`), instance)
 	return err
-}
-
-func btoi(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }

@@ -96,6 +96,9 @@ func (postgres) claim(ctx context.Context, s *Store, instance string, wants []Wa
 			SET instance = $4, attempt = r.attempt + 1, started_at = now(), due_at = NULL
 			FROM due WHERE r.id = due.id
 			RETURNING r.id, r.event_id, r.topic, r.handler, r.attempt
+		), lowered AS (
+			UPDATE reprise.instances SET lowest_run = (SELECT min(id) FROM leased)
+			WHERE id = $4 AND lowest_run > (SELECT min(id) FROM leased)
 		)
 		SELECT l.id AS run_id, l.event_id, l.topic, l.handler, l.attempt, e.id IS NULL AS lost, coalesce(e.key, '') AS key,
 		       e.payload, e.payload_bytes, e.metadata, coalesce(e.source, '') AS source, e.published_at

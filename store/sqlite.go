@@ -101,6 +101,9 @@ func (sqlite) claim(ctx context.Context, s *Store, instance string, wants []Want
 			}
 			leased = append(leased, rows...)
 		}
+		if err := lower(ctx, s, tx, instance, leased); err != nil {
+			return err
+		}
 		return s.fillEvents(ctx, tx, leased)
 	})
 	if err != nil {
@@ -108,6 +111,16 @@ func (sqlite) claim(ctx context.Context, s *Store, instance string, wants []Want
 	}
 	slices.SortFunc(leased, func(a, b claimedRow) int { return cmp.Compare(a.RunID, b.RunID) })
 	return claimedRows(leased, instance)
+}
+
+// lower keeps the instance's lowest_run at or below what it leased.
+func lower(ctx context.Context, s *Store, tx *sqlx.Tx, instance string, leased []claimedRow) error {
+	if len(leased) == 0 {
+		return nil
+	}
+	lowest := slices.MinFunc(leased, func(a, b claimedRow) int { return cmp.Compare(a.RunID, b.RunID) }).RunID
+	_, err := tx.ExecContext(ctx, s.sql(`UPDATE reprise.instances SET lowest_run = $2 WHERE id = $1 AND lowest_run > $2`), instance, lowest)
+	return err
 }
 
 // fillEvents brings the events of leased runs along.

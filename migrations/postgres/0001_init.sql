@@ -77,13 +77,16 @@ CREATE TABLE reprise.run_attempts (
 
 CREATE INDEX run_attempts_by_run ON reprise.run_attempts (run_id, id);
 
--- A running process; it is dead when its heartbeat is old.
+-- A running process; it is dead when its heartbeat is old. Every run that it
+-- holds has an id of lowest_run or more: what finds them without an index on
+-- the lease, which each run's end would have to keep.
 CREATE TABLE reprise.instances (
     id           text        PRIMARY KEY,
     host         text        NOT NULL,
     pid          integer     NOT NULL,
     build        text        NOT NULL DEFAULT '',
     handlers     json        NOT NULL DEFAULT '[]',
+    lowest_run   bigint      NOT NULL DEFAULT 0,
     started_at   timestamptz NOT NULL DEFAULT now(),
     heartbeat_at timestamptz NOT NULL DEFAULT now()
 );
