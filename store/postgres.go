@@ -49,7 +49,7 @@ func (postgres) record(ctx context.Context, s *Store, e Event, handler, instance
 	err := s.db.QueryRowxContext(ctx, s.sql(`
 		WITH event AS (
 			INSERT INTO reprise.events (id, topic, key, payload, payload_bytes, metadata, source)
-			VALUES ($1, $2, $3, CASE WHEN $4 THEN $5::json END, CASE WHEN NOT $4 THEN $6::bytea END, $7::json, $8)
+			VALUES ($1, $2, $3, CASE WHEN $4 THEN $5::text::json END, CASE WHEN NOT $4 THEN $6::bytea END, $7::json, $8)
 			ON CONFLICT (id, topic) DO NOTHING
 		), abandoned AS (
 			INSERT INTO reprise.run_attempts (run_id, attempt, cycle, kind, message, instance, started_at)
