@@ -36,10 +36,7 @@ func (p *PubSub) heartbeatLoop(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		p.mu.Lock()
-		handlers := p.handlerNames()
-		p.mu.Unlock()
-
+		handlers := p.serving()
 		beat, cancel := context.WithTimeout(ctx, p.config.DeadAfter/2)
 		err := p.heartbeat(beat, handlers, !slices.Equal(handlers, announced))
 		health.report(ctx, err)

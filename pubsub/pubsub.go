@@ -89,12 +89,13 @@ type PubSub struct {
 	mu         sync.Mutex
 	registered map[store.Subscription]bool            // known here; true once it is in the database
 	active     map[store.Subscription][]*subscription // delivering
-	started    bool
 	closed     bool
 	hungry     bool // the last claim left runs behind for want of free slots, as far as one can tell
 	held       leases
 
-	leasing sync.Mutex // no claim is under way while the heartbeat says what is held
+	starting sync.Mutex
+	started  bool       // starting is held
+	leasing  sync.Mutex // no claim is under way while the heartbeat says what is held
 
 	wake  chan struct{} // something may be due
 	nudge chan struct{} // something will be due soon: a caller's transaction
@@ -175,15 +176,15 @@ func (p *PubSub) subscribeRegistered(ctx context.Context, q store.Execer, tx boo
 
 // start registers the instance and begins to claim, once.
 func (p *PubSub) start(ctx context.Context) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.starting.Lock()
+	defer p.starting.Unlock()
 	switch {
-	case p.closed:
+	case p.isClosed():
 		return ErrClosed
 	case p.started:
 		return nil
 	}
-	if err := p.store.Register(ctx, p.describe(p.handlerNames())); err != nil {
+	if err := p.store.Register(ctx, p.describe(p.serving())); err != nil {
 		return err
 	}
 	p.started = true
@@ -193,10 +194,18 @@ func (p *PubSub) start(ctx context.Context) error {
 	return nil
 }
 
-// handlerNames is what the instance serves; p.mu is held.
-func (p *PubSub) handlerNames() []string {
-	var names []string
-	for sub := range p.registered {
+func (p *PubSub) isClosed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.closed
+}
+
+// serving returns the names of the handlers that have a subscriber here.
+func (p *PubSub) serving() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	names := make([]string, 0, len(p.active))
+	for sub := range p.active {
 		names = append(names, sub.Handler)
 	}
 	slices.Sort(names)
@@ -213,12 +222,15 @@ func (p *PubSub) Close() error {
 		return nil
 	}
 	p.closed = true
-	started := p.started
 	var open []*subscription
 	for _, subs := range p.active {
 		open = append(open, subs...)
 	}
 	p.mu.Unlock()
+
+	p.starting.Lock()
+	started := p.started
+	p.starting.Unlock()
 
 	for _, s := range open {
 		s.close()

@@ -78,11 +78,10 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 		ended:   make(chan struct{}),
 		free:    s.pubsub.config.Concurrency,
 	}
-	if err := s.pubsub.activate(sub); err != nil {
+	if err := s.pubsub.activate(ctx, sub); err != nil {
 		return nil, err
 	}
 	s.open = append(s.open, sub)
-	s.pubsub.subscriptions.Go(func() { sub.run(ctx) })
 	return sub.out, nil
 }
 
@@ -102,13 +101,14 @@ func (s *Subscriber) Close() error {
 	return nil
 }
 
-func (p *PubSub) activate(s *subscription) error {
+func (p *PubSub) activate(ctx context.Context, s *subscription) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return ErrClosed
 	}
 	p.active[s.key] = append(p.active[s.key], s)
+	p.subscriptions.Go(func() { s.run(ctx) })
 	signal(p.wake)
 	return nil
 }

@@ -1,0 +1,290 @@
+package bus_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/components/cqrs"
+	"github.com/ThreeDotsLabs/watermill/message"
+	_ "github.com/jackc/pgx/v5/stdlib"
+	"github.com/jmoiron/sqlx"
+	"github.com/stretchr/testify/require"
+
+	"github.com/reprise-bus/reprise/bus"
+	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/migrations"
+	"github.com/reprise-bus/reprise/pubsub"
+	"github.com/reprise-bus/reprise/store"
+)
+
+const patience = 20 * time.Second
+
+type placed struct{ Order string }
+
+func (placed) EventName() string { return "order.placed" }
+
+type paid struct{ Order string }
+
+func (paid) EventName() string { return "order.paid" }
+
+type nameless struct{}
+
+func do[E any](name string, f func(context.Context, E) error) *handlers.Handler {
+	return handlers.New(name, f)
+}
+
+func nothing[E any](name string) *handlers.Handler {
+	return handlers.New(name, func(context.Context, E) error { return nil })
+}
+
+func TestOpenSaysWhatIsWrongWithAURL(t *testing.T) {
+	for url, want := range map[string]string{
+		"":                              "without a scheme: want postgres://",
+		"app.db":                        "without a scheme: want postgres://",
+		"mysql://u:secret@h/db":         `scheme "mysql" is not supported: want postgres://`,
+		"sqlite:":                       "without a file",
+		"postgres://u:secret@h:port/db": `scheme "postgres" does not parse: want postgres://`,
+		"postgres://u:secret@127.0.0.1:1/db?sslmode=disable": "connect to the database",
+		"sqlite:/no/such/directory/a.db":                     "connect to the database",
+	} {
+		_, err := bus.Open(t.Context(), url, bus.Config{})
+		require.ErrorContains(t, err, want, url)
+		require.NotContains(t, err.Error(), "secret")
+	}
+}
+
+func TestNewSaysWhatIsWrongWithItsConfig(t *testing.T) {
+	db := testdb.Open(t, testdb.SQLite(t))
+	for name, wrong := range map[string]struct {
+		config bus.Config
+		want   string
+	}{
+		"no pool":       {bus.Config{}, "Config.DB is nil: pass the application's *sql.DB, or let bus.Open make a pool"},
+		"concurrency":   {bus.Config{DB: db, Concurrency: -1}, "Concurrency -1: want at least 1"},
+		"poll interval": {bus.Config{DB: db, PollInterval: -1}, "PollInterval -1ns: want a positive duration"},
+		"middleware":    {bus.Config{DB: db, Middleware: []message.HandlerMiddleware{nil}}, "Middleware[0] is nil"},
+		"schema":        {bus.Config{DB: db, Schema: `x"; DROP`}, "lower-case letters, digits and underscores"},
+		"not migrated":  {bus.Config{DB: db, SkipMigrations: true}, "has no Reprise tables and this program needs version 1: call migrations.Up"},
+	} {
+		_, err := bus.New(t.Context(), wrong.config)
+		require.ErrorContains(t, err, wrong.want, name)
+	}
+	_, err := bus.Open(t.Context(), "sqlite::memory:", bus.Config{DB: db})
+	require.ErrorContains(t, err, "use bus.New for a pool of your own")
+	var outdated *migrations.VersionError
+	_, err = bus.New(t.Context(), bus.Config{DB: db, SkipMigrations: true})
+	require.ErrorAs(t, err, &outdated)
+}
+
+func TestHandleSaysWhatIsWrong(t *testing.T) {
+	b := open(t, "sqlite::memory:")
+	require.NoError(t, b.Handle(nothing[placed]("ship")))
+
+	require.ErrorContains(t, b.Handle(nothing[paid]("ship")), `two handlers are named "ship" (on topics "order.placed" and "order.paid")`)
+	require.ErrorContains(t, b.Handle(nothing[paid]("twice"), nothing[paid]("twice")), `two handlers are named "twice"`)
+	require.ErrorContains(t, b.Handle(nothing[nameless]("h")), `bus_test.nameless has no name: give it a method EventName() string`)
+	require.ErrorContains(t, b.Handle(nothing[placed]("")), "has no name: the name is its identity")
+	require.ErrorContains(t, b.Handle(nil), "the handler is nil")
+	require.ErrorContains(t, b.Handle(do[placed]("h", nil)), `handler "h" has no function`)
+	require.ErrorContains(t, b.Handle(nothing[placed]("line\nbreak")), "without control characters")
+	require.NoError(t, b.Handle(nothing[paid]("twice")), "what was refused left nothing behind")
+
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.NoError(t, b.Run(ctx))
+	require.ErrorContains(t, b.Handle(nothing[placed]("late")), "Handle after Run")
+	require.ErrorContains(t, b.Run(t.Context()), "Run was called before")
+}
+
+func TestPublishSaysWhatIsWrong(t *testing.T) {
+	b := open(t, "sqlite::memory:")
+	require.ErrorContains(t, b.Publish(t.Context(), nameless{}), "EventName() string")
+	require.ErrorContains(t, b.Publish(t.Context(), nil), "the event is nil")
+	require.ErrorContains(t, b.Publish(t.Context(), placed{}, nameless{}), "EventName() string")
+	require.ErrorContains(t, b.Publish(t.Context(), unmarshalable{}), "unsupported type")
+	require.ErrorContains(t, b.PublishTx(t.Context(), nil, placed{}), "transaction is nil")
+	require.ErrorContains(t, b.PublishTx(t.Context(), (*sql.Tx)(nil), placed{}), "transaction is nil")
+	require.ErrorContains(t, b.PublishTx(t.Context(), (*sqlx.Tx)(nil), placed{}), "transaction is nil")
+	require.NoError(t, b.Publish(t.Context()))
+	events := 0
+	require.NoError(t, b.DB().QueryRow(`SELECT count(*) FROM reprise_events`).Scan(&events))
+	require.Zero(t, events)
+}
+
+type unmarshalable struct{ C chan int }
+
+func (unmarshalable) EventName() string { return "unmarshalable" }
+
+// Several topics in one call are one transaction.
+func TestEventsOfSeveralTopicsArePublishedTogether(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, url string) {
+		b := open(t, url)
+		require.NoError(t, b.Handle(nothing[placed]("ship"), nothing[paid]("book")))
+		require.NoError(t, b.Publish(t.Context(), placed{"1"}, &paid{"1"}, placed{"2"}))
+		runs, err := b.Store().Runs(t.Context(), store.Filter{})
+		require.NoError(t, err)
+		require.Len(t, runs, 3)
+
+		require.Error(t, b.Publish(t.Context(), placed{"3"}, badTopic{}))
+		runs, err = b.Store().Runs(t.Context(), store.Filter{})
+		require.NoError(t, err)
+		require.Len(t, runs, 3)
+	})
+}
+
+type badTopic struct{}
+
+func (badTopic) EventName() string { return "not a topic" }
+
+// An application's own pool, through pgx's database/sql driver; its Watermill
+// handlers, marshaler and middleware.
+func TestAWatermillApplicationMovesOver(t *testing.T) {
+	t.Parallel()
+	db, err := sql.Open("pgx", testdb.Postgres(t))
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+
+	seen := make(chan string, 1)
+	b, err := bus.New(t.Context(), bus.Config{
+		DB:        db,
+		Schema:    "events",
+		Marshaler: cqrs.JSONMarshaler{GenerateName: cqrs.StructName},
+		Middleware: []message.HandlerMiddleware{func(next message.HandlerFunc) message.HandlerFunc {
+			return func(msg *message.Message) ([]*message.Message, error) {
+				seen <- msg.UUID
+				return next(msg)
+			}
+		}},
+		Logger: quiet(),
+	})
+	require.NoError(t, err)
+	handled := make(chan *nameless, 1)
+	require.NoError(t, b.Handle(cqrs.NewEventHandler("watermill", func(ctx context.Context, e *nameless) error {
+		handled <- e
+		return nil
+	})))
+	run(t, b)
+	require.NoError(t, b.Publish(t.Context(), nameless{}))
+	receive(t, handled)
+	require.NotEmpty(t, receive(t, seen))
+	require.Eventually(t, func() bool {
+		runs, err := b.Store().Runs(t.Context(), store.Filter{Status: store.Success, Topic: "nameless"})
+		return err == nil && len(runs) == 1
+	}, patience, time.Millisecond)
+	require.NoError(t, b.Close())
+	require.NoError(t, db.PingContext(t.Context()), "the application's pool stays the application's")
+}
+
+// What a handler publishes under its context carries the ids of its cause.
+func TestAHandlerPublishes(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, url string) {
+		b := open(t, url)
+		events := make(chan *message.Message, 1)
+		require.NoError(t, b.Handle(
+			do("pay", func(ctx context.Context, e placed) error { return b.Publish(ctx, paid(e)) }),
+			do("book", func(ctx context.Context, e paid) error {
+				events <- cqrs.OriginalMessageFromCtx(ctx)
+				return nil
+			}),
+		))
+		run(t, b)
+		require.NoError(t, b.Publish(t.Context(), placed{"1"}))
+		msg := receive(t, events)
+		runs, err := b.Store().Runs(t.Context(), store.Filter{Handler: "pay"})
+		require.NoError(t, err)
+		require.Equal(t, runs[0].EventID, msg.Metadata.Get(pubsub.CausationIDMetadata))
+		require.Equal(t, runs[0].EventID, msg.Metadata.Get(pubsub.CorrelationIDMetadata))
+	})
+}
+
+// On shutdown a running handler keeps its context for the grace period, and
+// its end is recorded.
+func TestRunDrains(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, url string) {
+		b := open(t, url)
+		started, finish := make(chan context.Context, 1), make(chan struct{})
+		require.NoError(t, b.Handle(do("slow", func(ctx context.Context, _ placed) error {
+			started <- ctx
+			<-finish
+			return ctx.Err()
+		})))
+		ctx, shutdown := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- b.Run(ctx) }()
+		require.NoError(t, b.Publish(t.Context(), placed{"1"}))
+		handlerCtx := receive(t, started)
+		shutdown()
+		require.NoError(t, b.Publish(t.Context(), placed{"2"}), "publishing goes on")
+		require.NoError(t, handlerCtx.Err())
+		close(finish)
+		require.NoError(t, receive(t, ended))
+
+		runs, err := b.Store().Runs(t.Context(), store.Filter{Status: store.Success})
+		require.NoError(t, err)
+		require.NotEmpty(t, runs)
+	})
+}
+
+func TestRunWithoutHandlersWaitsForItsContext(t *testing.T) {
+	b := open(t, "sqlite::memory:")
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- b.Run(ctx) }()
+	cancel()
+	require.NoError(t, receive(t, ended))
+}
+
+// A handler that ends because its own deadline passed has failed.
+func TestAHandlersOwnDeadlineIsAFailure(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, url string) {
+		b := open(t, url)
+		require.NoError(t, b.Handle(do("h", func(context.Context, placed) error {
+			return errors.Join(errors.New("calling the bank"), context.DeadlineExceeded)
+		})))
+		run(t, b)
+		require.NoError(t, b.Publish(t.Context(), placed{"1"}))
+		require.Eventually(t, func() bool {
+			runs, err := b.Store().Runs(t.Context(), store.Filter{Status: store.Failed})
+			return err == nil && len(runs) == 1
+		}, patience, time.Millisecond)
+	})
+}
+
+// ---
+
+func open(t *testing.T, url string) *bus.Bus {
+	t.Helper()
+	b, err := bus.Open(t.Context(), url, bus.Config{Logger: quiet()})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, b.Close()) })
+	return b
+}
+
+func run(t *testing.T, b *bus.Bus) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- b.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-ended)
+	})
+}
+
+func receive[T any](t *testing.T, from <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-from:
+		return v
+	case <-time.After(patience):
+		t.Fatalf("nothing came within %v", patience)
+		panic("unreachable")
+	}
+}
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
