@@ -78,6 +78,8 @@ func (postgres) claim(ctx context.Context, s *Store, instance string, wants []Wa
 	for i, w := range wants {
 		topics[i], handlers[i], ns[i] = w.Topic, w.Handler, int64(w.N)
 	}
+	// The planner does not know how small w.n is. An array and a lateral LIMIT
+	// keep it at index scans; joins would make it read both tables whole.
 	var rows []claimedRow
 	err := s.db.SelectContext(ctx, &rows, s.sql(`
 		WITH due AS (
@@ -94,7 +96,7 @@ func (postgres) claim(ctx context.Context, s *Store, instance string, wants []Wa
 		), leased AS (
 			UPDATE reprise.handler_runs r
 			SET instance = $4, attempt = r.attempt + 1, started_at = now(), due_at = NULL
-			FROM due WHERE r.id = due.id
+			WHERE r.id = ANY (ARRAY(SELECT id FROM due))
 			RETURNING r.id, r.event_id, r.topic, r.handler, r.attempt
 		), lowered AS (
 			UPDATE reprise.instances SET lowest_run = (SELECT min(id) FROM leased)
@@ -102,7 +104,9 @@ func (postgres) claim(ctx context.Context, s *Store, instance string, wants []Wa
 		)
 		SELECT l.id AS run_id, l.event_id, l.topic, l.handler, l.attempt, e.id IS NULL AS lost, coalesce(e.key, '') AS key,
 		       e.payload, e.payload_bytes, e.metadata, coalesce(e.source, '') AS source, e.published_at
-		FROM leased l LEFT JOIN reprise.events e ON e.id = l.event_id AND e.topic = l.topic
+		FROM leased l LEFT JOIN LATERAL (
+			SELECT * FROM reprise.events e WHERE e.id = l.event_id AND e.topic = l.topic LIMIT 1
+		) e ON true
 		ORDER BY l.id`), topics, handlers, ns, instance)
 	if err != nil {
 		return nil, err
@@ -110,7 +114,7 @@ func (postgres) claim(ctx context.Context, s *Store, instance string, wants []Wa
 	return claimedRows(rows, instance)
 }
 
-func (postgres) end(ctx context.Context, s *Store, outcomes []Outcome) ([]int64, error) {
+func (postgres) end(ctx context.Context, s *Store, outcomes []Outcome) ([]Lease, error) {
 	n := len(outcomes)
 	var (
 		ids       = make(pq.Int64Array, n)
@@ -130,7 +134,7 @@ func (postgres) end(ctx context.Context, s *Store, outcomes []Outcome) ([]int64,
 			kinds[i], messages[i], stacks[i] = string(o.Failure.Kind), o.Failure.Message, o.Failure.Stack
 		}
 	}
-	var ended []int64
+	var ended []Lease
 	err := s.db.SelectContext(ctx, &ended, s.sql(`
 		WITH outcome AS (
 			SELECT id, instance, attempt, status, delay, refund,
@@ -153,6 +157,6 @@ func (postgres) end(ctx context.Context, s *Store, outcomes []Outcome) ([]int64,
 			INSERT INTO reprise.run_attempts (run_id, attempt, cycle, kind, message, stack, instance, started_at)
 			SELECT id, attempt, cycle, kind, message, stack, instance, started_at FROM ended WHERE kind IS NOT NULL
 		)
-		SELECT id FROM ended`), ids, instances, attempts, statuses, delays, refunds, kinds, messages, stacks)
+		SELECT id AS runid, instance, attempt FROM ended`), ids, instances, attempts, statuses, delays, refunds, kinds, messages, stacks)
 	return ended, err
 }
