@@ -6,7 +6,7 @@ ARGS = ./...
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | awk -F ': ' '{ printf "  make %-9s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | awk -F ': ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 test: lint ## check everything; narrow with TEST=regexp and ARGS='-v ./store/...'
 	@race=-race; $(GO) build -race runtime/cgo 2>/dev/null || \
@@ -22,6 +22,10 @@ lint: ## check formatting, go vet, staticcheck
 fmt: ## format the code
 	"$$($(GO) env GOROOT)/bin/gofmt" -l -w .
 
+conformance: ## the long and the stress form of Watermill's Pub/Sub suite
+	CONFORMANCE=full $(GO) run ./internal/testpg -- $(GO) test -race -timeout 30m -run Conformance ./pubsub
+	$(GO) run ./internal/testpg -- $(GO) test -race -tags stress -timeout 60m -run Stress ./pubsub
+
 cover: ## test coverage by function, the total last; profile in coverage.out
 	$(GO) run ./internal/testpg -- $(GO) test -timeout 15m -coverpkg ./... -coverprofile coverage.out ./...
 	$(GO) tool cover -func coverage.out
@@ -32,4 +36,4 @@ example: ## run the example
 postgres: ## keep a throwaway Postgres up until interrupted
 	$(GO) run ./internal/testpg
 
-.PHONY: help test lint fmt cover example postgres
+.PHONY: help test lint fmt conformance cover example postgres

@@ -21,23 +21,24 @@ import (
 // group does not see what came before. CONFORMANCE=full runs the long form.
 func TestWatermillConformance(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
-		group := func(t *testing.T, handler string) (message.Publisher, message.Subscriber) {
-			ps := newPubSub(t, st)
-			return ps.Publisher(), ps.Subscriber(handler)
-		}
-		tests.TestPubSub(t,
-			tests.Features{
-				ConsumerGroups:      true,
-				ExactlyOnceDelivery: false,
-				GuaranteedOrder:     false,
-				Persistent:          true,
-				ForceShort:          os.Getenv("CONFORMANCE") != "full",
-			},
-			func(t *testing.T) (message.Publisher, message.Subscriber) { return group(t, "handler") },
-			group,
-		)
+		features, one, group := conformance(openStore(t, url))
+		features.ForceShort = os.Getenv("CONFORMANCE") != "full"
+		tests.TestPubSub(t, features, one, group)
 	})
+}
+
+func conformance(st *store.Store) (tests.Features, tests.PubSubConstructor, tests.ConsumerGroupPubSubConstructor) {
+	group := func(t *testing.T, handler string) (message.Publisher, message.Subscriber) {
+		ps := newPubSub(t, st)
+		return ps.Publisher(), ps.Subscriber(handler)
+	}
+	one := func(t *testing.T) (message.Publisher, message.Subscriber) { return group(t, "handler") }
+	return tests.Features{
+		ConsumerGroups:      true,
+		ExactlyOnceDelivery: false,
+		GuaranteedOrder:     false,
+		Persistent:          true,
+	}, one, group
 }
 
 func openStore(t *testing.T, url string) *store.Store {
