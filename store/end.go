@@ -37,12 +37,12 @@ func (s *Store) End(ctx context.Context, outcomes []Outcome) (lost []Lease, err 
 	if len(ended) == len(outcomes) {
 		return nil, nil
 	}
-	written := make(map[int64]bool, len(ended))
-	for _, id := range ended {
-		written[id] = true
+	written := make(map[Lease]bool, len(ended))
+	for _, l := range ended {
+		written[l] = true
 	}
 	for _, o := range outcomes {
-		if !written[o.Lease.RunID] {
+		if !written[o.Lease] {
 			lost = append(lost, o.Lease)
 		}
 	}
@@ -57,6 +57,10 @@ func (o Outcome) validate() error {
 		return fmt.Errorf("end %v: a failed run needs a Failure", o.Lease)
 	case o.Status == Success && o.Failure != nil:
 		return fmt.Errorf("end %v: a successful run has no Failure", o.Lease)
+	case o.Failure != nil:
+		if err := validName("failure kind", string(o.Failure.Kind)); err != nil {
+			return fmt.Errorf("end %v: %w", o.Lease, err)
+		}
 	}
 	return nil
 }

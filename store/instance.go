@@ -54,7 +54,7 @@ func (s *Store) Register(ctx context.Context, i Instance) error {
 
 // Heartbeat says that the instance is alive and that no run which it holds has
 // an id below lowest (0 says nothing of that), or returns ErrInstanceGone. The
-// instance must not claim meanwhile.
+// instance must not claim or record meanwhile.
 func (s *Store) Heartbeat(ctx context.Context, id string, lowest int64) error {
 	result, err := s.db.ExecContext(ctx, s.sql(`
 		UPDATE reprise.instances
@@ -143,7 +143,11 @@ var (
 // forget makes every run that an instance holds due again, keeps the attempts,
 // and removes the instance.
 func (s *Store) forget(ctx context.Context, tx *sqlx.Tx, instance string, l leaving) error {
-	// Lock first: a run that ends meanwhile is not held when the lock is had.
+	// Lock first: a claim that is under way has ended when the instance's lock
+	// is had, and a run that ends meanwhile is not held when the run's is.
+	if _, err := tx.ExecContext(ctx, s.sql(`SELECT id FROM reprise.instances WHERE id = $1 FOR UPDATE`), instance); err != nil {
+		return err
+	}
 	if _, err := tx.ExecContext(ctx, s.sql(`SELECT id`+held+` FOR UPDATE`), instance); err != nil {
 		return err
 	}

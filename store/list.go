@@ -89,10 +89,11 @@ func (s *Store) event(ctx context.Context, q Queryer, topic, id string) (Event, 
 	return found[0].event()
 }
 
-// time is a point in time as the database compares it.
+// time is a point in time as the database compares it, rounded up to the
+// database's precision: what it keeps is before t, or not, either way.
 func (s *Store) time(t time.Time) any {
 	if s.kind == dialect.SQLite {
-		return t.UTC().Format(sqliteTime)
+		return roundUp(t, time.Millisecond).Format(sqliteTime)
 	}
-	return t
+	return roundUp(t, time.Microsecond)
 }

@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 
 	"github.com/lib/pq"
 )
@@ -51,20 +53,42 @@ func (postgres) record(ctx context.Context, s *Store, e Event, handler, instance
 			INSERT INTO reprise.events (id, topic, key, payload, payload_bytes, metadata, source)
 			VALUES ($1, $2, $3, CASE WHEN $4 THEN $5::text::json END, CASE WHEN NOT $4 THEN $6::bytea END, $7::json, $8)
 			ON CONFLICT (id, topic) DO NOTHING
+		), leased AS (
+			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, instance, attempt, started_at)
+			VALUES ($1, $2, $9, $3, $10, 1, now())
+			ON CONFLICT (event_id, topic, handler) DO NOTHING
+			RETURNING id, attempt
+		), lowered AS (
+			UPDATE reprise.instances SET lowest_run = (SELECT id FROM leased)
+			WHERE id = $10 AND lowest_run > (SELECT id FROM leased)
+		)
+		SELECT id, attempt FROM leased`),
+		e.ID, e.Topic, e.Key, c.json, c.text, c.bytes, c.metadata, e.Source, handler, instance,
+	).Scan(&lease.RunID, &lease.Attempt)
+	if !errors.Is(err, sql.ErrNoRows) {
+		return lease, err
+	}
+	// It was delivered before. Lock first: what others deliver or end at the
+	// same time is then seen.
+	err = s.db.QueryRowxContext(ctx, s.sql(`
+		WITH was AS (
+			SELECT id, status, attempt, cycle, instance, started_at, due_at FROM reprise.handler_runs
+			WHERE event_id = $1 AND topic = $2 AND handler = $3
+			FOR UPDATE
 		), abandoned AS (
 			INSERT INTO reprise.run_attempts (run_id, attempt, cycle, kind, message, instance, started_at)
 			SELECT id, attempt, cycle, 'abandoned', 'the message was delivered again before the handler had ended', instance, started_at
-			FROM reprise.handler_runs
-			WHERE event_id = $1 AND topic = $2 AND handler = $9 AND status = 'PENDING' AND due_at IS NULL
+			FROM was WHERE status = 'PENDING' AND due_at IS NULL
+		), leased AS (
+			UPDATE reprise.handler_runs r
+			SET status = 'PENDING', attempt = r.attempt + 1, instance = $4, started_at = now(), due_at = NULL, finished_at = NULL
+			FROM was WHERE r.id = was.id AND (was.status IN ('PENDING', 'FAILED') OR ($5 AND was.status = 'SUCCESS'))
+			RETURNING r.id, r.attempt
+		), lowered AS (
+			UPDATE reprise.instances SET lowest_run = (SELECT id FROM leased)
+			WHERE id = $4 AND lowest_run > (SELECT id FROM leased)
 		)
-		INSERT INTO reprise.handler_runs AS r (event_id, topic, handler, key, instance, attempt, started_at)
-		VALUES ($1, $2, $9, $3, $10, 1, now())
-		ON CONFLICT (event_id, topic, handler) DO UPDATE
-		SET status = 'PENDING', attempt = r.attempt + 1, instance = excluded.instance,
-		    started_at = now(), due_at = NULL, finished_at = NULL
-		WHERE r.status IN ('PENDING', 'FAILED') OR ($11 AND r.status = 'SUCCESS')
-		RETURNING r.id, r.attempt`),
-		e.ID, e.Topic, e.Key, c.json, c.text, c.bytes, c.metadata, e.Source, handler, instance, again,
+		SELECT id, attempt FROM leased`), e.ID, e.Topic, handler, instance, again,
 	).Scan(&lease.RunID, &lease.Attempt)
 	return lease, err
 }
@@ -93,10 +117,14 @@ func (postgres) claim(ctx context.Context, s *Store, instance string, wants []Wa
 				FOR UPDATE SKIP LOCKED
 			) d
 			WHERE EXISTS (SELECT 1 FROM reprise.instances WHERE id = $4)
+		), known AS ( -- locked, so that nobody forgets the instance before the leases are committed
+			SELECT id FROM reprise.instances
+			WHERE id = $4 AND EXISTS (SELECT 1 FROM due)
+			FOR KEY SHARE
 		), leased AS (
 			UPDATE reprise.handler_runs r
 			SET instance = $4, attempt = r.attempt + 1, started_at = now(), due_at = NULL
-			WHERE r.id = ANY (ARRAY(SELECT id FROM due))
+			WHERE r.id = ANY (ARRAY(SELECT id FROM due)) AND EXISTS (SELECT 1 FROM known)
 			RETURNING r.id, r.event_id, r.topic, r.handler, r.attempt
 		), lowered AS (
 			UPDATE reprise.instances SET lowest_run = (SELECT min(id) FROM leased)

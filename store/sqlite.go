@@ -62,7 +62,7 @@ func (sqlite) record(ctx context.Context, s *Store, e Event, handler, instance s
 			e.ID, handler, e.Topic); err != nil {
 			return err
 		}
-		return tx.QueryRowxContext(ctx, s.sql(`
+		if err := tx.QueryRowxContext(ctx, s.sql(`
 			INSERT INTO reprise.handler_runs AS r (event_id, topic, handler, key, instance, attempt, started_at)
 			VALUES ($1, $2, $3, $4, $5, 1, now())
 			ON CONFLICT (event_id, topic, handler) DO UPDATE
@@ -70,7 +70,10 @@ func (sqlite) record(ctx context.Context, s *Store, e Event, handler, instance s
 			    started_at = now(), due_at = NULL, finished_at = NULL
 			WHERE r.status IN ('PENDING', 'FAILED') OR ($6 AND r.status = 'SUCCESS')
 			RETURNING id, attempt`),
-			e.ID, e.Topic, handler, e.Key, instance, again).Scan(&lease.RunID, &lease.Attempt)
+			e.ID, e.Topic, handler, e.Key, instance, again).Scan(&lease.RunID, &lease.Attempt); err != nil {
+			return err
+		}
+		return lower(ctx, s, tx, instance, []claimedRow{{RunID: lease.RunID}})
 	})
 	return lease, err
 }
@@ -152,8 +155,8 @@ func (s *Store) fillEvents(ctx context.Context, tx *sqlx.Tx, leased []claimedRow
 	return nil
 }
 
-func (sqlite) end(ctx context.Context, s *Store, outcomes []Outcome) ([]int64, error) {
-	ended := make([]int64, 0, len(outcomes))
+func (sqlite) end(ctx context.Context, s *Store, outcomes []Outcome) ([]Lease, error) {
+	ended := make([]Lease, 0, len(outcomes))
 	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
 		for _, o := range outcomes {
 			var f Failure
@@ -180,7 +183,7 @@ func (sqlite) end(ctx context.Context, s *Store, outcomes []Outcome) ([]int64, e
 				}
 				continue
 			}
-			ended = append(ended, o.Lease.RunID)
+			ended = append(ended, o.Lease)
 			if o.Failure == nil {
 				continue
 			}

@@ -52,8 +52,8 @@ type sqlDialect interface {
 	record(ctx context.Context, s *Store, e Event, handler, instance string, again bool) (Lease, error)
 	// claim leases due runs to the instance, at most as many as wanted.
 	claim(ctx context.Context, s *Store, instance string, wants []Want) ([]Claimed, error)
-	// end writes outcomes whose lease still holds, and returns their run ids.
-	end(ctx context.Context, s *Store, outcomes []Outcome) ([]int64, error)
+	// end writes outcomes whose lease still holds, and returns those leases.
+	end(ctx context.Context, s *Store, outcomes []Outcome) ([]Lease, error)
 }
 
 // New returns the store in schema ("" is "reprise") of a database, which must

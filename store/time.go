@@ -28,3 +28,11 @@ func (i *instant) Scan(src any) error {
 	}
 	return err
 }
+
+func roundUp(t time.Time, unit time.Duration) time.Time {
+	down := t.UTC().Truncate(unit)
+	if down.Before(t) {
+		return down.Add(unit)
+	}
+	return down
+}

@@ -1,0 +1,114 @@
+package store_test
+
+import (
+	"context"
+	"database/sql"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/store"
+)
+
+// A claim that the database still works on, when its instance is taken for
+// dead or shuts down, leaves no run in the hands of an instance that nobody
+// knows: nobody would ever recover it.
+func TestAClaimUnderWayWhileItsInstanceLeaves(t *testing.T) {
+	t.Parallel()
+	for name, leave := range map[string]func(context.Context, *store.Store) error{
+		"found dead": func(ctx context.Context, st *store.Store) error {
+			_, err := st.Recover(ctx, time.Minute)
+			return err
+		},
+		"shuts down": func(ctx context.Context, st *store.Store) error { return st.Deregister(ctx, "a") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx := t.Context()
+			db := testdb.Open(t, testdb.Postgres(t))
+			st := migrated(t, db, "")
+			require.NoError(t, st.Register(ctx, store.Instance{ID: "a"}))
+			require.NoError(t, st.Subscribe(ctx, db, store.Subscription{Topic: "orders", Handler: "mail"}))
+			query, args, err := st.Insert([]store.Event{{ID: "1", Topic: "orders"}})
+			require.NoError(t, err)
+			exec(t, db, query, args...)
+			goOn := holdUpdates(t, db)
+
+			claimed, left := make(chan error, 1), make(chan error, 1)
+			go func() {
+				_, err := st.Claim(ctx, "a", []store.Want{{Topic: "orders", Handler: "mail", N: 1}})
+				claimed <- err
+			}()
+			waitForWaiting(t, db, 1)
+			exec(t, db, `UPDATE reprise.instances SET heartbeat_at = now() - interval '1 hour'`)
+			go func() { left <- leave(ctx, st) }()
+			select {
+			case err := <-left:
+				left <- err
+			case <-waiting(t, db, 2):
+			}
+			goOn()
+			require.NoError(t, <-claimed)
+			require.NoError(t, <-left)
+
+			_, err = st.Recover(ctx, time.Minute)
+			require.NoError(t, err)
+			runs, err := st.Runs(ctx, store.Filter{})
+			require.NoError(t, err)
+			require.Len(t, runs, 1)
+			require.Empty(t, runs[0].Instance)
+			require.NotZero(t, runs[0].DueAt)
+		})
+	}
+}
+
+// holdUpdates makes statements that update a run wait until goOn is called.
+func holdUpdates(t *testing.T, db *sql.DB) (goOn func()) {
+	t.Helper()
+	exec(t, db, `CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock_shared(1); RETURN NEW; END'`)
+	exec(t, db, `CREATE TRIGGER hold BEFORE UPDATE ON reprise.handler_runs FOR EACH ROW EXECUTE FUNCTION hold()`)
+	tx, err := db.Begin()
+	require.NoError(t, err)
+	_, err = tx.Exec(`SELECT pg_advisory_xact_lock(1)`)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = tx.Rollback() })
+	return func() { require.NoError(t, tx.Rollback()) }
+}
+
+// waiting tells when n sessions wait for a lock.
+func waiting(t *testing.T, db *sql.DB, n int) <-chan struct{} {
+	told := make(chan struct{})
+	go func() {
+		ticker := time.NewTicker(5 * time.Millisecond)
+		defer ticker.Stop()
+		for range ticker.C {
+			var sessions int
+			err := db.QueryRowContext(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&sessions)
+			if err != nil {
+				return // the test is over
+			}
+			if sessions >= n {
+				close(told)
+				return
+			}
+		}
+	}()
+	return told
+}
+
+func waitForWaiting(t *testing.T, db *sql.DB, n int) {
+	t.Helper()
+	select {
+	case <-waiting(t, db, n):
+	case <-time.After(20 * time.Second):
+		t.Fatalf("fewer than %d sessions wait for a lock after 20 s", n)
+	}
+}
+
+func exec(t *testing.T, db *sql.DB, statement string, args ...any) {
+	t.Helper()
+	_, err := db.ExecContext(t.Context(), statement, args...)
+	require.NoError(t, err)
+}

@@ -1,0 +1,197 @@
+package store_test
+
+import (
+	"database/sql"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib"
+	"github.com/stretchr/testify/require"
+
+	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/migrations"
+	"github.com/reprise-bus/reprise/store"
+	"github.com/reprise-bus/reprise/store/storetest"
+)
+
+func TestStore(t *testing.T) {
+	t.Parallel()
+	for name, open := range map[string]func(t *testing.T) func(t *testing.T) *store.Store{
+		"postgres": databases,
+		"postgres, schemas": func(t *testing.T) func(t *testing.T) *store.Store {
+			return schemas(testdb.Open(t, testdb.Postgres(t)))
+		},
+		"postgres, pgx": func(t *testing.T) func(t *testing.T) *store.Store {
+			return schemas(openPgx(t, testdb.Postgres(t)))
+		},
+		"sqlite": func(*testing.T) func(t *testing.T) *store.Store {
+			return func(t *testing.T) *store.Store { return migrated(t, testdb.Open(t, testdb.SQLite(t)), "") }
+		},
+		"sqlite, prefix": func(*testing.T) func(t *testing.T) *store.Store {
+			return func(t *testing.T) *store.Store { return migrated(t, testdb.Open(t, testdb.SQLite(t)), "billing") }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			storetest.Run(t, open(t))
+		})
+	}
+}
+
+func TestNewSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	testdb.Each(t, func(t *testing.T, url string) {
+		db := testdb.Open(t, url)
+		_, err := store.New(t.Context(), nil, "")
+		require.ErrorContains(t, err, "the database pool is nil: pass the *sql.DB of the application")
+		_, err = store.New(t.Context(), db, "no-schema")
+		require.ErrorContains(t, err, `schema "no-schema": want 1 to 40 lower-case letters`)
+
+		var version *migrations.VersionError
+		_, err = store.New(t.Context(), db, "")
+		require.ErrorAs(t, err, &version)
+		require.ErrorContains(t, err, `schema "reprise" has no Reprise tables`)
+		require.ErrorContains(t, err, "call migrations.Up")
+		migrated(t, db, "billing")
+		_, err = store.New(t.Context(), db, "")
+		require.ErrorAs(t, err, &version, "it is another schema that has them")
+
+		require.NoError(t, db.Close())
+		_, err = store.New(t.Context(), db, "billing")
+		require.ErrorContains(t, err, "database is closed")
+	})
+}
+
+func TestNewKeepsThePoolAndTheSchema(t *testing.T) {
+	t.Parallel()
+	testdb.Each(t, func(t *testing.T, url string) {
+		db := testdb.Open(t, url)
+		require.Equal(t, "reprise", migrated(t, db, "").Schema())
+		st := migrated(t, db, "billing")
+		require.Equal(t, "billing", st.Schema())
+		require.Same(t, db, st.DB().DB)
+	})
+}
+
+func TestParseStatusTakesTheWordsOfTheTables(t *testing.T) {
+	t.Parallel()
+	for _, word := range []string{"PENDING", "SUCCESS", "FAILED", "DISCARDED"} {
+		status, err := store.ParseStatus(word)
+		require.NoError(t, err)
+		require.Equal(t, store.Status(word), status)
+		require.Contains(t, store.Statuses(), status)
+	}
+	require.Len(t, store.Statuses(), 4)
+	for _, word := range []string{"", "failed", "FAILED ", "RUNNING"} {
+		_, err := store.ParseStatus(word)
+		require.ErrorContains(t, err, "want one of [PENDING SUCCESS FAILED DISCARDED]")
+	}
+}
+
+func TestFilterValidateNamesEveryBadField(t *testing.T) {
+	t.Parallel()
+	noon := time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
+	for _, good := range []store.Filter{
+		{},
+		{Limit: store.MaxLimit, Before: 1, IDs: make([]int64, store.MaxLimit), Status: store.Failed},
+		{Since: noon}, {Until: noon}, {Since: noon, Until: noon.Add(1)},
+	} {
+		require.NoError(t, good.Validate())
+	}
+	for want, bad := range map[string]store.Filter{
+		`status "failed": want one of`:    {Status: "failed"},
+		"is not before until":             {Since: noon, Until: noon},
+		"since 2026-07-01T12:00:00Z":      {Since: noon, Until: noon.Add(-1)},
+		"1001 ids: want at most 1000":     {IDs: make([]int64, store.MaxLimit+1)},
+		"before -1: want the id of a run": {Before: -1},
+		"limit -1: want 1 to 1000":        {Limit: -1},
+		"limit 1001: want 1 to 1000":      {Limit: 1001},
+	} {
+		require.ErrorContains(t, bad.Validate(), want)
+	}
+	all := store.Filter{Status: "?", Since: noon, Until: noon, Before: -1, Limit: -1}.Validate()
+	for _, field := range []string{"filter: ", "status", "since", "before", "limit"} {
+		require.ErrorContains(t, all, field)
+	}
+}
+
+func TestAnEmptyFilterSelectsEverything(t *testing.T) {
+	t.Parallel()
+	require.True(t, store.Filter{}.Empty())
+	require.True(t, store.Filter{Before: 1, Limit: 1}.Empty(), "a page selects nothing less")
+	for _, f := range []store.Filter{
+		{IDs: []int64{1}}, {Status: store.Failed}, {Handler: "h"}, {Topic: "t"}, {EventID: "e"}, {Since: time.Now()}, {Until: time.Now()},
+	} {
+		require.False(t, f.Empty())
+	}
+}
+
+func TestADeliveryEndsOnce(t *testing.T) {
+	t.Parallel()
+	lease := store.Lease{RunID: 7, Instance: "a", Attempt: 2}
+	require.Equal(t, "run 7, attempt 2, held by a", lease.String())
+	ended := make(chan store.Outcome, 10)
+	d := store.NewDelivery(lease, func(o store.Outcome) { ended <- o })
+	counted := make(chan bool)
+	for range cap(ended) {
+		go func() { counted <- d.End(store.Outcome{Status: store.Success}) }()
+	}
+	n := 0
+	for range cap(ended) {
+		if <-counted {
+			n++
+		}
+	}
+	require.Equal(t, 1, n)
+	require.Len(t, ended, 1)
+	require.Equal(t, store.Outcome{Lease: lease, Status: store.Success}, <-ended)
+
+	_, found := store.DeliveryFrom(t.Context())
+	require.False(t, found)
+	carried, found := store.DeliveryFrom(store.WithDelivery(t.Context(), d))
+	require.True(t, found)
+	require.Same(t, d, carried)
+	require.Equal(t, lease, carried.Lease())
+}
+
+// databases returns stores in the default schemas of a few databases, which is
+// faster than one database for each.
+func databases(t *testing.T) func(t *testing.T) *store.Store {
+	free := make(chan *sql.DB, 4)
+	for range cap(free) {
+		free <- testdb.Open(t, testdb.Postgres(t))
+	}
+	return func(t *testing.T) *store.Store {
+		db := <-free
+		t.Cleanup(func() {
+			_, err := db.Exec(`DROP SCHEMA reprise CASCADE`)
+			require.NoError(t, err)
+			free <- db
+		})
+		return migrated(t, db, "")
+	}
+}
+
+// schemas returns stores side by side in one database.
+func schemas(db *sql.DB) func(t *testing.T) *store.Store {
+	var n atomic.Int64
+	return func(t *testing.T) *store.Store { return migrated(t, db, fmt.Sprint("billing_", n.Add(1))) }
+}
+
+func migrated(t *testing.T, db *sql.DB, schema string) *store.Store {
+	t.Helper()
+	require.NoError(t, migrations.Up(t.Context(), db, schema))
+	st, err := store.New(t.Context(), db, schema)
+	require.NoError(t, err)
+	return st
+}
+
+func openPgx(t *testing.T, url string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("pgx", url)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	return db
+}

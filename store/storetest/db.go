@@ -1,0 +1,213 @@
+package storetest
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/reprise-bus/reprise/internal/dialect"
+	"github.com/reprise-bus/reprise/store"
+)
+
+// What most tests are about.
+const topic = "orders"
+
+var ctx = context.Background()
+
+// db is a store and, in lower case, what must succeed on it.
+type db struct {
+	*store.Store
+	t    *testing.T
+	kind dialect.Kind
+}
+
+func wrap(t *testing.T, st *store.Store) db {
+	t.Helper()
+	kind, err := dialect.Detect(ctx, st.DB().DB)
+	require.NoError(t, err)
+	return db{st, t, kind}
+}
+
+// event is one on topic.
+func event(id string) store.Event {
+	return store.Event{ID: id, Topic: topic, Key: "key of " + id, Payload: []byte(`{"order": "` + id + `"}`)}
+}
+
+func events(ids ...string) []store.Event {
+	all := make([]store.Event, len(ids))
+	for i, id := range ids {
+		all[i] = event(id)
+	}
+	return all
+}
+
+// subscribe subscribes handlers to topic.
+func (d db) subscribe(handlers ...string) {
+	d.t.Helper()
+	for _, h := range handlers {
+		require.NoError(d.t, d.Subscribe(ctx, d.DB(), store.Subscription{Topic: topic, Handler: h}))
+	}
+}
+
+// tryInsert runs Insert's statement and returns the ids of the new events.
+func (d db) tryInsert(ctx context.Context, q store.Queryer, events ...store.Event) (ids []string, err error) {
+	query, args, err := d.Insert(events)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, rows.Err()
+}
+
+func (d db) insert(q store.Queryer, events ...store.Event) []string {
+	d.t.Helper()
+	ids, err := d.tryInsert(ctx, q, events...)
+	require.NoError(d.t, err)
+	return ids
+}
+
+// publish inserts events that are new.
+func (d db) publish(events ...store.Event) {
+	d.t.Helper()
+	inserted := d.insert(d.DB(), events...)
+	require.Len(d.t, inserted, len(events))
+	require.NoError(d.t, d.CheckDuplicates(ctx, d.DB(), events, inserted))
+}
+
+func (d db) register(instances ...string) {
+	d.t.Helper()
+	for _, id := range instances {
+		require.NoError(d.t, d.Register(ctx, store.Instance{ID: id, Host: "host", PID: 1}))
+	}
+}
+
+// silence makes an instance's last heartbeat an hour old.
+func (d db) silence(instance string) {
+	d.t.Helper()
+	d.exec(`UPDATE reprise.instances SET heartbeat_at = $1 WHERE id = $2`, ago(time.Hour), instance)
+}
+
+// claim leases at most n due runs of a handler on topic.
+func (d db) claim(instance, handler string, n int) []store.Claimed {
+	d.t.Helper()
+	claimed, err := d.Claim(ctx, instance, []store.Want{want(topic, handler, n)})
+	require.NoError(d.t, err)
+	return claimed
+}
+
+func want(topic, handler string, n int) store.Want {
+	return store.Want{Topic: topic, Handler: handler, N: n}
+}
+
+// claimOne leases the run that is due, and there must be one.
+func (d db) claimOne(instance, handler string) store.Lease {
+	d.t.Helper()
+	claimed := d.claim(instance, handler, 1)
+	require.Len(d.t, claimed, 1, "no run of handler %q is due", handler)
+	return claimed[0].Lease
+}
+
+// end ends leases that hold.
+func (d db) end(outcomes ...store.Outcome) {
+	d.t.Helper()
+	lost, err := d.End(ctx, outcomes)
+	require.NoError(d.t, err)
+	require.Empty(d.t, lost)
+}
+
+// fail publishes an event and lets the one run that it makes fail.
+func (d db) fail(id, handler string) store.Run {
+	d.t.Helper()
+	d.publish(event(id))
+	d.register("the one that fails")
+	lease := d.claimOne("the one that fails", handler)
+	d.end(store.Outcome{Lease: lease, Status: store.Failed, Failure: failure("broken")})
+	return d.run(lease.RunID)
+}
+
+func failure(message string) *store.Failure {
+	return &store.Failure{Kind: store.KindError, Message: message}
+}
+
+func (d db) run(id int64) store.Run {
+	d.t.Helper()
+	run, err := d.Run(ctx, id)
+	require.NoError(d.t, err)
+	return run
+}
+
+func (d db) runs(f store.Filter) []store.Run {
+	d.t.Helper()
+	runs, err := d.Runs(ctx, f)
+	require.NoError(d.t, err)
+	return runs
+}
+
+// only returns the one run that the filter selects.
+func (d db) only(f store.Filter) store.Run {
+	d.t.Helper()
+	runs := d.runs(f)
+	require.Len(d.t, runs, 1)
+	return runs[0]
+}
+
+func (d db) attempts(run int64) []store.Attempt {
+	d.t.Helper()
+	attempts, err := d.Attempts(ctx, run)
+	require.NoError(d.t, err)
+	return attempts
+}
+
+// exec is what a person does to the tables, written as in package store: it
+// must do something.
+func (d db) exec(statement string, args ...any) {
+	d.t.Helper()
+	result, err := d.DB().ExecContext(ctx, d.kind.Qualify(d.Schema(), statement), args...)
+	require.NoError(d.t, err)
+	n, err := result.RowsAffected()
+	require.NoError(d.t, err)
+	require.Positive(d.t, n)
+}
+
+// column is what a person sees in a column.
+func (d db) column(query string, args ...any) []string {
+	d.t.Helper()
+	values := []string{}
+	require.NoError(d.t, d.DB().SelectContext(ctx, &values, d.kind.Qualify(d.Schema(), query), args...))
+	return values
+}
+
+// ago is a time as both databases read it.
+func ago(d time.Duration) string { return at(time.Now().Add(-d)) }
+
+func at(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
+
+// atOnce calls f n times at once and returns when all are back. f must not end
+// the test: it returns what went wrong.
+func atOnce(t *testing.T, n int, f func(i int) error) {
+	t.Helper()
+	start, errs := make(chan struct{}), make(chan error, n)
+	for i := range n {
+		go func() {
+			<-start
+			errs <- f(i)
+		}()
+	}
+	close(start)
+	for range n {
+		require.NoError(t, <-errs)
+	}
+}

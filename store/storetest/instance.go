@@ -1,0 +1,281 @@
+package storetest
+
+import (
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/reprise-bus/reprise/store"
+)
+
+func living(promise promise) {
+	promise("an instance is legible in the table", func(t *testing.T, db db) {
+		require.NoError(t, db.Register(ctx, store.Instance{ID: "h/7/1", Host: "h", PID: 7, Build: "v1", Handlers: []string{"mail", "stock"}}))
+		require.NoError(t, db.Register(ctx, store.Instance{ID: "h/7/2", Host: "h", PID: 7}))
+		require.Equal(t, []string{`h/7/1 h 7 v1 ["mail","stock"]`, `h/7/2 h 7  []`},
+			db.column(`SELECT id || ' ' || host || ' ' || pid || ' ' || build || ' ' || handlers FROM reprise.instances ORDER BY id`))
+	})
+
+	promise("registering again is a heartbeat and says what is served now", func(t *testing.T, db db) {
+		db.register("a")
+		db.silence("a")
+		require.NoError(t, db.Register(ctx, store.Instance{ID: "a", Host: "host", PID: 1, Handlers: []string{"mail"}}))
+		require.Equal(t, []string{`["mail"]`}, db.column(`SELECT handlers FROM reprise.instances`))
+		requireNobodyDead(t, db)
+	})
+
+	promise("a heartbeat keeps an instance alive", func(t *testing.T, db db) {
+		db.register("a")
+		db.silence("a")
+		require.NoError(t, db.Heartbeat(ctx, "a", 0))
+		requireNobodyDead(t, db)
+	})
+
+	promise("who is not known has gone", func(t *testing.T, db db) {
+		require.ErrorIs(t, db.Heartbeat(ctx, "a", 0), store.ErrInstanceGone)
+		db.register("a")
+		require.NoError(t, db.Deregister(ctx, "a"))
+		require.ErrorIs(t, db.Heartbeat(ctx, "a", 0), store.ErrInstanceGone)
+		require.NoError(t, db.Deregister(ctx, "a"), "it is idempotent")
+	})
+
+	promise("ids of instances are unique", func(t *testing.T, db db) {
+		require.NotEqual(t, store.NewInstanceID(), store.NewInstanceID())
+	})
+
+	promise("the leases of an instance are known", func(t *testing.T, db db) {
+		db.subscribe("mail")
+		db.register("a", "b")
+		db.publish(events("1", "2", "3", "4")...)
+		ended, first, others, second := db.claimOne("a", "mail"), db.claimOne("a", "mail"), db.claimOne("b", "mail"), db.claimOne("a", "mail")
+		db.end(store.Outcome{Lease: ended, Status: store.Success})
+		for instance, want := range map[string][]store.Lease{"a": {first, second}, "b": {others}, "c": {}} {
+			held, err := db.Held(ctx, instance)
+			require.NoError(t, err)
+			require.Equal(t, want, held)
+		}
+	})
+
+	promise("shutting down costs no attempt", func(t *testing.T, db db) {
+		db.subscribe("mail")
+		db.register("a", "b")
+		db.publish(events("1", "2")...)
+		lease, others := db.claimOne("a", "mail"), db.claimOne("b", "mail")
+		started := db.run(lease.RunID).StartedAt
+		require.NoError(t, db.Deregister(ctx, "a"))
+
+		run := db.run(lease.RunID)
+		require.Equal(t, store.Pending, run.Status)
+		require.Zero(t, run.Attempt)
+		require.Empty(t, run.Instance)
+		require.Equal(t, store.KindInterrupted, run.ErrorKind)
+		attempts := db.attempts(run.ID)
+		require.Len(t, attempts, 1)
+		require.Equal(t, store.KindInterrupted, attempts[0].Kind)
+		require.Equal(t, "a", attempts[0].Instance)
+		require.Equal(t, started, attempts[0].StartedAt)
+
+		require.Equal(t, "b", db.run(others.RunID).Instance)
+		lost, err := db.End(ctx, []store.Outcome{{Lease: lease, Status: store.Success}})
+		require.NoError(t, err)
+		require.Equal(t, []store.Lease{lease}, lost)
+		require.Equal(t, store.Lease{RunID: run.ID, Instance: "b", Attempt: 1}, db.claimOne("b", "mail"))
+	})
+}
+
+func recovering(promise promise) {
+	promise("the runs of a silent instance are due again, their attempts on record", func(t *testing.T, db db) {
+		db.subscribe("mail")
+		db.register("dead", "alive")
+		db.publish(event("1"))
+		lease := db.claimOne("dead", "mail")
+		started := db.run(lease.RunID).StartedAt
+		db.silence("dead")
+		dead, err := db.Recover(ctx, time.Minute)
+		require.NoError(t, err)
+		require.Equal(t, []string{"dead"}, dead)
+
+		run := db.run(lease.RunID)
+		require.Equal(t, store.Pending, run.Status)
+		require.Equal(t, 1, run.Attempt)
+		require.Empty(t, run.Instance)
+		require.Equal(t, store.KindAbandoned, run.ErrorKind)
+		attempts := db.attempts(run.ID)
+		require.Len(t, attempts, 1)
+		require.NotEmpty(t, attempts[0].Message)
+		require.Equal(t, store.Attempt{
+			RunID: run.ID, Attempt: 1, Kind: store.KindAbandoned, Message: attempts[0].Message, Instance: "dead",
+			StartedAt: started, FinishedAt: attempts[0].FinishedAt,
+		}, attempts[0])
+		require.Equal(t, store.Lease{RunID: run.ID, Instance: "alive", Attempt: 2}, db.claimOne("alive", "mail"))
+	})
+
+	promise("who was found dead cannot end its runs, and learns of it", func(t *testing.T, db db) {
+		db.subscribe("mail")
+		db.register("dead")
+		db.publish(event("1"))
+		lease := db.claimOne("dead", "mail")
+		db.silence("dead")
+		_, err := db.Recover(ctx, time.Minute)
+		require.NoError(t, err)
+
+		lost, err := db.End(ctx, []store.Outcome{{Lease: lease, Status: store.Success}})
+		require.NoError(t, err)
+		require.Equal(t, []store.Lease{lease}, lost)
+		require.ErrorIs(t, db.Heartbeat(ctx, "dead", 0), store.ErrInstanceGone)
+		require.Empty(t, db.claim("dead", "mail", 1))
+
+		db.register("dead")
+		again := db.claimOne("dead", "mail")
+		require.Equal(t, 2, again.Attempt)
+		db.end(store.Outcome{Lease: again, Status: store.Success})
+	})
+
+	promise("a live instance keeps its runs", func(t *testing.T, db db) {
+		db.subscribe("mail")
+		db.register("dead", "alive")
+		db.publish(events("1", "2")...)
+		db.claimOne("dead", "mail")
+		lease := db.claimOne("alive", "mail")
+		db.silence("dead")
+		dead, err := db.Recover(ctx, time.Minute)
+		require.NoError(t, err)
+		require.Equal(t, []string{"dead"}, dead)
+		require.Equal(t, "alive", db.run(lease.RunID).Instance)
+		db.end(store.Outcome{Lease: lease, Status: store.Success})
+		requireNobodyDead(t, db)
+	})
+
+	promise("what a dead instance had ended stays ended", func(t *testing.T, db db) {
+		db.subscribe("mail")
+		db.register("dead")
+		db.publish(events("1", "2", "3")...)
+		done, broken, later := db.claimOne("dead", "mail"), db.claimOne("dead", "mail"), db.claimOne("dead", "mail")
+		db.end(
+			store.Outcome{Lease: done, Status: store.Success},
+			store.Outcome{Lease: broken, Status: store.Failed, Failure: failure("broken")},
+			store.Outcome{Lease: later, Status: store.Pending, Delay: time.Hour},
+		)
+		before := db.runs(store.Filter{})
+		db.silence("dead")
+		_, err := db.Recover(ctx, time.Minute)
+		require.NoError(t, err)
+		require.Equal(t, before, db.runs(store.Filter{}))
+	})
+
+	// working registers an instance that holds a new run, and has said that it
+	// holds no older one.
+	working := func(db db, instance string) store.Lease {
+		db.t.Helper()
+		db.register(instance)
+		db.publish(event("new"))
+		lease := db.claimOne(instance, "mail")
+		require.NoError(db.t, db.Heartbeat(ctx, instance, lease.RunID))
+		return lease
+	}
+	requireRecovered := func(db db, runs ...int64) {
+		db.t.Helper()
+		_, err := db.Recover(ctx, time.Minute)
+		require.NoError(db.t, err)
+		for _, id := range runs {
+			run := db.run(id)
+			require.Empty(db.t, run.Instance, "the run on event %s", run.EventID)
+			require.Equal(db.t, store.KindAbandoned, run.ErrorKind)
+		}
+	}
+
+	promise("a dead instance leaves none of its runs behind, however old", func(t *testing.T, db db) {
+		db.subscribe("mail")
+		old := db.fail("old", "mail")
+		lease := working(db, "dead")
+		_, err := db.Requeue(ctx, store.Replay{RequestedBy: "ops", Selection: store.Filter{IDs: []int64{old.ID}}})
+		require.NoError(t, err)
+		require.Equal(t, old.ID, db.claimOne("dead", "mail").RunID)
+		db.silence("dead")
+		requireRecovered(db, old.ID, lease.RunID)
+	})
+
+	promise("nor those that another transport delivered to it", func(t *testing.T, db db) {
+		db.subscribe("mail")
+		delivered := event("delivered")
+		delivered.Source = "kafka"
+		old, err := db.Record(ctx, delivered, "mail", "another", false)
+		require.NoError(t, err)
+		lease := working(db, "dead")
+		again, err := db.Record(ctx, delivered, "mail", "dead", false)
+		require.NoError(t, err)
+		require.Equal(t, old.RunID, again.RunID)
+		delivered.ID = "delivered later"
+		later, err := db.Record(ctx, delivered, "mail", "dead", false)
+		require.NoError(t, err)
+		db.silence("dead")
+		requireRecovered(db, old.RunID, lease.RunID, later.RunID)
+	})
+
+	promise("those who recover at once record one abandoned attempt", func(t *testing.T, db db) {
+		db.subscribe("mail")
+		db.register("dead", "dead too")
+		for i := range 20 {
+			db.publish(event(fmt.Sprint(i)))
+		}
+		require.Len(t, db.claim("dead", "mail", 10), 10)
+		require.Len(t, db.claim("dead too", "mail", 10), 10)
+		db.silence("dead")
+		db.silence("dead too")
+		var found atomic.Int64
+		atOnce(t, 8, func(int) error {
+			dead, err := db.Recover(ctx, time.Minute)
+			found.Add(int64(len(dead)))
+			return err
+		})
+		require.EqualValues(t, 2, found.Load(), "each dead instance is found by one")
+		for _, r := range db.runs(store.Filter{}) {
+			require.Empty(t, r.Instance)
+			require.Equal(t, 1, r.Attempt)
+			require.Len(t, db.attempts(r.ID), 1)
+		}
+	})
+
+	promise("an end and a recovery at once: one of them wins", func(t *testing.T, db db) {
+		const n = 12
+		db.subscribe("mail")
+		db.register("slow")
+		for i := range n {
+			db.publish(event(fmt.Sprint(i)))
+		}
+		claimed := db.claim("slow", "mail", n)
+		require.Len(t, claimed, n)
+		db.silence("slow")
+		lost := make([]bool, n)
+		atOnce(t, n+2, func(i int) error {
+			if i >= n {
+				_, err := db.Recover(ctx, time.Minute)
+				return err
+			}
+			leases, err := db.End(ctx, []store.Outcome{{Lease: claimed[i].Lease, Status: store.Success}})
+			lost[i] = len(leases) > 0
+			return err
+		})
+		for i, c := range claimed {
+			run, attempts := db.run(c.Lease.RunID), db.attempts(c.Lease.RunID)
+			if lost[i] {
+				require.Equal(t, store.Pending, run.Status)
+				require.Empty(t, run.Instance)
+				require.Len(t, attempts, 1)
+			} else {
+				require.Equal(t, store.Success, run.Status)
+				require.Empty(t, attempts)
+			}
+		}
+	})
+}
+
+func requireNobodyDead(t *testing.T, db db) {
+	t.Helper()
+	dead, err := db.Recover(ctx, time.Minute)
+	require.NoError(t, err)
+	require.Empty(t, dead)
+}

@@ -1,0 +1,243 @@
+package storetest
+
+import (
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/reprise-bus/reprise/store"
+)
+
+func publishing(promise promise) {
+	promise("the event is kept as it was published", func(t *testing.T, db db) {
+		e := event("1")
+		e.Metadata = map[string]string{"correlation_id": "c"}
+		db.publish(e)
+		stored, err := db.Event(ctx, topic, "1")
+		require.NoError(t, err)
+		require.WithinDuration(t, time.Now(), stored.PublishedAt, time.Minute)
+		require.Equal(t, time.UTC, stored.PublishedAt.Location())
+		e.Source, e.PublishedAt = store.SourcePublish, stored.PublishedAt
+		require.Equal(t, e, stored)
+	})
+
+	promise("each subscription of the topic gets a due run, no other does", func(t *testing.T, db db) {
+		db.subscribe("mail", "stock")
+		require.NoError(t, db.Subscribe(ctx, db.DB(), store.Subscription{Topic: "payments", Handler: "ledger"}))
+		db.publish(event("1"))
+
+		runs := db.runs(store.Filter{})
+		require.Len(t, runs, 2)
+		require.ElementsMatch(t, []string{"mail", "stock"}, []string{runs[0].Handler, runs[1].Handler})
+		for _, r := range runs {
+			require.NotZero(t, r.ID)
+			require.Equal(t, store.Run{
+				ID: r.ID, EventID: "1", Topic: topic, Handler: r.Handler, Status: store.Pending, Key: "key of 1", DueAt: r.DueAt,
+			}, r)
+			require.WithinDuration(t, time.Now(), r.DueAt, time.Minute)
+		}
+	})
+
+	promise("an event that nobody subscribes to is kept", func(t *testing.T, db db) {
+		db.publish(event("1"))
+		_, err := db.Event(ctx, topic, "1")
+		require.NoError(t, err)
+		require.Empty(t, db.runs(store.Filter{}))
+	})
+
+	promise("thousands of events are one statement", func(t *testing.T, db db) {
+		db.subscribe("mail")
+		all := make([]store.Event, 2000)
+		for i := range all {
+			all[i] = event(fmt.Sprint(i))
+		}
+		db.publish(all...)
+		require.Equal(t, []string{"2000"}, db.column(`SELECT count(DISTINCT event_id) FROM reprise.handler_runs`))
+	})
+
+	promise("in a transaction, it exists when that commits", func(t *testing.T, db db) {
+		db.subscribe("mail")
+		tx, err := db.DB().BeginTxx(ctx, nil)
+		require.NoError(t, err)
+		require.Equal(t, []string{"1"}, db.insert(tx, event("1")))
+		require.NoError(t, db.CheckDuplicates(ctx, tx, events("1"), []string{"1"}))
+		require.NoError(t, tx.Commit())
+		require.Equal(t, "1", db.only(store.Filter{}).EventID)
+	})
+
+	promise("a rolled back transaction leaves nothing", func(t *testing.T, db db) {
+		db.subscribe("mail")
+		tx, err := db.DB().BeginTxx(ctx, nil)
+		require.NoError(t, err)
+		require.Equal(t, []string{"1"}, db.insert(tx, event("1")))
+		require.NoError(t, tx.Rollback())
+		require.Empty(t, db.runs(store.Filter{}))
+		_, err = db.Event(ctx, topic, "1")
+		require.ErrorIs(t, err, store.ErrNotFound)
+		db.publish(event("1"))
+	})
+
+	promise("publishing again does nothing, whatever became of the run", func(t *testing.T, db db) {
+		db.subscribe("mail")
+		db.register("a")
+		db.publish(event("1"))
+		lease := db.claimOne("a", "mail")
+		db.subscribe("stock")
+		again := func() {
+			t.Helper()
+			before := db.runs(store.Filter{})
+			inserted := db.insert(db.DB(), events("1", "1")...)
+			require.Empty(t, inserted)
+			require.NoError(t, db.CheckDuplicates(ctx, db.DB(), events("1", "1"), inserted))
+			require.Equal(t, before, db.runs(store.Filter{}))
+		}
+		again()
+		db.end(store.Outcome{Lease: lease, Status: store.Success})
+		again()
+	})
+
+	promise("what is not new in a batch holds nothing else up", func(t *testing.T, db db) {
+		db.subscribe("mail")
+		db.publish(event("1"))
+		batch := events("1", "2", "2", "3")
+		inserted := db.insert(db.DB(), batch...)
+		require.ElementsMatch(t, []string{"2", "3"}, inserted)
+		require.NoError(t, db.CheckDuplicates(ctx, db.DB(), batch, inserted))
+		require.Len(t, db.runs(store.Filter{}), 3)
+	})
+
+	promise("publishers of the same event at once make one", func(t *testing.T, db db) {
+		db.subscribe("mail")
+		var inserted atomic.Int64
+		atOnce(t, 8, func(int) error {
+			ids, err := db.tryInsert(ctx, db.DB(), event("1"))
+			if err != nil {
+				return err
+			}
+			inserted.Add(int64(len(ids)))
+			return db.CheckDuplicates(ctx, db.DB(), events("1"), ids)
+		})
+		require.EqualValues(t, 1, inserted.Load())
+		db.only(store.Filter{})
+	})
+
+	promise("another payload under a taken id is ErrDuplicateID", func(t *testing.T, db db) {
+		db.subscribe("mail")
+		db.publish(event("1"))
+		other := event("1")
+		other.Payload = []byte(`{"order":"1"}`) // spacing counts
+
+		require.Empty(t, db.insert(db.DB(), other))
+		require.ErrorIs(t, db.CheckDuplicates(ctx, db.DB(), []store.Event{other}, nil), store.ErrDuplicateID)
+
+		tx, err := db.DB().BeginTxx(ctx, nil)
+		require.NoError(t, err)
+		require.Equal(t, []string{"2"}, db.insert(tx, event("2"), other))
+		require.ErrorIs(t, db.CheckDuplicates(ctx, tx, []store.Event{event("2"), other}, []string{"2"}), store.ErrDuplicateID)
+		require.NoError(t, tx.Rollback())
+
+		stored, err := db.Event(ctx, topic, "1")
+		require.NoError(t, err)
+		require.Equal(t, event("1").Payload, stored.Payload)
+		db.only(store.Filter{})
+	})
+
+	promise("two payloads under one id in a batch are ErrDuplicateID", func(t *testing.T, db db) {
+		first, second := event("1"), event("1")
+		second.Payload = []byte("other")
+		inserted := db.insert(db.DB(), first, second)
+		require.Equal(t, []string{"1"}, inserted)
+		require.ErrorIs(t, db.CheckDuplicates(ctx, db.DB(), []store.Event{first, second}, inserted), store.ErrDuplicateID)
+	})
+
+	promise("the same id on another topic is another event", func(t *testing.T, db db) {
+		db.subscribe("mail")
+		require.NoError(t, db.Subscribe(ctx, db.DB(), store.Subscription{Topic: "archive", Handler: "mail"}))
+		passedOn := event("1")
+		passedOn.Topic, passedOn.Payload = "archive", []byte("archived")
+		db.publish(event("1"))
+		db.publish(passedOn)
+
+		for _, want := range []store.Event{event("1"), passedOn} {
+			stored, err := db.Event(ctx, want.Topic, "1")
+			require.NoError(t, err)
+			require.Equal(t, want.Payload, stored.Payload)
+			require.Equal(t, "1", db.only(store.Filter{Topic: want.Topic}).EventID)
+		}
+	})
+
+	promise("what the database would not keep as it is is refused", func(t *testing.T, db db) {
+		for want, spoil := range map[string]func(e *store.Event){
+			"id is empty":                             func(e *store.Event) { e.ID = "" },
+			"topic is empty":                          func(e *store.Event) { e.Topic = "" },
+			"has 256 bytes: want at most 255":         func(e *store.Event) { e.Key = strings.Repeat("k", 256) },
+			`topic "a\x00b": want valid UTF-8`:        func(e *store.Event) { e.Topic = "a\x00b" },
+			`id "a\nb": want valid UTF-8`:             func(e *store.Event) { e.ID = "a\nb" },
+			`key "\xff": want valid UTF-8`:            func(e *store.Event) { e.Key = "\xff" },
+			`metadata "trace": want valid UTF-8`:      func(e *store.Event) { e.Metadata = map[string]string{"trace": "\xff"} },
+			`metadata "\xff": want valid UTF-8`:       func(e *store.Event) { e.Metadata = map[string]string{"\xff": ""} },
+			"binary data belongs in the payload":      func(e *store.Event) { e.Metadata = map[string]string{"trace": "\xc0\x80"} },
+			"topic is empty\nkey \"\\a\": want valid": func(e *store.Event) { e.Topic, e.Key = "", "\a" },
+		} {
+			e := event("1")
+			spoil(&e)
+			_, _, err := db.Insert([]store.Event{event("2"), e})
+			require.ErrorContains(t, err, want)
+			_, err = db.Record(ctx, e, "mail", "a", false)
+			require.ErrorContains(t, err, want)
+		}
+		longest := event(strings.Repeat("i", 255))
+		longest.Key, longest.Metadata = "", map[string]string{"": "\x00"}
+		db.publish(longest)
+	})
+}
+
+func subscribing(promise promise) {
+	promise("a subscription counts from the next event on", func(t *testing.T, db db) {
+		db.publish(event("1"))
+		db.subscribe("mail")
+		db.publish(event("2"))
+		require.Equal(t, "2", db.only(store.Filter{}).EventID)
+	})
+
+	promise("subscribing again changes nothing but last_seen_at", func(t *testing.T, db db) {
+		db.subscribe("mail")
+		db.exec(`UPDATE reprise.subscriptions SET since = $1, last_seen_at = $1`, ago(time.Hour))
+		since := db.column(`SELECT since FROM reprise.subscriptions`)
+		db.subscribe("mail")
+		require.Equal(t, since, db.column(`SELECT since FROM reprise.subscriptions`))
+		require.Len(t, db.column(`SELECT handler FROM reprise.subscriptions WHERE last_seen_at > since`), 1)
+	})
+
+	promise("processes that subscribe at once do not collide", func(t *testing.T, db db) {
+		atOnce(t, 8, func(int) error {
+			return db.Subscribe(ctx, db.DB(), store.Subscription{Topic: topic, Handler: "mail"}, store.Subscription{Topic: topic, Handler: "stock"})
+		})
+		require.Len(t, db.column(`SELECT handler FROM reprise.subscriptions`), 2)
+	})
+
+	promise("in a transaction that is rolled back, it never was", func(t *testing.T, db db) {
+		tx, err := db.DB().BeginTxx(ctx, nil)
+		require.NoError(t, err)
+		require.NoError(t, db.Subscribe(ctx, tx, store.Subscription{Topic: topic, Handler: "mail"}))
+		require.NoError(t, tx.Rollback())
+		require.Empty(t, db.column(`SELECT handler FROM reprise.subscriptions`))
+	})
+
+	promise("names that nobody could type are refused", func(t *testing.T, db db) {
+		for want, sub := range map[string]store.Subscription{
+			"handler is empty":                    {Topic: topic},
+			`handler "mail": topic is empty`:      {Handler: "mail"},
+			`handler "a\tb": want valid UTF-8`:    {Topic: topic, Handler: "a\tb"},
+			"has 300 bytes: want at most 255":     {Topic: topic, Handler: strings.Repeat("h", 300)},
+			`topic "\xff": want valid UTF-8 with`: {Topic: "\xff", Handler: "mail"},
+		} {
+			require.ErrorContains(t, db.Subscribe(ctx, db.DB(), sub), want)
+		}
+		require.Empty(t, db.column(`SELECT handler FROM reprise.subscriptions`))
+	})
+}

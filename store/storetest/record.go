@@ -1,0 +1,200 @@
+package storetest
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/reprise-bus/reprise/store"
+)
+
+func recording(promise promise) {
+	delivered := event("1")
+	delivered.Source = "kafka"
+	record := func(db db, instance string) store.Lease {
+		db.t.Helper()
+		lease, err := db.Record(ctx, delivered, "mail", instance, false)
+		require.NoError(db.t, err)
+		return lease
+	}
+
+	promise("event and leased run are there when Record returns", func(t *testing.T, db db) {
+		lease := record(db, "a")
+		run := db.run(lease.RunID)
+		require.Equal(t, store.Run{
+			ID: lease.RunID, EventID: "1", Topic: topic, Handler: "mail", Status: store.Pending, Attempt: 1,
+			Key: "key of 1", Instance: "a", StartedAt: run.StartedAt,
+		}, run)
+		require.Equal(t, store.Lease{RunID: run.ID, Instance: "a", Attempt: 1}, lease)
+		stored, err := db.Event(ctx, topic, "1")
+		require.NoError(t, err)
+		require.Equal(t, "kafka", stored.Source)
+		db.end(store.Outcome{Lease: lease, Status: store.Success})
+	})
+
+	promise("subscriptions get no run of what another transport delivered", func(t *testing.T, db db) {
+		db.subscribe("mail", "stock")
+		record(db, "a")
+		require.Equal(t, "mail", db.only(store.Filter{}).Handler)
+	})
+
+	promise("each handler has a run of its own on the event", func(t *testing.T, db db) {
+		first := record(db, "a")
+		second, err := db.Record(ctx, delivered, "stock", "a", false)
+		require.NoError(t, err)
+		require.NotEqual(t, first.RunID, second.RunID)
+		require.Equal(t, 1, second.Attempt)
+		require.Empty(t, db.attempts(first.RunID))
+	})
+
+	promise("the same id on another topic is another event", func(t *testing.T, db db) {
+		first := record(db, "a")
+		passedOn := delivered
+		passedOn.Topic = "archive"
+		second, err := db.Record(ctx, passedOn, "mail", "a", false)
+		require.NoError(t, err)
+		require.NotEqual(t, first.RunID, second.RunID)
+		require.Equal(t, "archive", db.run(second.RunID).Topic)
+	})
+
+	promise("redelivered after a failure, it is another attempt", func(t *testing.T, db db) {
+		first := record(db, "a")
+		db.end(store.Outcome{Lease: first, Status: store.Failed, Failure: failure("broken")})
+		db.exec(`UPDATE reprise.handler_runs SET started_at = $1`, ago(time.Hour))
+		second := record(db, "b")
+		require.Equal(t, store.Lease{RunID: first.RunID, Instance: "b", Attempt: 2}, second)
+		run := db.run(first.RunID)
+		require.Equal(t, store.Pending, run.Status)
+		require.Zero(t, run.FinishedAt)
+		require.WithinDuration(t, time.Now(), run.StartedAt, time.Minute)
+		require.Len(t, db.attempts(first.RunID), 1)
+		db.end(store.Outcome{Lease: second, Status: store.Success})
+	})
+
+	promise("redelivered after SUCCESS, it is ErrDone, unless again is asked for", func(t *testing.T, db db) {
+		first := record(db, "a")
+		db.end(store.Outcome{Lease: first, Status: store.Success})
+		before := db.run(first.RunID)
+		_, err := db.Record(ctx, delivered, "mail", "b", false)
+		require.ErrorIs(t, err, store.ErrDone)
+		require.Equal(t, before, db.run(first.RunID))
+
+		second, err := db.Record(ctx, delivered, "mail", "b", true)
+		require.NoError(t, err)
+		require.Equal(t, store.Lease{RunID: first.RunID, Instance: "b", Attempt: 2}, second)
+		require.Empty(t, db.attempts(first.RunID))
+	})
+
+	promise("redelivered after it was discarded, it is ErrDone", func(t *testing.T, db db) {
+		lease := record(db, "a")
+		db.discard(lease.RunID)
+		before := db.run(lease.RunID)
+		for _, again := range []bool{false, true} {
+			_, err := db.Record(ctx, delivered, "mail", "b", again)
+			require.ErrorIs(t, err, store.ErrDone)
+		}
+		require.Equal(t, before, db.run(lease.RunID))
+		require.Empty(t, db.attempts(lease.RunID))
+	})
+
+	promise("redelivered while somebody holds it, it is taken over", func(t *testing.T, db db) {
+		first := record(db, "a")
+		started := db.run(first.RunID).StartedAt
+		second := record(db, "b")
+		require.Equal(t, store.Lease{RunID: first.RunID, Instance: "b", Attempt: 2}, second)
+		attempts := db.attempts(first.RunID)
+		require.Len(t, attempts, 1)
+		require.Equal(t, store.KindAbandoned, attempts[0].Kind)
+		require.Equal(t, 1, attempts[0].Attempt)
+		require.Equal(t, "a", attempts[0].Instance)
+		require.Equal(t, started, attempts[0].StartedAt)
+
+		lost, err := db.End(ctx, []store.Outcome{{Lease: first, Status: store.Success}})
+		require.NoError(t, err)
+		require.Equal(t, []store.Lease{first}, lost)
+		db.end(store.Outcome{Lease: second, Status: store.Success})
+	})
+
+	promise("redelivered when it is due, it is taken up and nothing was abandoned", func(t *testing.T, db db) {
+		first := record(db, "a")
+		db.end(store.Outcome{Lease: first, Status: store.Pending})
+		require.Equal(t, 2, record(db, "a").Attempt)
+		require.Zero(t, db.run(first.RunID).DueAt)
+		require.Empty(t, db.attempts(first.RunID))
+	})
+
+	promise("what was published here and is delivered here is one run", func(t *testing.T, db db) {
+		db.subscribe("mail")
+		db.publish(event("1"))
+		lease := record(db, "a")
+		require.Equal(t, lease.RunID, db.only(store.Filter{}).ID)
+		stored, err := db.Event(ctx, topic, "1")
+		require.NoError(t, err)
+		require.Equal(t, store.SourcePublish, stored.Source)
+	})
+
+	promise("deliveries at once take turns, and what each abandons is kept", func(t *testing.T, db db) {
+		const n = 6
+		var (
+			mu       sync.Mutex
+			attempts []int
+			run      int64
+		)
+		atOnce(t, n, func(i int) error {
+			lease, err := db.Record(ctx, delivered, "mail", fmt.Sprint(i), false)
+			mu.Lock()
+			defer mu.Unlock()
+			attempts, run = append(attempts, lease.Attempt), lease.RunID
+			return err
+		})
+		slices.Sort(attempts)
+		require.Equal(t, []int{1, 2, 3, 4, 5, 6}, attempts)
+		var abandoned []int
+		for _, a := range db.attempts(run) {
+			abandoned = append(abandoned, a.Attempt)
+		}
+		slices.Sort(abandoned)
+		require.Equal(t, []int{1, 2, 3, 4, 5}, abandoned)
+	})
+
+	promise("an end and a redelivery at once: one of them wins", func(t *testing.T, db db) {
+		lease := record(db, "a")
+		var (
+			second   store.Lease
+			recorded error
+			lost     []store.Lease
+		)
+		atOnce(t, 2, func(i int) (err error) {
+			if i == 0 {
+				second, recorded = db.Record(ctx, delivered, "mail", "b", false)
+				return nil
+			}
+			lost, err = db.End(ctx, []store.Outcome{{Lease: lease, Status: store.Success}})
+			return err
+		})
+		run, attempts := db.run(lease.RunID), db.attempts(lease.RunID)
+		if len(lost) == 0 {
+			require.ErrorIs(t, recorded, store.ErrDone)
+			require.Equal(t, store.Success, run.Status)
+			require.Empty(t, attempts)
+			return
+		}
+		require.NoError(t, recorded)
+		require.Equal(t, store.Lease{RunID: run.ID, Instance: "b", Attempt: 2}, second)
+		require.Equal(t, store.Pending, run.Status)
+		require.Len(t, attempts, 1)
+	})
+
+	promise("a handler without a usable name is refused", func(t *testing.T, db db) {
+		for want, handler := range map[string]string{"handler is empty": "", `handler "a\nb": want valid UTF-8`: "a\nb"} {
+			_, err := db.Record(ctx, delivered, handler, "a", false)
+			require.ErrorContains(t, err, want)
+		}
+		_, err := db.Event(ctx, topic, "1")
+		require.ErrorIs(t, err, store.ErrNotFound)
+	})
+}
