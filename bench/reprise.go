@@ -35,6 +35,7 @@ func openReprise(ctx context.Context, s setup, handle func(context.Context, even
 		DB:          db,
 		Concurrency: 2000,
 		GracePeriod: closing / 2,
+		ListenURL:   s.URL,
 		Logger:      slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
 	if s.Defaults {

@@ -59,7 +59,11 @@ func newBus(ctx context.Context, config Config) (*Bus, error) {
 			return nil, fmt.Errorf("bus: %w", err)
 		}
 	}
-	st, err := store.New(ctx, config.DB, config.Schema)
+	var options []store.Option
+	if config.Unprepared {
+		options = append(options, store.Unprepared())
+	}
+	st, err := store.New(ctx, config.DB, config.Schema, options...)
 	if err != nil {
 		return nil, fmt.Errorf("bus: %w", err)
 	}

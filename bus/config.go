@@ -39,10 +39,22 @@ type Config struct {
 	// Middleware wraps every handler, inside the recording, in this order.
 	Middleware []message.HandlerMiddleware
 
-	Concurrency  int           // runs of one handler that this process works on at once; default 16
-	PollInterval time.Duration // between looks for due runs when nothing wakes the bus; default 1 s
-	GracePeriod  time.Duration // that running handlers get when Run's context ends; default 10 s
-	Logger       *slog.Logger  // default slog.Default()
+	Concurrency    int           // runs of one handler that this process works on at once; default 16
+	MaxConcurrency int           // runs of all handlers at once, though a handler without any may always begin one; default no limit
+	PollInterval   time.Duration // between looks for due runs when nothing wakes the bus; default 1 s
+	GracePeriod    time.Duration // that running handlers get when Run's context ends; default 10 s
+	Logger         *slog.Logger  // default slog.Default()
+
+	// ListenURL is the PostgreSQL URL of a connection of the bus's own, on
+	// which it hears at once what other processes publish; without it, or
+	// behind a transaction pooler, the poll finds that. Open takes its own URL
+	// by default.
+	ListenURL string
+
+	// Unprepared does without prepared statements, which a transaction pooler
+	// such as PgBouncer before 1.21 does not support. With lib/pq, add
+	// binary_parameters=yes to the URL.
+	Unprepared bool
 }
 
 func (c *Config) setDefaults() {
@@ -73,9 +85,11 @@ func (c Config) Validate() error {
 
 func (c Config) pubsub() pubsub.Config {
 	return pubsub.Config{
-		Concurrency:  c.Concurrency,
-		PollInterval: c.PollInterval,
-		GracePeriod:  c.GracePeriod,
-		Logger:       c.Logger,
+		Concurrency:    c.Concurrency,
+		MaxConcurrency: c.MaxConcurrency,
+		PollInterval:   c.PollInterval,
+		GracePeriod:    c.GracePeriod,
+		Logger:         c.Logger,
+		ListenURL:      c.ListenURL,
 	}
 }

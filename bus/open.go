@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/reprise-bus/reprise/internal/database"
 )
@@ -25,6 +26,9 @@ func Open(ctx context.Context, databaseURL string, config Config) (*Bus, error) 
 		return nil, fmt.Errorf("bus: %w", err)
 	}
 	config.DB = db
+	if config.ListenURL == "" && !strings.HasPrefix(databaseURL, "sqlite:") {
+		config.ListenURL = databaseURL
+	}
 	b, err := newBus(ctx, config)
 	if err != nil {
 		return nil, errors.Join(err, db.Close())

@@ -2,7 +2,6 @@ package bus
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 
@@ -40,6 +39,28 @@ func (b *Bus) PublishTx(ctx context.Context, tx pubsub.Tx, events ...any) error 
 		return err
 	}
 	return publish(b.pubsub.PublisherTx(tx), batches)
+}
+
+// Tx is the transaction of InTx: a *sqlx.Tx.
+type Tx = pubsub.Transaction
+
+// InTx runs f in a transaction on the bus's database and commits it, or rolls
+// it back when f returns an error or panics:
+//
+//	err := b.InTx(ctx, func(tx *bus.Tx) error {
+//		if _, err := tx.ExecContext(ctx, `INSERT INTO users …`); err != nil {
+//			return err
+//		}
+//		return b.PublishTx(ctx, tx, UserSignedUp{…})
+//	})
+//
+// What f publishes through PublishTx reaches its handlers right after the
+// commit. Keep f short: it holds slots of the handlers until then.
+func (b *Bus) InTx(ctx context.Context, f func(tx *Tx) error) error {
+	if err := b.pubsub.InTx(ctx, f); err != nil {
+		return fmt.Errorf("bus: %w", err)
+	}
+	return nil
 }
 
 // batch is the messages of one topic.
@@ -90,15 +111,5 @@ func publish(to message.Publisher, batches []batch) error {
 
 // publishTogether publishes on several topics in one transaction.
 func (b *Bus) publishTogether(ctx context.Context, batches []batch) error {
-	tx, err := b.config.DB.BeginTx(ctx, &sql.TxOptions{})
-	if err != nil {
-		return fmt.Errorf("bus: publish: %w; nothing was written", err)
-	}
-	if err := publish(b.pubsub.PublisherTx(tx), batches); err != nil {
-		return errors.Join(err, tx.Rollback())
-	}
-	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("bus: publish: %w; the events may have been written", err)
-	}
-	return nil
+	return b.InTx(ctx, func(tx *Tx) error { return publish(b.pubsub.PublisherTx(tx), batches) })
 }

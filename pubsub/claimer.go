@@ -59,18 +59,18 @@ func (p *PubSub) claim(ctx context.Context) (more bool, err error) {
 	return p.leftBehind(wants, claimed), nil
 }
 
-// lease claims. When a claim failed, the database may have leased runs to this
-// instance that it does not know of: before the next one, those are given back.
+// lease claims. When the database may have leased runs to this instance that
+// it does not know of, since an answer was lost, those are given back first.
 func (p *PubSub) lease(ctx context.Context, wants []store.Want) ([]store.Claimed, error) {
-	p.leasing.Lock()
-	defer p.leasing.Unlock()
-	if p.held.unsure {
-		if err := p.giveBackUnknown(ctx); err != nil {
-			return nil, err
-		}
+	if err := p.settle(ctx); err != nil {
+		return nil, err
 	}
+	p.leasing.RLock()
+	defer p.leasing.RUnlock()
 	claimed, err := p.store.Claim(ctx, p.instance, wants)
-	p.held.unsure = err != nil
+	if err != nil {
+		p.unsure.Store(true)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, c := range claimed {
@@ -79,33 +79,25 @@ func (p *PubSub) lease(ctx context.Context, wants []store.Want) ([]store.Claimed
 	return claimed, err
 }
 
-func (p *PubSub) giveBackUnknown(ctx context.Context) error {
-	leases, err := p.store.Held(ctx, p.instance)
-	if err != nil {
-		return err
-	}
-	var unknown []store.Outcome
-	p.mu.Lock()
-	for _, l := range leases {
-		if !p.held.has(l.RunID) {
-			unknown = append(unknown, store.Outcome{Lease: l, Status: store.Pending, Refund: true})
-		}
-	}
-	p.mu.Unlock()
-	_, err = p.store.End(ctx, unknown)
-	return err
-}
-
 // wants is one for each subscription with free slots. Without any, a slot that
 // becomes free wakes the claimer.
 func (p *PubSub) wants() []store.Want {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var wants []store.Want
-	for key, subs := range p.active {
-		n := 0
+	budget := p.config.MaxConcurrency - p.running
+	for key, subs := range p.active { // in random order: nobody is always first
+		n, busy := 0, 0
 		for _, s := range subs {
 			n += s.free
+			busy += p.config.Concurrency - s.free
+		}
+		if p.config.MaxConcurrency > 0 {
+			n = min(n, max(budget, 0))
+			if n == 0 && busy == 0 {
+				n = 1
+			}
+			budget -= n
 		}
 		if n > 0 {
 			wants = append(wants, store.Want{Topic: key.Topic, Handler: key.Handler, N: n})
@@ -115,7 +107,8 @@ func (p *PubSub) wants() []store.Want {
 	return wants
 }
 
-// leftBehind says whether a want was met in full, so that there may be more.
+// leftBehind notes which wants were met in full, so that there may be more due
+// runs, and says whether one of them has free slots.
 func (p *PubSub) leftBehind(wants []store.Want, claimed []store.Claimed) bool {
 	got := make(map[store.Subscription]int, len(wants))
 	for _, c := range claimed {
@@ -127,11 +120,12 @@ func (p *PubSub) leftBehind(wants []store.Want, claimed []store.Claimed) bool {
 	for _, w := range wants {
 		key := store.Subscription{Topic: w.Topic, Handler: w.Handler}
 		if got[key] < w.N {
+			delete(p.backlog, key)
 			continue
 		}
-		p.hungry = true
+		p.backlog[key], p.hungry = true, true
 		for _, s := range p.active[key] {
-			free = free || s.free > 0
+			free = free || p.may(s)
 		}
 	}
 	return free
@@ -145,20 +139,19 @@ func (p *PubSub) dispatch(c store.Claimed) {
 	for _, s := range p.active[store.Subscription{Topic: c.Event.Topic, Handler: c.Handler}] {
 		if s.free > 0 {
 			s.free--
+			p.running++
 			s.deliver(c)
 			return
 		}
 	}
-	p.finisher.add(store.Outcome{Lease: c.Lease, Status: store.Pending, Refund: true})
+	p.end(store.Outcome{Lease: c.Lease, Status: store.Pending, Refund: true})
 }
 
-// release gives a slot back.
-func (p *PubSub) release(s *subscription) {
-	p.mu.Lock()
-	s.free++
-	hungry := p.hungry
-	p.mu.Unlock()
-	if hungry {
-		signal(p.wake)
+// end hands an outcome to the finisher, and wakes the claimer when a run that
+// is to be tried again is due.
+func (p *PubSub) end(o store.Outcome) {
+	p.finisher.add(o)
+	if o.Status == store.Pending {
+		time.AfterFunc(o.Delay+5*time.Millisecond, func() { signal(p.wake) })
 	}
 }

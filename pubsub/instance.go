@@ -62,11 +62,8 @@ func (p *PubSub) heartbeat(ctx context.Context, handlers []string, announce bool
 	}
 	p.leasing.Lock()
 	defer p.leasing.Unlock()
-	if p.held.unsure {
-		if err := p.giveBackUnknown(ctx); err != nil {
-			return err
-		}
-		p.held.unsure = false
+	if err := p.settleLocked(ctx); err != nil {
+		return err
 	}
 	p.mu.Lock()
 	lowest := p.held.lowest()

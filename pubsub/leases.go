@@ -1,13 +1,16 @@
 package pubsub
 
-import "github.com/reprise-bus/reprise/store"
+import (
+	"context"
+
+	"github.com/reprise-bus/reprise/store"
+)
 
 // leases is what this instance holds: runs that it claimed and whose end is
 // not in the database yet.
 type leases struct {
 	runs    map[int64]int // how often: a run may be claimed again before its last end is known to be written; PubSub.mu is held
 	highest int64         // ever held; PubSub.mu is held
-	unsure  bool          // the database may know more of them; PubSub.leasing is held
 }
 
 func (l *leases) add(run int64) {
@@ -43,4 +46,44 @@ func (p *PubSub) forget(ended []store.Outcome) {
 	for _, o := range ended {
 		p.held.remove(o.Lease.RunID)
 	}
+}
+
+// settle gives back the leases that the database knows of and this instance
+// does not, after an answer was lost.
+func (p *PubSub) settle(ctx context.Context) error {
+	if !p.unsure.Load() {
+		return nil
+	}
+	p.leasing.Lock()
+	defer p.leasing.Unlock()
+	return p.settleLocked(ctx)
+}
+
+// settleLocked does it; leasing is held.
+func (p *PubSub) settleLocked(ctx context.Context) error {
+	if !p.unsure.Swap(false) {
+		return nil
+	}
+	err := p.giveBackUnknown(ctx)
+	if err != nil {
+		p.unsure.Store(true)
+	}
+	return err
+}
+
+func (p *PubSub) giveBackUnknown(ctx context.Context) error {
+	leases, err := p.store.Held(ctx, p.instance)
+	if err != nil {
+		return err
+	}
+	var unknown []store.Outcome
+	p.mu.Lock()
+	for _, l := range leases {
+		if !p.held.has(l.RunID) {
+			unknown = append(unknown, store.Outcome{Lease: l, Status: store.Pending, Refund: true})
+		}
+	}
+	p.mu.Unlock()
+	_, err = p.store.End(ctx, unknown)
+	return err
 }

@@ -1,14 +1,14 @@
 package pubsub
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
-	"database/sql/driver"
 	"errors"
 	"fmt"
 	"maps"
+	"regexp"
 
-	"github.com/ThreeDotsLabs/watermill"
 	wsql "github.com/ThreeDotsLabs/watermill-sql/v3/pkg/sql"
 	"github.com/ThreeDotsLabs/watermill/components/cqrs"
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -24,14 +24,7 @@ const (
 	CausationIDMetadata   = "causation_id"   // the id of the event whose handler published this one
 )
 
-// What one statement takes at most; more is several statements in one
-// transaction.
-const (
-	maxEvents = 2000
-	maxBytes  = 8 << 20
-)
-
-// Tx is a transaction of the caller's: *sql.Tx and *sqlx.Tx are.
+// Tx is a transaction of the caller's: *sql.Tx, *sqlx.Tx and *Transaction are.
 type Tx interface {
 	wsql.ContextExecutor
 	Commit() error
@@ -42,27 +35,29 @@ type Tx interface {
 // watermill-sql's, with the statement and the connection that the store wants.
 type Publisher struct {
 	pubsub *PubSub
-	tx     Tx // nil: a transaction of its own
+	tx     Tx // nil: committed on its own
 }
 
 var _ message.Publisher = (*Publisher)(nil)
 
 // Publisher returns a publisher whose messages are committed when Publish
-// returns.
+// returns. Concurrent calls share statements.
 func (p *PubSub) Publisher() *Publisher { return &Publisher{pubsub: p} }
 
 // PublisherTx returns a publisher that writes in the caller's transaction:
-// what it publishes exists when the caller commits, and never if not.
+// what it publishes exists when the caller commits, and never if not. With the
+// Transaction of InTx, runs are handed to their handlers right after the
+// commit; with any other they are due, and found by notice or by poll.
 func (p *PubSub) PublisherTx(tx Tx) *Publisher { return &Publisher{pubsub: p, tx: tx} }
 
-// Publish writes the messages, each as an event with a due run for every
+// Publish writes the messages, each as an event with a run for every
 // subscribed handler: all of them or, with an error, none. Publishing a
 // message again does nothing; another payload under a UUID that the topic has
 // already is store.ErrDuplicateID. A message without a UUID gets one.
 //
-// The first message's context bounds the call. When it ends while the database
-// is at work, nobody knows whether the events were written: publish the same
-// messages again, which is safe.
+// The first message's context bounds the call, which returns at once when it
+// ends; the error says whether the events may have been written. If so,
+// publish the same messages again, which is safe.
 //
 // Inside a handler, pass the handler's context on with the message
 // (SetContext): the event then carries the correlation and causation ids.
@@ -70,77 +65,27 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	if len(messages) == 0 {
 		return nil
 	}
-	ctx := messages[0].Context()
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("publish on topic %q: %w; nothing was written", topic, context.Cause(ctx))
-	}
-	if err := p.publish(ctx, topic, messages); err != nil {
-		if p.tx == nil && ctx.Err() != nil {
-			return fmt.Errorf("publish on topic %q: %w; the events may have been written: publish the same messages again to be sure", topic, err)
-		}
+	if err := p.publish(messages[0].Context(), topic, messages); err != nil {
 		return fmt.Errorf("publish on topic %q: %w", topic, err)
 	}
 	return nil
 }
 
 func (p *Publisher) publish(ctx context.Context, topic string, messages []*message.Message) error {
-	if topic == "" {
-		return errors.New("the topic is empty")
+	if ctx.Err() != nil {
+		return fmt.Errorf("%w; nothing was written", context.Cause(ctx))
 	}
-	for _, msg := range messages {
-		if msg.UUID == "" {
-			msg.UUID = uuid.Must(uuid.NewV7()).String()
-		}
-	}
-	chunks := split(messages)
+	events, err := eventsOf(topic, messages)
 	switch {
-	case p.tx != nil:
-		if isNil(p.tx) {
-			return errNoTx
-		}
-		defer signal(p.pubsub.nudge)
-		return p.write(ctx, p.tx, true, topic, chunks)
-	case len(chunks) == 1:
-		defer signal(p.pubsub.wake)
-		return p.write(ctx, p.pubsub.store.DB(), false, topic, chunks)
+	case err != nil:
+		return err
+	case p.tx == nil:
+		return p.pubsub.writer.publish(ctx, events)
+	case isNil(p.tx):
+		return errors.New("the transaction is nil: pass the *sql.Tx or *sqlx.Tx that is open")
 	default:
-		defer signal(p.pubsub.wake)
-		return p.inTx(ctx, func(tx *sqlx.Tx) error { return p.write(ctx, tx, true, topic, chunks) })
+		return p.pubsub.publishTx(ctx, p.tx, events)
 	}
-}
-
-func (p *Publisher) inTx(ctx context.Context, write func(*sqlx.Tx) error) error {
-	tx, err := p.pubsub.store.DB().BeginTxx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	if err := write(tx); err != nil {
-		return errors.Join(err, tx.Rollback())
-	}
-	return tx.Commit()
-}
-
-func (p *Publisher) write(ctx context.Context, db wsql.ContextExecutor, tx bool, topic string, chunks [][]*message.Message) error {
-	if err := p.pubsub.subscribeRegistered(ctx, db, tx); err != nil {
-		return err
-	}
-	for _, chunk := range chunks {
-		exec := &executor{ContextExecutor: db, ctx: ctx}
-		publisher, err := wsql.NewPublisher(exec, wsql.PublisherConfig{SchemaAdapter: schema{p.pubsub.store}}, watermill.NopLogger{})
-		if err != nil {
-			return err
-		}
-		if err := publisher.Publish(topic, chunk...); err != nil {
-			return err
-		}
-		if len(exec.inserted) == len(chunk) {
-			continue
-		}
-		if err := p.pubsub.store.CheckDuplicates(ctx, db, events(topic, chunk), exec.inserted); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Close does nothing: the PubSub and the pool are closed by who made them.
@@ -148,46 +93,42 @@ func (p *Publisher) write(ctx context.Context, db wsql.ContextExecutor, tx bool,
 // still publish.
 func (p *Publisher) Close() error { return nil }
 
-// split makes chunks that one statement takes.
-func split(messages []*message.Message) [][]*message.Message {
-	var (
-		chunks [][]*message.Message
-		from   int
-		size   int
-	)
-	for i, msg := range messages {
-		if i > from && (i-from == maxEvents || size+len(msg.Payload) > maxBytes) {
-			chunks = append(chunks, messages[from:i])
-			from, size = i, 0
-		}
-		size += len(msg.Payload)
-	}
-	return append(chunks, messages[from:])
-}
+var notInTopics = regexp.MustCompile(`[^A-Za-z0-9\-\$\:\.\_]`)
 
-func events(topic string, messages []*message.Message) []store.Event {
+// eventsOf copies the messages, so that the caller may do with them what it
+// likes, and checks them, so that a bad one fails before it is among others.
+func eventsOf(topic string, messages []*message.Message) ([]store.Event, error) {
+	if notInTopics.MatchString(topic) {
+		return nil, wsql.ErrInvalidTopicName
+	}
 	events := make([]store.Event, len(messages))
 	for i, msg := range messages {
+		if msg.UUID == "" {
+			msg.UUID = uuid.Must(uuid.NewV7()).String()
+		}
 		events[i] = store.Event{
 			ID:       msg.UUID,
 			Topic:    topic,
 			Key:      msg.Metadata.Get(store.KeyMetadata),
-			Payload:  msg.Payload,
-			Metadata: caused(msg),
+			Payload:  bytes.Clone(msg.Payload),
+			Metadata: metadataOf(msg),
 			Source:   store.SourcePublish,
 		}
+		if err := events[i].Validate(); err != nil {
+			return nil, err
+		}
 	}
-	return events
+	return events, nil
 }
 
-// caused returns the message's metadata, with the ids of what it follows from
-// when it is published inside a handler.
-func caused(msg *message.Message) message.Metadata {
+// metadataOf returns the message's metadata, with the ids of what it follows
+// from when it is published inside a handler.
+func metadataOf(msg *message.Message) message.Metadata {
+	metadata := maps.Clone(msg.Metadata)
 	cause := cqrs.OriginalMessageFromCtx(msg.Context())
 	if cause == nil {
-		return msg.Metadata
+		return metadata
 	}
-	metadata := maps.Clone(msg.Metadata)
 	if metadata == nil {
 		metadata = message.Metadata{}
 	}
@@ -204,59 +145,13 @@ func caused(msg *message.Message) message.Metadata {
 	return metadata
 }
 
-// schema is the store's part in watermill-sql's Publisher. Reprise does not
-// use the stock subscriber, whose queries it therefore does not have.
-type schema struct{ store *store.Store }
-
-// InsertQuery implements watermill-sql's SchemaAdapter.
-func (s schema) InsertQuery(topic string, messages message.Messages) (wsql.Query, error) {
-	query, args, err := s.store.Insert(events(topic, messages))
-	return wsql.Query{Query: query, Args: args}, err
-}
-
-// SchemaInitializingQueries returns none: package migrations makes the tables.
-func (schema) SchemaInitializingQueries(string) []wsql.Query { return nil }
-
-// SelectQuery returns none: due runs are claimed, not read by offset.
-func (schema) SelectQuery(string, string, wsql.OffsetsAdapter) wsql.Query { return wsql.Query{} }
-
-// SubscribeIsolationLevel implements watermill-sql's SchemaAdapter.
-func (schema) SubscribeIsolationLevel() sql.IsolationLevel { return sql.LevelReadCommitted }
-
-// UnmarshalMessage always fails: see SelectQuery.
-func (schema) UnmarshalMessage(wsql.Scanner) (wsql.Row, error) {
-	return wsql.Row{}, errors.New("messages of Reprise are read by pubsub.Subscriber, not by watermill-sql's")
-}
-
-// executor runs the one statement of a publish under the caller's context,
-// which watermill-sql's Publisher does not pass on, and keeps what it returns.
-type executor struct {
-	wsql.ContextExecutor
-	ctx      context.Context
-	inserted []string // ids of the events that are new
-}
-
-func (e *executor) ExecContext(_ context.Context, query string, args ...any) (sql.Result, error) {
-	rows, err := e.QueryContext(e.ctx, query, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
-			return nil, err
-		}
-		e.inserted = append(e.inserted, id)
-	}
-	return driver.RowsAffected(len(e.inserted)), rows.Err()
-}
-
 func isNil(tx Tx) bool {
 	switch tx := tx.(type) {
 	case *sql.Tx:
 		return tx == nil
 	case *sqlx.Tx:
+		return tx == nil || tx.Tx == nil
+	case *Transaction:
 		return tx == nil || tx.Tx == nil
 	}
 	return false

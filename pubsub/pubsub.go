@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/reprise-bus/reprise/store"
@@ -28,12 +29,18 @@ var ErrClosed = errors.New("the Pub/Sub is closed")
 // Config sets what a PubSub does. A zero field means its default.
 type Config struct {
 	Concurrency       int           // runs of one handler that this process works on at once; default 16
+	MaxConcurrency    int           // runs of all handlers at once, though a handler without any may always begin one; default no limit
 	PollInterval      time.Duration // between looks for due runs when nothing wakes the claimer; default 1 s
 	ResendInterval    time.Duration // until a nacked message is delivered again; default 1 s
 	GracePeriod       time.Duration // that running handlers get on Close; default 10 s
 	HeartbeatInterval time.Duration // default 2 s
 	DeadAfter         time.Duration // of silence until another instance takes over the runs; default 10 s
 	Logger            *slog.Logger  // default slog.Default()
+
+	// ListenURL is the PostgreSQL URL of a connection of its own, on which the
+	// PubSub listens for what other processes publish. Without it, or behind a
+	// transaction pooler, that is found by the poll.
+	ListenURL string
 }
 
 func (c *Config) setDefaults() {
@@ -62,6 +69,9 @@ func (c Config) Validate() error {
 	if c.Concurrency < 0 {
 		errs = append(errs, fmt.Errorf("Concurrency %d: want at least 1", c.Concurrency))
 	}
+	if c.MaxConcurrency < 0 {
+		errs = append(errs, fmt.Errorf("MaxConcurrency %d: want at least 1, or 0 for no limit", c.MaxConcurrency))
+	}
 	for _, d := range []struct {
 		name  string
 		value time.Duration
@@ -85,22 +95,28 @@ type PubSub struct {
 	config   Config
 	instance string
 	finisher *finisher
+	writer   *writer
+	notifier *notifier
 
 	mu         sync.Mutex
-	registered map[store.Subscription]bool            // known here; true once it is in the database
+	registered map[store.Subscription]registration
 	active     map[store.Subscription][]*subscription // delivering
+	backlog    map[store.Subscription]bool            // there may be due runs that found no free slot: nothing overtakes them
+	running    int                                    // slots taken, of all subscriptions
 	closed     bool
 	hungry     bool // the last claim left runs behind for want of free slots, as far as one can tell
 	held       leases
 
 	starting sync.Mutex
-	started  bool       // starting is held
-	leasing  sync.Mutex // no claim is under way while the heartbeat says what is held
+	started  bool         // starting is held
+	leasing  sync.RWMutex // nothing is being leased while the heartbeat says what is held
+	unsure   atomic.Bool  // the database may know of leases that this instance does not
 
 	wake  chan struct{} // something may be due
 	nudge chan struct{} // something will be due soon: a caller's transaction
 
 	subscriptions sync.WaitGroup     // goroutines of subscriptions
+	handovers     sync.WaitGroup     // neither delivered nor cancelled
 	loops         sync.WaitGroup     // claimer, heartbeat
 	stop          context.CancelFunc // ends the loops
 	loopCtx       context.Context
@@ -120,58 +136,18 @@ func New(st *store.Store, config Config) (*PubSub, error) {
 		store:      st,
 		config:     config,
 		instance:   store.NewInstanceID(),
-		registered: map[store.Subscription]bool{},
+		registered: map[store.Subscription]registration{},
 		active:     map[store.Subscription][]*subscription{},
+		backlog:    map[store.Subscription]bool{},
 		held:       leases{runs: map[int64]int{}},
 		wake:       make(chan struct{}, 1),
 		nudge:      make(chan struct{}, 1),
 	}
 	p.finisher = newFinisher(st, config.Logger, p.forget)
+	p.writer = &writer{pubsub: p}
+	p.notifier = &notifier{pubsub: p}
 	p.loopCtx, p.stop = context.WithCancel(context.Background())
 	return p, nil
-}
-
-// Register makes a handler of this process known without subscribing it yet.
-// Its subscription is in the database before the next publish of this PubSub
-// returns, so that no event from then on is missed.
-func (p *PubSub) Register(topic, handler string) error {
-	sub := store.Subscription{Topic: topic, Handler: handler}
-	if err := sub.Validate(); err != nil {
-		return err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if _, known := p.registered[sub]; !known {
-		p.registered[sub] = false
-	}
-	return nil
-}
-
-// subscribeRegistered puts what is registered into the database. Inside a
-// transaction that may yet be rolled back it does not count as done.
-func (p *PubSub) subscribeRegistered(ctx context.Context, q store.Execer, tx bool) error {
-	p.mu.Lock()
-	var missing []store.Subscription
-	for sub, done := range p.registered {
-		if !done {
-			missing = append(missing, sub)
-		}
-	}
-	p.mu.Unlock()
-	if len(missing) == 0 {
-		return nil
-	}
-	// One order everywhere: two processes must not lock the rows crosswise.
-	slices.SortFunc(missing, store.Subscription.Compare)
-	if err := p.store.Subscribe(ctx, q, missing...); err != nil || tx {
-		return err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, sub := range missing {
-		p.registered[sub] = true
-	}
-	return nil
 }
 
 // start registers the instance and begins to claim, once.
@@ -191,6 +167,9 @@ func (p *PubSub) start(ctx context.Context) error {
 	p.finisher.start()
 	p.loops.Go(func() { p.claimLoop(p.loopCtx) })
 	p.loops.Go(func() { p.heartbeatLoop(p.loopCtx) })
+	if p.config.ListenURL != "" && p.store.Notifies() {
+		p.loops.Go(func() { p.listenLoop(p.loopCtx) })
+	}
 	return nil
 }
 
@@ -214,11 +193,14 @@ func (p *PubSub) serving() []string {
 
 // Close stops delivering, gives running handlers the grace period, writes how
 // they ended, and makes due again what did not end. It returns when all
-// goroutines have ended. A second Close returns at once.
+// goroutines have ended. A second Close returns at once. Publishing goes on
+// working.
 func (p *PubSub) Close() error {
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
+		p.writer.wait()
+		p.notifier.wait()
 		return nil
 	}
 	p.closed = true
@@ -227,7 +209,6 @@ func (p *PubSub) Close() error {
 		open = append(open, subs...)
 	}
 	p.mu.Unlock()
-
 	p.starting.Lock()
 	started := p.started
 	p.starting.Unlock()
@@ -238,12 +219,34 @@ func (p *PubSub) Close() error {
 	p.subscriptions.Wait()
 	p.stop()
 	p.loops.Wait()
+	p.writer.wait()
+	p.notifier.wait()
 	if !started {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), p.config.GracePeriod)
 	defer cancel()
-	return errors.Join(p.finisher.close(ctx), p.store.Deregister(ctx, p.instance))
+	err := p.finisher.close(ctx)
+	if !p.handedOver(ctx) {
+		return errors.Join(err, fmt.Errorf("a transaction of InTx is still open: what it publishes runs %v after its commit", p.config.DeadAfter))
+	}
+	return errors.Join(err, p.store.Deregister(ctx, p.instance))
+}
+
+// handedOver waits until no handover is under way. While one is, this instance
+// may yet come to hold a run, and must not be forgotten.
+func (p *PubSub) handedOver(ctx context.Context) bool {
+	done := make(chan struct{})
+	go func() {
+		p.handovers.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // signal sends to a channel of capacity one, which never blocks.

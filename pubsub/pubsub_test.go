@@ -259,7 +259,7 @@ func TestAClosedPubSubTakesNoSubscriber(t *testing.T) {
 func TestADeadInstanceIsTakenOver(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
 		st := openStore(t, url)
-		require.NoError(t, st.Subscribe(t.Context(), st.DB(), store.Subscription{Topic: "topic", Handler: "handler"}))
+		require.NoError(t, st.Subscribe(t.Context(), store.Subscription{Topic: "topic", Handler: "handler"}))
 		alive, err := pubsub.New(st, pubsub.Config{HeartbeatInterval: 20 * time.Millisecond, DeadAfter: 200 * time.Millisecond})
 		require.NoError(t, err)
 		t.Cleanup(func() { require.NoError(t, alive.Close()) })

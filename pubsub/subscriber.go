@@ -2,7 +2,6 @@ package pubsub
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -46,7 +45,7 @@ func (s *Subscriber) SubscribeInitialize(topic string) error {
 	if err := s.pubsub.Register(topic, s.handler); err != nil {
 		return err
 	}
-	return s.pubsub.subscribeRegistered(context.Background(), s.pubsub.store.DB(), false)
+	return s.pubsub.subscribeRegistered(context.Background())
 }
 
 // Subscribe delivers the handler's due runs on the topic until ctx ends or the
@@ -57,7 +56,7 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	if err := s.pubsub.Register(topic, s.handler); err != nil {
 		return nil, err
 	}
-	if err := s.pubsub.subscribeRegistered(ctx, s.pubsub.store.DB(), false); err != nil {
+	if err := s.pubsub.subscribeRegistered(ctx); err != nil {
 		return nil, err
 	}
 	if err := s.pubsub.start(ctx); err != nil {
@@ -116,6 +115,7 @@ func (p *PubSub) activate(ctx context.Context, s *subscription) error {
 func (p *PubSub) deactivate(s *subscription) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	s.inactive = true
 	var left []*subscription
 	for _, other := range p.active[s.key] {
 		if other != s {
@@ -125,6 +125,7 @@ func (p *PubSub) deactivate(s *subscription) {
 	p.active[s.key] = left
 	if len(left) == 0 {
 		delete(p.active, s.key)
+		delete(p.backlog, s.key)
 	}
 }
 
@@ -134,7 +135,9 @@ type subscription struct {
 	key    store.Subscription
 	ctx    context.Context
 	out    chan *message.Message
-	free   int // slots; pubsub.mu is held
+
+	free     int  // slots; pubsub.mu is held
+	inactive bool // nothing is delivered any more; pubsub.mu is held
 
 	once    sync.Once
 	closing chan struct{} // nothing more is sent
@@ -171,7 +174,7 @@ func (s *subscription) deliver(c store.Claimed) {
 	s.sending.Add(1)
 	s.inFlight.Go(func() {
 		d := store.NewDelivery(c.Lease, func(o store.Outcome) {
-			s.pubsub.finisher.add(o)
+			s.pubsub.end(o)
 			s.pubsub.release(s)
 		})
 		msg, cancel := s.message(c, d)
@@ -223,5 +226,3 @@ func (s *subscription) await(msg *message.Message, d *store.Delivery) {
 		}
 	}
 }
-
-var errNoTx = errors.New("the transaction is nil: pass the *sql.Tx or *sqlx.Tx that is open")

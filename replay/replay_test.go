@@ -129,6 +129,6 @@ func openStore(t *testing.T, url string) *store.Store {
 	require.NoError(t, migrations.Up(t.Context(), db, ""))
 	st, err := store.New(t.Context(), db, "")
 	require.NoError(t, err)
-	require.NoError(t, st.Subscribe(t.Context(), db, store.Subscription{Topic: "topic", Handler: "handler"}))
+	require.NoError(t, st.Subscribe(t.Context(), store.Subscription{Topic: "topic", Handler: "handler"}))
 	return st
 }

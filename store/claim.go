@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 )
 
 // Want asks for at most N due runs of a handler on a topic.
@@ -18,15 +19,20 @@ type Claimed struct {
 	Handler string
 	Event   Event
 
-	lost bool // the event is not in the database
+	unusable string // why the event cannot be handled
 }
 
 // Claim leases due runs to the instance, the longest due first, and counts the
 // attempt. Any number of instances may claim at once: each run goes to one. An
 // instance that is not registered gets nothing.
 //
-// A run whose event is gone is ended as FAILED and not returned.
+// A run whose event is gone, or whose metadata somebody has made unreadable, is
+// ended as FAILED and not returned.
 func (s *Store) Claim(ctx context.Context, instance string, wants []Want) ([]Claimed, error) {
+	wants = slices.DeleteFunc(slices.Clone(wants), func(w Want) bool { return w.N <= 0 })
+	if len(wants) == 0 {
+		return nil, nil
+	}
 	claimed, err := s.dialect.claim(ctx, s, instance, wants)
 	if err != nil {
 		return nil, fmt.Errorf("claim due runs: %w", err)
@@ -34,13 +40,11 @@ func (s *Store) Claim(ctx context.Context, instance string, wants []Want) ([]Cla
 	present := claimed[:0]
 	var lost []Outcome
 	for _, c := range claimed {
-		if !c.lost {
+		if c.unusable == "" {
 			present = append(present, c)
 			continue
 		}
-		lost = append(lost, Outcome{Lease: c.Lease, Status: Failed, Failure: &Failure{
-			Kind: KindLost, Message: fmt.Sprintf("event %q of topic %q is no longer in the database", c.Event.ID, c.Event.Topic),
-		}})
+		lost = append(lost, Outcome{Lease: c.Lease, Status: Failed, Failure: &Failure{Kind: KindLost, Message: c.unusable}})
 	}
 	if _, err := s.End(ctx, lost); err != nil {
 		return present, err

@@ -29,8 +29,17 @@ const KeyMetadata = "key"
 
 const maxName = 255 // bytes of a topic, a handler name, an event id or a key
 
-// validate reports what the database could not keep as it is.
-func (e *Event) validate() error {
+// EventID is an event's identity.
+type EventID struct {
+	Topic string
+	ID    string
+}
+
+// EventID returns the event's identity.
+func (e *Event) EventID() EventID { return EventID{Topic: e.Topic, ID: e.ID} }
+
+// Validate reports what the database could not keep as it is.
+func (e *Event) Validate() error {
 	var errs []error
 	if err := validName("id", e.ID); err != nil {
 		errs = append(errs, err)

@@ -16,11 +16,12 @@ const (
 // Filter selects runs: all of what is set must hold. Handlers, topics and
 // events are matched exactly. The zero Filter selects every run.
 type Filter struct {
-	IDs     []int64   `json:"ids,omitempty"`     // any of these runs
+	IDs     []int64   `json:"ids,omitempty"`     // any of these runs; nil is any, while an empty list selects none
 	Status  Status    `json:"status,omitempty"`  // "" is any
 	Handler string    `json:"handler,omitempty"` // "" is any
 	Topic   string    `json:"topic,omitempty"`   // "" is any
 	EventID string    `json:"event,omitempty"`   // "" is any
+	Key     string    `json:"key,omitempty"`     // of the event; "" is any
 	Since   time.Time `json:"since,omitzero"`    // event published at or after; zero is open
 	Until   time.Time `json:"until,omitzero"`    // event published before; zero is open
 
@@ -33,7 +34,7 @@ type Filter struct {
 
 // Empty says whether the filter selects every run, whatever the page.
 func (f Filter) Empty() bool {
-	return len(f.IDs) == 0 && f.Status == "" && f.Handler == "" && f.Topic == "" && f.EventID == "" &&
+	return f.IDs == nil && f.Status == "" && f.Handler == "" && f.Topic == "" && f.EventID == "" && f.Key == "" &&
 		f.Since.IsZero() && f.Until.IsZero()
 }
 
@@ -78,6 +79,9 @@ func (s *Store) where(f Filter) (string, []any) {
 		}
 		conditions = append(conditions, fmt.Sprintf(condition, marks...))
 	}
+	if f.IDs != nil && len(f.IDs) == 0 {
+		return `false`, nil
+	}
 	if len(f.IDs) > 0 {
 		values := make([]any, len(f.IDs))
 		for i, id := range f.IDs {
@@ -99,6 +103,9 @@ func (s *Store) where(f Filter) (string, []any) {
 	}
 	if f.EventID != "" {
 		and(`r.event_id = %s`, f.EventID)
+	}
+	if f.Key != "" {
+		and(`r.key = %s`, f.Key)
 	}
 	if !f.Since.IsZero() {
 		and(`EXISTS (SELECT 1 FROM reprise.events e WHERE e.id = r.event_id AND e.topic = r.topic AND e.published_at >= %s)`, s.time(f.Since))

@@ -108,7 +108,7 @@ func FuzzPayload(f *testing.F) {
 	var published atomic.Int64
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		e := Event{ID: fmt.Sprint(published.Add(1)), Topic: "orders", Payload: payload}
-		query, args, err := st.Insert([]Event{e})
+		query, args, err := st.Insert([]Event{e}, LeaseOnInsert{})
 		require.NoError(t, err)
 		_, err = db.ExecContext(t.Context(), query, args...)
 		require.NoError(t, err)

@@ -4,7 +4,9 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
 
+	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
 )
 
@@ -12,7 +14,7 @@ import (
 // on their size.
 type postgres struct{}
 
-func (postgres) insert(events []Event) (string, []any) {
+func (postgres) insert(events []Event, lease LeaseOnInsert) (string, []any) {
 	n := len(events)
 	var (
 		ids      = make(pq.StringArray, n)
@@ -28,6 +30,7 @@ func (postgres) insert(events []Event) (string, []any) {
 		ids[i], topics[i], keys[i], metadata[i] = e.ID, e.Topic, e.Key, c.metadata
 		json[i], texts[i], bytes[i] = c.json, c.text, c.bytes
 	}
+	leaseTopics, leaseHandlers, leaseNs := wantArrays(lease.Wants)
 	return `
 		WITH published AS (
 			INSERT INTO reprise.events (id, topic, key, payload, payload_bytes, metadata)
@@ -37,12 +40,41 @@ func (postgres) insert(events []Event) (string, []any) {
 			ORDER BY place
 			ON CONFLICT (id, topic) DO NOTHING
 			RETURNING id, topic, key
-		), due AS (
-			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, due_at)
-			SELECT p.id, p.topic, s.handler, p.key, now()
-			FROM published p JOIN reprise.subscriptions s ON s.topic = p.topic
+		), known AS ( -- locked, so that nobody forgets the instance before the leases are committed
+			SELECT id FROM reprise.instances WHERE id = $8 FOR KEY SHARE
+		), lease AS (
+			SELECT l.topic, l.handler, l.n
+			FROM unnest($9::text[], $10::text[], $11::bigint[]) AS l (topic, handler, n), known
+		), run AS (
+			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, attempt, instance, due_at, started_at)
+			SELECT p.id, p.topic, s.handler, p.key,
+			       CASE WHEN l.n IS NULL THEN 0 ELSE 1 END,
+			       CASE WHEN l.n IS NOT NULL THEN $8 END,
+			       CASE WHEN l.n IS NULL THEN now() END,
+			       CASE WHEN l.n IS NOT NULL THEN now() END
+			FROM (
+				SELECT *, row_number() OVER (PARTITION BY topic ORDER BY place) AS nth
+				FROM (SELECT *, row_number() OVER () AS place FROM published) placed
+			) p
+			JOIN reprise.subscriptions s ON s.topic = p.topic
+			LEFT JOIN lease l ON l.topic = s.topic AND l.handler = s.handler AND p.nth <= l.n
+			ORDER BY p.place
+			RETURNING id, event_id, topic, handler, instance
 		)
-		SELECT id FROM published`, []any{ids, topics, keys, json, texts, bytes, metadata}
+		SELECT 'event', id, topic, '', 0 FROM published
+		UNION ALL
+		SELECT 'leased', event_id, topic, handler, id FROM run WHERE instance IS NOT NULL
+		UNION ALL
+		SELECT 'due', '', '', '', count(*) FROM run WHERE instance IS NULL`,
+		[]any{ids, topics, keys, json, texts, bytes, metadata, lease.Instance, leaseTopics, leaseHandlers, leaseNs}
+}
+
+func wantArrays(wants []Want) (topics, handlers pq.StringArray, ns pq.Int64Array) {
+	topics, handlers, ns = make(pq.StringArray, len(wants)), make(pq.StringArray, len(wants)), make(pq.Int64Array, len(wants))
+	for i, w := range wants {
+		topics[i], handlers[i], ns[i] = w.Topic, w.Handler, int64(w.N)
+	}
+	return topics, handlers, ns
 }
 
 func (postgres) record(ctx context.Context, s *Store, e Event, handler, instance string, again bool) (Lease, error) {
@@ -94,18 +126,11 @@ func (postgres) record(ctx context.Context, s *Store, e Event, handler, instance
 }
 
 func (postgres) claim(ctx context.Context, s *Store, instance string, wants []Want) ([]Claimed, error) {
-	var (
-		topics   = make(pq.StringArray, len(wants))
-		handlers = make(pq.StringArray, len(wants))
-		ns       = make(pq.Int64Array, len(wants))
-	)
-	for i, w := range wants {
-		topics[i], handlers[i], ns[i] = w.Topic, w.Handler, int64(w.N)
-	}
+	topics, handlers, ns := wantArrays(wants)
 	// The planner does not know how small w.n is. An array and a lateral LIMIT
 	// keep it at index scans; joins would make it read both tables whole.
 	var rows []claimedRow
-	err := s.db.SelectContext(ctx, &rows, s.sql(`
+	err := s.selectPrepared(ctx, &rows, s.sql(`
 		WITH due AS (
 			SELECT d.id
 			FROM unnest($1::text[], $2::text[], $3::bigint[]) AS w (topic, handler, n),
@@ -139,10 +164,75 @@ func (postgres) claim(ctx context.Context, s *Store, instance string, wants []Wa
 	if err != nil {
 		return nil, err
 	}
-	return claimedRows(rows, instance)
+	return claimedRows(rows, instance), nil
 }
 
-func (postgres) end(ctx context.Context, s *Store, outcomes []Outcome) ([]Lease, error) {
+// end writes the successes without a join, one statement for each instance and
+// attempt, which are few: joined to an array of outcomes whose length it does
+// not know, the planner would read the table whole, or compare each with each.
+func (p postgres) end(ctx context.Context, s *Store, outcomes []Outcome) ([]Lease, error) {
+	type attempt struct {
+		instance string
+		number   int
+	}
+	successes := map[attempt]pq.Int64Array{}
+	var others []Outcome
+	for _, o := range outcomes {
+		if o.Status != Success {
+			others = append(others, o)
+			continue
+		}
+		key := attempt{o.Lease.Instance, o.Lease.Attempt}
+		successes[key] = append(successes[key], o.Lease.RunID)
+	}
+	if len(others) == 0 && len(successes) == 1 {
+		for a, ids := range successes {
+			return p.succeed(ctx, s, s.db, a.instance, a.number, ids)
+		}
+	}
+	var ended []Lease
+	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
+		for a, ids := range successes {
+			leases, err := p.succeed(ctx, s, tx, a.instance, a.number, ids)
+			if err != nil {
+				return err
+			}
+			ended = append(ended, leases...)
+		}
+		for chunk := range slices.Chunk(others, 100) {
+			leases, err := p.endOthers(ctx, s, tx, chunk)
+			if err != nil {
+				return err
+			}
+			ended = append(ended, leases...)
+		}
+		return nil
+	})
+	return ended, err
+}
+
+func (postgres) succeed(ctx context.Context, s *Store, q Queryer, instance string, attempt int, ids pq.Int64Array) ([]Lease, error) {
+	rows, err := s.QueryPrepared(ctx, q, s.sql(`
+		UPDATE reprise.handler_runs
+		SET status = 'SUCCESS', finished_at = now(), error_kind = NULL, error = NULL, fingerprint = NULL
+		WHERE id = ANY ($1::bigint[]) AND instance = $2 AND attempt = $3 AND status = 'PENDING'
+		RETURNING id`), ids, instance, attempt)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	ended := make([]Lease, 0, len(ids))
+	for rows.Next() {
+		l := Lease{Instance: instance, Attempt: attempt}
+		if err := rows.Scan(&l.RunID); err != nil {
+			return nil, err
+		}
+		ended = append(ended, l)
+	}
+	return ended, rows.Err()
+}
+
+func (postgres) endOthers(ctx context.Context, s *Store, tx *sqlx.Tx, outcomes []Outcome) ([]Lease, error) {
 	n := len(outcomes)
 	var (
 		ids       = make(pq.Int64Array, n)
@@ -163,7 +253,7 @@ func (postgres) end(ctx context.Context, s *Store, outcomes []Outcome) ([]Lease,
 		}
 	}
 	var ended []Lease
-	err := s.db.SelectContext(ctx, &ended, s.sql(`
+	err := tx.SelectContext(ctx, &ended, s.sql(`
 		WITH outcome AS (
 			SELECT id, instance, attempt, status, delay, refund,
 			       nullif(kind, '') AS kind, message, nullif(stack, '') AS stack
@@ -176,10 +266,10 @@ func (postgres) end(ctx context.Context, s *Store, outcomes []Outcome) ([]Lease,
 			    instance = CASE WHEN o.status <> 'PENDING' THEN r.instance END,
 			    due_at = CASE WHEN o.status = 'PENDING' THEN now() + o.delay * interval '1 second' END,
 			    finished_at = CASE WHEN o.status <> 'PENDING' THEN now() END,
-			    error_kind = CASE WHEN o.kind IS NOT NULL THEN o.kind WHEN o.status = 'PENDING' THEN r.error_kind END,
-			    error = CASE WHEN o.kind IS NOT NULL THEN o.message WHEN o.status = 'PENDING' THEN r.error END
+			    error_kind = coalesce(o.kind, r.error_kind),
+			    error = CASE WHEN o.kind IS NOT NULL THEN o.message ELSE r.error END
 			FROM outcome o
-			WHERE r.id = o.id AND r.instance = o.instance AND r.attempt = o.attempt AND r.status = 'PENDING'
+			WHERE r.id = ANY ($1::bigint[]) AND r.id = o.id AND r.instance = o.instance AND r.attempt = o.attempt AND r.status = 'PENDING'
 			RETURNING r.id, o.attempt, r.cycle, o.kind, o.message, o.stack, o.instance, r.started_at
 		), failed AS (
 			INSERT INTO reprise.run_attempts (run_id, attempt, cycle, kind, message, stack, instance, started_at)

@@ -5,47 +5,108 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
+
+	"github.com/reprise-bus/reprise/internal/dialect"
 )
 
-// Insert returns the one statement that writes events of one topic and a due
-// run for each of its subscriptions. Its rows are the ids of the events that
-// were not in the database yet; CheckDuplicates looks at the others.
+// LeaseOnInsert asks for runs to be created in an instance's hands: for each
+// Want the first N events of its topic, which must be free slots. The zero
+// value asks for none.
+type LeaseOnInsert struct {
+	Instance string
+	Wants    []Want
+}
+
+// LeasesOnInsert says whether the database can do that; where it cannot, runs
+// are created due.
+func (s *Store) LeasesOnInsert() bool { return s.kind == dialect.Postgres }
+
+// Inserted is what an insert wrote.
+type Inserted struct {
+	IDs    []EventID   // of the events that were not in the database yet
+	Leased []LeasedRun // the runs that were leased
+	Due    int         // how many other runs were created; on SQLite, of how many events
+}
+
+// LeasedRun is a run that was created in an instance's hands.
+type LeasedRun struct {
+	Lease   Lease
+	Handler string
+	EventID EventID
+}
+
+// Insert returns the one statement that writes events, which must be valid,
+// and a run for each subscription of their topics: due, or leased where the
+// lease asks for it. ScanInserted reads its rows, and CheckDuplicates looks at
+// the events that were in the database already.
 //
 // The caller runs it, in a transaction of its own or not, and bounds its size:
 // a few thousand events and a few MiB of payload make a good statement.
-func (s *Store) Insert(events []Event) (query string, args []any, err error) {
+func (s *Store) Insert(events []Event, lease LeaseOnInsert) (query string, args []any, err error) {
 	for i := range events {
-		if err := events[i].validate(); err != nil {
+		if err := events[i].Validate(); err != nil {
 			return "", nil, err
 		}
 	}
-	query, args = s.dialect.insert(events)
-	return s.compose(query), args, nil
+	query, args = s.dialect.insert(events, lease)
+	if s.kind == dialect.SQLite { // its text depends on how many events there are
+		return s.compose(query), args, nil
+	}
+	return s.sql(query), args, nil
 }
 
-// CheckDuplicates looks at the events that Insert did not return in inserted.
+// ScanInserted reads the rows of an insert and closes them.
+func (s *Store) ScanInserted(rows *sql.Rows, lease LeaseOnInsert) (in Inserted, err error) {
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var (
+			what, handler string
+			id            EventID
+			n             int64
+		)
+		if err := rows.Scan(&what, &id.ID, &id.Topic, &handler, &n); err != nil {
+			return in, err
+		}
+		switch what {
+		case "event":
+			in.IDs = append(in.IDs, id)
+		case "leased":
+			in.Leased = append(in.Leased, LeasedRun{Lease: Lease{RunID: n, Instance: lease.Instance, Attempt: 1}, Handler: handler, EventID: id})
+		case "due":
+			in.Due = int(n)
+		}
+	}
+	if !s.LeasesOnInsert() {
+		in.Due = len(in.IDs) // there, a trigger creates them
+	}
+	return in, rows.Err()
+}
+
+// CheckDuplicates looks at the events that an insert did not find new.
 // Publishing an event again is no error, whatever became of its runs; another
 // payload under an id that the topic has already is ErrDuplicateID.
-func (s *Store) CheckDuplicates(ctx context.Context, q Queryer, events []Event, inserted []string) error {
-	known := make(map[string]Event, len(events))
-	for _, e := range events {
-		if first, twice := known[e.ID]; twice && !bytes.Equal(first.Payload, e.Payload) {
+func (s *Store) CheckDuplicates(ctx context.Context, q Queryer, events []Event, inserted []EventID) error {
+	known := make(map[EventID]*Event, len(events))
+	for i := range events {
+		e := &events[i]
+		if first, twice := known[e.EventID()]; twice && !bytes.Equal(first.Payload, e.Payload) {
 			return fmt.Errorf("event %q stands twice in one publish, with different payloads: %w", e.ID, ErrDuplicateID)
 		}
-		known[e.ID] = e
+		known[e.EventID()] = e
 	}
 	for _, id := range inserted {
 		delete(known, id)
 	}
 	for id, e := range known {
-		stored, err := s.event(ctx, q, e.Topic, id)
+		stored, err := s.event(ctx, q, id.Topic, id.ID)
 		if err != nil {
 			return err
 		}
 		if !bytes.Equal(stored.Payload, e.Payload) {
 			return fmt.Errorf("event %q: %w, published at %s with another payload: give each message an id of its own",
-				id, ErrDuplicateID, stored.PublishedAt.Format("2006-01-02 15:04:05 MST"))
+				id.ID, ErrDuplicateID, stored.PublishedAt.Format("2006-01-02 15:04:05 MST"))
 		}
 	}
 	return nil

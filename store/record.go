@@ -16,11 +16,14 @@ import (
 // abandoned attempt). A run that has ended well or was discarded is ErrDone,
 // unless again is set, which takes up a successful run too.
 func (s *Store) Record(ctx context.Context, e Event, handler, instance string, again bool) (Lease, error) {
-	if err := e.validate(); err != nil {
+	if err := e.Validate(); err != nil {
 		return Lease{}, err
 	}
 	if err := validName("handler", handler); err != nil {
 		return Lease{}, err
+	}
+	if e.Source == "" || e.Source == SourcePublish {
+		return Lease{}, fmt.Errorf("record event %q: source %q: want the name of the subscriber that delivered it", e.ID, e.Source)
 	}
 	lease, err := s.dialect.record(ctx, s, e, handler, instance, again)
 	if errors.Is(err, sql.ErrNoRows) {

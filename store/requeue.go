@@ -63,8 +63,10 @@ func (s *Store) Requeue(ctx context.Context, r Replay) (Replay, error) {
 		if r.Total, err = result.RowsAffected(); err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, s.sql(`UPDATE reprise.replays SET total = $1 WHERE id = $2`), r.Total, r.ID)
-		return err
+		if _, err = tx.ExecContext(ctx, s.sql(`UPDATE reprise.replays SET total = $1 WHERE id = $2`), r.Total, r.ID); err != nil || r.Total == 0 {
+			return err
+		}
+		return s.Notify(ctx, tx, "")
 	})
 	if err != nil {
 		return r, fmt.Errorf("make failed runs due again: %w", err)

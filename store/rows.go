@@ -45,21 +45,19 @@ type claimedRow struct {
 	eventRow
 }
 
-func claimedRows(rows []claimedRow, instance string) ([]Claimed, error) {
+func claimedRows(rows []claimedRow, instance string) []Claimed {
 	claimed := make([]Claimed, len(rows))
 	for i, r := range rows {
 		event, err := r.event()
-		if err != nil {
-			return nil, err
-		}
-		claimed[i] = Claimed{
-			Lease:   Lease{RunID: r.RunID, Instance: instance, Attempt: r.Attempt},
-			Handler: r.Handler,
-			Event:   event,
-			lost:    r.Lost,
+		claimed[i] = Claimed{Lease: Lease{RunID: r.RunID, Instance: instance, Attempt: r.Attempt}, Handler: r.Handler, Event: event}
+		switch {
+		case r.Lost:
+			claimed[i].unusable = fmt.Sprintf("event %q of topic %q is no longer in the database", event.ID, event.Topic)
+		case err != nil:
+			claimed[i].unusable = err.Error()
 		}
 	}
-	return claimed, nil
+	return claimed
 }
 
 const runColumns = `r.id, r.event_id, r.topic, r.handler, r.status, r.attempt, r.cycle, r.key,

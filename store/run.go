@@ -75,7 +75,7 @@ const (
 	KindAbandoned   Kind = "abandoned"   // the process died, or lost the run, while the handler ran
 	KindInterrupted Kind = "interrupted" // the process shut down before the handler had ended
 	KindNack        Kind = "nack"        // the message was nacked and nobody said why
-	KindLost        Kind = "lost"        // the event is no longer in the database
+	KindLost        Kind = "lost"        // the event is no longer in the database, or its metadata is unreadable
 )
 
 // Failure is why an attempt did not succeed.

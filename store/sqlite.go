@@ -14,14 +14,14 @@ import (
 // here a short transaction, or a statement with a trigger (see migrations).
 type sqlite struct{}
 
-func (sqlite) insert(events []Event) (string, []any) {
+func (sqlite) insert(events []Event, _ LeaseOnInsert) (string, []any) {
 	args := make([]any, 0, 6*len(events))
 	for _, e := range events {
 		c := encode(e)
 		args = append(args, e.ID, e.Topic, e.Key, c.textOrNull(), c.bytesOrNull(), c.metadata)
 	}
 	return `INSERT INTO reprise.events (id, topic, key, payload, payload_bytes, metadata)
-		VALUES ` + placeholders(len(events), 6) + ` ON CONFLICT (id, topic) DO NOTHING RETURNING id`, args
+		VALUES ` + placeholders(len(events), 6) + ` ON CONFLICT (id, topic) DO NOTHING RETURNING 'event', id, topic, '', 0`, args
 }
 
 func (c encoded) textOrNull() any {
@@ -113,7 +113,7 @@ func (sqlite) claim(ctx context.Context, s *Store, instance string, wants []Want
 		return nil, err
 	}
 	slices.SortFunc(leased, func(a, b claimedRow) int { return cmp.Compare(a.RunID, b.RunID) })
-	return claimedRows(leased, instance)
+	return claimedRows(leased, instance), nil
 }
 
 // lower keeps the instance's lowest_run at or below what it leased.

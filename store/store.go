@@ -37,15 +37,16 @@ type Store struct {
 	dialect    sqlDialect
 	schema     string
 	statements sync.Map // written → qualified
+	prepared   sync.Map // qualified → *sqlx.Stmt
+	prepares   bool
 }
 
 // sqlDialect is what PostgreSQL and SQLite do differently on the way of an
 // event.
 type sqlDialect interface {
-	// insert returns the statement that writes the events and a due run for
-	// each of their topics' subscriptions, and returns the ids of the events
-	// that were not there yet.
-	insert(events []Event) (query string, args []any)
+	// insert returns the statement that writes the events and a run for each of
+	// their topics' subscriptions, with the rows that ScanInserted reads.
+	insert(events []Event, lease LeaseOnInsert) (query string, args []any)
 	// record writes the event unless it is there, and a run of the handler
 	// leased to the instance. It returns sql.ErrNoRows and changes nothing
 	// when the run is not to be had: see Store.Record.
@@ -59,7 +60,7 @@ type sqlDialect interface {
 // New returns the store in schema ("" is "reprise") of a database, which must
 // have been brought to this program's version by migrations.Up: a
 // *migrations.VersionError says when it has not. The pool stays the caller's.
-func New(ctx context.Context, db *sql.DB, schema string) (*Store, error) {
+func New(ctx context.Context, db *sql.DB, schema string, options ...Option) (*Store, error) {
 	kind, err := dialect.Detect(ctx, db)
 	if err != nil {
 		return nil, err
@@ -70,7 +71,10 @@ func New(ctx context.Context, db *sql.DB, schema string) (*Store, error) {
 	if err := migrations.Check(ctx, db, schema); err != nil {
 		return nil, err
 	}
-	s := &Store{kind: kind, schema: schema}
+	s := &Store{kind: kind, schema: schema, prepares: true}
+	for _, option := range options {
+		option(s)
+	}
 	switch kind {
 	case dialect.SQLite:
 		s.db = sqlx.NewDb(db, "sqlite3") // sqlx's name for its bind variables

@@ -35,18 +35,35 @@ type Execer interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 }
 
-// Subscribe puts subscriptions into the database through q, idempotently. They
-// stay there until somebody removes them, served or not.
-func (s *Store) Subscribe(ctx context.Context, q Execer, subs ...Subscription) error {
+// Subscribe puts subscriptions into the database, idempotently. They stay
+// there until somebody removes them, served or not.
+func (s *Store) Subscribe(ctx context.Context, subs ...Subscription) error {
 	for _, sub := range subs {
 		if err := sub.Validate(); err != nil {
 			return err
 		}
-		if _, err := q.ExecContext(ctx, s.sql(`
+		if _, err := s.db.ExecContext(ctx, s.sql(`
 			INSERT INTO reprise.subscriptions (topic, handler) VALUES ($1, $2)
 			ON CONFLICT (topic, handler) DO UPDATE SET last_seen_at = now()`), sub.Topic, sub.Handler); err != nil {
 			return fmt.Errorf("subscribe handler %q to topic %q: %w", sub.Handler, sub.Topic, err)
 		}
 	}
 	return nil
+}
+
+// SubscribeTx does it in a transaction of the caller's, and says whether the
+// subscription is new. It takes no lock on one that is there already:
+// publishers must not wait for each other's transactions.
+func (s *Store) SubscribeTx(ctx context.Context, tx Execer, sub Subscription) (fresh bool, err error) {
+	if err := sub.Validate(); err != nil {
+		return false, err
+	}
+	result, err := tx.ExecContext(ctx, s.sql(`
+		INSERT INTO reprise.subscriptions (topic, handler) VALUES ($1, $2)
+		ON CONFLICT (topic, handler) DO NOTHING`), sub.Topic, sub.Handler)
+	if err != nil {
+		return false, fmt.Errorf("subscribe handler %q to topic %q: %w", sub.Handler, sub.Topic, err)
+	}
+	n, err := result.RowsAffected()
+	return n > 0, err
 }

@@ -50,7 +50,7 @@ func claiming(promise promise) {
 
 	promise("each handler on each topic gets its own, as many as it wants", func(t *testing.T, db db) {
 		db.subscribe("mail", "stock", "audit")
-		require.NoError(t, db.Subscribe(ctx, db.DB(), store.Subscription{Topic: "payments", Handler: "mail"}))
+		require.NoError(t, db.Subscribe(ctx, store.Subscription{Topic: "payments", Handler: "mail"}))
 		db.register("a")
 		payment := event("payment")
 		payment.Topic = "payments"

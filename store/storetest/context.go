@@ -31,9 +31,9 @@ func cancelling(promise promise) {
 				_, err := db.tryInsert(ctx, db.DB(), event("new"))
 				return err
 			},
-			"CheckDuplicates": func(ctx context.Context) error { return db.CheckDuplicates(ctx, db.DB(), events("due"), nil) },
+			"CheckDuplicates": func(ctx context.Context) error { return db.checkDuplicates(ctx, db.DB(), events("due"), nil) },
 			"Subscribe": func(ctx context.Context) error {
-				return db.Subscribe(ctx, db.DB(), store.Subscription{Topic: topic, Handler: "stock"})
+				return db.Subscribe(ctx, store.Subscription{Topic: topic, Handler: "stock"})
 			},
 			"Claim": func(ctx context.Context) error {
 				_, err := db.Claim(ctx, "a", []store.Want{want(topic, "mail", 10)})

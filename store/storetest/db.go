@@ -47,29 +47,38 @@ func events(ids ...string) []store.Event {
 func (d db) subscribe(handlers ...string) {
 	d.t.Helper()
 	for _, h := range handlers {
-		require.NoError(d.t, d.Subscribe(ctx, d.DB(), store.Subscription{Topic: topic, Handler: h}))
+		require.NoError(d.t, d.Subscribe(ctx, store.Subscription{Topic: topic, Handler: h}))
 	}
 }
 
 // tryInsert runs Insert's statement and returns the ids of the new events.
 func (d db) tryInsert(ctx context.Context, q store.Queryer, events ...store.Event) (ids []string, err error) {
-	query, args, err := d.Insert(events)
+	inserted, err := d.insertLeasing(ctx, q, store.LeaseOnInsert{}, events...)
+	for _, id := range inserted.IDs {
+		ids = append(ids, id.ID)
+	}
+	return ids, err
+}
+
+func (d db) insertLeasing(ctx context.Context, q store.Queryer, lease store.LeaseOnInsert, events ...store.Event) (store.Inserted, error) {
+	query, args, err := d.Insert(events, lease)
 	if err != nil {
-		return nil, err
+		return store.Inserted{}, err
 	}
-	rows, err := q.QueryContext(ctx, query, args...)
+	rows, err := d.QueryPrepared(ctx, q, query, args...)
 	if err != nil {
-		return nil, err
+		return store.Inserted{}, err
 	}
-	defer rows.Close()
-	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
-			return nil, err
-		}
-		ids = append(ids, id)
+	return d.ScanInserted(rows, lease)
+}
+
+// checkDuplicates is CheckDuplicates for events of one topic.
+func (d db) checkDuplicates(ctx context.Context, q store.Queryer, events []store.Event, inserted []string) error {
+	ids := make([]store.EventID, len(inserted))
+	for i, id := range inserted {
+		ids[i] = store.EventID{Topic: events[0].Topic, ID: id}
 	}
-	return ids, rows.Err()
+	return d.CheckDuplicates(ctx, q, events, ids)
 }
 
 func (d db) insert(q store.Queryer, events ...store.Event) []string {
@@ -84,7 +93,7 @@ func (d db) publish(events ...store.Event) {
 	d.t.Helper()
 	inserted := d.insert(d.DB(), events...)
 	require.Len(d.t, inserted, len(events))
-	require.NoError(d.t, d.CheckDuplicates(ctx, d.DB(), events, inserted))
+	require.NoError(d.t, d.checkDuplicates(ctx, d.DB(), events, inserted))
 }
 
 func (d db) register(instances ...string) {

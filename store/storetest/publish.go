@@ -27,7 +27,7 @@ func publishing(promise promise) {
 
 	promise("each subscription of the topic gets a due run, no other does", func(t *testing.T, db db) {
 		db.subscribe("mail", "stock")
-		require.NoError(t, db.Subscribe(ctx, db.DB(), store.Subscription{Topic: "payments", Handler: "ledger"}))
+		require.NoError(t, db.Subscribe(ctx, store.Subscription{Topic: "payments", Handler: "ledger"}))
 		db.publish(event("1"))
 
 		runs := db.runs(store.Filter{})
@@ -64,7 +64,7 @@ func publishing(promise promise) {
 		tx, err := db.DB().BeginTxx(ctx, nil)
 		require.NoError(t, err)
 		require.Equal(t, []string{"1"}, db.insert(tx, event("1")))
-		require.NoError(t, db.CheckDuplicates(ctx, tx, events("1"), []string{"1"}))
+		require.NoError(t, db.checkDuplicates(ctx, tx, events("1"), []string{"1"}))
 		require.NoError(t, tx.Commit())
 		require.Equal(t, "1", db.only(store.Filter{}).EventID)
 	})
@@ -92,7 +92,7 @@ func publishing(promise promise) {
 			before := db.runs(store.Filter{})
 			inserted := db.insert(db.DB(), events("1", "1")...)
 			require.Empty(t, inserted)
-			require.NoError(t, db.CheckDuplicates(ctx, db.DB(), events("1", "1"), inserted))
+			require.NoError(t, db.checkDuplicates(ctx, db.DB(), events("1", "1"), inserted))
 			require.Equal(t, before, db.runs(store.Filter{}))
 		}
 		again()
@@ -106,7 +106,7 @@ func publishing(promise promise) {
 		batch := events("1", "2", "2", "3")
 		inserted := db.insert(db.DB(), batch...)
 		require.ElementsMatch(t, []string{"2", "3"}, inserted)
-		require.NoError(t, db.CheckDuplicates(ctx, db.DB(), batch, inserted))
+		require.NoError(t, db.checkDuplicates(ctx, db.DB(), batch, inserted))
 		require.Len(t, db.runs(store.Filter{}), 3)
 	})
 
@@ -119,7 +119,7 @@ func publishing(promise promise) {
 				return err
 			}
 			inserted.Add(int64(len(ids)))
-			return db.CheckDuplicates(ctx, db.DB(), events("1"), ids)
+			return db.checkDuplicates(ctx, db.DB(), events("1"), ids)
 		})
 		require.EqualValues(t, 1, inserted.Load())
 		db.only(store.Filter{})
@@ -132,12 +132,12 @@ func publishing(promise promise) {
 		other.Payload = []byte(`{"order":"1"}`) // spacing counts
 
 		require.Empty(t, db.insert(db.DB(), other))
-		require.ErrorIs(t, db.CheckDuplicates(ctx, db.DB(), []store.Event{other}, nil), store.ErrDuplicateID)
+		require.ErrorIs(t, db.checkDuplicates(ctx, db.DB(), []store.Event{other}, nil), store.ErrDuplicateID)
 
 		tx, err := db.DB().BeginTxx(ctx, nil)
 		require.NoError(t, err)
 		require.Equal(t, []string{"2"}, db.insert(tx, event("2"), other))
-		require.ErrorIs(t, db.CheckDuplicates(ctx, tx, []store.Event{event("2"), other}, []string{"2"}), store.ErrDuplicateID)
+		require.ErrorIs(t, db.checkDuplicates(ctx, tx, []store.Event{event("2"), other}, []string{"2"}), store.ErrDuplicateID)
 		require.NoError(t, tx.Rollback())
 
 		stored, err := db.Event(ctx, topic, "1")
@@ -151,12 +151,12 @@ func publishing(promise promise) {
 		second.Payload = []byte("other")
 		inserted := db.insert(db.DB(), first, second)
 		require.Equal(t, []string{"1"}, inserted)
-		require.ErrorIs(t, db.CheckDuplicates(ctx, db.DB(), []store.Event{first, second}, inserted), store.ErrDuplicateID)
+		require.ErrorIs(t, db.checkDuplicates(ctx, db.DB(), []store.Event{first, second}, inserted), store.ErrDuplicateID)
 	})
 
 	promise("the same id on another topic is another event", func(t *testing.T, db db) {
 		db.subscribe("mail")
-		require.NoError(t, db.Subscribe(ctx, db.DB(), store.Subscription{Topic: "archive", Handler: "mail"}))
+		require.NoError(t, db.Subscribe(ctx, store.Subscription{Topic: "archive", Handler: "mail"}))
 		passedOn := event("1")
 		passedOn.Topic, passedOn.Payload = "archive", []byte("archived")
 		db.publish(event("1"))
@@ -185,7 +185,7 @@ func publishing(promise promise) {
 		} {
 			e := event("1")
 			spoil(&e)
-			_, _, err := db.Insert([]store.Event{event("2"), e})
+			_, _, err := db.Insert([]store.Event{event("2"), e}, store.LeaseOnInsert{})
 			require.ErrorContains(t, err, want)
 			_, err = db.Record(ctx, e, "mail", "a", false)
 			require.ErrorContains(t, err, want)
@@ -215,7 +215,7 @@ func subscribing(promise promise) {
 
 	promise("processes that subscribe at once do not collide", func(t *testing.T, db db) {
 		atOnce(t, 8, func(int) error {
-			return db.Subscribe(ctx, db.DB(), store.Subscription{Topic: topic, Handler: "mail"}, store.Subscription{Topic: topic, Handler: "stock"})
+			return db.Subscribe(ctx, store.Subscription{Topic: topic, Handler: "mail"}, store.Subscription{Topic: topic, Handler: "stock"})
 		})
 		require.Len(t, db.column(`SELECT handler FROM reprise.subscriptions`), 2)
 	})
@@ -223,9 +223,65 @@ func subscribing(promise promise) {
 	promise("in a transaction that is rolled back, it never was", func(t *testing.T, db db) {
 		tx, err := db.DB().BeginTxx(ctx, nil)
 		require.NoError(t, err)
-		require.NoError(t, db.Subscribe(ctx, tx, store.Subscription{Topic: topic, Handler: "mail"}))
+		fresh, err := db.SubscribeTx(ctx, tx, store.Subscription{Topic: topic, Handler: "mail"})
+		require.NoError(t, err)
+		require.True(t, fresh)
 		require.NoError(t, tx.Rollback())
 		require.Empty(t, db.column(`SELECT handler FROM reprise.subscriptions`))
+		db.subscribe("mail")
+		fresh, err = db.SubscribeTx(ctx, db.DB(), store.Subscription{Topic: topic, Handler: "mail"})
+		require.NoError(t, err)
+		require.False(t, fresh)
+	})
+
+	promise("runs are created in an instance's hands where it has free slots for them", func(t *testing.T, db db) {
+		db.subscribe("mail", "stock")
+		db.register("a")
+		lease := store.LeaseOnInsert{Instance: "a", Wants: []store.Want{{Topic: topic, Handler: "mail", N: 2}}}
+		inserted, err := db.insertLeasing(ctx, db.DB(), lease, events("1", "2", "3")...)
+		require.NoError(t, err)
+		require.Len(t, inserted.IDs, 3)
+		if !db.LeasesOnInsert() {
+			require.Empty(t, inserted.Leased)
+			require.Positive(t, inserted.Due)
+			require.Len(t, db.claim("a", "mail", 10), 3)
+			return
+		}
+		require.Len(t, inserted.Leased, 2)
+		require.Equal(t, 4, inserted.Due)
+		for _, l := range inserted.Leased {
+			require.Equal(t, "mail", l.Handler)
+			run, err := db.Run(ctx, l.Lease.RunID)
+			require.NoError(t, err)
+			require.Equal(t, l.EventID.ID, run.EventID)
+			require.Equal(t, store.Pending, run.Status)
+			require.Equal(t, "a", run.Instance)
+			require.Equal(t, 1, run.Attempt)
+			require.False(t, run.StartedAt.IsZero())
+			db.end(store.Outcome{Lease: l.Lease, Status: store.Success})
+		}
+		require.Len(t, db.claim("a", "mail", 10), 1)
+		require.Len(t, db.claim("a", "stock", 10), 3)
+	})
+
+	promise("an instance that was found dead gets no run in its hands", func(t *testing.T, db db) {
+		db.subscribe("mail")
+		lease := store.LeaseOnInsert{Instance: "gone", Wants: []store.Want{{Topic: topic, Handler: "mail", N: 2}}}
+		inserted, err := db.insertLeasing(ctx, db.DB(), lease, event("1"))
+		require.NoError(t, err)
+		require.Empty(t, inserted.Leased)
+		require.Equal(t, 1, inserted.Due)
+	})
+
+	promise("what is not new is not leased again", func(t *testing.T, db db) {
+		db.subscribe("mail")
+		db.register("a")
+		db.publish(event("1"))
+		lease := store.LeaseOnInsert{Instance: "a", Wants: []store.Want{{Topic: topic, Handler: "mail", N: 2}}}
+		inserted, err := db.insertLeasing(ctx, db.DB(), lease, events("1", "1")...)
+		require.NoError(t, err)
+		require.Empty(t, inserted.IDs)
+		require.Empty(t, inserted.Leased)
 	})
 
 	promise("names that nobody could type are refused", func(t *testing.T, db db) {
@@ -236,7 +292,7 @@ func subscribing(promise promise) {
 			"has 300 bytes: want at most 255":     {Topic: topic, Handler: strings.Repeat("h", 300)},
 			`topic "\xff": want valid UTF-8 with`: {Topic: "\xff", Handler: "mail"},
 		} {
-			require.ErrorContains(t, db.Subscribe(ctx, db.DB(), sub), want)
+			require.ErrorContains(t, db.Subscribe(ctx, sub), want)
 		}
 		require.Empty(t, db.column(`SELECT handler FROM reprise.subscriptions`))
 	})

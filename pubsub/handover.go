@@ -1,0 +1,154 @@
+package pubsub
+
+import (
+	"bytes"
+	"context"
+
+	"github.com/reprise-bus/reprise/store"
+)
+
+// handover is slots that are reserved for runs which a publish is about to
+// create: the insert leases them, and after the commit they are delivered in
+// memory. Every handover is delivered or cancelled.
+type handover struct {
+	pubsub   *PubSub
+	slots    map[store.Subscription][]*subscription // one entry a slot
+	want     []store.Want
+	claimed  []store.Claimed
+	finished bool
+}
+
+// reserve takes free slots of subscriptions here, as many as they have events
+// to come. A subscription with a backlog gives none: what is older goes first.
+func (p *PubSub) reserve(events []store.Event) *handover {
+	if !p.store.LeasesOnInsert() {
+		return nil
+	}
+	coming := map[string]int{}
+	for _, e := range events {
+		coming[e.Topic]++
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil
+	}
+	h := &handover{pubsub: p, slots: map[store.Subscription][]*subscription{}}
+	for key, subs := range p.active {
+		n := coming[key.Topic]
+		if n == 0 {
+			continue
+		}
+		taken := 0
+		if !p.backlog[key] {
+			taken = h.take(key, subs, n)
+		}
+		if taken < n {
+			p.backlog[key] = true
+		}
+	}
+	if len(h.want) == 0 {
+		return nil
+	}
+	p.handovers.Add(1)
+	return h
+}
+
+// take reserves at most n slots of a handler; pubsub.mu is held.
+func (h *handover) take(key store.Subscription, subs []*subscription, n int) int {
+	var slots []*subscription
+	for _, s := range subs {
+		for range h.pubsub.take(s, n-len(slots)) {
+			slots = append(slots, s)
+		}
+	}
+	if len(slots) > 0 {
+		h.slots[key] = slots
+		h.want = append(h.want, store.Want{Topic: key.Topic, Handler: key.Handler, N: len(slots)})
+	}
+	return len(slots)
+}
+
+func (h *handover) wanted() bool { return h != nil }
+
+func (h *handover) lease() store.LeaseOnInsert {
+	if h == nil {
+		return store.LeaseOnInsert{}
+	}
+	return store.LeaseOnInsert{Instance: h.pubsub.instance, Wants: h.want}
+}
+
+// leased is told which runs the statement leased, before its commit is known.
+func (h *handover) leased(leased []store.LeasedRun, events []store.Event) {
+	if h == nil {
+		return
+	}
+	byID := make(map[store.EventID]*store.Event, len(events))
+	for i := range events {
+		byID[events[i].EventID()] = &events[i]
+	}
+	h.pubsub.mu.Lock()
+	defer h.pubsub.mu.Unlock()
+	for _, l := range leased {
+		e := *byID[l.EventID]
+		e.Payload = bytes.Clone(e.Payload)
+		h.claimed = append(h.claimed, store.Claimed{Lease: l.Lease, Handler: l.Handler, Event: e})
+		h.pubsub.held.add(l.Lease.RunID)
+	}
+}
+
+// deliver is called after the commit. A run whose subscription has closed
+// meanwhile is due again.
+func (h *handover) deliver() {
+	if h == nil {
+		return
+	}
+	defer h.pubsub.handovers.Done()
+	var homeless []store.Outcome
+	h.pubsub.mu.Lock()
+	for _, c := range h.claimed {
+		key := store.Subscription{Topic: c.Event.Topic, Handler: c.Handler}
+		slots := h.slots[key]
+		s := slots[len(slots)-1]
+		h.slots[key] = slots[:len(slots)-1]
+		if s.inactive {
+			homeless = append(homeless, store.Outcome{Lease: c.Lease, Status: store.Pending, Refund: true})
+			continue
+		}
+		s.deliver(c)
+	}
+	h.giveBack()
+	h.pubsub.mu.Unlock()
+	if len(homeless) > 0 {
+		if _, err := h.pubsub.store.End(context.Background(), homeless); err != nil {
+			h.pubsub.unsure.Store(true) // found when the instance is, or is found dead
+		}
+		h.pubsub.forget(homeless)
+	}
+}
+
+// cancel is called when nothing was committed, or nobody knows.
+func (h *handover) cancel() {
+	if h == nil {
+		return
+	}
+	defer h.pubsub.handovers.Done()
+	h.pubsub.mu.Lock()
+	defer h.pubsub.mu.Unlock()
+	for _, c := range h.claimed {
+		h.pubsub.held.remove(c.Lease.RunID)
+	}
+	h.giveBack()
+}
+
+// giveBack frees the slots that got no run; pubsub.mu is held.
+func (h *handover) giveBack() {
+	for _, slots := range h.slots {
+		for _, s := range slots {
+			h.pubsub.free(s)
+		}
+	}
+	if h.pubsub.hungry {
+		signal(h.pubsub.wake)
+	}
+}

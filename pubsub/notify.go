@@ -1,0 +1,117 @@
+package pubsub
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/lib/pq"
+
+	"github.com/reprise-bus/reprise/store"
+)
+
+// quiet is how long a process waits between two notices: what others miss of
+// one they find by the next.
+const quiet = 5 * time.Millisecond
+
+// announce tells this process and the others that runs are due.
+func (p *PubSub) announce(inserted store.Inserted) {
+	if inserted.Due > 0 {
+		signal(p.wake)
+		p.notifier.soon()
+	}
+}
+
+// announceTx does it for runs that are due when the caller's transaction
+// commits: the notice is part of the transaction. When this process has just
+// sent one it sends the next on its own, a little later, when the commit has
+// probably been.
+func (p *PubSub) announceTx(ctx context.Context, tx Tx, inserted store.Inserted) error {
+	if inserted.Due == 0 {
+		return nil
+	}
+	signal(p.nudge)
+	if !p.notifier.due() {
+		p.notifier.soon()
+		return nil
+	}
+	return p.store.Notify(ctx, tx, p.instance)
+}
+
+// notifier sends notices to the other processes on the database. Its goroutine
+// lives as long as one is to be sent.
+type notifier struct {
+	pubsub *PubSub
+
+	mu      sync.Mutex
+	last    time.Time
+	pending bool
+
+	goroutines sync.WaitGroup
+}
+
+// due says whether a notice may be sent now, and takes it that it is.
+func (n *notifier) due() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.pending || time.Since(n.last) < quiet {
+		return false
+	}
+	n.last = time.Now()
+	return true
+}
+
+// soon sends a notice as soon as one may be sent, and does not wait for it. One
+// that fails is none: the others poll.
+func (n *notifier) soon() {
+	if !n.pubsub.store.Notifies() {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.pending {
+		return
+	}
+	n.pending = true
+	wait := quiet - time.Since(n.last)
+	n.goroutines.Go(func() {
+		if wait > 0 {
+			time.Sleep(wait)
+		}
+		n.mu.Lock()
+		n.pending, n.last = false, time.Now()
+		n.mu.Unlock()
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = n.pubsub.store.Notify(ctx, n.pubsub.store.DB(), n.pubsub.instance)
+	})
+}
+
+// wait returns when no notice is on its way.
+func (n *notifier) wait() { n.goroutines.Wait() }
+
+// listenLoop wakes the claimer when another process has something due. The
+// listener connects again by itself; what was missed meanwhile is looked for.
+func (p *PubSub) listenLoop(ctx context.Context) {
+	health := outage{what: "listening for notices of other processes", log: p.config.Logger}
+	listener := pq.NewListener(p.config.ListenURL, 100*time.Millisecond, 10*time.Second, func(event pq.ListenerEventType, err error) {
+		switch event {
+		case pq.ListenerEventConnected, pq.ListenerEventReconnected:
+			health.report(ctx, nil)
+		case pq.ListenerEventDisconnected, pq.ListenerEventConnectionAttemptFailed:
+			health.report(ctx, err)
+		}
+	})
+	defer listener.Close()
+	go func() { _ = listener.Listen(p.store.Channel()) }()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case n := <-listener.Notify:
+			if n == nil || n.Extra != p.instance { // nil: it was disconnected
+				signal(p.wake)
+			}
+		}
+	}
+}

@@ -1,0 +1,42 @@
+package pubsub
+
+// Slots: how many runs this process works on at once, by subscription and in
+// all. pubsub.mu is held by the callers of what does not lock it.
+
+// may says whether the subscription may begin another run.
+func (p *PubSub) may(s *subscription) bool {
+	if s.free == 0 {
+		return false
+	}
+	idle := s.free == p.config.Concurrency
+	return p.config.MaxConcurrency == 0 || p.running < p.config.MaxConcurrency || idle
+}
+
+// take takes at most n slots of a subscription and returns how many.
+func (p *PubSub) take(s *subscription, n int) int {
+	taken := 0
+	for taken < n && p.may(s) {
+		s.free--
+		p.running++
+		taken++
+	}
+	return taken
+}
+
+// free gives a slot back.
+func (p *PubSub) free(s *subscription) {
+	s.free++
+	p.running--
+}
+
+// release gives a slot back and wakes the claimer if there may be due runs for
+// it.
+func (p *PubSub) release(s *subscription) {
+	p.mu.Lock()
+	p.free(s)
+	hungry := p.hungry
+	p.mu.Unlock()
+	if hungry {
+		signal(p.wake)
+	}
+}

@@ -1,0 +1,85 @@
+package pubsub
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+
+	"github.com/ThreeDotsLabs/watermill"
+	wsql "github.com/ThreeDotsLabs/watermill-sql/v3/pkg/sql"
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/reprise-bus/reprise/store"
+)
+
+// insert writes the events through watermill-sql's Publisher, in one statement,
+// with the leases that the handover asks for.
+func (p *PubSub) insert(ctx context.Context, db wsql.ContextExecutor, events []store.Event, h *handover) (store.Inserted, error) {
+	if h.wanted() {
+		// What is leased is known to the instance before the heartbeat says
+		// again what it holds.
+		p.leasing.RLock()
+		defer p.leasing.RUnlock()
+	}
+	s := &statement{ContextExecutor: db, ctx: ctx, store: p.store, events: events, lease: h.lease()}
+	publisher, err := wsql.NewPublisher(s, wsql.PublisherConfig{SchemaAdapter: s}, watermill.NopLogger{})
+	if err != nil {
+		return store.Inserted{}, err
+	}
+	if err := publisher.Publish(events[0].Topic); err != nil {
+		if h.wanted() && !store.Refused(err) {
+			p.unsure.Store(true)
+		}
+		return store.Inserted{}, err
+	}
+	h.leased(s.inserted.Leased, events)
+	return s.inserted, nil
+}
+
+// statement is one insert. It is the SchemaAdapter of watermill-sql's
+// Publisher and the executor that the Publisher runs the query on: under the
+// caller's context, which the Publisher does not pass on, and keeping the rows
+// that the query returns. Its events may be of several topics.
+type statement struct {
+	wsql.ContextExecutor
+	ctx      context.Context
+	store    *store.Store
+	events   []store.Event
+	lease    store.LeaseOnInsert
+	inserted store.Inserted
+}
+
+// InsertQuery implements watermill-sql's SchemaAdapter.
+func (s *statement) InsertQuery(string, message.Messages) (wsql.Query, error) {
+	query, args, err := s.store.Insert(s.events, s.lease)
+	return wsql.Query{Query: query, Args: args}, err
+}
+
+// ExecContext runs the query and keeps what it returns.
+func (s *statement) ExecContext(_ context.Context, query string, args ...any) (sql.Result, error) {
+	rows, err := s.store.QueryPrepared(s.ctx, s.ContextExecutor, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	if s.inserted, err = s.store.ScanInserted(rows, s.lease); err != nil {
+		return nil, err
+	}
+	return driver.RowsAffected(len(s.inserted.IDs)), nil
+}
+
+// SchemaInitializingQueries returns none: package migrations makes the tables.
+func (*statement) SchemaInitializingQueries(string) []wsql.Query { return nil }
+
+// SelectQuery returns none: due runs are claimed, not read by offset.
+func (*statement) SelectQuery(string, string, wsql.OffsetsAdapter) wsql.Query { return wsql.Query{} }
+
+// SubscribeIsolationLevel implements watermill-sql's SchemaAdapter.
+func (*statement) SubscribeIsolationLevel() sql.IsolationLevel { return sql.LevelReadCommitted }
+
+// UnmarshalMessage always fails: see SelectQuery.
+func (*statement) UnmarshalMessage(wsql.Scanner) (wsql.Row, error) {
+	return wsql.Row{}, errors.New("messages of Reprise are read by pubsub.Subscriber, not by watermill-sql's")
+}
+
+var errTxDone = sql.ErrTxDone

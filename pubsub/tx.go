@@ -1,0 +1,91 @@
+package pubsub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/reprise-bus/reprise/store"
+)
+
+// Transaction is one that InTx commits.
+type Transaction struct {
+	*sqlx.Tx
+	handovers []*handover
+	inserted  store.Inserted
+}
+
+// InTx runs f in a transaction and commits it, or rolls it back when f returns
+// an error or panics. What f publishes through PublisherTx is handed to its
+// handlers right after the commit, as with Publisher.
+//
+// The slots that are reserved for that are taken until then: keep f short.
+func (p *PubSub) InTx(ctx context.Context, f func(tx *Transaction) error) (err error) {
+	begun, err := p.store.DB().BeginTxx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	tx := &Transaction{Tx: begun}
+	committed := false
+	defer func() {
+		if committed {
+			for _, h := range tx.handovers {
+				h.deliver()
+			}
+			p.announce(tx.inserted)
+			return
+		}
+		for _, h := range tx.handovers {
+			h.cancel()
+		}
+	}()
+	defer func() {
+		if !committed { // a rollback after a commit that failed does nothing
+			err = errors.Join(err, rollback(begun))
+		}
+	}()
+	if err := f(tx); err != nil {
+		return err
+	}
+	if err := begun.Commit(); err != nil {
+		if !store.Refused(err) {
+			p.unsure.Store(true)
+		}
+		return fmt.Errorf("commit: %w", err)
+	}
+	committed = true
+	return nil
+}
+
+// publishTx inserts the events in the caller's transaction.
+func (p *PubSub) publishTx(ctx context.Context, tx Tx, events []store.Event) error {
+	own, ok := tx.(*Transaction)
+	if !ok {
+		inserted, err := p.insertChunks(ctx, tx, split(events))
+		if err != nil {
+			return err
+		}
+		return p.announceTx(ctx, tx, inserted)
+	}
+	if err := p.subscribeRegisteredTx(ctx, tx); err != nil {
+		return err
+	}
+	for _, chunk := range split(events) {
+		h := p.reserve(chunk)
+		inserted, err := p.insert(ctx, tx, chunk, h)
+		if err == nil {
+			err = p.checkDuplicates(ctx, tx, chunk, inserted)
+		}
+		if err != nil {
+			h.cancel()
+			return err
+		}
+		if h != nil {
+			own.handovers = append(own.handovers, h)
+		}
+		own.inserted.Due += inserted.Due
+	}
+	return nil
+}

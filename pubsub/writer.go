@@ -1,0 +1,258 @@
+package pubsub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/reprise-bus/reprise/store"
+)
+
+// What one statement takes at most. A publish of more is several statements in
+// one transaction.
+const (
+	maxEvents = 2000
+	maxBytes  = 8 << 20
+)
+
+// writer makes concurrent publishes share statements: while one is being
+// written, others gather and are the next. Its goroutine lives as long as
+// something is waiting.
+type writer struct {
+	pubsub *PubSub
+
+	mu      sync.Mutex
+	waiting []*call
+	writing bool
+
+	goroutines sync.WaitGroup
+}
+
+// call is one publish on its way.
+type call struct {
+	events []store.Event
+	bytes  int
+	ended  chan error // of capacity one: nobody may be waiting any more
+}
+
+// publish returns when the events are committed, or have not been, or when ctx
+// ends.
+func (w *writer) publish(ctx context.Context, events []store.Event) error {
+	chunks := split(events)
+	if len(chunks) > 1 {
+		return w.pubsub.publishLarge(ctx, chunks)
+	}
+	c := &call{events: events, bytes: size(events), ended: make(chan error, 1)}
+	w.mu.Lock()
+	w.waiting = append(w.waiting, c)
+	if !w.writing {
+		w.writing = true
+		w.goroutines.Go(w.write)
+	}
+	w.mu.Unlock()
+	select {
+	case err := <-c.ended:
+		return err
+	case <-ctx.Done():
+	}
+	if w.withdraw(c) {
+		return fmt.Errorf("%w; nothing was written", context.Cause(ctx))
+	}
+	return fmt.Errorf("%w; %s", context.Cause(ctx), maybeWritten)
+}
+
+const maybeWritten = "the events may have been written: publish the same messages again to be sure"
+
+// withdraw takes back a call that is still waiting.
+func (w *writer) withdraw(c *call) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i, other := range w.waiting {
+		if other == c {
+			w.waiting = append(w.waiting[:i:i], w.waiting[i+1:]...)
+			return true
+		}
+	}
+	return false
+}
+
+// wait returns when nothing is being written.
+func (w *writer) wait() { w.goroutines.Wait() }
+
+func (w *writer) write() {
+	for {
+		calls := w.take()
+		if len(calls) == 0 {
+			return
+		}
+		w.writeTogether(calls)
+	}
+}
+
+// take returns the calls of the next statement; with none left the goroutine
+// is done.
+func (w *writer) take() []*call {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	events, bytes, n := 0, 0, 0
+	for _, c := range w.waiting {
+		events, bytes = events+len(c.events), bytes+c.bytes
+		if n > 0 && (events > maxEvents || bytes > maxBytes) {
+			break
+		}
+		n++
+	}
+	calls := w.waiting[:n:n]
+	w.waiting = w.waiting[n:]
+	if n == 0 {
+		w.waiting, w.writing = nil, false
+	}
+	return calls
+}
+
+// writeTogether writes calls in one statement. When the database refuses that,
+// each is tried alone, so that only the culprit fails. The statement is not
+// bound to any caller's context: it is everybody's.
+func (w *writer) writeTogether(calls []*call) {
+	ctx := context.Background()
+	events := calls[0].events
+	for _, c := range calls[1:] {
+		events = append(events[:len(events):len(events)], c.events...)
+	}
+	inserted, err := w.pubsub.publishNow(ctx, events)
+	switch {
+	case err == nil:
+		w.end(ctx, calls, inserted)
+	case len(calls) > 1 && store.Refused(err):
+		for _, c := range calls {
+			w.writeTogether([]*call{c})
+		}
+	default:
+		if !store.Refused(err) {
+			err = fmt.Errorf("%w; %s", err, maybeWritten)
+		}
+		for _, c := range calls {
+			c.ended <- err
+		}
+	}
+}
+
+// end tells each call whether its events are in the database: those that are
+// new belong to the first call that has them.
+func (w *writer) end(ctx context.Context, calls []*call, inserted store.Inserted) {
+	total := 0
+	for _, c := range calls {
+		total += len(c.events)
+	}
+	if len(inserted.IDs) == total {
+		for _, c := range calls {
+			c.ended <- nil
+		}
+		return
+	}
+	fresh := make(map[store.EventID]bool, len(inserted.IDs))
+	for _, id := range inserted.IDs {
+		fresh[id] = true
+	}
+	for _, c := range calls {
+		var own []store.EventID
+		for _, e := range c.events {
+			if id := e.EventID(); fresh[id] {
+				own = append(own, id)
+				delete(fresh, id)
+			}
+		}
+		c.ended <- w.pubsub.store.CheckDuplicates(ctx, w.pubsub.store.DB(), c.events, own)
+	}
+}
+
+// publishNow inserts the events in a statement of its own and hands over what
+// it could.
+func (p *PubSub) publishNow(ctx context.Context, events []store.Event) (store.Inserted, error) {
+	if err := p.subscribeRegistered(ctx); err != nil {
+		return store.Inserted{}, err
+	}
+	handover := p.reserve(events)
+	inserted, err := p.insert(ctx, p.store.DB(), events, handover)
+	if err != nil {
+		handover.cancel()
+		return inserted, err
+	}
+	handover.deliver()
+	p.announce(inserted)
+	return inserted, nil
+}
+
+// publishLarge inserts what one statement does not take, in a transaction. Its
+// runs are due: nobody has that many free slots.
+func (p *PubSub) publishLarge(ctx context.Context, chunks [][]store.Event) error {
+	tx, err := p.store.DB().BeginTxx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("%w; nothing was written", err)
+	}
+	inserted, err := p.insertChunks(ctx, tx, chunks)
+	if err != nil {
+		return errors.Join(fmt.Errorf("%w; nothing was written", err), rollback(tx))
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("commit: %w; %s", err, maybeWritten)
+	}
+	p.announce(inserted)
+	return nil
+}
+
+func (p *PubSub) insertChunks(ctx context.Context, tx Tx, chunks [][]store.Event) (all store.Inserted, err error) {
+	if err := p.subscribeRegisteredTx(ctx, tx); err != nil {
+		return all, err
+	}
+	for _, events := range chunks {
+		inserted, err := p.insert(ctx, tx, events, nil)
+		if err != nil {
+			return all, err
+		}
+		if err := p.checkDuplicates(ctx, tx, events, inserted); err != nil {
+			return all, err
+		}
+		all.Due += inserted.Due
+	}
+	return all, nil
+}
+
+func (p *PubSub) checkDuplicates(ctx context.Context, tx Tx, events []store.Event, inserted store.Inserted) error {
+	if len(inserted.IDs) == len(events) {
+		return nil
+	}
+	return p.store.CheckDuplicates(ctx, tx, events, inserted.IDs)
+}
+
+func rollback(tx *sqlx.Tx) error {
+	if err := tx.Rollback(); !errors.Is(err, errTxDone) {
+		return err
+	}
+	return nil
+}
+
+// split makes chunks that one statement takes.
+func split(events []store.Event) [][]store.Event {
+	var chunks [][]store.Event
+	from, bytes := 0, 0
+	for i, e := range events {
+		if i > from && (i-from == maxEvents || bytes+len(e.Payload) > maxBytes) {
+			chunks = append(chunks, events[from:i])
+			from, bytes = i, 0
+		}
+		bytes += len(e.Payload)
+	}
+	return append(chunks, events[from:])
+}
+
+func size(events []store.Event) int {
+	n := 0
+	for _, e := range events {
+		n += len(e.Payload)
+	}
+	return n
+}

@@ -1,0 +1,28 @@
+package store
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/reprise-bus/reprise/internal/dialect"
+)
+
+// Notifies says whether the database can tell other processes that runs are
+// due.
+func (s *Store) Notifies() bool { return s.kind == dialect.Postgres }
+
+// Channel is where it tells them.
+func (s *Store) Channel() string { return s.schema + "_due" }
+
+// Notify tells the processes that listen on Channel that runs are due, when
+// q's transaction commits. from is who says so. Where the database does not
+// notify it does nothing.
+func (s *Store) Notify(ctx context.Context, q Execer, from string) error {
+	if !s.Notifies() {
+		return nil
+	}
+	if _, err := q.ExecContext(ctx, `SELECT pg_notify($1, $2)`, s.Channel(), from); err != nil {
+		return fmt.Errorf("notify: %w", err)
+	}
+	return nil
+}
