@@ -13,7 +13,7 @@ import (
 func (p *PubSub) claimLoop(ctx context.Context) {
 	health := outage{what: "claiming due runs", log: p.config.Logger}
 	pace := newBackoff()
-	pause := p.config.PollInterval
+	wait := p.config.PollInterval
 	for {
 		more, err := p.claim(ctx)
 		health.report(ctx, err)
@@ -23,20 +23,19 @@ func (p *PubSub) claimLoop(ctx context.Context) {
 				continue
 			}
 		}
-		wait := pause
-		if err != nil {
-			wait = pace.NextBackOff()
-		}
 		timer := time.NewTimer(wait)
+		if err != nil {
+			timer.Reset(pace.NextBackOff())
+		}
 		select {
 		case <-ctx.Done():
 			timer.Stop()
 			return
 		case <-p.nudge:
-			pause = time.Millisecond
+			wait = time.Millisecond
 		case <-p.wake:
 		case <-timer.C:
-			pause = min(2*pause, p.config.PollInterval)
+			wait = min(2*wait, p.config.PollInterval)
 		}
 		timer.Stop()
 	}

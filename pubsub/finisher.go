@@ -10,8 +10,10 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// maxBatch bounds the outcomes in one statement.
-const maxBatch = 1000
+const (
+	maxBatch = 1000                 // outcomes in one statement
+	pause    = 2 * time.Millisecond // between two statements: one for many costs little more than one for one
+)
 
 // finisher writes how runs ended: what gathers while one batch is written is
 // the next batch. An outcome that the database does not take is kept and tried
@@ -69,14 +71,20 @@ func (f *finisher) close(ctx context.Context) error {
 func (f *finisher) loop() {
 	defer close(f.ended)
 	health := outage{what: "writing how runs ended", log: f.log}
+	var last time.Time
 	for {
 		select {
 		case <-f.more:
-			f.flush(&health)
 		case <-f.quit:
 			f.flush(&health)
 			return
 		}
+		select {
+		case <-time.After(pause - time.Since(last)): // at once, when the last is a while ago
+		case <-f.quit:
+		}
+		f.flush(&health)
+		last = time.Now()
 	}
 }
 

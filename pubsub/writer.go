@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 
 	"github.com/jmoiron/sqlx"
@@ -89,6 +90,22 @@ func (w *writer) write() {
 			return
 		}
 		w.writeTogether(calls)
+		w.gather(len(calls))
+	}
+}
+
+// gather gives the callers that were just told the moment they need to call
+// again: or the first of them would be written alone, and the others wait for
+// that.
+func (w *writer) gather(n int) {
+	for range 2 * n {
+		w.mu.Lock()
+		waiting := len(w.waiting)
+		w.mu.Unlock()
+		if n == 1 || waiting >= n {
+			return
+		}
+		runtime.Gosched()
 	}
 }
 

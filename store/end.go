@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 )
 
 const (
@@ -13,7 +14,8 @@ const (
 // End writes how attempts ended, all of them or, with an error, none. It is a
 // compare-and-set: an outcome counts only while its lease holds, that is while
 // the run is Pending with the same instance and attempt. The leases that were
-// lost are returned; nothing is written for them.
+// lost are returned; nothing is written for them. An outcome that the database
+// has already, because the answer to an earlier call was lost, is not.
 func (s *Store) End(ctx context.Context, outcomes []Outcome) (lost []Lease, err error) {
 	if len(outcomes) == 0 {
 		return nil, nil
@@ -41,8 +43,36 @@ func (s *Store) End(ctx context.Context, outcomes []Outcome) (lost []Lease, err 
 	for _, l := range ended {
 		written[l] = true
 	}
+	var missing []Outcome
 	for _, o := range outcomes {
 		if !written[o.Lease] {
+			missing = append(missing, o)
+		}
+	}
+	return s.notEndedSo(ctx, missing)
+}
+
+// notEndedSo returns the leases of those outcomes that are not what the
+// database says.
+func (s *Store) notEndedSo(ctx context.Context, outcomes []Outcome) (lost []Lease, err error) {
+	stands := make(map[Lease]Status, len(outcomes))
+	for chunk := range slices.Chunk(outcomes, MaxLimit) {
+		f := Filter{Limit: MaxLimit}
+		for _, o := range chunk {
+			f.IDs = append(f.IDs, o.Lease.RunID)
+		}
+		runs, err := s.Runs(ctx, f)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range runs {
+			if r.Status != Pending {
+				stands[Lease{RunID: r.ID, Instance: r.Instance, Attempt: r.Attempt}] = r.Status
+			}
+		}
+	}
+	for _, o := range outcomes {
+		if stands[o.Lease] != o.Status {
 			lost = append(lost, o.Lease)
 		}
 	}

@@ -30,17 +30,43 @@ func (postgres) insert(events []Event, lease LeaseOnInsert) (string, []any) {
 		ids[i], topics[i], keys[i], metadata[i] = e.ID, e.Topic, e.Key, c.metadata
 		json[i], texts[i], bytes[i] = c.json, c.text, c.bytes
 	}
+	args := []any{ids, topics, keys, json, texts, bytes, metadata}
+	if len(lease.Wants) == 0 {
+		return insertEvents + insertDue, args
+	}
 	leaseTopics, leaseHandlers, leaseNs := wantArrays(lease.Wants)
-	return `
+	return insertEvents + insertLeased, append(args, lease.Instance, leaseTopics, leaseHandlers, leaseNs)
+}
+
+// The insert is on every publisher's way: what it does not need for a lease it
+// leaves out when there is none, and it says which events are new only when
+// they are not simply all.
+const (
+	insertEvents = `
 		WITH published AS (
 			INSERT INTO reprise.events (id, topic, key, payload, payload_bytes, metadata)
 			SELECT id, topic, key, CASE WHEN json THEN text::json END, CASE WHEN NOT json THEN bytes END, metadata::json
 			FROM unnest($1::text[], $2::text[], $3::text[], $4::bool[], $5::text[], $6::bytea[], $7::text[])
-				WITH ORDINALITY AS e (id, topic, key, json, text, bytes, metadata, place)
-			ORDER BY place
+				AS e (id, topic, key, json, text, bytes, metadata)
 			ON CONFLICT (id, topic) DO NOTHING
 			RETURNING id, topic, key
-		), known AS ( -- locked, so that nobody forgets the instance before the leases are committed
+		), fresh AS (
+			SELECT count(*) AS n,
+			       CASE WHEN count(*) < cardinality($1) THEN array_agg(id) END AS ids,
+			       CASE WHEN count(*) < cardinality($1) THEN array_agg(topic) END AS topics
+			FROM published
+		), placed AS (
+			SELECT *, row_number() OVER () AS place FROM published
+		)`
+	insertDue = `, run AS (
+			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, due_at)
+			SELECT p.id, p.topic, s.handler, p.key, now()
+			FROM placed p JOIN reprise.subscriptions s ON s.topic = p.topic
+			ORDER BY p.place
+			RETURNING 1
+		)
+		SELECT n, ids, topics, NULL, NULL, NULL, NULL, (SELECT count(*) FROM run) FROM fresh`
+	insertLeased = `, known AS ( -- locked, so that nobody forgets the instance before the leases are committed
 			SELECT id FROM reprise.instances WHERE id = $8 FOR KEY SHARE
 		), lease AS (
 			SELECT l.topic, l.handler, l.n
@@ -52,21 +78,49 @@ func (postgres) insert(events []Event, lease LeaseOnInsert) (string, []any) {
 			       CASE WHEN l.n IS NOT NULL THEN $8 END,
 			       CASE WHEN l.n IS NULL THEN now() END,
 			       CASE WHEN l.n IS NOT NULL THEN now() END
-			FROM (
-				SELECT *, row_number() OVER (PARTITION BY topic ORDER BY place) AS nth
-				FROM (SELECT *, row_number() OVER () AS place FROM published) placed
-			) p
+			FROM (SELECT *, row_number() OVER (PARTITION BY topic ORDER BY place) AS nth FROM placed) p
 			JOIN reprise.subscriptions s ON s.topic = p.topic
 			LEFT JOIN lease l ON l.topic = s.topic AND l.handler = s.handler AND p.nth <= l.n
 			ORDER BY p.place
 			RETURNING id, event_id, topic, handler, instance
+		), leased AS (
+			SELECT array_agg(id) AS runs, array_agg(event_id) AS events, array_agg(topic) AS topics, array_agg(handler) AS handlers
+			FROM run WHERE instance IS NOT NULL
 		)
-		SELECT 'event', id, topic, '', 0 FROM published
-		UNION ALL
-		SELECT 'leased', event_id, topic, handler, id FROM run WHERE instance IS NOT NULL
-		UNION ALL
-		SELECT 'due', '', '', '', count(*) FROM run WHERE instance IS NULL`,
-		[]any{ids, topics, keys, json, texts, bytes, metadata, lease.Instance, leaseTopics, leaseHandlers, leaseNs}
+		SELECT f.n, f.ids, f.topics, l.runs, l.events, l.topics, l.handlers, (SELECT count(*) FROM run WHERE instance IS NULL)
+		FROM fresh f, leased l`
+)
+
+func (postgres) inserted(rows *sql.Rows, events []Event, lease LeaseOnInsert) (in Inserted, err error) {
+	for rows.Next() {
+		var (
+			n                              int
+			ids, topics                    pq.StringArray
+			runs                           pq.Int64Array
+			runIDs, runTopics, runHandlers pq.StringArray
+		)
+		if err := rows.Scan(&n, &ids, &topics, &runs, &runIDs, &runTopics, &runHandlers, &in.Due); err != nil {
+			return in, err
+		}
+		in.IDs = make([]EventID, 0, n)
+		if n == len(events) {
+			for i := range events {
+				in.IDs = append(in.IDs, events[i].EventID())
+			}
+		}
+		for i := range ids {
+			in.IDs = append(in.IDs, EventID{Topic: topics[i], ID: ids[i]})
+		}
+		in.Leased = make([]LeasedRun, len(runs))
+		for i, run := range runs {
+			in.Leased[i] = LeasedRun{
+				Lease:   Lease{RunID: run, Instance: lease.Instance, Attempt: 1},
+				Handler: runHandlers[i],
+				EventID: EventID{Topic: runTopics[i], ID: runIDs[i]},
+			}
+		}
+	}
+	return in, rows.Err()
 }
 
 func wantArrays(wants []Want) (topics, handlers pq.StringArray, ns pq.Int64Array) {
@@ -130,7 +184,7 @@ func (postgres) claim(ctx context.Context, s *Store, instance string, wants []Wa
 	// The planner does not know how small w.n is. An array and a lateral LIMIT
 	// keep it at index scans; joins would make it read both tables whole.
 	var rows []claimedRow
-	err := s.selectPrepared(ctx, &rows, s.sql(`
+	err := s.db.SelectContext(ctx, &rows, s.sql(`
 		WITH due AS (
 			SELECT d.id
 			FROM unnest($1::text[], $2::text[], $3::bigint[]) AS w (topic, handler, n),
@@ -211,25 +265,32 @@ func (p postgres) end(ctx context.Context, s *Store, outcomes []Outcome) ([]Leas
 	return ended, err
 }
 
-func (postgres) succeed(ctx context.Context, s *Store, q Queryer, instance string, attempt int, ids pq.Int64Array) ([]Lease, error) {
-	rows, err := s.QueryPrepared(ctx, q, s.sql(`
+func (postgres) succeed(ctx context.Context, s *Store, q sqlx.ExtContext, instance string, attempt int, ids pq.Int64Array) ([]Lease, error) {
+	result, err := q.ExecContext(ctx, s.sql(`
 		UPDATE reprise.handler_runs
 		SET status = 'SUCCESS', finished_at = now(), error_kind = NULL, error = NULL, fingerprint = NULL
-		WHERE id = ANY ($1::bigint[]) AND instance = $2 AND attempt = $3 AND status = 'PENDING'
-		RETURNING id`), ids, instance, attempt)
+		WHERE id = ANY ($1::bigint[]) AND instance = $2 AND attempt = $3 AND status = 'PENDING'`), ids, instance, attempt)
 	if err != nil {
 		return nil, err
 	}
-	defer rows.Close()
-	ended := make([]Lease, 0, len(ids))
-	for rows.Next() {
-		l := Lease{Instance: instance, Attempt: attempt}
-		if err := rows.Scan(&l.RunID); err != nil {
+	n, err := result.RowsAffected()
+	if err != nil {
+		return nil, err
+	}
+	if int(n) < len(ids) { // some leases were lost: which?
+		asked := ids
+		ids = nil
+		if err := sqlx.SelectContext(ctx, q, &ids, s.sql(`
+			SELECT id FROM reprise.handler_runs
+			WHERE id = ANY ($1::bigint[]) AND instance = $2 AND attempt = $3 AND status = 'SUCCESS'`), asked, instance, attempt); err != nil {
 			return nil, err
 		}
-		ended = append(ended, l)
 	}
-	return ended, rows.Err()
+	ended := make([]Lease, len(ids))
+	for i, id := range ids {
+		ended[i] = Lease{RunID: id, Instance: instance, Attempt: attempt}
+	}
+	return ended, nil
 }
 
 func (postgres) endOthers(ctx context.Context, s *Store, tx *sqlx.Tx, outcomes []Outcome) ([]Lease, error) {

@@ -17,9 +17,10 @@ type Option func(*Store)
 // does not support them.
 func Unprepared() Option { return func(s *Store) { s.prepares = false } }
 
-// The statements on an event's way are prepared on PostgreSQL: that saves
-// planning them each time, and lib/pq a round trip. They are few, and live as
-// long as the pool. Their plans must be good for tables of any size.
+// The insert, on which publishers wait, is prepared on PostgreSQL: that saves
+// planning it each time, and lib/pq a round trip. Claims and ends are not: a
+// plan that is made once for all is made while the tables are small, and then
+// reads them whole when they are large.
 
 // stmt returns the prepared form of a statement, or nil to do without.
 func (s *Store) stmt(ctx context.Context, query string) (*sqlx.Stmt, error) {
@@ -37,18 +38,6 @@ func (s *Store) stmt(ctx context.Context, query string) (*sqlx.Stmt, error) {
 		return kept.(*sqlx.Stmt), made.Close()
 	}
 	return made, nil
-}
-
-func (s *Store) selectPrepared(ctx context.Context, dest any, query string, args ...any) error {
-	stmt, err := s.stmt(ctx, query)
-	switch {
-	case err != nil:
-		return err
-	case stmt == nil:
-		return s.db.SelectContext(ctx, dest, query, args...)
-	default:
-		return stmt.SelectContext(ctx, dest, args...)
-	}
 }
 
 // QueryPrepared runs a statement on q, prepared where q is the store's pool.

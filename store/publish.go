@@ -57,31 +57,11 @@ func (s *Store) Insert(events []Event, lease LeaseOnInsert) (query string, args 
 	return s.sql(query), args, nil
 }
 
-// ScanInserted reads the rows of an insert and closes them.
-func (s *Store) ScanInserted(rows *sql.Rows, lease LeaseOnInsert) (in Inserted, err error) {
+// ScanInserted reads what the statement of Insert returns for the same events
+// and lease, and closes the rows.
+func (s *Store) ScanInserted(rows *sql.Rows, events []Event, lease LeaseOnInsert) (in Inserted, err error) {
 	defer func() { err = errors.Join(err, rows.Close()) }()
-	for rows.Next() {
-		var (
-			what, handler string
-			id            EventID
-			n             int64
-		)
-		if err := rows.Scan(&what, &id.ID, &id.Topic, &handler, &n); err != nil {
-			return in, err
-		}
-		switch what {
-		case "event":
-			in.IDs = append(in.IDs, id)
-		case "leased":
-			in.Leased = append(in.Leased, LeasedRun{Lease: Lease{RunID: n, Instance: lease.Instance, Attempt: 1}, Handler: handler, EventID: id})
-		case "due":
-			in.Due = int(n)
-		}
-	}
-	if !s.LeasesOnInsert() {
-		in.Due = len(in.IDs) // there, a trigger creates them
-	}
-	return in, rows.Err()
+	return s.dialect.inserted(rows, events, lease)
 }
 
 // CheckDuplicates looks at the events that an insert did not find new.

@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"context"
+	"database/sql"
 	"slices"
 	"strings"
 	"time"
@@ -21,7 +22,20 @@ func (sqlite) insert(events []Event, _ LeaseOnInsert) (string, []any) {
 		args = append(args, e.ID, e.Topic, e.Key, c.textOrNull(), c.bytesOrNull(), c.metadata)
 	}
 	return `INSERT INTO reprise.events (id, topic, key, payload, payload_bytes, metadata)
-		VALUES ` + placeholders(len(events), 6) + ` ON CONFLICT (id, topic) DO NOTHING RETURNING 'event', id, topic, '', 0`, args
+		VALUES ` + placeholders(len(events), 6) + ` ON CONFLICT (id, topic) DO NOTHING RETURNING id, topic`, args
+}
+
+// inserted does not know how many runs the trigger made.
+func (sqlite) inserted(rows *sql.Rows, _ []Event, _ LeaseOnInsert) (in Inserted, err error) {
+	for rows.Next() {
+		var id EventID
+		if err := rows.Scan(&id.ID, &id.Topic); err != nil {
+			return in, err
+		}
+		in.IDs = append(in.IDs, id)
+	}
+	in.Due = len(in.IDs)
+	return in, rows.Err()
 }
 
 func (c encoded) textOrNull() any {

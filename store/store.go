@@ -45,8 +45,9 @@ type Store struct {
 // event.
 type sqlDialect interface {
 	// insert returns the statement that writes the events and a run for each of
-	// their topics' subscriptions, with the rows that ScanInserted reads.
+	// their topics' subscriptions, and inserted reads what it returns.
 	insert(events []Event, lease LeaseOnInsert) (query string, args []any)
+	inserted(rows *sql.Rows, events []Event, lease LeaseOnInsert) (Inserted, error)
 	// record writes the event unless it is there, and a run of the handler
 	// leased to the instance. It returns sql.ErrNoRows and changes nothing
 	// when the run is not to be had: see Store.Record.

@@ -69,7 +69,7 @@ func (d db) insertLeasing(ctx context.Context, q store.Queryer, lease store.Leas
 	if err != nil {
 		return store.Inserted{}, err
 	}
-	return d.ScanInserted(rows, lease)
+	return d.ScanInserted(rows, events, lease)
 }
 
 // checkDuplicates is CheckDuplicates for events of one topic.

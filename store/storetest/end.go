@@ -162,9 +162,18 @@ func ending(promise promise) {
 		lost(store.Lease{RunID: lease.RunID, Instance: "", Attempt: 1})
 		lost(store.Lease{RunID: lease.RunID + 1000, Instance: "a", Attempt: 1})
 
+	})
+
+	promise("an end is written once, also when it is told again", func(t *testing.T, db db) {
+		lease := leased(db, 1)[0]
 		db.end(store.Outcome{Lease: lease, Status: store.Success})
-		before = db.run(lease.RunID)
-		lost(lease)
+		before := db.run(lease.RunID)
+		db.end(store.Outcome{Lease: lease, Status: store.Success}) // its answer may have been lost
+		lost, err := db.End(ctx, []store.Outcome{{Lease: lease, Status: store.Failed, Failure: failure("late")}})
+		require.NoError(t, err)
+		require.Equal(t, []store.Lease{lease}, lost)
+		require.Equal(t, before, db.run(lease.RunID))
+		require.Empty(t, db.attempts(lease.RunID))
 	})
 
 	promise("a run that is due again has no lease", func(t *testing.T, db db) {
