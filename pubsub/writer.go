@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/jmoiron/sqlx"
 
@@ -19,15 +20,24 @@ const (
 	maxBytes  = 8 << 20
 )
 
-// writer makes concurrent publishes share statements: while one is being
-// written, others gather and are the next. Its goroutine lives as long as
+const (
+	// maxWriters is how many statements are under way at once: while the
+	// database works on one, the next gathers.
+	maxWriters = 2
+	// patience is how long callers that publish one event after the other are
+	// waited for.
+	patience = 100 * time.Microsecond
+)
+
+// writer makes concurrent publishes share statements: while some are being
+// written, others gather and are the next. Its goroutines live as long as
 // something is waiting.
 type writer struct {
 	pubsub *PubSub
 
 	mu      sync.Mutex
 	waiting []*call
-	writing bool
+	writing int
 
 	goroutines sync.WaitGroup
 }
@@ -49,8 +59,8 @@ func (w *writer) publish(ctx context.Context, events []store.Event) error {
 	c := &call{events: events, bytes: size(events), ended: make(chan error, 1)}
 	w.mu.Lock()
 	w.waiting = append(w.waiting, c)
-	if !w.writing {
-		w.writing = true
+	if w.writing < maxWriters {
+		w.writing++
 		w.goroutines.Go(w.write)
 	}
 	w.mu.Unlock()
@@ -89,24 +99,26 @@ func (w *writer) write() {
 		if len(calls) == 0 {
 			return
 		}
-		w.writeTogether(calls)
-		w.gather(len(calls))
+		w.gather(w.writeTogether(calls))
 	}
 }
 
 // gather gives the callers that were just told the moment they need to call
-// again: or the first of them would be written alone, and the others wait for
-// that.
-func (w *writer) gather(n int) {
-	for range 2 * n {
-		w.mu.Lock()
-		waiting := len(w.waiting)
-		w.mu.Unlock()
-		if n == 1 || waiting >= n {
-			return
-		}
+// again, and so to be written together with those who wait already: or the two
+// halves would take turns for ever.
+func (w *writer) gather(callers int) {
+	if callers == 1 {
+		return
+	}
+	for until := time.Now().Add(patience); time.Now().Before(until) && w.count() < callers; {
 		runtime.Gosched()
 	}
+}
+
+func (w *writer) count() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.waiting)
 }
 
 // take returns the calls of the next statement; with none left the goroutine
@@ -125,21 +137,24 @@ func (w *writer) take() []*call {
 	calls := w.waiting[:n:n]
 	w.waiting = w.waiting[n:]
 	if n == 0 {
-		w.waiting, w.writing = nil, false
+		w.waiting = nil
+		w.writing--
 	}
 	return calls
 }
 
 // writeTogether writes calls in one statement. When the database refuses that,
 // each is tried alone, so that only the culprit fails. The statement is not
-// bound to any caller's context: it is everybody's.
-func (w *writer) writeTogether(calls []*call) {
+// bound to any caller's context: it is everybody's. It returns how many callers
+// there were by its end, told and waiting.
+func (w *writer) writeTogether(calls []*call) (callers int) {
 	ctx := context.Background()
 	events := calls[0].events
 	for _, c := range calls[1:] {
 		events = append(events[:len(events):len(events)], c.events...)
 	}
 	inserted, err := w.pubsub.publishNow(ctx, events)
+	callers = len(calls) + w.count()
 	switch {
 	case err == nil:
 		w.end(ctx, calls, inserted)
@@ -155,6 +170,7 @@ func (w *writer) writeTogether(calls []*call) {
 			c.ended <- err
 		}
 	}
+	return callers
 }
 
 // end tells each call whether its events are in the database: those that are

@@ -91,7 +91,7 @@ const (
 		FROM fresh f, leased l`
 )
 
-func (postgres) inserted(rows *sql.Rows, events []Event, lease LeaseOnInsert) (in Inserted, err error) {
+func (postgres) inserted(s *Store, rows *sql.Rows, events []Event, lease LeaseOnInsert) (in Inserted, err error) {
 	for rows.Next() {
 		var (
 			n                              int
@@ -113,6 +113,7 @@ func (postgres) inserted(rows *sql.Rows, events []Event, lease LeaseOnInsert) (i
 		}
 		in.Leased = make([]LeasedRun, len(runs))
 		for i, run := range runs {
+			s.saw(run)
 			in.Leased[i] = LeasedRun{
 				Lease:   Lease{RunID: run, Instance: lease.Instance, Attempt: 1},
 				Handler: runHandlers[i],
@@ -183,8 +184,7 @@ func (postgres) claim(ctx context.Context, s *Store, instance string, wants []Wa
 	topics, handlers, ns := wantArrays(wants)
 	// The planner does not know how small w.n is. An array and a lateral LIMIT
 	// keep it at index scans; joins would make it read both tables whole.
-	var rows []claimedRow
-	err := s.db.SelectContext(ctx, &rows, s.sql(`
+	found, err := s.QueryPrepared(ctx, s.db, s.sql(`
 		WITH due AS (
 			SELECT d.id
 			FROM unnest($1::text[], $2::text[], $3::bigint[]) AS w (topic, handler, n),
@@ -217,6 +217,14 @@ func (postgres) claim(ctx context.Context, s *Store, instance string, wants []Wa
 		ORDER BY l.id`), topics, handlers, ns, instance)
 	if err != nil {
 		return nil, err
+	}
+	defer found.Close()
+	var rows []claimedRow
+	if err := sqlx.StructScan(found, &rows); err != nil {
+		return nil, err
+	}
+	for _, r := range rows {
+		s.saw(r.RunID)
 	}
 	return claimedRows(rows, instance), nil
 }
@@ -266,7 +274,7 @@ func (p postgres) end(ctx context.Context, s *Store, outcomes []Outcome) ([]Leas
 }
 
 func (postgres) succeed(ctx context.Context, s *Store, q sqlx.ExtContext, instance string, attempt int, ids pq.Int64Array) ([]Lease, error) {
-	result, err := q.ExecContext(ctx, s.sql(`
+	result, err := s.execPrepared(ctx, q, s.sql(`
 		UPDATE reprise.handler_runs
 		SET status = 'SUCCESS', finished_at = now(), error_kind = NULL, error = NULL, fingerprint = NULL
 		WHERE id = ANY ($1::bigint[]) AND instance = $2 AND attempt = $3 AND status = 'PENDING'`), ids, instance, attempt)

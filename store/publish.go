@@ -61,7 +61,7 @@ func (s *Store) Insert(events []Event, lease LeaseOnInsert) (query string, args 
 // and lease, and closes the rows.
 func (s *Store) ScanInserted(rows *sql.Rows, events []Event, lease LeaseOnInsert) (in Inserted, err error) {
 	defer func() { err = errors.Join(err, rows.Close()) }()
-	return s.dialect.inserted(rows, events, lease)
+	return s.dialect.inserted(s, rows, events, lease)
 }
 
 // CheckDuplicates looks at the events that an insert did not find new.

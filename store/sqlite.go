@@ -26,7 +26,7 @@ func (sqlite) insert(events []Event, _ LeaseOnInsert) (string, []any) {
 }
 
 // inserted does not know how many runs the trigger made.
-func (sqlite) inserted(rows *sql.Rows, _ []Event, _ LeaseOnInsert) (in Inserted, err error) {
+func (sqlite) inserted(_ *Store, rows *sql.Rows, _ []Event, _ LeaseOnInsert) (in Inserted, err error) {
 	for rows.Next() {
 		var id EventID
 		if err := rows.Scan(&id.ID, &id.Topic); err != nil {

@@ -16,6 +16,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/jmoiron/sqlx"
 
@@ -37,8 +38,11 @@ type Store struct {
 	dialect    sqlDialect
 	schema     string
 	statements sync.Map // written → qualified
-	prepared   sync.Map // qualified → *sqlx.Stmt
-	prepares   bool
+
+	prepares  bool
+	highest   atomic.Int64 // run id seen
+	preparing sync.Mutex
+	prepared  map[string]*preparedStmt
 }
 
 // sqlDialect is what PostgreSQL and SQLite do differently on the way of an
@@ -47,7 +51,7 @@ type sqlDialect interface {
 	// insert returns the statement that writes the events and a run for each of
 	// their topics' subscriptions, and inserted reads what it returns.
 	insert(events []Event, lease LeaseOnInsert) (query string, args []any)
-	inserted(rows *sql.Rows, events []Event, lease LeaseOnInsert) (Inserted, error)
+	inserted(s *Store, rows *sql.Rows, events []Event, lease LeaseOnInsert) (Inserted, error)
 	// record writes the event unless it is there, and a run of the handler
 	// leased to the instance. It returns sql.ErrNoRows and changes nothing
 	// when the run is not to be had: see Store.Record.
@@ -72,7 +76,7 @@ func New(ctx context.Context, db *sql.DB, schema string, options ...Option) (*St
 	if err := migrations.Check(ctx, db, schema); err != nil {
 		return nil, err
 	}
-	s := &Store{kind: kind, schema: schema, prepares: true}
+	s := &Store{kind: kind, schema: schema, prepares: true, prepared: map[string]*preparedStmt{}}
 	for _, option := range options {
 		option(s)
 	}
