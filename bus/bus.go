@@ -8,11 +8,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/components/cqrs"
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -175,7 +173,7 @@ func (b *Bus) router() (*message.Router, error) {
 	router.AddMiddleware(middleware.Record(b.store))
 	router.AddMiddleware(b.config.Middleware...)
 	for name, r := range b.handlers {
-		router.AddConsumerHandler(name, r.topic, b.pubsub.Subscriber(name), handlers.Func(r.handler, b.config.Marshaler))
+		router.AddConsumerHandler(name, r.topic, b.pubsub.RecordedSubscriber(name), handlers.Func(r.handler, b.config.Marshaler))
 	}
 	return router, nil
 }
@@ -188,10 +186,4 @@ func (b *Bus) Close() error {
 		err = errors.Join(err, b.owned.Close())
 	}
 	return err
-}
-
-// logger passes on what Watermill logs; what it calls information is for
-// debugging here.
-func logger(log *slog.Logger) watermill.LoggerAdapter {
-	return watermill.NewSlogLoggerWithLevelMapping(log, map[slog.Level]slog.Level{slog.LevelInfo: slog.LevelDebug})
 }

@@ -1,0 +1,217 @@
+package pubsub
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/components/cqrs"
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/reprise-bus/reprise/store"
+)
+
+// subscription is one call of Subscribe. Its pump sends leased runs down the
+// channel as messages; each is in flight until its end is known.
+type subscription struct {
+	pubsub   *PubSub
+	key      store.Subscription
+	ctx      context.Context // of messages
+	recorded bool            // Record tells the ends; nobody waits for acks
+	out      chan *message.Message
+
+	free     int  // slots; pubsub.mu is held
+	inactive bool // nothing is delivered any more; pubsub.mu is held
+
+	mu     sync.Mutex
+	queue  []store.Claimed
+	flying map[*flight]struct{}
+
+	queued  chan struct{} // the queue is not empty, perhaps
+	once    sync.Once
+	closing chan struct{} // nothing more is sent
+	sealed  chan struct{} // nothing more is queued
+	overdue chan struct{} // the grace period is over
+	ended   chan struct{} // all is done
+
+	inFlight sync.WaitGroup
+}
+
+// flight is one message on its way.
+type flight struct {
+	msg      *message.Message
+	delivery *store.Delivery
+	cancel   context.CancelFunc // of the message's context
+}
+
+func newSubscription(ctx context.Context, p *PubSub, key store.Subscription, recorded bool) *subscription {
+	return &subscription{
+		pubsub:   p,
+		key:      key,
+		ctx:      context.WithoutCancel(ctx),
+		recorded: recorded,
+		out:      make(chan *message.Message),
+		free:     p.config.Concurrency,
+		flying:   map[*flight]struct{}{},
+		queued:   make(chan struct{}, 1),
+		closing:  make(chan struct{}),
+		sealed:   make(chan struct{}),
+		overdue:  make(chan struct{}),
+		ended:    make(chan struct{}),
+	}
+}
+
+func (s *subscription) close() { s.once.Do(func() { close(s.closing) }) }
+
+// run lives as long as the subscription, and brings its end about: first
+// nothing new, then the grace period for what is running.
+func (s *subscription) run(ctx context.Context) {
+	defer close(s.ended)
+	var pumping sync.WaitGroup
+	pumping.Go(s.pump)
+	select {
+	case <-ctx.Done():
+		s.close()
+	case <-s.closing:
+	}
+	s.pubsub.deactivate(s)
+	close(s.sealed)
+	pumping.Wait()
+	close(s.out)
+
+	grace := time.AfterFunc(s.pubsub.config.GracePeriod, s.interrupt)
+	defer grace.Stop()
+	s.inFlight.Wait()
+}
+
+// deliver queues a leased run, for which a slot is taken; pubsub.mu is held and
+// the subscription is active.
+func (s *subscription) deliver(c store.Claimed) {
+	s.inFlight.Add(1)
+	s.mu.Lock()
+	s.queue = append(s.queue, c)
+	s.mu.Unlock()
+	signal(s.queued)
+}
+
+// pump sends what is queued, and releases it once the subscription is closing.
+func (s *subscription) pump() {
+	for {
+		s.mu.Lock()
+		queue := s.queue
+		s.queue = nil
+		s.mu.Unlock()
+		for _, c := range queue {
+			s.send(c)
+		}
+		if len(queue) > 0 {
+			continue
+		}
+		select {
+		case <-s.queued:
+		case <-s.sealed:
+			if s.empty() {
+				return
+			}
+		}
+	}
+}
+
+func (s *subscription) empty() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.queue) == 0
+}
+
+func (s *subscription) send(c store.Claimed) {
+	f := s.fly(c)
+	select {
+	case <-s.closing: // also when somebody receives
+		s.release(f)
+		return
+	default:
+	}
+	select {
+	case s.out <- f.msg:
+		if !s.recorded {
+			go s.await(f)
+		}
+	case <-s.closing:
+		s.release(f)
+	}
+}
+
+// fly makes the message of a run, whose end gives the slot back.
+func (s *subscription) fly(c store.Claimed) *flight {
+	f := &flight{msg: message.NewMessage(c.Event.ID, c.Event.Payload)}
+	for k, v := range c.Event.Metadata {
+		f.msg.Metadata.Set(k, v)
+	}
+	f.delivery = store.NewDelivery(c.Lease, func(o store.Outcome) {
+		s.pubsub.end(o)
+		s.pubsub.release(s)
+		if s.recorded {
+			s.land(f)
+		}
+	})
+	ctx, cancel := context.WithCancel(store.WithDelivery(s.ctx, f.delivery))
+	f.cancel = cancel
+	f.msg.SetContext(cqrs.CtxWithOriginalMessage(ctx, f.msg))
+	s.mu.Lock()
+	s.flying[f] = struct{}{}
+	s.mu.Unlock()
+	return f
+}
+
+// land is called once for each flight, when its end is known.
+func (s *subscription) land(f *flight) {
+	s.mu.Lock()
+	delete(s.flying, f)
+	s.mu.Unlock()
+	f.cancel()
+	s.inFlight.Done()
+}
+
+// release makes a run that was never sent due again.
+func (s *subscription) release(f *flight) {
+	f.delivery.End(store.Outcome{Status: store.Pending, Refund: true})
+	if !s.recorded {
+		s.land(f)
+	}
+}
+
+// await ends the run by the message's ack or nack, unless middleware.Record has
+// ended it before.
+func (s *subscription) await(f *flight) {
+	select {
+	case <-f.msg.Acked():
+		f.delivery.End(store.Outcome{Status: store.Success})
+	case <-f.msg.Nacked():
+		f.delivery.End(store.Outcome{Status: store.Pending, Delay: s.pubsub.config.ResendInterval, Failure: &store.Failure{
+			Kind: store.KindNack, Message: "the message was nacked",
+		}})
+	case <-s.overdue: // interrupt has ended it
+	}
+	s.land(f)
+}
+
+// interrupt ends what has not ended within the grace period: it is due again,
+// without losing the attempt.
+func (s *subscription) interrupt() {
+	s.mu.Lock()
+	flying := make([]*flight, 0, len(s.flying))
+	for f := range s.flying {
+		flying = append(flying, f)
+	}
+	s.mu.Unlock()
+	for _, f := range flying {
+		if f.delivery.End(store.Outcome{Status: store.Pending, Refund: true, Failure: &store.Failure{
+			Kind: store.KindInterrupted, Message: fmt.Sprintf("the process shut down and the handler had not ended after %v", s.pubsub.config.GracePeriod),
+		}}) {
+			s.pubsub.config.Logger.Warn("handler did not end within the grace period: its run is due again",
+				"handler", s.key.Handler, "run", f.delivery.Lease().RunID)
+		}
+	}
+	close(s.overdue)
+}
