@@ -77,7 +77,7 @@ func (c Config) Validate() error {
 	errs := []error{c.pubsub().Validate()}
 	for i, m := range c.Middleware {
 		if m == nil {
-			errs = append(errs, fmt.Errorf("Middleware[%d] is nil", i))
+			errs = append(errs, fmt.Errorf("field Middleware[%d] is nil", i))
 		}
 	}
 	return errors.Join(errs...)

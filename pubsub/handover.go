@@ -11,11 +11,10 @@ import (
 // create: the insert leases them, and after the commit they are delivered in
 // memory. Every handover is delivered or cancelled.
 type handover struct {
-	pubsub   *PubSub
-	slots    map[store.Subscription][]*subscription // one entry a slot
-	want     []store.Want
-	claimed  []store.Claimed
-	finished bool
+	pubsub  *PubSub
+	slots   map[store.Subscription][]*subscription // one entry a slot
+	want    []store.Want
+	claimed []store.Claimed
 }
 
 // reserve takes free slots of subscriptions here, as many as they have events

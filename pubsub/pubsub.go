@@ -67,10 +67,10 @@ func (c Config) Validate() error {
 	c.setDefaults()
 	var errs []error
 	if c.Concurrency < 0 {
-		errs = append(errs, fmt.Errorf("Concurrency %d: want at least 1", c.Concurrency))
+		errs = append(errs, fmt.Errorf("field Concurrency %d: want at least 1", c.Concurrency))
 	}
 	if c.MaxConcurrency < 0 {
-		errs = append(errs, fmt.Errorf("MaxConcurrency %d: want at least 1, or 0 for no limit", c.MaxConcurrency))
+		errs = append(errs, fmt.Errorf("field MaxConcurrency %d: want at least 1, or 0 for no limit", c.MaxConcurrency))
 	}
 	for _, d := range []struct {
 		name  string
@@ -80,11 +80,11 @@ func (c Config) Validate() error {
 		{"HeartbeatInterval", c.HeartbeatInterval}, {"DeadAfter", c.DeadAfter},
 	} {
 		if d.value < 0 {
-			errs = append(errs, fmt.Errorf("%s %v: want a positive duration", d.name, d.value))
+			errs = append(errs, fmt.Errorf("field %s %v: want a positive duration", d.name, d.value))
 		}
 	}
 	if c.DeadAfter < 3*c.HeartbeatInterval {
-		errs = append(errs, fmt.Errorf("DeadAfter %v: want at least three times HeartbeatInterval %v, or a live instance is taken for dead", c.DeadAfter, c.HeartbeatInterval))
+		errs = append(errs, fmt.Errorf("field DeadAfter %v: want at least three times HeartbeatInterval %v, or a live instance is taken for dead", c.DeadAfter, c.HeartbeatInterval))
 	}
 	return errors.Join(errs...)
 }
