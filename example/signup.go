@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+
+	"github.com/reprise-bus/reprise/bus"
 )
 
 // UserSignedUp is the event: what happened, and what handlers need to know.
@@ -33,24 +35,18 @@ var errTaken = errors.New("somebody has signed up with this address already")
 // never a user whom the handlers do not hear of, nor an event without a user.
 func (a *app) signUp(ctx context.Context, email string) (UserSignedUp, error) {
 	user := UserSignedUp{ID: rand.Text(), Email: email}
-	tx, err := a.bus.DB().BeginTx(ctx, nil)
-	if err != nil {
-		return user, err
-	}
-	defer tx.Rollback() // has no effect after the commit
-
-	inserted, err := tx.ExecContext(ctx,
-		`INSERT INTO users (id, email) VALUES ($1, $2) ON CONFLICT (email) DO NOTHING`, user.ID, user.Email)
-	if err != nil {
-		return user, err
-	}
-	if n, err := inserted.RowsAffected(); err != nil {
-		return user, err
-	} else if n == 0 {
-		return user, errTaken
-	}
-	if err := a.bus.PublishTx(ctx, tx, user); err != nil {
-		return user, err
-	}
-	return user, tx.Commit()
+	err := a.bus.InTx(ctx, func(tx *bus.Tx) error {
+		inserted, err := tx.ExecContext(ctx,
+			`INSERT INTO users (id, email) VALUES ($1, $2) ON CONFLICT (email) DO NOTHING`, user.ID, user.Email)
+		if err != nil {
+			return err
+		}
+		if n, err := inserted.RowsAffected(); err != nil {
+			return err
+		} else if n == 0 {
+			return errTaken
+		}
+		return a.bus.PublishTx(ctx, tx, user)
+	})
+	return user, err
 }
