@@ -55,12 +55,10 @@ type Tx = pubsub.Transaction
 //	})
 //
 // What f publishes through PublishTx reaches its handlers right after the
-// commit. Keep f short: it holds slots of the handlers until then.
+// commit. Keep f short: it holds slots of the handlers until then. An error of
+// f is returned as it is.
 func (b *Bus) InTx(ctx context.Context, f func(tx *Tx) error) error {
-	if err := b.pubsub.InTx(ctx, f); err != nil {
-		return fmt.Errorf("bus: %w", err)
-	}
-	return nil
+	return b.pubsub.InTx(ctx, f)
 }
 
 // batch is the messages of one topic.
