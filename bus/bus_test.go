@@ -288,3 +288,35 @@ func receive[T any](t *testing.T, from <-chan T) T {
 }
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// One handler hangs and one panics: nobody else waits for them.
+func TestAHandlerThatHangsOrPanicsDelaysNoOther(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, url string) {
+		b := open(t, url)
+		const n = 30
+		enough := make(chan struct{})
+		defer close(enough)
+		require.NoError(t, b.Handle(
+			do("hangs", func(context.Context, placed) error { <-enough; return nil }),
+			do("panics", func(context.Context, placed) error { panic("no") }),
+			nothing[placed]("ships"),
+			nothing[paid]("books"),
+		))
+		run(t, b)
+		for range n {
+			require.NoError(t, b.Publish(t.Context(), placed{"1"}))
+			require.NoError(t, b.InTx(t.Context(), func(tx *bus.Tx) error { return b.PublishTx(t.Context(), tx, paid{"1"}) }))
+		}
+		for _, want := range []store.Filter{
+			{Handler: "ships", Status: store.Success},
+			{Handler: "books", Status: store.Success},
+			{Handler: "panics", Status: store.Failed},
+			{Handler: "hangs", Status: store.Pending},
+		} {
+			require.Eventually(t, func() bool {
+				runs, err := b.Store().Runs(t.Context(), want)
+				return err == nil && len(runs) == n
+			}, patience, time.Millisecond, "%v", want)
+		}
+	})
+}

@@ -56,7 +56,8 @@ type Tx = pubsub.Transaction
 //
 // What f publishes through PublishTx reaches its handlers right after the
 // commit. Keep f short: it holds slots of the handlers until then. An error of
-// f is returned as it is.
+// f is returned as it is. What f has published it must not undo by rolling back
+// to a savepoint: the handlers would get it all the same.
 func (b *Bus) InTx(ctx context.Context, f func(tx *Tx) error) error {
 	return b.pubsub.InTx(ctx, f)
 }

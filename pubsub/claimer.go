@@ -44,7 +44,7 @@ func (p *PubSub) claimLoop(ctx context.Context) {
 // claim leases runs for the free slots there are and passes them on. It says
 // whether there may be more due runs and free slots for them.
 func (p *PubSub) claim(ctx context.Context) (more bool, err error) {
-	wants := p.wants()
+	wants, noted := p.wants()
 	if len(wants) == 0 {
 		return false, nil
 	}
@@ -55,17 +55,17 @@ func (p *PubSub) claim(ctx context.Context) (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	return p.leftBehind(wants, claimed), nil
+	return p.leftBehind(wants, claimed, noted), nil
 }
 
 // lease claims. When the database may have leased runs to this instance that
 // it does not know of, since an answer was lost, those are given back first.
 func (p *PubSub) lease(ctx context.Context, wants []store.Want) ([]store.Claimed, error) {
+	p.claiming.Lock()
+	defer p.claiming.Unlock()
 	if err := p.settle(ctx); err != nil {
 		return nil, err
 	}
-	p.leasing.RLock()
-	defer p.leasing.RUnlock()
 	claimed, err := p.store.Claim(ctx, p.instance, wants)
 	if err != nil {
 		p.unsure.Store(true)
@@ -79,11 +79,10 @@ func (p *PubSub) lease(ctx context.Context, wants []store.Want) ([]store.Claimed
 }
 
 // wants is one for each subscription with free slots. Without any, a slot that
-// becomes free wakes the claimer.
-func (p *PubSub) wants() []store.Want {
+// becomes free wakes the claimer. noted says up to when backlogs were noted.
+func (p *PubSub) wants() (wants []store.Want, noted int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var wants []store.Want
 	budget := p.config.MaxConcurrency - p.running
 	for key, subs := range p.active { // in random order: nobody is always first
 		n, busy := 0, 0
@@ -103,12 +102,13 @@ func (p *PubSub) wants() []store.Want {
 		}
 	}
 	p.hungry = len(wants) < len(p.active)
-	return wants
+	return wants, p.notes
 }
 
 // leftBehind notes which wants were met in full, so that there may be more due
-// runs, and says whether one of them has free slots.
-func (p *PubSub) leftBehind(wants []store.Want, claimed []store.Claimed) bool {
+// runs, and says whether one of them has free slots. One that came back short
+// has no backlog, unless one was noted while the claim was under way.
+func (p *PubSub) leftBehind(wants []store.Want, claimed []store.Claimed, noted int) bool {
 	got := make(map[store.Subscription]int, len(wants))
 	for _, c := range claimed {
 		got[store.Subscription{Topic: c.Event.Topic, Handler: c.Handler}]++
@@ -119,10 +119,13 @@ func (p *PubSub) leftBehind(wants []store.Want, claimed []store.Claimed) bool {
 	for _, w := range wants {
 		key := store.Subscription{Topic: w.Topic, Handler: w.Handler}
 		if got[key] < w.N {
-			delete(p.backlog, key)
+			if p.backlog[key] <= noted {
+				delete(p.backlog, key)
+			}
 			continue
 		}
-		p.backlog[key], p.hungry = true, true
+		p.note(key)
+		p.hungry = true
 		for _, s := range p.active[key] {
 			free = free || p.may(s)
 		}
@@ -130,15 +133,19 @@ func (p *PubSub) leftBehind(wants []store.Want, claimed []store.Claimed) bool {
 	return free
 }
 
+// note says that a subscription may have a backlog; mu is held.
+func (p *PubSub) note(key store.Subscription) {
+	p.notes++
+	p.backlog[key] = p.notes
+}
+
 // dispatch gives a claimed run to a subscription with a free slot; when the
-// last one has gone meanwhile, the run is due again.
+// last one has gone meanwhile, to a run that was handed over, it is due again.
 func (p *PubSub) dispatch(c store.Claimed) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, s := range p.active[store.Subscription{Topic: c.Event.Topic, Handler: c.Handler}] {
-		if s.free > 0 {
-			s.free--
-			p.running++
+		if p.take(s, 1) == 1 {
 			s.deliver(c)
 			return
 		}

@@ -3,6 +3,7 @@ package pubsub
 import (
 	"bytes"
 	"context"
+	"slices"
 
 	"github.com/reprise-bus/reprise/store"
 )
@@ -14,6 +15,7 @@ type handover struct {
 	pubsub  *PubSub
 	slots   map[store.Subscription][]*subscription // one entry a slot
 	want    []store.Want
+	short   []store.Subscription // had fewer free slots than events to come
 	claimed []store.Claimed
 }
 
@@ -39,15 +41,13 @@ func (p *PubSub) reserve(events []store.Event) *handover {
 			continue
 		}
 		taken := 0
-		if !p.backlog[key] {
+		if _, backlog := p.backlog[key]; !backlog {
 			taken = h.take(key, subs, n)
 		}
 		if taken < n {
-			p.backlog[key] = true
+			p.note(key)
+			h.short = append(h.short, key)
 		}
-	}
-	if len(h.want) == 0 {
-		return nil
 	}
 	p.handovers.Add(1)
 	return h
@@ -68,10 +68,28 @@ func (h *handover) take(key store.Subscription, subs []*subscription, n int) int
 	return len(slots)
 }
 
-func (h *handover) wanted() bool { return h != nil }
+func (h *handover) wanted() bool { return h != nil && len(h.want) > 0 }
+
+// begin and inserted are around the insert: until it is known what it leased,
+// the instance may hold more than it knows.
+func (h *handover) begin() {
+	if h.wanted() {
+		h.pubsub.mu.Lock()
+		defer h.pubsub.mu.Unlock()
+		h.pubsub.held.begin(h)
+	}
+}
+
+func (h *handover) inserted() {
+	if h.wanted() {
+		h.pubsub.mu.Lock()
+		defer h.pubsub.mu.Unlock()
+		delete(h.pubsub.held.inserting, h)
+	}
+}
 
 func (h *handover) lease() store.LeaseOnInsert {
-	if h == nil {
+	if !h.wanted() {
 		return store.LeaseOnInsert{}
 	}
 	return store.LeaseOnInsert{Instance: h.pubsub.instance, Wants: h.want}
@@ -79,11 +97,11 @@ func (h *handover) lease() store.LeaseOnInsert {
 
 // leased is told which runs the statement leased, before its commit is known.
 func (h *handover) leased(leased []store.LeasedRun, events []store.Event) {
-	if h == nil {
+	if len(leased) == 0 {
 		return
 	}
 	byID := make(map[store.EventID]*store.Event, len(events))
-	for i := range events {
+	for i := range slices.Backward(events) { // of several with one id, the first is in the database
 		byID[events[i].EventID()] = &events[i]
 	}
 	h.pubsub.mu.Lock()
@@ -115,6 +133,11 @@ func (h *handover) deliver() {
 			continue
 		}
 		s.deliver(c)
+	}
+	for _, key := range h.short { // again: a claim under way may not have seen what is due
+		if len(h.pubsub.active[key]) > 0 {
+			h.pubsub.note(key)
+		}
 	}
 	h.giveBack()
 	h.pubsub.mu.Unlock()

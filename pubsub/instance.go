@@ -60,9 +60,9 @@ func (p *PubSub) heartbeat(ctx context.Context, handlers []string, announce bool
 			return err
 		}
 	}
-	p.leasing.Lock()
-	defer p.leasing.Unlock()
-	if err := p.settleLocked(ctx); err != nil {
+	p.claiming.Lock()
+	defer p.claiming.Unlock()
+	if err := p.settle(ctx); err != nil {
 		return err
 	}
 	p.mu.Lock()

@@ -6,12 +6,17 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// leases is what this instance holds: runs that it claimed and whose end is
-// not in the database yet.
+// leases is what this instance holds: runs that it leased and whose end is not
+// in the database yet. PubSub.mu is held.
 type leases struct {
-	runs    map[int64]int // how often: a run may be claimed again before its last end is known to be written; PubSub.mu is held
-	highest int64         // ever held; PubSub.mu is held
+	runs      map[int64]int       // how often: a run may be claimed again before its last end is known to be written
+	highest   int64               // ever held
+	inserting map[*handover]int64 // inserts under way that lease: what they create is higher than this
 }
+
+// begin notes that an insert is about to lease runs. Their ids will be higher
+// than any that has been seen.
+func (l *leases) begin(h *handover) { l.inserting[h] = l.highest }
 
 func (l *leases) add(run int64) {
 	l.runs[run]++
@@ -32,11 +37,20 @@ func (l *leases) has(run int64) bool {
 // run that is claimed later may be lower: the claim then lowers what the
 // database knows.
 func (l *leases) lowest() int64 {
-	lowest := l.highest
+	lowest := l.settled()
 	for run := range l.runs {
 		lowest = min(lowest, run)
 	}
 	return lowest
+}
+
+// settled is the id up to which no insert under way can have leased anything.
+func (l *leases) settled() int64 {
+	settled := l.highest
+	for _, floor := range l.inserting {
+		settled = min(settled, floor)
+	}
+	return settled
 }
 
 // forget is told what the finisher has written.
@@ -49,41 +63,43 @@ func (p *PubSub) forget(ended []store.Outcome) {
 }
 
 // settle gives back the leases that the database knows of and this instance
-// does not, after an answer was lost.
+// does not, after an answer was lost. claiming is held.
 func (p *PubSub) settle(ctx context.Context) error {
-	if !p.unsure.Load() {
-		return nil
-	}
-	p.leasing.Lock()
-	defer p.leasing.Unlock()
-	return p.settleLocked(ctx)
-}
-
-// settleLocked does it; leasing is held.
-func (p *PubSub) settleLocked(ctx context.Context) error {
 	if !p.unsure.Swap(false) {
 		return nil
 	}
-	err := p.giveBackUnknown(ctx)
-	if err != nil {
+	more, err := p.giveBackUnknown(ctx)
+	if more || err != nil {
 		p.unsure.Store(true)
 	}
 	return err
 }
 
-func (p *PubSub) giveBackUnknown(ctx context.Context) error {
+// giveBackUnknown leaves alone what an insert that is under way may just have
+// leased, and says whether there is such.
+func (p *PubSub) giveBackUnknown(ctx context.Context) (more bool, err error) {
+	p.mu.Lock()
+	settled := p.held.settled()
+	p.mu.Unlock()
 	leases, err := p.store.Held(ctx, p.instance)
 	if err != nil {
-		return err
+		return false, err
 	}
 	var unknown []store.Outcome
 	p.mu.Lock()
 	for _, l := range leases {
-		if !p.held.has(l.RunID) {
+		switch {
+		case p.held.has(l.RunID):
+		case l.RunID > settled && len(p.held.inserting) > 0:
+			more = true
+		default:
 			unknown = append(unknown, store.Outcome{Lease: l, Status: store.Pending, Refund: true})
 		}
 	}
 	p.mu.Unlock()
 	_, err = p.store.End(ctx, unknown)
-	return err
+	if len(unknown) > 0 {
+		signal(p.wake)
+	}
+	return more, err
 }

@@ -23,18 +23,12 @@ func (p *PubSub) announce(inserted store.Inserted) {
 }
 
 // announceTx does it for runs that are due when the caller's transaction
-// commits: the notice is part of the transaction. When this process has just
-// sent one it sends the next on its own, a little later, when the commit has
-// probably been.
+// commits: the notice is part of the transaction.
 func (p *PubSub) announceTx(ctx context.Context, tx Tx, inserted store.Inserted) error {
 	if inserted.Due == 0 {
 		return nil
 	}
 	signal(p.nudge)
-	if !p.notifier.due() {
-		p.notifier.soon()
-		return nil
-	}
 	return p.store.Notify(ctx, tx, p.instance)
 }
 
@@ -47,18 +41,7 @@ type notifier struct {
 	last    time.Time
 	pending bool
 
-	goroutines sync.WaitGroup
-}
-
-// due says whether a notice may be sent now, and takes it that it is.
-func (n *notifier) due() bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.pending || time.Since(n.last) < quiet {
-		return false
-	}
-	n.last = time.Now()
-	return true
+	notices sync.RWMutex // held for reading while one is on its way
 }
 
 // soon sends a notice as soon as one may be sent, and does not wait for it. One
@@ -74,7 +57,9 @@ func (n *notifier) soon() {
 	}
 	n.pending = true
 	wait := quiet - time.Since(n.last)
-	n.goroutines.Go(func() {
+	n.notices.RLock()
+	go func() {
+		defer n.notices.RUnlock()
 		if wait > 0 {
 			time.Sleep(wait)
 		}
@@ -84,11 +69,15 @@ func (n *notifier) soon() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		_ = n.pubsub.store.Notify(ctx, n.pubsub.store.DB(), n.pubsub.instance)
-	})
+	}()
 }
 
-// wait returns when no notice is on its way.
-func (n *notifier) wait() { n.goroutines.Wait() }
+// wait returns when what is on its way has been sent; others may go on to
+// publish meanwhile.
+func (n *notifier) wait() {
+	n.notices.Lock()
+	defer n.notices.Unlock()
+}
 
 // listenLoop wakes the claimer when another process has something due. The
 // listener connects again by itself; what was missed meanwhile is looked for.

@@ -101,16 +101,17 @@ type PubSub struct {
 	mu         sync.Mutex
 	registered map[store.Subscription]registration
 	active     map[store.Subscription][]*subscription // delivering
-	backlog    map[store.Subscription]bool            // there may be due runs that found no free slot: nothing overtakes them
+	backlog    map[store.Subscription]int             // there may be due runs that found no free slot: nothing overtakes them; when that was noted last
+	notes      int                                    // of backlogs
 	running    int                                    // slots taken, of all subscriptions
 	closed     bool
 	hungry     bool // the last claim left runs behind for want of free slots, as far as one can tell
 	held       leases
 
 	starting sync.Mutex
-	started  bool         // starting is held
-	leasing  sync.RWMutex // nothing is being leased while the heartbeat says what is held
-	unsure   atomic.Bool  // the database may know of leases that this instance does not
+	started  bool        // starting is held
+	claiming sync.Mutex  // nothing is being claimed while the heartbeat says what is held
+	unsure   atomic.Bool // the database may know of leases that this instance does not
 
 	wake  chan struct{} // something may be due
 	nudge chan struct{} // something will be due soon: a caller's transaction
@@ -138,8 +139,8 @@ func New(st *store.Store, config Config) (*PubSub, error) {
 		instance:   store.NewInstanceID(),
 		registered: map[store.Subscription]registration{},
 		active:     map[store.Subscription][]*subscription{},
-		backlog:    map[store.Subscription]bool{},
-		held:       leases{runs: map[int64]int{}},
+		backlog:    map[store.Subscription]int{},
+		held:       leases{runs: map[int64]int{}, inserting: map[*handover]int64{}},
 		wake:       make(chan struct{}, 1),
 		nudge:      make(chan struct{}, 1),
 	}

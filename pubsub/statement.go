@@ -16,12 +16,8 @@ import (
 // insert writes the events through watermill-sql's Publisher, in one statement,
 // with the leases that the handover asks for.
 func (p *PubSub) insert(ctx context.Context, db wsql.ContextExecutor, events []store.Event, h *handover) (store.Inserted, error) {
-	if h.wanted() {
-		// What is leased is known to the instance before the heartbeat says
-		// again what it holds.
-		p.leasing.RLock()
-		defer p.leasing.RUnlock()
-	}
+	h.begin()
+	defer h.inserted()
 	s := &statement{ContextExecutor: db, ctx: ctx, store: p.store, events: events, lease: h.lease()}
 	publisher, err := wsql.NewPublisher(s, wsql.PublisherConfig{SchemaAdapter: s}, watermill.NopLogger{})
 	if err != nil {
@@ -32,6 +28,12 @@ func (p *PubSub) insert(ctx context.Context, db wsql.ContextExecutor, events []s
 			p.unsure.Store(true)
 		}
 		return store.Inserted{}, err
+	}
+	if h.wanted() && len(s.inserted.IDs) < len(events) {
+		// database/sql runs a statement again whose connection was lost: what
+		// is there already may have been leased by the first time.
+		p.unsure.Store(true)
+		defer signal(p.wake)
 	}
 	h.leased(s.inserted.Leased, events)
 	return s.inserted, nil

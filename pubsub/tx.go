@@ -21,7 +21,9 @@ type Transaction struct {
 // an error or panics. What f publishes through PublisherTx is handed to its
 // handlers right after the commit, as with Publisher.
 //
-// The slots that are reserved for that are taken until then: keep f short.
+// The slots that are reserved for that are taken until then: keep f short. What
+// f has published it must not undo by rolling back to a savepoint: the handlers
+// would get it all the same.
 func (p *PubSub) InTx(ctx context.Context, f func(tx *Transaction) error) (err error) {
 	begun, err := p.store.DB().BeginTxx(ctx, nil)
 	if err != nil {
@@ -42,17 +44,24 @@ func (p *PubSub) InTx(ctx context.Context, f func(tx *Transaction) error) (err e
 		}
 	}()
 	defer func() {
-		if !committed { // a rollback after a commit that failed does nothing
-			err = errors.Join(err, rollback(begun))
+		if committed {
+			return
+		}
+		// A rollback after a commit that failed does nothing. Nor does it when
+		// f has ended the transaction itself: perhaps it was a commit.
+		undone := begun.Rollback()
+		if undone == nil {
+			return
+		}
+		p.unsure.Store(true)
+		if !errors.Is(undone, errTxDone) {
+			err = errors.Join(err, undone)
 		}
 	}()
 	if err := f(tx); err != nil {
 		return err
 	}
 	if err := begun.Commit(); err != nil {
-		if !store.Refused(err) {
-			p.unsure.Store(true)
-		}
 		return fmt.Errorf("commit: %w", err)
 	}
 	committed = true
@@ -75,17 +84,17 @@ func (p *PubSub) publishTx(ctx context.Context, tx Tx, events []store.Event) err
 	for _, chunk := range split(events) {
 		h := p.reserve(chunk)
 		inserted, err := p.insert(ctx, tx, chunk, h)
-		if err == nil {
-			err = p.checkDuplicates(ctx, tx, chunk, inserted)
-		}
 		if err != nil {
 			h.cancel()
 			return err
 		}
-		if h != nil {
+		if h != nil { // f may commit what was inserted, in spite of an error that follows
 			own.handovers = append(own.handovers, h)
 		}
 		own.inserted.Due += inserted.Due
+		if err := p.checkDuplicates(ctx, tx, chunk, inserted); err != nil {
+			return err
+		}
 	}
 	return nil
 }

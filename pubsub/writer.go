@@ -39,7 +39,7 @@ type writer struct {
 	waiting []*call
 	writing int
 
-	goroutines sync.WaitGroup
+	batches sync.RWMutex // held for reading while one is written
 }
 
 // call is one publish on its way.
@@ -61,7 +61,7 @@ func (w *writer) publish(ctx context.Context, events []store.Event) error {
 	w.waiting = append(w.waiting, c)
 	if w.writing < maxWriters {
 		w.writing++
-		w.goroutines.Go(w.write)
+		go w.write()
 	}
 	w.mu.Unlock()
 	select {
@@ -90,17 +90,29 @@ func (w *writer) withdraw(c *call) bool {
 	return false
 }
 
-// wait returns when nothing is being written.
-func (w *writer) wait() { w.goroutines.Wait() }
+// wait returns when what is being written has been; others may go on to
+// publish meanwhile.
+func (w *writer) wait() {
+	w.batches.Lock()
+	defer w.batches.Unlock()
+}
 
 func (w *writer) write() {
-	for {
-		calls := w.take()
-		if len(calls) == 0 {
-			return
-		}
-		w.gather(w.writeTogether(calls))
+	for callers := w.writeNext(); callers > 0; callers = w.writeNext() {
+		w.gather(callers)
 	}
+}
+
+// writeNext writes the calls of the next statement and returns what
+// writeTogether does, or 0 with none left.
+func (w *writer) writeNext() (callers int) {
+	w.batches.RLock()
+	defer w.batches.RUnlock()
+	calls := w.take()
+	if len(calls) == 0 {
+		return 0
+	}
+	return w.writeTogether(calls)
 }
 
 // gather gives the callers that were just told the moment they need to call

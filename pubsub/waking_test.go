@@ -1,0 +1,104 @@
+package pubsub_test
+
+import (
+	"database/sql"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/pubsub"
+	"github.com/reprise-bus/reprise/store"
+)
+
+// Another process's event arrives by notice, not by poll; also when the
+// connection that listens was cut meanwhile.
+func TestANoticeWakesTheOtherProcess(t *testing.T) {
+	t.Parallel()
+	url := testdb.Postgres(t)
+	here, there := openStore(t, url), openStore(t, url)
+	ps := configured(t, here, pubsub.Config{PollInterval: noPoll, ListenURL: url})
+	other := configured(t, there, pubsub.Config{})
+	messages := subscribe(t, ps, "topic", "handler")
+	observer := testdb.Open(t, url)
+	waitForListener(t, observer, 0)
+
+	for range 3 {
+		require.NoError(t, other.Publisher().Publish("topic", newMessage("x")))
+		receive(t, messages).Ack()
+	}
+
+	tx, err := there.DB().BeginTxx(t.Context(), nil)
+	require.NoError(t, err)
+	require.NoError(t, other.PublisherTx(tx).Publish("topic", newMessage("x")))
+	require.NoError(t, tx.Commit())
+	receive(t, messages).Ack()
+
+	require.NoError(t, other.InTx(t.Context(), func(tx *pubsub.Transaction) error {
+		return other.PublisherTx(tx).Publish("topic", newMessage("x"))
+	}))
+	receive(t, messages).Ack()
+
+	pid := waitForListener(t, observer, 0)
+	_, err = observer.Exec(`SELECT pg_terminate_backend($1)`, pid)
+	require.NoError(t, err)
+	require.NoError(t, other.Publisher().Publish("topic", newMessage("while nobody listens")))
+	receive(t, messages).Ack()
+	waitForListener(t, observer, pid)
+	require.NoError(t, other.Publisher().Publish("topic", newMessage("x")))
+	receive(t, messages).Ack()
+	waitForStatus(t, here, "handler", store.Success, 7)
+}
+
+// Many notices become few, and still nothing is overlooked.
+func TestEveryEventOfABurstArrivesByNotice(t *testing.T) {
+	t.Parallel()
+	url := testdb.Postgres(t)
+	here, there := openStore(t, url), openStore(t, url)
+	ps := configured(t, here, pubsub.Config{PollInterval: noPoll, ListenURL: url})
+	other := configured(t, there, pubsub.Config{})
+	messages := subscribe(t, ps, "topic", "handler")
+	waitForListener(t, testdb.Open(t, url), 0)
+	const n = 200
+	go func() {
+		for range n {
+			if err := other.Publisher().Publish("topic", newMessage("x")); err != nil {
+				t.Error(err)
+			}
+		}
+	}()
+	for range n {
+		receive(t, messages).Ack()
+	}
+	waitForStatus(t, here, "handler", store.Success, n)
+}
+
+func TestThePollFindsWhatAnotherProcessPublishes(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, url string) {
+		here, there := openStore(t, url), openStore(t, url)
+		ps := configured(t, here, pubsub.Config{PollInterval: 100 * time.Millisecond})
+		other := configured(t, there, pubsub.Config{})
+		messages := subscribe(t, ps, "topic", "handler")
+		require.NoError(t, other.Publisher().Publish("topic", newMessage("x")))
+		receive(t, messages).Ack()
+		tx, err := there.DB().BeginTxx(t.Context(), nil)
+		require.NoError(t, err)
+		require.NoError(t, other.PublisherTx(tx).Publish("topic", newMessage("x")))
+		require.NoError(t, tx.Commit())
+		receive(t, messages).Ack()
+		waitForStatus(t, here, "handler", store.Success, 2)
+	})
+}
+
+// waitForListener returns the process of the connection that listens, which is
+// another than the one given.
+func waitForListener(t *testing.T, db *sql.DB, not int) (pid int) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		err := db.QueryRow(`SELECT pid FROM pg_stat_activity
+			WHERE datname = current_database() AND query LIKE 'LISTEN%' AND state = 'idle' AND pid <> $1`, not).Scan(&pid)
+		return err == nil
+	}, patience, 5*time.Millisecond, "nobody listens")
+	return pid
+}

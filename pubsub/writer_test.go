@@ -1,0 +1,282 @@
+package pubsub_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/jmoiron/sqlx"
+	"github.com/stretchr/testify/require"
+
+	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/pubsub"
+	"github.com/reprise-bus/reprise/store"
+)
+
+func TestConcurrentPublishesAreAllThereOnce(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, url string) {
+		st := openStore(t, url)
+		ps := configured(t, st, pubsub.Config{})
+		messages := subscribe(t, ps, "topic", "handler")
+		callers, each := 32, 50
+		if st.DB().DriverName() != "postgres" {
+			each = 10 // SQLite is slow under the race detector
+		}
+		var mu sync.Mutex
+		times := map[string]int{}
+		var working sync.WaitGroup
+		for range 4 {
+			working.Go(func() {
+				for msg := range messages {
+					mu.Lock()
+					times[string(msg.Payload)]++
+					mu.Unlock()
+					msg.Ack()
+				}
+			})
+		}
+		publishConcurrently(t, ps, callers, each)
+		waitForStatus(t, st, "handler", store.Success, callers*each)
+		requireCount(t, st, "events", callers*each)
+		require.NoError(t, ps.Close())
+		working.Wait()
+		for c := range callers {
+			for i := range each {
+				require.Equal(t, 1, times[fmt.Sprint(c, "/", i)])
+			}
+		}
+	})
+}
+
+// Concurrent calls share transactions.
+func TestConcurrentPublishesAreCoalesced(t *testing.T) {
+	t.Parallel()
+	url := testdb.Postgres(t)
+	st := openStore(t, url)
+	ps := configured(t, st, pubsub.Config{})
+	require.NoError(t, ps.Register("topic", "handler"))
+	require.NoError(t, ps.Publisher().Publish("topic", newMessage("warm")))
+	observer := testdb.Open(t, url)
+
+	// A connection reports what it has done when it ends, at the latest.
+	commits := func() (n int) {
+		st.DB().SetMaxIdleConns(0)
+		defer st.DB().SetMaxIdleConns(32)
+		require.Eventually(t, func() bool {
+			var others int
+			err := observer.QueryRow(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`).Scan(&others)
+			return err == nil && others == 0
+		}, patience, 5*time.Millisecond)
+		require.NoError(t, observer.QueryRow(`SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()`).Scan(&n))
+		return n
+	}
+	const callers, each = 32, 50
+	before := commits()
+	publishConcurrently(t, ps, callers, each)
+	written := commits() - before
+	requireCount(t, st, "events", callers*each+1)
+	require.Greater(t, written, 0)
+	require.Less(t, written, callers*each/2, "transactions for %d events", callers*each)
+}
+
+// One that the database or Reprise refuses fails alone.
+func TestABadEventFailsOnlyItsOwnCall(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, url string) {
+		st := openStore(t, url)
+		ps := configured(t, st, pubsub.Config{})
+		require.NoError(t, ps.Register("topic", "handler"))
+		taken := newMessage("taken")
+		require.NoError(t, ps.Publisher().Publish("topic", taken))
+
+		release := func() {}
+		if st.DB().DriverName() == "postgres" {
+			release = holdEvents(t, st)
+			busy(t, st, ps)
+		}
+		invalid := newMessage("x")
+		invalid.Metadata.Set("key", "\xff")
+		bad := map[string]struct {
+			topic string
+			msg   *message.Message
+		}{
+			"another payload":  {"topic", message.NewMessage(taken.UUID, []byte("other"))},
+			"has no topic":     {"", newMessage("x")},
+			"a bad topic":      {"no spaces", newMessage("x")},
+			"invalid metadata": {"topic", invalid},
+		}
+		const good = 20
+		var calls sync.WaitGroup
+		for i := range good {
+			calls.Go(func() {
+				if err := ps.Publisher().Publish("topic", newMessage(fmt.Sprint(i))); err != nil {
+					t.Errorf("a good event among bad ones: %v", err)
+				}
+			})
+		}
+		for name, b := range bad {
+			calls.Go(func() {
+				if err := ps.Publisher().Publish(b.topic, b.msg); err == nil {
+					t.Errorf("%s: no error", name)
+				}
+			})
+		}
+		calls.Go(func() {
+			if err := ps.Publisher().Publish("topic", taken.Copy()); err != nil {
+				t.Errorf("the same message again: %v", err)
+			}
+		})
+		time.Sleep(50 * time.Millisecond) // they gather; fewer would do
+		release()
+		calls.Wait()
+
+		var n int
+		require.NoError(t, st.DB().Get(&n, `SELECT count(*) FROM `+table(st, "events")+` WHERE topic = 'topic'`))
+		require.Equal(t, 1+good, n)
+		var r int
+		require.NoError(t, st.DB().Get(&r, `SELECT count(*) FROM `+table(st, "handler_runs")+` WHERE topic = 'topic'`))
+		require.Equal(t, 1+good, r)
+	})
+}
+
+// Of two calls that give one id to two payloads, one succeeds: its payload is
+// in the database, and with the handler.
+func TestTheHandlerGetsWhatTheDatabaseHas(t *testing.T) {
+	t.Parallel()
+	st := openStore(t, testdb.Postgres(t))
+	ps := configured(t, st, pubsub.Config{})
+	messages := subscribe(t, ps, "topic", "handler")
+	require.NoError(t, ps.Publisher().Publish("topic", newMessage("warm")))
+	receive(t, messages).Ack()
+	waitForStatus(t, st, "handler", store.Success, 1)
+	require.NoError(t, ps.Publisher().Publish("another.topic", newMessage("warm")))
+
+	release := holdEvents(t, st)
+	busy(t, st, ps)
+	id := newMessage("").UUID
+	var calls sync.WaitGroup
+	var mu sync.Mutex
+	var succeeded []string
+	for _, payload := range []string{"a", "b", "c", "d"} {
+		calls.Go(func() {
+			if ps.Publisher().Publish("topic", message.NewMessage(id, []byte(payload))) == nil {
+				mu.Lock()
+				succeeded = append(succeeded, payload)
+				mu.Unlock()
+			}
+		})
+	}
+	time.Sleep(50 * time.Millisecond) // they gather
+	release()
+	calls.Wait()
+	msg := receive(t, messages)
+	require.Equal(t, id, msg.UUID)
+	msg.Ack()
+	event, err := st.Event(t.Context(), "topic", id)
+	require.NoError(t, err)
+	require.Equal(t, []string{string(event.Payload)}, succeeded)
+	require.Equal(t, string(event.Payload), string(msg.Payload))
+}
+
+// A caller that does not want to wait any longer does not, and is told the truth.
+func TestACancelledPublishReturnsAtOnceAndSaysWhatBecameOfIt(t *testing.T) {
+	t.Parallel()
+	st := openStore(t, testdb.Postgres(t))
+	ps := configured(t, st, pubsub.Config{})
+	require.NoError(t, ps.Publisher().Publish("topic", newMessage("warm")))
+	release := holdEvents(t, st)
+
+	underWay, cancelFirst := publishing(t, ps)
+	waitForBlocked(t, st, 1) // its statement
+	busy(t, st, ps)
+	queued, cancelSecond := publishing(t, ps)
+	time.Sleep(50 * time.Millisecond) // it waits its turn
+
+	cancelFirst()
+	err := receive(t, underWay.err)
+	require.ErrorIs(t, err, context.Canceled)
+	require.ErrorContains(t, err, "may have been written")
+	cancelSecond()
+	err = receive(t, queued.err)
+	require.ErrorIs(t, err, context.Canceled)
+	require.ErrorContains(t, err, "nothing was written")
+
+	release()
+	require.Eventually(t, func() bool {
+		_, err := st.Event(t.Context(), "topic", underWay.msg.UUID)
+		return err == nil
+	}, patience, time.Millisecond)
+	require.NoError(t, ps.Publisher().Publish("topic", newMessage("after all of them")))
+	require.NoError(t, ps.Close()) // nothing is being written any more
+	_, err = st.Event(t.Context(), "topic", queued.msg.UUID)
+	require.ErrorIs(t, err, store.ErrNotFound)
+	underWay.msg.SetContext(t.Context())
+	require.NoError(t, ps.Publisher().Publish("topic", underWay.msg), "again, to be sure")
+}
+
+// ---
+
+func publishConcurrently(t *testing.T, ps *pubsub.PubSub, callers, each int) {
+	t.Helper()
+	var publishing sync.WaitGroup
+	for c := range callers {
+		publishing.Go(func() {
+			for i := range each {
+				if err := ps.Publisher().Publish("topic", newMessage(fmt.Sprint(c, "/", i))); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	publishing.Wait()
+}
+
+// holdEvents makes whoever publishes wait until release.
+func holdEvents(t *testing.T, st *store.Store) (release func()) {
+	t.Helper()
+	tx, err := st.DB().BeginTxx(t.Context(), nil)
+	require.NoError(t, err)
+	tx.MustExec(`LOCK TABLE reprise.events IN EXCLUSIVE MODE`)
+	return func() { require.NoError(t, tx.Commit()) }
+}
+
+// busy gives the writers, which wait for holdEvents, work until release: what
+// is published from then on gathers.
+func busy(t *testing.T, st *store.Store, ps *pubsub.PubSub) {
+	t.Helper()
+	const writers = 2
+	for n := blocked(t, st); n < writers; n++ {
+		go func() { _ = ps.Publisher().Publish("another.topic", newMessage("busy")) }()
+		waitForBlocked(t, st, n+1)
+	}
+}
+
+func waitForBlocked(t *testing.T, st *store.Store, n int) {
+	t.Helper()
+	require.Eventually(t, func() bool { return blocked(t, st) == n }, patience, time.Millisecond)
+}
+
+func blocked(t *testing.T, st *store.Store) (n int) {
+	t.Helper()
+	require.NoError(t, sqlx.Get(st.DB(), &n, `SELECT count(*) FROM pg_locks WHERE NOT granted
+		AND relation = 'reprise.events'::regclass AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`))
+	return n
+}
+
+type published struct {
+	msg *message.Message
+	err chan error
+}
+
+func publishing(t *testing.T, ps *pubsub.PubSub) (published, context.CancelFunc) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	p := published{newMessage(strings.Repeat("x", 10)), make(chan error, 1)}
+	p.msg.SetContext(ctx)
+	go func() { p.err <- ps.Publisher().Publish("topic", p.msg) }()
+	return p, cancel
+}
