@@ -12,6 +12,7 @@ test: lint ## check everything; narrow with TEST=regexp and ARGS='-v ./store/...
 	@race=-race; $(GO) build -race runtime/cgo 2>/dev/null || \
 	{ race=; echo 'testing without -race, which needs cgo and a C compiler'; }; \
 	set -x; $(GO) run ./internal/testpg -- $(GO) test $$race -shuffle=on -timeout 15m -run '$(TEST)' $(ARGS)
+	cd bench && $(GO) vet . && $(GO) test .
 
 lint: ## check formatting, go vet, staticcheck
 	@files=$$("$$($(GO) env GOROOT)/bin/gofmt" -l .) && test -z "$$files" || \
