@@ -3,7 +3,6 @@ package pubsub
 import (
 	"bytes"
 	"context"
-	"slices"
 
 	"github.com/reprise-bus/reprise/store"
 )
@@ -101,7 +100,7 @@ func (h *handover) leased(leased []store.LeasedRun, events []store.Event) {
 		return
 	}
 	byID := make(map[store.EventID]*store.Event, len(events))
-	for i := range slices.Backward(events) { // of several with one id, the first is in the database
+	for i := range events {
 		byID[events[i].EventID()] = &events[i]
 	}
 	h.pubsub.mu.Lock()

@@ -178,20 +178,29 @@ func TestWhatIsCommittedInsideInTxIsDelivered(t *testing.T) {
 	})
 }
 
+// A publish that is refused inside InTx writes nothing and keeps no slot, also
+// when f goes on regardless; on PostgreSQL the transaction is then over.
 func TestInTxThatGoesOnAfterADuplicateLosesNothing(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
 		st := openStore(t, url)
-		ps := newPubSub(t, st)
+		ps := configured(t, st, pubsub.Config{Concurrency: 1})
 		messages := subscribe(t, ps, "topic", "handler")
 		taken := newMessage("taken")
 		require.NoError(t, ps.Publisher().Publish("topic", taken))
 		receive(t, messages).Ack()
-		require.NoError(t, ps.InTx(t.Context(), func(tx *pubsub.Transaction) error {
+		err := ps.InTx(t.Context(), func(tx *pubsub.Transaction) error {
 			err := ps.PublisherTx(tx).Publish("topic", newMessage("x"), message.NewMessage(taken.UUID, []byte("other")))
 			require.ErrorIs(t, err, store.ErrDuplicateID)
-			return nil // and commits what was written
-		}))
-		receive(t, messages).Ack()
+			return nil
+		})
+		require.Equal(t, st.LeasesOnInsert(), err != nil)
+		requireCount(t, st, "events", 1)
+
+		next := newMessage("next")
+		require.NoError(t, ps.Publisher().Publish("topic", next))
+		msg := receive(t, messages)
+		require.Equal(t, next.UUID, msg.UUID)
+		msg.Ack()
 		waitForStatus(t, st, "handler", store.Success, 2)
 	})
 }

@@ -52,9 +52,8 @@ func (p *PubSub) PublisherTx(tx Tx) *Publisher { return &Publisher{pubsub: p, tx
 
 // Publish writes the messages, each as an event with a run for every
 // subscribed handler: all of them or, with an error, none. Publishing a
-// message again does nothing. Another payload under a UUID that the topic has
-// already is store.ErrDuplicateID, the one error that comes after the fact: the
-// call's other messages are published. A message without a UUID gets one.
+// message again does nothing; another payload under a UUID that the topic has
+// already is store.ErrDuplicateID. A message without a UUID gets one.
 //
 // The first message's context bounds the call, which returns at once when it
 // ends; the error says whether the events may have been written. If so,

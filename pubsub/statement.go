@@ -27,7 +27,7 @@ func (p *PubSub) insert(ctx context.Context, db wsql.ContextExecutor, events []s
 		if h.wanted() && !store.Refused(err) {
 			p.unsure.Store(true)
 		}
-		return store.Inserted{}, err
+		return store.Inserted{}, store.InsertError(err)
 	}
 	if h.wanted() && len(s.inserted.IDs) < len(events) {
 		// database/sql runs a statement again whose connection was lost: what

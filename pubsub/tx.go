@@ -82,19 +82,20 @@ func (p *PubSub) publishTx(ctx context.Context, tx Tx, events []store.Event) err
 		return err
 	}
 	for _, chunk := range split(events) {
+		chunk, err := store.Unique(chunk)
+		if err != nil {
+			return err
+		}
 		h := p.reserve(chunk)
 		inserted, err := p.insert(ctx, tx, chunk, h)
 		if err != nil {
 			h.cancel()
 			return err
 		}
-		if h != nil { // f may commit what was inserted, in spite of an error that follows
+		if h != nil {
 			own.handovers = append(own.handovers, h)
 		}
 		own.inserted.Due += inserted.Due
-		if err := p.checkDuplicates(ctx, tx, chunk, inserted); err != nil {
-			return err
-		}
 	}
 	return nil
 }

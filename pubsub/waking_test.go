@@ -102,3 +102,25 @@ func waitForListener(t *testing.T, db *sql.DB, not int) (pid int) {
 	}, patience, 5*time.Millisecond, "nobody listens")
 	return pid
 }
+
+// A caller's commit that comes later than its notice still wakes others.
+func TestALateCommitWakesTheOtherProcess(t *testing.T) {
+	t.Parallel()
+	url := testdb.Postgres(t)
+	here, there := openStore(t, url), openStore(t, url)
+	ps := configured(t, here, pubsub.Config{PollInterval: noPoll, ListenURL: url})
+	other := configured(t, there, pubsub.Config{})
+	messages := subscribe(t, ps, "topic", "handler")
+	waitForListener(t, testdb.Open(t, url), 0)
+	early, err := there.DB().BeginTxx(t.Context(), nil)
+	require.NoError(t, err)
+	late, err := there.DB().BeginTxx(t.Context(), nil)
+	require.NoError(t, err)
+	require.NoError(t, other.PublisherTx(early).Publish("topic", newMessage("early")))
+	require.NoError(t, other.PublisherTx(late).Publish("topic", newMessage("late")))
+	require.NoError(t, early.Commit())
+	receive(t, messages).Ack()
+	time.Sleep(100 * time.Millisecond)
+	require.NoError(t, late.Commit())
+	receive(t, messages).Ack()
+}

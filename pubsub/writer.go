@@ -160,22 +160,19 @@ func (w *writer) take() []*call {
 // bound to any caller's context: it is everybody's. It returns how many callers
 // there were by its end, told and waiting.
 func (w *writer) writeTogether(calls []*call) (callers int) {
-	ctx := context.Background()
 	events := calls[0].events
 	for _, c := range calls[1:] {
 		events = append(events[:len(events):len(events)], c.events...)
 	}
-	inserted, err := w.pubsub.publishNow(ctx, events)
+	err := w.pubsub.publishNow(context.Background(), events)
 	callers = len(calls) + w.count()
 	switch {
-	case err == nil:
-		w.end(ctx, calls, inserted)
 	case len(calls) > 1 && store.Refused(err):
 		for _, c := range calls {
 			w.writeTogether([]*call{c})
 		}
 	default:
-		if !store.Refused(err) {
+		if err != nil && !store.Refused(err) {
 			err = fmt.Errorf("%w; %s", err, maybeWritten)
 		}
 		for _, c := range calls {
@@ -185,50 +182,25 @@ func (w *writer) writeTogether(calls []*call) (callers int) {
 	return callers
 }
 
-// end tells each call whether its events are in the database: those that are
-// new belong to the first call that has them.
-func (w *writer) end(ctx context.Context, calls []*call, inserted store.Inserted) {
-	total := 0
-	for _, c := range calls {
-		total += len(c.events)
-	}
-	if len(inserted.IDs) == total {
-		for _, c := range calls {
-			c.ended <- nil
-		}
-		return
-	}
-	fresh := make(map[store.EventID]bool, len(inserted.IDs))
-	for _, id := range inserted.IDs {
-		fresh[id] = true
-	}
-	for _, c := range calls {
-		var own []store.EventID
-		for _, e := range c.events {
-			if id := e.EventID(); fresh[id] {
-				own = append(own, id)
-				delete(fresh, id)
-			}
-		}
-		c.ended <- w.pubsub.store.CheckDuplicates(ctx, w.pubsub.store.DB(), c.events, own)
-	}
-}
-
 // publishNow inserts the events in a statement of its own and hands over what
 // it could.
-func (p *PubSub) publishNow(ctx context.Context, events []store.Event) (store.Inserted, error) {
+func (p *PubSub) publishNow(ctx context.Context, events []store.Event) error {
+	events, err := store.Unique(events)
+	if err != nil {
+		return err
+	}
 	if err := p.subscribeRegistered(ctx); err != nil {
-		return store.Inserted{}, err
+		return err
 	}
 	handover := p.reserve(events)
 	inserted, err := p.insert(ctx, p.store.DB(), events, handover)
 	if err != nil {
 		handover.cancel()
-		return inserted, err
+		return err
 	}
 	handover.deliver()
 	p.announce(inserted)
-	return inserted, nil
+	return nil
 }
 
 // publishLarge inserts what one statement does not take, in a transaction. Its
@@ -254,23 +226,17 @@ func (p *PubSub) insertChunks(ctx context.Context, tx Tx, chunks [][]store.Event
 		return all, err
 	}
 	for _, events := range chunks {
-		inserted, err := p.insert(ctx, tx, events, nil)
+		events, err := store.Unique(events)
 		if err != nil {
 			return all, err
 		}
-		if err := p.checkDuplicates(ctx, tx, events, inserted); err != nil {
+		inserted, err := p.insert(ctx, tx, events, nil)
+		if err != nil {
 			return all, err
 		}
 		all.Due += inserted.Due
 	}
 	return all, nil
-}
-
-func (p *PubSub) checkDuplicates(ctx context.Context, tx Tx, events []store.Event, inserted store.Inserted) error {
-	if len(inserted.IDs) == len(events) {
-		return nil
-	}
-	return p.store.CheckDuplicates(ctx, tx, events, inserted.IDs)
 }
 
 func rollback(tx *sqlx.Tx) error {

@@ -280,3 +280,22 @@ func publishing(t *testing.T, ps *pubsub.PubSub) (published, context.CancelFunc)
 	go func() { p.err <- ps.Publisher().Publish("topic", p.msg) }()
 	return p, cancel
 }
+
+// A publish is all or nothing, whatever its size.
+func TestASmallPublishIsAllOrNothing(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, url string) {
+		st := openStore(t, url)
+		ps := configured(t, st, pubsub.Config{})
+		require.NoError(t, ps.Register("topic", "handler"))
+		taken := newMessage("taken")
+		require.NoError(t, ps.Publisher().Publish("topic", taken))
+		err := ps.Publisher().Publish("topic", newMessage("new"), message.NewMessage(taken.UUID, []byte("other")))
+		require.ErrorIs(t, err, store.ErrDuplicateID)
+		requireCount(t, st, "events", 1)
+
+		twice := newMessage("one")
+		err = ps.Publisher().Publish("topic", twice, message.NewMessage(twice.UUID, []byte("other")))
+		require.ErrorIs(t, err, store.ErrDuplicateID)
+		requireCount(t, st, "events", 1)
+	})
+}

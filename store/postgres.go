@@ -40,16 +40,20 @@ func (postgres) insert(events []Event, lease LeaseOnInsert) (string, []any) {
 
 // The insert is on every publisher's way: what it does not need for a lease it
 // leaves out when there is none, and it says which events are new only when
-// they are not simply all.
+// they are not simply all. An event that is there already with another payload
+// makes it fail: nothing is written then, and the error, unlike a violated
+// constraint's, quotes no row.
 const (
 	insertEvents = `
 		WITH published AS (
-			INSERT INTO reprise.events (id, topic, key, payload, payload_bytes, metadata)
+			INSERT INTO reprise.events AS was (id, topic, key, payload, payload_bytes, metadata)
 			SELECT id, topic, key, CASE WHEN json THEN text::json END, CASE WHEN NOT json THEN bytes END, metadata::json
 			FROM unnest($1::text[], $2::text[], $3::text[], $4::bool[], $5::text[], $6::bytea[], $7::text[])
 				AS e (id, topic, key, json, text, bytes, metadata)
-			ON CONFLICT (id, topic) DO NOTHING
-			RETURNING id, topic, key
+			ON CONFLICT (id, topic) DO UPDATE SET source = ('` + taken + `' || was.id)::int::text -- which fails
+			WHERE was.payload::text IS DISTINCT FROM excluded.payload::text
+			OR was.payload_bytes IS DISTINCT FROM excluded.payload_bytes
+			RETURNING was.id, was.topic, was.key
 		), fresh AS (
 			SELECT count(*) AS n,
 			       CASE WHEN count(*) < cardinality($1) THEN array_agg(id) END AS ids,

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/reprise-bus/reprise/internal/dialect"
 )
@@ -37,10 +38,12 @@ type LeasedRun struct {
 	EventID EventID
 }
 
-// Insert returns the one statement that writes events, which must be valid,
-// and a run for each subscription of their topics: due, or leased where the
-// lease asks for it. ScanInserted reads its rows, and CheckDuplicates looks at
-// the events that were in the database already.
+// Insert returns the one statement that writes events, which must be valid and
+// Unique, and a run for each subscription of their topics: due, or leased where
+// the lease asks for it. ScanInserted reads its rows, and InsertError its error.
+//
+// Publishing an event again does nothing, whatever became of its runs; another
+// payload under an id that the topic has already makes the statement fail.
 //
 // The caller runs it, in a transaction of its own or not, and bounds its size:
 // a few thousand events and a few MiB of payload make a good statement.
@@ -64,32 +67,53 @@ func (s *Store) ScanInserted(rows *sql.Rows, events []Event, lease LeaseOnInsert
 	return s.dialect.inserted(s, rows, events, lease)
 }
 
-// CheckDuplicates looks at the events that an insert did not find new.
-// Publishing an event again is no error, whatever became of its runs; another
-// payload under an id that the topic has already is ErrDuplicateID.
-func (s *Store) CheckDuplicates(ctx context.Context, q Queryer, events []Event, inserted []EventID) error {
+// Unique returns the events without those that stand in them twice. Another
+// payload under the same id is ErrDuplicateID.
+func Unique(events []Event) ([]Event, error) {
+	if len(events) == 1 {
+		return events, nil
+	}
 	known := make(map[EventID]*Event, len(events))
 	for i := range events {
 		e := &events[i]
-		if first, twice := known[e.EventID()]; twice && !bytes.Equal(first.Payload, e.Payload) {
-			return fmt.Errorf("event %q stands twice in one publish, with different payloads: %w", e.ID, ErrDuplicateID)
+		first, twice := known[e.EventID()]
+		if twice && !bytes.Equal(first.Payload, e.Payload) {
+			return nil, fmt.Errorf("event %q stands twice in one publish, with different payloads: %w", e.ID, ErrDuplicateID)
 		}
-		known[e.EventID()] = e
-	}
-	for _, id := range inserted {
-		delete(known, id)
-	}
-	for id, e := range known {
-		stored, err := s.event(ctx, q, id.Topic, id.ID)
-		if err != nil {
-			return err
-		}
-		if !bytes.Equal(stored.Payload, e.Payload) {
-			return fmt.Errorf("event %q: %w, published at %s with another payload: give each message an id of its own",
-				id.ID, ErrDuplicateID, stored.PublishedAt.Format("2006-01-02 15:04:05 MST"))
+		if !twice {
+			known[e.EventID()] = e
 		}
 	}
-	return nil
+	if len(known) == len(events) {
+		return events, nil
+	}
+	unique := make([]Event, 0, len(known))
+	for i := range events {
+		if known[events[i].EventID()] == &events[i] {
+			unique = append(unique, events[i])
+		}
+	}
+	return unique, nil
+}
+
+// taken begins what PostgreSQL says when an event is there with another payload.
+const taken = "the id is taken: "
+
+// InsertError makes the error of an insert ErrDuplicateID where it says that an
+// id is taken by another payload.
+func InsertError(err error) error {
+	if err == nil {
+		return nil
+	}
+	text := err.Error()
+	if _, id, found := strings.Cut(text, `"`+taken); found {
+		id, _, _ = strings.Cut(id, `"`)
+		return fmt.Errorf("event %q: %w, with another payload: give each message an id of its own", id, ErrDuplicateID)
+	}
+	if strings.Contains(text, "NOT NULL constraint failed") && strings.Contains(text, "events.source") { // SQLite
+		return fmt.Errorf("%w, with another payload: give each message an id of its own", ErrDuplicateID)
+	}
+	return err
 }
 
 // Queryer is a pool, a connection or a transaction.

@@ -21,8 +21,11 @@ func (sqlite) insert(events []Event, _ LeaseOnInsert) (string, []any) {
 		c := encode(e)
 		args = append(args, e.ID, e.Topic, e.Key, c.textOrNull(), c.bytesOrNull(), c.metadata)
 	}
-	return `INSERT INTO reprise.events (id, topic, key, payload, payload_bytes, metadata)
-		VALUES ` + placeholders(len(events), 6) + ` ON CONFLICT (id, topic) DO NOTHING RETURNING id, topic`, args
+	return `INSERT INTO reprise.events AS was (id, topic, key, payload, payload_bytes, metadata)
+		VALUES ` + placeholders(len(events), 6) + `
+		ON CONFLICT (id, topic) DO UPDATE SET source = NULL -- which fails
+		WHERE was.payload IS NOT excluded.payload OR was.payload_bytes IS NOT excluded.payload_bytes
+		RETURNING id, topic`, args
 }
 
 // inserted does not know how many runs the trigger made.

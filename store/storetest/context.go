@@ -31,7 +31,6 @@ func cancelling(promise promise) {
 				_, err := db.tryInsert(ctx, db.DB(), event("new"))
 				return err
 			},
-			"CheckDuplicates": func(ctx context.Context) error { return db.checkDuplicates(ctx, db.DB(), events("due"), nil) },
 			"Subscribe": func(ctx context.Context) error {
 				return db.Subscribe(ctx, store.Subscription{Topic: topic, Handler: "stock"})
 			},
