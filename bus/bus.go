@@ -82,7 +82,9 @@ func (b *Bus) DB() *sql.DB { return b.config.DB }
 // each on the topic that its event is named. All are registered, or, with an
 // error, none. It comes before Run.
 //
-// A handler gets the events that are published from its first registration on.
+// A handler gets the events that are published from its first registration on,
+// by whatever process. One that only publishes registers its handlers too, and
+// leaves Run to others: then nothing that it publishes comes too early.
 func (b *Bus) Handle(hs ...cqrs.EventHandler) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
