@@ -23,6 +23,9 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
+// farewell is how long Close waits for the database to take what is left to say.
+const farewell = 10 * time.Second
+
 // ErrClosed is returned by what is called on a closed PubSub.
 var ErrClosed = errors.New("the Pub/Sub is closed")
 
@@ -225,7 +228,7 @@ func (p *PubSub) Close() error {
 	if !started {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), p.config.GracePeriod)
+	ctx, cancel := context.WithTimeout(context.Background(), farewell)
 	defer cancel()
 	err := p.finisher.close(ctx)
 	if !p.handedOver(ctx) {
