@@ -91,8 +91,10 @@ func (p *PubSub) listenLoop(ctx context.Context) {
 			health.report(ctx, err)
 		}
 	})
+	var listening sync.WaitGroup
+	defer listening.Wait()
 	defer listener.Close()
-	go func() { _ = listener.Listen(p.store.Channel()) }()
+	listening.Go(func() { _ = listener.Listen(p.store.Channel()) }) // returns once connected, or closed
 	for {
 		select {
 		case <-ctx.Done():

@@ -83,5 +83,3 @@ func (*statement) SubscribeIsolationLevel() sql.IsolationLevel { return sql.Leve
 func (*statement) UnmarshalMessage(wsql.Scanner) (wsql.Row, error) {
 	return wsql.Row{}, errors.New("messages of Reprise are read by pubsub.Subscriber, not by watermill-sql's")
 }
-
-var errTxDone = sql.ErrTxDone

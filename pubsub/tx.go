@@ -2,6 +2,7 @@ package pubsub
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 
@@ -54,7 +55,7 @@ func (p *PubSub) InTx(ctx context.Context, f func(tx *Transaction) error) (err e
 			return
 		}
 		p.unsure.Store(true)
-		if !errors.Is(undone, errTxDone) {
+		if !errors.Is(undone, sql.ErrTxDone) {
 			err = errors.Join(err, undone)
 		}
 	}()

@@ -2,6 +2,7 @@ package pubsub
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"runtime"
@@ -240,7 +241,7 @@ func (p *PubSub) insertChunks(ctx context.Context, tx Tx, chunks [][]store.Event
 }
 
 func rollback(tx *sqlx.Tx) error {
-	if err := tx.Rollback(); !errors.Is(err, errTxDone) {
+	if err := tx.Rollback(); !errors.Is(err, sql.ErrTxDone) {
 		return err
 	}
 	return nil
