@@ -45,7 +45,7 @@ func TestAFailedHandlerIsOnRecordAndHealedByReplay(t *testing.T) {
 					return mailServerDown
 				}
 				return nil
-			}),
+			}, handlers.Policy{Attempts: 1, Cycles: 1}),
 			handlers.New("grant-trial", func(ctx context.Context, e userSignedUp) error {
 				_, err := b.DB().ExecContext(ctx, `UPDATE users SET trial = true WHERE id = $1`, e.ID)
 				return err

@@ -36,6 +36,7 @@ type Bus struct {
 type registered struct {
 	handler cqrs.EventHandler
 	topic   string
+	policy  handlers.Policy
 }
 
 // New returns a bus on the application's own pool, Config.DB, and brings its
@@ -106,10 +107,10 @@ func (b *Bus) Handle(hs ...cqrs.EventHandler) error {
 				return fmt.Errorf("bus: two handlers are named %q (on topics %q and %q): the name is the handler's identity in the database, give each its own", name, other.topic, topic)
 			}
 		}
-		fresh[name] = registered{handler: h, topic: topic}
+		fresh[name] = registered{handler: h, topic: topic, policy: handlers.PolicyOf(h)}
 	}
 	for name, r := range fresh {
-		if err := b.pubsub.Register(r.topic, name); err != nil {
+		if err := b.pubsub.Register(r.topic, name, r.policy); err != nil {
 			return fmt.Errorf("bus: %w", err)
 		}
 	}
@@ -175,7 +176,13 @@ func (b *Bus) router() (*message.Router, error) {
 	router.AddMiddleware(middleware.Record(b.store))
 	router.AddMiddleware(b.config.Middleware...)
 	for name, r := range b.handlers {
-		router.AddConsumerHandler(name, r.topic, b.pubsub.RecordedSubscriber(name), handlers.Func(r.handler, b.config.Marshaler))
+		handler := router.AddConsumerHandler(name, r.topic, b.pubsub.RecordedSubscriber(name, r.policy), handlers.Func(r.handler, b.config.Marshaler))
+		if timeout := r.policy.AttemptTimeout(); timeout > 0 {
+			handler.AddMiddleware(middleware.Timeout(timeout))
+		}
+		if r.policy.Transactional {
+			handler.AddMiddleware(middleware.Transaction(b.store))
+		}
 	}
 	return router, nil
 }

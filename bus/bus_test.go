@@ -35,7 +35,7 @@ func (paid) EventName() string { return "order.paid" }
 type nameless struct{}
 
 func do[E any](name string, f func(context.Context, E) error) *handlers.Handler {
-	return handlers.New(name, f)
+	return handlers.New(name, f, handlers.Policy{Attempts: 1, Cycles: 1})
 }
 
 func nothing[E any](name string) *handlers.Handler {

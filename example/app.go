@@ -53,8 +53,9 @@ func withApp(ctx context.Context, databaseURL string, logs io.Writer, f func(*ap
 	}
 	// From here on each sign-up gets a run for each of these, also while
 	// bus.Run runs in another process, or in none yet.
+	once := handlers.Policy{Attempts: 1, Cycles: 1} // the story is about the replay: see ./stock for automatic retries
 	if err := b.Handle(
-		handlers.New("send-welcome-email", a.sendWelcomeEmail),
+		handlers.New("send-welcome-email", a.sendWelcomeEmail, once),
 		handlers.New("grant-trial", a.grantTrial),
 	); err != nil {
 		return err

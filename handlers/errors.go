@@ -3,6 +3,7 @@ package handlers
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	wmiddleware "github.com/ThreeDotsLabs/watermill/message/router/middleware"
 
@@ -38,21 +39,107 @@ func (p *PanicError) Unwrap() error {
 	return err
 }
 
-// Failure classes the error of a handler, wrapped or not.
-func Failure(err error) store.Failure {
+// Permanent marks an error that trying again does not mend: the run is FAILED
+// at once. It is nil for a nil error.
+func Permanent(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &permanent{err}
+}
+
+type permanent struct{ err error }
+
+func (p *permanent) Error() string { return p.err.Error() }
+func (p *permanent) Unwrap() error { return p.err }
+
+// SkipCycle marks an error that the rest of this cycle does not mend: the run
+// rests for the cycle interval and goes on with the next cycle, or is FAILED
+// when this was the last. It is nil for a nil error.
+func SkipCycle(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &skipCycle{err}
+}
+
+type skipCycle struct{ err error }
+
+func (s *skipCycle) Error() string { return s.err.Error() }
+func (s *skipCycle) Unwrap() error { return s.err }
+
+// Snooze is what a handler returns that wants to be called again after d, at
+// once if d is not positive, and that has not failed: it costs no attempt and
+// leaves none on record.
+func Snooze(d time.Duration) error { return &snooze{max(d, 0)} }
+
+type snooze struct{ d time.Duration }
+
+func (s *snooze) Error() string { return fmt.Sprintf("snoozed for %v", s.d) }
+
+// TimeoutError is the error of a handler that failed after its policy's
+// Timeout was over.
+type TimeoutError struct {
+	Timeout time.Duration
+	Err     error // what the handler returned
+}
+
+func (t *TimeoutError) Error() string {
+	return fmt.Sprintf("the timeout of %v was over: %v", t.Timeout, t.Err)
+}
+func (t *TimeoutError) Unwrap() error { return t.Err }
+
+// LastError returns the failure that a run has on record as an error of the
+// same kind and message.
+func LastError(run store.Run) error {
+	if run.ErrorKind == "" {
+		return &recorded{store.KindAbandoned, "no attempt is left, and none that failed is on record"}
+	}
+	return &recorded{run.ErrorKind, run.Error}
+}
+
+// recorded is an error of an earlier attempt, or of nobody's handler.
+type recorded struct {
+	kind    store.Kind
+	message string
+}
+
+func (r *recorded) Error() string { return r.message }
+
+// ErrNacked is the error of a message that was nacked by who knows whom.
+var ErrNacked error = &recorded{store.KindNack, "the message was nacked"}
+
+// Failure classes the error of a handler's run, wrapped or not. Of several
+// marks the first of these counts: a panic, Undecodable, Permanent, SkipCycle.
+func Failure(handler string, err error) store.Failure {
 	var (
-		panicked  *PanicError
-		recovered wmiddleware.RecoveredPanicError // by the application's own middleware.Recoverer
-		decoding  *undecodable
+		panicked   *PanicError
+		recovered  wmiddleware.RecoveredPanicError // by the application's own middleware.Recoverer
+		decoding   *undecodable
+		hopeless   *permanent
+		skipping   *skipCycle
+		late       *TimeoutError
+		earlier    *recorded
+		stack      string
+		kind, text = store.KindError, err.Error()
 	)
 	switch {
 	case errors.As(err, &panicked):
-		return store.Failure{Kind: store.KindPanic, Message: err.Error(), Stack: panicked.Stack}
+		kind, stack = store.KindPanic, panicked.Stack
 	case errors.As(err, &recovered): // its own text would repeat the stack
-		return store.Failure{Kind: store.KindPanic, Message: fmt.Sprintf("panic: %v", recovered.V), Stack: recovered.Stacktrace}
+		kind, text, stack = store.KindPanic, fmt.Sprintf("panic: %v", recovered.V), recovered.Stacktrace
 	case errors.As(err, &decoding):
-		return store.Failure{Kind: store.KindUndecodable, Message: err.Error()}
-	default:
-		return store.Failure{Kind: store.KindError, Message: err.Error()}
+		kind = store.KindUndecodable
+	case errors.As(err, &hopeless):
+		kind = store.KindPermanent
+	case errors.As(err, &skipping):
+		kind = store.KindSkipCycle
+	case errors.As(err, &late):
+		kind = store.KindTimeout
+	case errors.As(err, &earlier):
+		kind = earlier.kind
 	}
+	failure := store.NewFailure(handler, kind, text)
+	failure.Stack = stack
+	return *failure
 }

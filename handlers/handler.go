@@ -18,6 +18,7 @@ type Handler struct {
 	name     string
 	newEvent func() any
 	handle   func(ctx context.Context, event any) error
+	policies []Policy // one at most
 }
 
 var _ cqrs.EventHandler = (*Handler)(nil)
@@ -29,8 +30,11 @@ var _ cqrs.EventHandler = (*Handler)(nil)
 // function is called concurrently; a nil error is the run's success. It may
 // see an event more than once, so it should be idempotent: the event's id is
 // that of cqrs.OriginalMessageFromCtx(ctx).
-func New[E any](name string, handle func(ctx context.Context, event E) error) *Handler {
-	h := &Handler{name: name, newEvent: func() any { return new(E) }}
+//
+// At most one policy says what becomes of its runs; without one, it is the
+// zero Policy with its defaults.
+func New[E any](name string, handle func(ctx context.Context, event E) error, policy ...Policy) *Handler {
+	h := &Handler{name: name, newEvent: func() any { return new(E) }, policies: policy}
 	if handle != nil {
 		h.handle = func(ctx context.Context, event any) error { return handle(ctx, *event.(*E)) }
 	}
@@ -46,6 +50,23 @@ func (h *Handler) NewEvent() any { return h.newEvent() }
 // Handle implements cqrs.EventHandler; event is what NewEvent returned.
 func (h *Handler) Handle(ctx context.Context, event any) error { return h.handle(ctx, event) }
 
+// Policy returns the handler's policy.
+func (h *Handler) Policy() Policy {
+	if len(h.policies) == 0 {
+		return Policy{}
+	}
+	return h.policies[0]
+}
+
+// PolicyOf returns the policy of any handler: what its method Policy() returns,
+// if it has one, or else the zero Policy.
+func PolicyOf(h cqrs.EventHandler) Policy {
+	if with, ok := h.(interface{ Policy() Policy }); ok {
+		return with.Policy()
+	}
+	return Policy{}
+}
+
 // Validate reports a handler that could never run.
 func Validate(h cqrs.EventHandler) error {
 	own, ours := h.(*Handler)
@@ -56,6 +77,11 @@ func Validate(h cqrs.EventHandler) error {
 		return fmt.Errorf("a handler of %T has no name: the name is its identity in the database, write one such as \"send-welcome-email\"", h.NewEvent())
 	case ours && own.handle == nil:
 		return fmt.Errorf("handler %q has no function", own.name)
+	case ours && len(own.policies) > 1:
+		return fmt.Errorf("handler %q has %d policies: want at most one", own.name, len(own.policies))
+	}
+	if err := PolicyOf(h).Validate(); err != nil {
+		return fmt.Errorf("handler %q: policy: %w", h.HandlerName(), err)
 	}
 	return nil
 }

@@ -20,14 +20,14 @@ import (
 // or the panic and its stack, after its last. It belongs first in the router,
 // around every other middleware whose work counts as the handler's.
 //
-// It works on any subscriber. On one of package pubsub the run exists already
-// and Record reports its end. On any other it writes the event and the run
-// when the message arrives, returns when the end is committed, and leaves
-// acks, nacks and redeliveries to the subscriber: a redelivered message is
-// another attempt of the same run, unless the run succeeded or was discarded,
-// in which case the message is acked and the handler not called. Should the
-// database be out of reach, the handler is not called and the message is
-// nacked.
+// It works on any subscriber. On one of package pubsub the run exists already,
+// and what becomes of a failed one is the policy's to decide. On any other
+// Record writes the event and the run when the message arrives, returns when
+// the end is committed, and leaves acks, nacks and redeliveries to the
+// subscriber: a redelivered message is another attempt of the same run, unless
+// the run succeeded or was discarded, in which case the message is acked and
+// the handler not called. Should the database be out of reach, the handler is
+// not called and the message is nacked.
 //
 // A handler that returns messages to publish is called again on redelivery
 // even after a success, since the router publishes them after Record.
@@ -47,28 +47,34 @@ type recorder struct {
 }
 
 func (r recorder) handle(msg *message.Message, next message.HandlerFunc) ([]*message.Message, error) {
-	if delivery, ours := store.DeliveryFrom(msg.Context()); ours {
-		return call(msg, next, func(o store.Outcome) error {
-			delivery.End(o)
-			return nil
-		})
+	if delivery, ours := handlers.DeliveryFrom(msg.Context()); ours {
+		return call(msg, next, delivery, true)
 	}
-	lease, err := r.record(msg)
+	run, err := r.record(msg)
 	if errors.Is(err, store.ErrDone) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	msg.SetContext(cqrs.CtxWithOriginalMessage(msg.Context(), msg))
-	return call(msg, next, func(o store.Outcome) error {
-		o.Lease = lease
-		return r.end(msg.Context(), o)
+	ctx := context.WithoutCancel(msg.Context())
+	delivery := handlers.NewDelivery(run, once, func(o store.Outcome, written bool) error {
+		if written {
+			return nil
+		}
+		return r.end(ctx, o)
 	})
+	msg.SetContext(cqrs.CtxWithOriginalMessage(handlers.WithDelivery(msg.Context(), delivery), msg))
+	return call(msg, next, delivery, false)
 }
 
-// call runs the handler and reports its end, whichever way it ends.
-func call(msg *message.Message, next message.HandlerFunc, end func(store.Outcome) error) (produced []*message.Message, err error) {
+// once is the policy on a foreign subscriber, to which redelivery is left.
+var once = handlers.Policy{Attempts: 1, Cycles: 1}
+
+// call runs the handler and reports its end, whichever way it ends. With acks,
+// the ack is the success of a handler that produced messages.
+func call(msg *message.Message, next message.HandlerFunc, delivery *handlers.Delivery, acks bool) (produced []*message.Message, err error) {
+	ctx := msg.Context() // before other middleware shortens its life
 	returned := false
 	defer func() {
 		if returned {
@@ -80,18 +86,18 @@ func call(msg *message.Message, next message.HandlerFunc, end func(store.Outcome
 			value = "the handler called runtime.Goexit"
 		}
 		err = &handlers.PanicError{Value: value, Stack: string(debug.Stack())}
-		produced, err = nil, also(err, end(failed(err)))
+		produced, err = nil, also(err, delivery.End(ctx, err))
 	}()
 
 	produced, err = next(msg)
 	returned = true
 	switch {
 	case err != nil:
-		return produced, also(err, end(failed(err)))
-	case len(produced) > 0 && isOurs(msg):
-		return produced, nil // published, then acked: the ack is the success
+		return produced, also(err, delivery.End(ctx, err))
+	case len(produced) > 0 && acks:
+		return produced, nil // published, then acked
 	default:
-		return produced, end(store.Outcome{Status: store.Success})
+		return produced, delivery.End(ctx, nil)
 	}
 }
 
@@ -103,22 +109,12 @@ func also(err, ours error) error {
 	return errors.Join(err, ours)
 }
 
-func isOurs(msg *message.Message) bool {
-	_, ours := store.DeliveryFrom(msg.Context())
-	return ours
-}
-
-func failed(err error) store.Outcome {
-	f := handlers.Failure(err)
-	return store.Outcome{Status: store.Failed, Failure: &f}
-}
-
 // record writes the event and its run.
-func (r recorder) record(msg *message.Message) (store.Lease, error) {
+func (r recorder) record(msg *message.Message) (store.Run, error) {
 	ctx := msg.Context()
 	handler := message.HandlerNameFromCtx(ctx)
 	if handler == "" {
-		return store.Lease{}, errors.New("record: the message's context names no handler: use Record as a middleware of Watermill's router")
+		return store.Run{}, errors.New("record: the message's context names no handler: use Record as a middleware of Watermill's router")
 	}
 	e := store.Event{
 		ID:       msg.UUID,
@@ -137,7 +133,7 @@ func (r recorder) record(msg *message.Message) (store.Lease, error) {
 
 // end writes the end of a run, also when the message's context has ended.
 func (r recorder) end(ctx context.Context, o store.Outcome) error {
-	lost, err := r.store.End(context.WithoutCancel(ctx), []store.Outcome{o})
+	lost, err := r.store.End(ctx, []store.Outcome{o})
 	if err == nil && len(lost) > 0 {
 		err = fmt.Errorf("run %d was given to another while the handler ran: this end does not count", o.Lease.RunID)
 	}

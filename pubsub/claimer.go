@@ -1,7 +1,10 @@
 package pubsub
 
 import (
+	"cmp"
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/reprise-bus/reprise/store"
@@ -58,22 +61,22 @@ func (p *PubSub) claim(ctx context.Context) (more bool, err error) {
 	return p.leftBehind(wants, claimed, noted), nil
 }
 
-// lease claims. When the database may have leased runs to this instance that
-// it does not know of, since an answer was lost, those are given back first.
+// lease claims, under a new identity if the answer to the last one was lost.
 func (p *PubSub) lease(ctx context.Context, wants []store.Want) ([]store.Claimed, error) {
 	p.claiming.Lock()
 	defer p.claiming.Unlock()
 	if err := p.settle(ctx); err != nil {
 		return nil, err
 	}
-	claimed, err := p.store.Claim(ctx, p.instance, wants)
-	if err != nil {
-		p.unsure.Store(true)
-	}
+	i := p.identity()
+	claimed, err := p.store.Claim(ctx, i.id, wants)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if err != nil && !store.Refused(err) {
+		i.doubtful = true
+	}
 	for _, c := range claimed {
-		p.held.add(c.Lease.RunID)
+		i.add(c.Run.ID)
 	}
 	return claimed, err
 }
@@ -84,11 +87,12 @@ func (p *PubSub) wants() (wants []store.Want, noted int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	budget := p.config.MaxConcurrency - p.running
-	for key, subs := range p.active { // in random order: nobody is always first
+	for _, key := range p.byPriority() {
+		subs := p.active[key]
 		n, busy := 0, 0
 		for _, s := range subs {
 			n += s.free
-			busy += p.config.Concurrency - s.free
+			busy += s.slots - s.free
 		}
 		if p.config.MaxConcurrency > 0 {
 			n = min(n, max(budget, 0))
@@ -105,13 +109,26 @@ func (p *PubSub) wants() (wants []store.Want, noted int) {
 	return wants, p.notes
 }
 
+// byPriority returns what is served here, in random order where the priority is
+// the same: nobody is always first. mu is held.
+func (p *PubSub) byPriority() []store.Subscription {
+	keys := slices.Collect(maps.Keys(p.active))
+	if p.config.MaxConcurrency > 0 {
+		slices.SortStableFunc(keys, func(a, b store.Subscription) int { return cmp.Compare(p.priority(b), p.priority(a)) })
+	}
+	return keys
+}
+
+// priority is that of a subscription which is served here; mu is held.
+func (p *PubSub) priority(key store.Subscription) int { return p.active[key][0].policy.Priority }
+
 // leftBehind notes which wants were met in full, so that there may be more due
 // runs, and says whether one of them has free slots. One that came back short
 // has no backlog, unless one was noted while the claim was under way.
 func (p *PubSub) leftBehind(wants []store.Want, claimed []store.Claimed, noted int) bool {
 	got := make(map[store.Subscription]int, len(wants))
 	for _, c := range claimed {
-		got[store.Subscription{Topic: c.Event.Topic, Handler: c.Handler}]++
+		got[c.Subscription()]++
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -144,20 +161,20 @@ func (p *PubSub) note(key store.Subscription) {
 func (p *PubSub) dispatch(c store.Claimed) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, s := range p.active[store.Subscription{Topic: c.Event.Topic, Handler: c.Handler}] {
+	for _, s := range p.active[c.Subscription()] {
 		if p.take(s, 1) == 1 {
 			s.deliver(c)
 			return
 		}
 	}
-	p.end(store.Outcome{Lease: c.Lease, Status: store.Pending, Refund: true})
+	p.end(store.Outcome{Lease: c.Run.Lease(), Status: store.Pending, Refund: true})
 }
 
 // end hands an outcome to the finisher, and wakes the claimer when a run that
-// is to be tried again is due.
+// is to be tried again is due, unless the poll is as good.
 func (p *PubSub) end(o store.Outcome) {
 	p.finisher.add(o)
-	if o.Status == store.Pending {
+	if o.Status == store.Pending && o.Delay < p.config.PollInterval {
 		time.AfterFunc(o.Delay+5*time.Millisecond, func() { signal(p.wake) })
 	}
 }

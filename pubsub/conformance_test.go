@@ -10,6 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/pubsub/tests"
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/migrations"
 	"github.com/reprise-bus/reprise/pubsub"
@@ -30,7 +31,7 @@ func TestWatermillConformance(t *testing.T) {
 func conformance(st *store.Store) (tests.Features, tests.PubSubConstructor, tests.ConsumerGroupPubSubConstructor) {
 	group := func(t *testing.T, handler string) (message.Publisher, message.Subscriber) {
 		ps := newPubSub(t, st)
-		return ps.Publisher(), ps.Subscriber(handler)
+		return ps.Publisher(), ps.Subscriber(handler, again)
 	}
 	one := func(t *testing.T) (message.Publisher, message.Subscriber) { return group(t, "handler") }
 	return tests.Features{
@@ -40,6 +41,9 @@ func conformance(st *store.Store) (tests.Features, tests.PubSubConstructor, test
 		Persistent:          true,
 	}, one, group
 }
+
+// again tries again for ever, and soon.
+var again = handlers.Policy{Attempts: 1_000_000, Backoff: handlers.Backoff{Initial: 10 * time.Millisecond, Factor: 1, Jitter: -1}}
 
 func openStore(t *testing.T, url string) *store.Store {
 	t.Helper()
@@ -53,10 +57,9 @@ func openStore(t *testing.T, url string) *store.Store {
 func newPubSub(t *testing.T, st *store.Store) *pubsub.PubSub {
 	t.Helper()
 	ps, err := pubsub.New(st, pubsub.Config{
-		ResendInterval: 10 * time.Millisecond,
-		GracePeriod:    time.Second,
-		PollInterval:   100 * time.Millisecond,
-		Logger:         slog.New(slog.NewTextHandler(t.Output(), nil)),
+		GracePeriod:  time.Second,
+		PollInterval: 100 * time.Millisecond,
+		Logger:       slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, ps.Close()) })

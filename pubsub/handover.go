@@ -12,6 +12,7 @@ import (
 // memory. Every handover is delivered or cancelled.
 type handover struct {
 	pubsub  *PubSub
+	leaser  *identity                              // under which the insert leases
 	slots   map[store.Subscription][]*subscription // one entry a slot
 	want    []store.Want
 	short   []store.Subscription // had fewer free slots than events to come
@@ -40,7 +41,7 @@ func (p *PubSub) reserve(events []store.Event) *handover {
 			continue
 		}
 		taken := 0
-		if _, backlog := p.backlog[key]; !backlog {
+		if _, backlog := p.backlog[key]; !backlog && !p.outranked(key) {
 			taken = h.take(key, subs, n)
 		}
 		if taken < n {
@@ -75,7 +76,8 @@ func (h *handover) begin() {
 	if h.wanted() {
 		h.pubsub.mu.Lock()
 		defer h.pubsub.mu.Unlock()
-		h.pubsub.held.begin(h)
+		h.leaser = h.pubsub.current
+		h.leaser.begin(h)
 	}
 }
 
@@ -83,7 +85,7 @@ func (h *handover) inserted() {
 	if h.wanted() {
 		h.pubsub.mu.Lock()
 		defer h.pubsub.mu.Unlock()
-		delete(h.pubsub.held.inserting, h)
+		delete(h.leaser.inserting, h)
 	}
 }
 
@@ -91,7 +93,7 @@ func (h *handover) lease() store.LeaseOnInsert {
 	if !h.wanted() {
 		return store.LeaseOnInsert{}
 	}
-	return store.LeaseOnInsert{Instance: h.pubsub.instance, Wants: h.want}
+	return store.LeaseOnInsert{Instance: h.leaser.id, Wants: h.want}
 }
 
 // leased is told which runs the statement leased, before its commit is known.
@@ -108,8 +110,14 @@ func (h *handover) leased(leased []store.LeasedRun, events []store.Event) {
 	for _, l := range leased {
 		e := *byID[l.EventID]
 		e.Payload = bytes.Clone(e.Payload)
-		h.claimed = append(h.claimed, store.Claimed{Lease: l.Lease, Handler: l.Handler, Event: e})
-		h.pubsub.held.add(l.Lease.RunID)
+		h.claimed = append(h.claimed, store.Claimed{
+			Run: store.Run{
+				ID: l.RunID, EventID: e.ID, Topic: e.Topic, Handler: l.Handler, Status: store.Pending,
+				Attempt: 1, Tries: 1, Key: e.Key, Instance: h.leaser.id,
+			},
+			Event: e,
+		})
+		h.leaser.add(l.RunID)
 	}
 }
 
@@ -123,12 +131,12 @@ func (h *handover) deliver() {
 	var homeless []store.Outcome
 	h.pubsub.mu.Lock()
 	for _, c := range h.claimed {
-		key := store.Subscription{Topic: c.Event.Topic, Handler: c.Handler}
+		key := c.Subscription()
 		slots := h.slots[key]
 		s := slots[len(slots)-1]
 		h.slots[key] = slots[:len(slots)-1]
 		if s.inactive {
-			homeless = append(homeless, store.Outcome{Lease: c.Lease, Status: store.Pending, Refund: true})
+			homeless = append(homeless, store.Outcome{Lease: c.Run.Lease(), Status: store.Pending, Refund: true})
 			continue
 		}
 		s.deliver(c)
@@ -142,7 +150,7 @@ func (h *handover) deliver() {
 	h.pubsub.mu.Unlock()
 	if len(homeless) > 0 {
 		if _, err := h.pubsub.store.End(context.Background(), homeless); err != nil {
-			h.pubsub.unsure.Store(true) // found when the instance is, or is found dead
+			h.pubsub.doubt(h.leaser) // they are given back with what else turns up
 		}
 		h.pubsub.forget(homeless)
 	}
@@ -157,7 +165,7 @@ func (h *handover) cancel() {
 	h.pubsub.mu.Lock()
 	defer h.pubsub.mu.Unlock()
 	for _, c := range h.claimed {
-		h.pubsub.held.remove(c.Lease.RunID)
+		h.leaser.remove(c.Run.ID)
 	}
 	h.giveBack()
 }

@@ -557,7 +557,6 @@ func TestAStatementThatOutlivesItsConnectionLosesNoRun(t *testing.T) {
 func configured(t *testing.T, st *store.Store, config pubsub.Config) *pubsub.PubSub {
 	t.Helper()
 	config.GracePeriod = 5 * time.Second
-	config.ResendInterval = 10 * time.Millisecond
 	config.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
 	ps, err := pubsub.New(st, config)
 	require.NoError(t, err)

@@ -11,9 +11,9 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-func (p *PubSub) describe(handlers []string) store.Instance {
+func (p *PubSub) describe(id string, handlers []string) store.Instance {
 	host, _ := os.Hostname() // "" is honest
-	i := store.Instance{ID: p.instance, Host: host, PID: os.Getpid(), Handlers: handlers}
+	i := store.Instance{ID: id, Host: host, PID: os.Getpid(), Handlers: handlers}
 	if build, ok := debug.ReadBuildInfo(); ok {
 		i.Build = build.Main.Version
 	}
@@ -55,23 +55,43 @@ func (p *PubSub) heartbeatLoop(ctx context.Context) {
 // heartbeat tells the database that the instance is alive and where the runs
 // that it holds begin; and what it serves, when that is new.
 func (p *PubSub) heartbeat(ctx context.Context, handlers []string, announce bool) error {
-	if announce {
-		if err := p.store.Register(ctx, p.describe(handlers)); err != nil {
-			return err
-		}
-	}
 	p.claiming.Lock()
 	defer p.claiming.Unlock()
 	if err := p.settle(ctx); err != nil {
 		return err
 	}
 	p.mu.Lock()
-	lowest := p.held.lowest()
+	identities := p.identities()
 	p.mu.Unlock()
-	err := p.store.Heartbeat(ctx, p.instance, lowest)
+	for _, i := range identities {
+		if err := p.beat(ctx, i, handlers, announce); err != nil {
+			return err
+		}
+	}
+	if len(identities) > 1 {
+		// Not for long: a statement of the former identity may be stuck.
+		brief, cancel := context.WithTimeout(ctx, p.config.HeartbeatInterval/4)
+		defer cancel()
+		if err := p.retire(brief); err != nil && brief.Err() == nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *PubSub) beat(ctx context.Context, i *identity, handlers []string, announce bool) error {
+	p.mu.Lock()
+	lowest := i.lowest()
+	p.mu.Unlock()
+	if announce {
+		if err := p.store.Register(ctx, p.describe(i.id, handlers)); err != nil {
+			return err
+		}
+	}
+	err := p.store.Heartbeat(ctx, i.id, lowest)
 	if errors.Is(err, store.ErrInstanceGone) {
-		p.config.Logger.Error("this instance was silent for so long that others took over its runs; it goes on with new ones", "instance", p.instance)
-		return p.store.Register(ctx, p.describe(handlers))
+		p.config.Logger.Error("this instance was silent for so long that others took over its runs; it goes on with new ones", "instance", i.id)
+		return p.store.Register(ctx, p.describe(i.id, handlers))
 	}
 	return err
 }

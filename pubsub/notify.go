@@ -29,7 +29,7 @@ func (p *PubSub) announceTx(ctx context.Context, tx Tx, inserted store.Inserted)
 		return nil
 	}
 	signal(p.nudge)
-	return p.store.Notify(ctx, tx, p.instance)
+	return p.store.Notify(ctx, tx, p.origin)
 }
 
 // notifier sends notices to the other processes on the database. Its goroutine
@@ -68,7 +68,7 @@ func (n *notifier) soon() {
 		n.mu.Unlock()
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		_ = n.pubsub.store.Notify(ctx, n.pubsub.store.DB(), n.pubsub.instance)
+		_ = n.pubsub.store.Notify(ctx, n.pubsub.store.DB(), n.pubsub.origin)
 	}()
 }
 
@@ -100,7 +100,7 @@ func (p *PubSub) listenLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case n := <-listener.Notify:
-			if n == nil || n.Extra != p.instance { // nil: it was disconnected
+			if n == nil || n.Extra != p.origin { // nil: it was disconnected
 				signal(p.wake)
 			}
 		}

@@ -17,7 +17,6 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/reprise-bus/reprise/store"
@@ -31,10 +30,9 @@ var ErrClosed = errors.New("the Pub/Sub is closed")
 
 // Config sets what a PubSub does. A zero field means its default.
 type Config struct {
-	Concurrency       int           // runs of one handler that this process works on at once; default 16
+	Concurrency       int           // runs of one handler that this process works on at once, unless its policy says; default 16
 	MaxConcurrency    int           // runs of all handlers at once, though a handler without any may always begin one; default no limit
 	PollInterval      time.Duration // between looks for due runs when nothing wakes the claimer; default 1 s
-	ResendInterval    time.Duration // until a nacked message is delivered again; default 1 s
 	GracePeriod       time.Duration // that running handlers get on Close; default 10 s
 	HeartbeatInterval time.Duration // default 2 s
 	DeadAfter         time.Duration // of silence until another instance takes over the runs; default 10 s
@@ -56,7 +54,6 @@ func (c *Config) setDefaults() {
 		c.Concurrency = 16
 	}
 	def(&c.PollInterval, time.Second)
-	def(&c.ResendInterval, time.Second)
 	def(&c.GracePeriod, 10*time.Second)
 	def(&c.HeartbeatInterval, 2*time.Second)
 	def(&c.DeadAfter, 10*time.Second)
@@ -79,7 +76,7 @@ func (c Config) Validate() error {
 		name  string
 		value time.Duration
 	}{
-		{"PollInterval", c.PollInterval}, {"ResendInterval", c.ResendInterval}, {"GracePeriod", c.GracePeriod},
+		{"PollInterval", c.PollInterval}, {"GracePeriod", c.GracePeriod},
 		{"HeartbeatInterval", c.HeartbeatInterval}, {"DeadAfter", c.DeadAfter},
 	} {
 		if d.value < 0 {
@@ -96,25 +93,25 @@ func (c Config) Validate() error {
 type PubSub struct {
 	store    *store.Store
 	config   Config
-	instance string
+	origin   string // of notices
 	finisher *finisher
 	writer   *writer
 	notifier *notifier
 
 	mu         sync.Mutex
-	registered map[store.Subscription]registration
+	registered map[store.Subscription]*registration
 	active     map[store.Subscription][]*subscription // delivering
 	backlog    map[store.Subscription]int             // there may be due runs that found no free slot: nothing overtakes them; when that was noted last
 	notes      int                                    // of backlogs
 	running    int                                    // slots taken, of all subscriptions
 	closed     bool
 	hungry     bool // the last claim left runs behind for want of free slots, as far as one can tell
-	held       leases
+	current    *identity
+	former     []*identity // still holding runs, after an answer was lost
 
 	starting sync.Mutex
-	started  bool        // starting is held
-	claiming sync.Mutex  // nothing is being claimed while the heartbeat says what is held
-	unsure   atomic.Bool // the database may know of leases that this instance does not
+	started  bool       // starting is held
+	claiming sync.Mutex // nothing is being claimed while the heartbeat says what is held
 
 	wake  chan struct{} // something may be due
 	nudge chan struct{} // something will be due soon: a caller's transaction
@@ -139,14 +136,14 @@ func New(st *store.Store, config Config) (*PubSub, error) {
 	p := &PubSub{
 		store:      st,
 		config:     config,
-		instance:   store.NewInstanceID(),
-		registered: map[store.Subscription]registration{},
+		registered: map[store.Subscription]*registration{},
 		active:     map[store.Subscription][]*subscription{},
 		backlog:    map[store.Subscription]int{},
-		held:       leases{runs: map[int64]int{}, inserting: map[*handover]int64{}},
+		current:    newIdentity(),
 		wake:       make(chan struct{}, 1),
 		nudge:      make(chan struct{}, 1),
 	}
+	p.origin = p.current.id
 	p.finisher = newFinisher(st, config.Logger, p.forget)
 	p.writer = &writer{pubsub: p}
 	p.notifier = &notifier{pubsub: p}
@@ -164,7 +161,7 @@ func (p *PubSub) start(ctx context.Context) error {
 	case p.started:
 		return nil
 	}
-	if err := p.store.Register(ctx, p.describe(p.serving())); err != nil {
+	if err := p.store.Register(ctx, p.describe(p.identity().id, p.serving())); err != nil {
 		return err
 	}
 	p.started = true
@@ -234,7 +231,16 @@ func (p *PubSub) Close() error {
 	if !p.handedOver(ctx) {
 		return errors.Join(err, fmt.Errorf("a transaction of InTx is still open: what it publishes runs %v after its commit", p.config.DeadAfter))
 	}
-	return errors.Join(err, p.store.Deregister(ctx, p.instance))
+	return errors.Join(err, p.leave(ctx))
+}
+
+// leave gives back what this process may hold without knowing, and is gone.
+func (p *PubSub) leave(ctx context.Context) error {
+	var errs []error
+	for _, i := range p.identities() {
+		errs = append(errs, p.giveBackUnknown(ctx, i), p.store.Deregister(ctx, i.id))
+	}
+	return errors.Join(errs...)
 }
 
 // handedOver waits until no handover is under way. While one is, this instance

@@ -63,7 +63,7 @@ func TestPublishingAMessageAgainDoesNothing(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
 		st := openStore(t, url)
 		ps := newPubSub(t, st)
-		require.NoError(t, ps.Register("topic", "handler"))
+		require.NoError(t, ps.Register("topic", "handler", again))
 		msg := newMessage("x")
 		require.NoError(t, ps.Publisher().Publish("topic", msg))
 		require.NoError(t, ps.Publisher().Publish("topic", msg))
@@ -81,7 +81,7 @@ func TestALargePublishIsAllOrNothing(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
 		st := openStore(t, url)
 		ps := newPubSub(t, st)
-		require.NoError(t, ps.Register("topic", "handler"))
+		require.NoError(t, ps.Register("topic", "handler", again))
 		taken := newMessage("taken")
 		require.NoError(t, ps.Publisher().Publish("topic", taken))
 
@@ -207,7 +207,7 @@ func TestWhatOverrunsTheGracePeriodIsDueAgainWithoutLosingTheAttempt(t *testing.
 
 		run := only(t, st)
 		require.Equal(t, store.Pending, run.Status)
-		require.Equal(t, 0, run.Attempt)
+		require.Zero(t, run.Tries)
 		require.False(t, run.DueAt.IsZero())
 		attempts, err := st.Attempts(t.Context(), run.ID)
 		require.NoError(t, err)
@@ -233,7 +233,7 @@ func TestCloseReleasesWhatNeverStarted(t *testing.T) {
 		require.NoError(t, ps.Close())
 		for _, run := range runs(t, st, store.Filter{}) {
 			require.Equal(t, store.Pending, run.Status)
-			require.Equal(t, 0, run.Attempt, "it had not begun")
+			require.Zero(t, run.Tries, "it had not begun")
 			require.Empty(t, run.Error)
 			require.False(t, run.DueAt.IsZero())
 		}
@@ -244,11 +244,11 @@ func TestAClosedPubSubTakesNoSubscriber(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
 		ps := newPubSub(t, openStore(t, url))
 		require.NoError(t, ps.Close())
-		_, err := ps.Subscriber("handler").Subscribe(t.Context(), "topic")
+		_, err := ps.Subscriber("handler", again).Subscribe(t.Context(), "topic")
 		require.ErrorIs(t, err, pubsub.ErrClosed)
 
 		ps = newPubSub(t, openStore(t, url))
-		sub := ps.Subscriber("handler")
+		sub := ps.Subscriber("handler", again)
 		require.NoError(t, sub.Close())
 		_, err = sub.Subscribe(t.Context(), "topic")
 		require.ErrorIs(t, err, pubsub.ErrClosed)
@@ -259,7 +259,7 @@ func TestAClosedPubSubTakesNoSubscriber(t *testing.T) {
 func TestADeadInstanceIsTakenOver(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
 		st := openStore(t, url)
-		require.NoError(t, st.Subscribe(t.Context(), store.Subscription{Topic: "topic", Handler: "handler"}))
+		require.NoError(t, st.Subscribe(t.Context(), store.Subscription{Topic: "topic", Handler: "handler"}, ""))
 		alive, err := pubsub.New(st, pubsub.Config{HeartbeatInterval: 20 * time.Millisecond, DeadAfter: 200 * time.Millisecond})
 		require.NoError(t, err)
 		t.Cleanup(func() { require.NoError(t, alive.Close()) })
@@ -281,7 +281,7 @@ func TestADeadInstanceIsTakenOver(t *testing.T) {
 		require.Equal(t, store.KindAbandoned, attempts[0].Kind)
 		require.Equal(t, "dead", attempts[0].Instance)
 
-		lost, err := st.End(t.Context(), []store.Outcome{{Lease: claimed[0].Lease, Status: store.Success}})
+		lost, err := st.End(t.Context(), []store.Outcome{{Lease: claimed[0].Run.Lease(), Status: store.Success}})
 		require.NoError(t, err)
 		require.Len(t, lost, 1, "the dead cannot finish what they lost")
 	})
@@ -348,7 +348,7 @@ func TestInstancesShareABacklog(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
 		st := openStore(t, url)
 		publisher := newPubSub(t, st)
-		require.NoError(t, publisher.Register("topic", "handler"))
+		require.NoError(t, publisher.Register("topic", "handler", again))
 		const n = 300
 		for range n {
 			require.NoError(t, publisher.Publisher().Publish("topic", newMessage("x")))
@@ -384,7 +384,7 @@ func newMessage(payload string) *message.Message {
 
 func subscribe(t *testing.T, ps *pubsub.PubSub, topic, handler string) <-chan *message.Message {
 	t.Helper()
-	messages, err := ps.Subscriber(handler).Subscribe(t.Context(), topic)
+	messages, err := ps.Subscriber(handler, again).Subscribe(t.Context(), topic)
 	require.NoError(t, err)
 	return messages
 }

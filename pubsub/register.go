@@ -2,46 +2,54 @@ package pubsub
 
 import (
 	"context"
+	"fmt"
 	"slices"
 
+	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/store"
 )
 
 // registration is how far a subscription that this process knows of has come.
-type registration int
+type registration struct {
+	policy string // as its readers see it
+	step   step
+}
+
+type step int
 
 const (
-	unknown     registration = iota // nobody has looked
-	uncommitted                     // written in a transaction that may have been rolled back
-	subscribed                      // in the database
+	unknown     step = iota // nobody has looked
+	uncommitted             // written in a transaction that may have been rolled back
+	subscribed              // in the database
 )
 
 // Register makes a handler of this process known without subscribing it yet.
 // Its subscription is in the database before the next publish of this PubSub
 // returns, so that no event from then on is missed.
-func (p *PubSub) Register(topic, handler string) error {
+func (p *PubSub) Register(topic, handler string, policy handlers.Policy) error {
 	sub := store.Subscription{Topic: topic, Handler: handler}
 	if err := sub.Validate(); err != nil {
 		return err
 	}
+	if err := policy.Validate(); err != nil {
+		return fmt.Errorf("handler %q: policy: %w", handler, err)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if _, known := p.registered[sub]; !known {
-		p.registered[sub] = unknown
+		p.registered[sub] = &registration{policy: policy.Describe()}
 	}
 	return nil
 }
 
 // subscribeRegistered puts what is registered into the database.
 func (p *PubSub) subscribeRegistered(ctx context.Context) error {
-	missing := p.missing()
-	if len(missing) == 0 {
-		return nil
+	for _, m := range p.missing() {
+		if err := p.store.Subscribe(ctx, m.sub, m.policy); err != nil {
+			return err
+		}
+		p.mark(subscribed, m.sub)
 	}
-	if err := p.store.Subscribe(ctx, missing...); err != nil {
-		return err
-	}
-	p.mark(subscribed, missing...)
 	return nil
 }
 
@@ -50,43 +58,44 @@ func (p *PubSub) subscribeRegistered(ctx context.Context) error {
 // what was written so before may be the transaction's own: neither is known to
 // stay.
 func (p *PubSub) subscribeRegisteredTx(ctx context.Context, tx Tx) error {
-	for _, sub := range p.missing() {
-		fresh, err := p.store.SubscribeTx(ctx, tx, sub)
+	for _, m := range p.missing() {
+		fresh, err := p.store.SubscribeTx(ctx, tx, m.sub, m.policy)
 		if err != nil {
 			return err
 		}
-		if fresh {
-			p.mark(uncommitted, sub)
-			continue
+		switch {
+		case fresh:
+			p.mark(uncommitted, m.sub)
+		case m.step == unknown:
+			p.mark(subscribed, m.sub)
 		}
-		p.mu.Lock()
-		if p.registered[sub] == unknown {
-			p.registered[sub] = subscribed
-		}
-		p.mu.Unlock()
 	}
 	return nil
 }
 
-// missing returns what is not known to be in the database, in one order
-// everywhere, so that two processes do not lock the rows crosswise.
-func (p *PubSub) missing() []store.Subscription {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var missing []store.Subscription
-	for sub, r := range p.registered {
-		if r != subscribed {
-			missing = append(missing, sub)
-		}
-	}
-	slices.SortFunc(missing, store.Subscription.Compare)
-	return missing
+// missing is a subscription that is not known to be in the database.
+type missing struct {
+	sub store.Subscription
+	registration
 }
 
-func (p *PubSub) mark(r registration, subs ...store.Subscription) {
+// missing returns them in one order everywhere, so that two processes do not
+// lock the rows crosswise.
+func (p *PubSub) missing() []missing {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, sub := range subs {
-		p.registered[sub] = r
+	var all []missing
+	for sub, r := range p.registered {
+		if r.step != subscribed {
+			all = append(all, missing{sub, *r})
+		}
 	}
+	slices.SortFunc(all, func(a, b missing) int { return a.sub.Compare(b.sub) })
+	return all
+}
+
+func (p *PubSub) mark(s step, sub store.Subscription) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.registered[sub].step = s
 }

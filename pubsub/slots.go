@@ -1,5 +1,7 @@
 package pubsub
 
+import "github.com/reprise-bus/reprise/store"
+
 // Slots: how many runs this process works on at once, by subscription and in
 // all. pubsub.mu is held by the callers of what does not lock it.
 
@@ -8,8 +10,22 @@ func (p *PubSub) may(s *subscription) bool {
 	if s.free == 0 {
 		return false
 	}
-	idle := s.free == p.config.Concurrency
+	idle := s.free == s.slots
 	return p.config.MaxConcurrency == 0 || p.running < p.config.MaxConcurrency || idle
+}
+
+// outranked says whether a handler of a higher priority waits for a slot of the
+// process.
+func (p *PubSub) outranked(key store.Subscription) bool {
+	if p.config.MaxConcurrency == 0 {
+		return false
+	}
+	for other := range p.backlog {
+		if len(p.active[other]) > 0 && p.priority(other) > p.priority(key) {
+			return true
+		}
+	}
+	return false
 }
 
 // take takes at most n slots of a subscription and returns how many.

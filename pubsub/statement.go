@@ -25,14 +25,14 @@ func (p *PubSub) insert(ctx context.Context, db wsql.ContextExecutor, events []s
 	}
 	if err := publisher.Publish(events[0].Topic); err != nil {
 		if h.wanted() && !store.Refused(err) {
-			p.unsure.Store(true)
+			p.doubt(h.leaser)
 		}
 		return store.Inserted{}, store.InsertError(err)
 	}
 	if h.wanted() && len(s.inserted.IDs) < len(events) {
 		// database/sql runs a statement again whose connection was lost: what
 		// is there already may have been leased by the first time.
-		p.unsure.Store(true)
+		p.doubt(h.leaser)
 		defer signal(p.wake)
 	}
 	h.leased(s.inserted.Leased, events)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -15,11 +16,12 @@ import (
 // its runs.
 //
 // A message whose handler is wrapped in middleware.Record is ended by it.
-// Otherwise an ack is the run's success, and a nack makes it due again after
-// the ResendInterval.
+// Otherwise an ack is the run's success, and a nack a failed attempt, whose
+// cause nobody knows. What becomes of it is the policy's to decide.
 type Subscriber struct {
 	pubsub   *PubSub
 	handler  string
+	policy   handlers.Policy
 	recorded bool
 
 	mu     sync.Mutex
@@ -33,23 +35,24 @@ var (
 )
 
 // Subscriber returns a subscriber for the handler, whose name is its identity
-// in the database: what Watermill calls a consumer group.
-func (p *PubSub) Subscriber(handler string) *Subscriber {
-	return &Subscriber{pubsub: p, handler: handler}
+// in the database: what Watermill calls a consumer group. Of the policy, Timeout
+// and Transactional are up to middleware.
+func (p *PubSub) Subscriber(handler string, policy handlers.Policy) *Subscriber {
+	return &Subscriber{pubsub: p, handler: handler, policy: policy}
 }
 
 // RecordedSubscriber is Subscriber for a router whose first middleware is
 // middleware.Record and whose handler publishes nothing by returning it. Record
 // then tells how each run ended, and nobody waits for acks and nacks, which
 // saves a goroutine a message.
-func (p *PubSub) RecordedSubscriber(handler string) *Subscriber {
-	return &Subscriber{pubsub: p, handler: handler, recorded: true}
+func (p *PubSub) RecordedSubscriber(handler string, policy handlers.Policy) *Subscriber {
+	return &Subscriber{pubsub: p, handler: handler, policy: policy, recorded: true}
 }
 
 // SubscribeInitialize puts the subscription into the database: events that are
 // published from then on are delivered by a later Subscribe.
 func (s *Subscriber) SubscribeInitialize(topic string) error {
-	if err := s.pubsub.Register(topic, s.handler); err != nil {
+	if err := s.pubsub.Register(topic, s.handler, s.policy); err != nil {
 		return err
 	}
 	return s.pubsub.subscribeRegistered(context.Background())
@@ -60,7 +63,7 @@ func (s *Subscriber) SubscribeInitialize(topic string) error {
 // handled at that moment stay alive: their contexts are cancelled by their ack
 // or nack, or when the grace period is over. They carry the values of ctx.
 func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
-	if err := s.pubsub.Register(topic, s.handler); err != nil {
+	if err := s.pubsub.Register(topic, s.handler, s.policy); err != nil {
 		return nil, err
 	}
 	if err := s.pubsub.subscribeRegistered(ctx); err != nil {
@@ -74,7 +77,7 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	if s.closed {
 		return nil, fmt.Errorf("subscribe handler %q to topic %q: %w", s.handler, topic, ErrClosed)
 	}
-	sub := newSubscription(ctx, s.pubsub, store.Subscription{Topic: topic, Handler: s.handler}, s.recorded)
+	sub := newSubscription(ctx, s.pubsub, store.Subscription{Topic: topic, Handler: s.handler}, s.policy, s.recorded)
 	if err := s.pubsub.activate(ctx, sub); err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package pubsub
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -9,6 +10,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/components/cqrs"
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -18,7 +20,9 @@ type subscription struct {
 	pubsub   *PubSub
 	key      store.Subscription
 	ctx      context.Context // of messages
-	recorded bool            // Record tells the ends; nobody waits for acks
+	policy   handlers.Policy
+	slots    int  // how many runs at once
+	recorded bool // Record tells the ends; nobody waits for acks
 	out      chan *message.Message
 
 	free     int  // slots; pubsub.mu is held
@@ -41,18 +45,22 @@ type subscription struct {
 // flight is one message on its way.
 type flight struct {
 	msg      *message.Message
-	delivery *store.Delivery
-	cancel   context.CancelFunc // of the message's context
+	delivery *handlers.Delivery
+	ctx      context.Context // the message's, to begin with
+	cancel   context.CancelFunc
 }
 
-func newSubscription(ctx context.Context, p *PubSub, key store.Subscription, recorded bool) *subscription {
+func newSubscription(ctx context.Context, p *PubSub, key store.Subscription, policy handlers.Policy, recorded bool) *subscription {
+	slots := cmp.Or(policy.Concurrency, p.config.Concurrency)
 	return &subscription{
 		pubsub:   p,
 		key:      key,
 		ctx:      context.WithoutCancel(ctx),
 		recorded: recorded,
 		out:      make(chan *message.Message),
-		free:     p.config.Concurrency,
+		policy:   policy,
+		slots:    slots,
+		free:     slots,
 		flying:   map[*flight]struct{}{},
 		queued:   make(chan struct{}, 1),
 		closing:  make(chan struct{}),
@@ -132,6 +140,10 @@ func (s *subscription) send(c store.Claimed) {
 		return
 	default:
 	}
+	if s.policy.Exhausted(c.Run) {
+		go s.giveUp(f)
+		return
+	}
 	select {
 	case s.out <- f.msg:
 		if !s.recorded {
@@ -148,16 +160,21 @@ func (s *subscription) fly(c store.Claimed) *flight {
 	for k, v := range c.Event.Metadata {
 		f.msg.Metadata.Set(k, v)
 	}
-	f.delivery = store.NewDelivery(c.Lease, func(o store.Outcome) {
-		s.pubsub.end(o)
+	f.delivery = handlers.NewDelivery(c.Run, s.policy, func(o store.Outcome, written bool) error {
+		if written {
+			s.pubsub.forget([]store.Outcome{o})
+		} else {
+			s.pubsub.end(o)
+		}
 		s.pubsub.release(s)
 		if s.recorded {
 			s.land(f)
 		}
+		return nil
 	})
-	ctx, cancel := context.WithCancel(store.WithDelivery(s.ctx, f.delivery))
-	f.cancel = cancel
-	f.msg.SetContext(cqrs.CtxWithOriginalMessage(ctx, f.msg))
+	f.ctx, f.cancel = context.WithCancel(handlers.WithDelivery(s.ctx, f.delivery))
+	f.ctx = cqrs.CtxWithOriginalMessage(f.ctx, f.msg)
+	f.msg.SetContext(f.ctx)
 	s.mu.Lock()
 	s.flying[f] = struct{}{}
 	s.mu.Unlock()
@@ -175,10 +192,24 @@ func (s *subscription) land(f *flight) {
 
 // release makes a run that was never sent due again.
 func (s *subscription) release(f *flight) {
-	f.delivery.End(store.Outcome{Status: store.Pending, Refund: true})
+	f.delivery.Abort(store.Outcome{Status: store.Pending, Refund: true})
 	if !s.recorded {
 		s.land(f)
 	}
+}
+
+// giveUp ends a cycle whose tries are used up without a try, by the last error
+// on record.
+func (s *subscription) giveUp(f *flight) {
+	if !s.recorded {
+		defer s.land(f)
+	}
+	run, err := s.pubsub.store.Run(f.ctx, f.delivery.Run().ID)
+	if err != nil { // later, then
+		f.delivery.Abort(store.Outcome{Status: store.Pending, Delay: s.pubsub.config.PollInterval, Refund: true})
+		return
+	}
+	_ = f.delivery.End(f.ctx, handlers.LastError(run)) // our report does not fail
 }
 
 // await ends the run by the message's ack or nack, unless middleware.Record has
@@ -186,11 +217,9 @@ func (s *subscription) release(f *flight) {
 func (s *subscription) await(f *flight) {
 	select {
 	case <-f.msg.Acked():
-		f.delivery.End(store.Outcome{Status: store.Success})
+		_ = f.delivery.End(f.ctx, nil) // our report does not fail
 	case <-f.msg.Nacked():
-		f.delivery.End(store.Outcome{Status: store.Pending, Delay: s.pubsub.config.ResendInterval, Failure: &store.Failure{
-			Kind: store.KindNack, Message: "the message was nacked",
-		}})
+		_ = f.delivery.End(f.ctx, handlers.ErrNacked)
 	case <-s.overdue: // interrupt has ended it
 	}
 	s.land(f)
@@ -206,11 +235,11 @@ func (s *subscription) interrupt() {
 	}
 	s.mu.Unlock()
 	for _, f := range flying {
-		if f.delivery.End(store.Outcome{Status: store.Pending, Refund: true, Failure: &store.Failure{
+		if f.delivery.Abort(store.Outcome{Status: store.Pending, Refund: true, Failure: &store.Failure{
 			Kind: store.KindInterrupted, Message: fmt.Sprintf("the process shut down and the handler had not ended after %v", s.pubsub.config.GracePeriod),
 		}}) {
 			s.pubsub.config.Logger.Warn("handler did not end within the grace period: its run is due again",
-				"handler", s.key.Handler, "run", f.delivery.Lease().RunID)
+				"handler", s.key.Handler, "run", f.delivery.Run().ID)
 		}
 	}
 	close(s.overdue)

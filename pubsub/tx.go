@@ -54,7 +54,11 @@ func (p *PubSub) InTx(ctx context.Context, f func(tx *Transaction) error) (err e
 		if undone == nil {
 			return
 		}
-		p.unsure.Store(true)
+		for _, h := range tx.handovers {
+			if h.wanted() {
+				p.doubt(h.leaser)
+			}
+		}
 		if !errors.Is(undone, sql.ErrTxDone) {
 			err = errors.Join(err, undone)
 		}

@@ -58,7 +58,7 @@ func TestConcurrentPublishesAreCoalesced(t *testing.T) {
 	url := testdb.Postgres(t)
 	st := openStore(t, url)
 	ps := configured(t, st, pubsub.Config{})
-	require.NoError(t, ps.Register("topic", "handler"))
+	require.NoError(t, ps.Register("topic", "handler", again))
 	require.NoError(t, ps.Publisher().Publish("topic", newMessage("warm")))
 	observer := testdb.Open(t, url)
 
@@ -88,7 +88,7 @@ func TestABadEventFailsOnlyItsOwnCall(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
 		st := openStore(t, url)
 		ps := configured(t, st, pubsub.Config{})
-		require.NoError(t, ps.Register("topic", "handler"))
+		require.NoError(t, ps.Register("topic", "handler", again))
 		taken := newMessage("taken")
 		require.NoError(t, ps.Publisher().Publish("topic", taken))
 
@@ -286,7 +286,7 @@ func TestASmallPublishIsAllOrNothing(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
 		st := openStore(t, url)
 		ps := configured(t, st, pubsub.Config{})
-		require.NoError(t, ps.Register("topic", "handler"))
+		require.NoError(t, ps.Register("topic", "handler", again))
 		taken := newMessage("taken")
 		require.NoError(t, ps.Publisher().Publish("topic", taken))
 		err := ps.Publisher().Publish("topic", newMessage("new"), message.NewMessage(taken.UUID, []byte("other")))

@@ -76,14 +76,14 @@ func TestWhatIsNotAskedForByNameIsRefused(t *testing.T) {
 func TestAHandlerThatNobodyHasIsRefused(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
 		st := openStore(t, url)
-		lease, err := st.Record(t.Context(), store.Event{ID: "e", Topic: "topic", Source: "kafka.Subscriber"}, "gone", "instance", false)
+		run, err := st.Record(t.Context(), store.Event{ID: "e", Topic: "topic", Source: "kafka.Subscriber"}, "gone", "instance", false)
 		require.NoError(t, err)
-		_, err = st.End(t.Context(), []store.Outcome{{Lease: lease, Status: store.Failed, Failure: &store.Failure{Kind: store.KindError}}})
+		_, err = st.End(t.Context(), []store.Outcome{{Lease: run.Lease(), Status: store.Failed, Failure: &store.Failure{Kind: store.KindError}}})
 		require.NoError(t, err)
 
-		_, err = replay.One(t.Context(), st, lease.RunID, replay.Request{})
+		_, err = replay.One(t.Context(), st, run.ID, replay.Request{})
 		require.ErrorContains(t, err, "no subscription for handler gone")
-		run, err := st.Run(t.Context(), lease.RunID)
+		run, err = st.Run(t.Context(), run.ID)
 		require.NoError(t, err)
 		require.Equal(t, store.Failed, run.Status)
 	})
@@ -109,10 +109,10 @@ func end(t *testing.T, st *store.Store, n int, status store.Status) []int64 {
 	ids := make([]int64, n)
 	outcomes := make([]store.Outcome, n)
 	for i := range n {
-		lease, err := st.Record(t.Context(), store.Event{ID: fmt.Sprintf("%s-%d", status, i), Topic: "topic", Source: "test"}, "handler", "instance", false)
+		run, err := st.Record(t.Context(), store.Event{ID: fmt.Sprintf("%s-%d", status, i), Topic: "topic", Source: "test"}, "handler", "instance", false)
 		require.NoError(t, err)
-		ids[i] = lease.RunID
-		outcomes[i] = store.Outcome{Lease: lease, Status: status}
+		ids[i] = run.ID
+		outcomes[i] = store.Outcome{Lease: run.Lease(), Status: status}
 		if status == store.Failed {
 			outcomes[i].Failure = &store.Failure{Kind: store.KindError, Message: "it failed"}
 		}
@@ -129,6 +129,6 @@ func openStore(t *testing.T, url string) *store.Store {
 	require.NoError(t, migrations.Up(t.Context(), db, ""))
 	st, err := store.New(t.Context(), db, "")
 	require.NoError(t, err)
-	require.NoError(t, st.Subscribe(t.Context(), store.Subscription{Topic: "topic", Handler: "handler"}))
+	require.NoError(t, st.Subscribe(t.Context(), store.Subscription{Topic: "topic", Handler: "handler"}, ""))
 	return st
 }

@@ -15,11 +15,15 @@ type Want struct {
 
 // Claimed is a run that was leased, with its event.
 type Claimed struct {
-	Lease   Lease
-	Handler string
-	Event   Event
+	Run   Run // as far as its lease and its policy go
+	Event Event
 
 	unusable string // why the event cannot be handled
+}
+
+// Subscription returns what the run belongs to.
+func (c *Claimed) Subscription() Subscription {
+	return Subscription{Topic: c.Run.Topic, Handler: c.Run.Handler}
 }
 
 // Claim leases due runs to the instance, the longest due first, and counts the
@@ -27,7 +31,7 @@ type Claimed struct {
 // instance that is not registered gets nothing.
 //
 // A run whose event is gone, or whose metadata somebody has made unreadable, is
-// ended as FAILED and not returned.
+// ended as FAILED and not returned: no handler and no callback hears of it.
 func (s *Store) Claim(ctx context.Context, instance string, wants []Want) ([]Claimed, error) {
 	wants = slices.DeleteFunc(slices.Clone(wants), func(w Want) bool { return w.N <= 0 })
 	if len(wants) == 0 {
@@ -44,7 +48,7 @@ func (s *Store) Claim(ctx context.Context, instance string, wants []Want) ([]Cla
 			present = append(present, c)
 			continue
 		}
-		lost = append(lost, Outcome{Lease: c.Lease, Status: Failed, Failure: &Failure{Kind: KindLost, Message: c.unusable}})
+		lost = append(lost, Outcome{Lease: c.Run.Lease(), Status: Failed, Failure: NewFailure(c.Run.Handler, KindLost, c.unusable)})
 	}
 	if _, err := s.End(ctx, lost); err != nil {
 		return present, err

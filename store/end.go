@@ -2,13 +2,11 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
-)
 
-const (
-	maxMessage = 8 << 10  // bytes kept of an error's message
-	maxStack   = 32 << 10 // bytes kept of a panic's stack
+	"github.com/jmoiron/sqlx"
 )
 
 // End writes how attempts ended, all of them or, with an error, none. It is a
@@ -24,13 +22,8 @@ func (s *Store) End(ctx context.Context, outcomes []Outcome) (lost []Lease, err 
 		if err := o.validate(); err != nil {
 			return nil, err
 		}
-		if o.Failure != nil {
-			outcomes[i].Failure = &Failure{
-				Kind:    o.Failure.Kind,
-				Message: printable(o.Failure.Message, maxMessage),
-				Stack:   printable(o.Failure.Stack, maxStack),
-			}
-		}
+		outcomes[i].Failure = o.Failure.printable()
+		outcomes[i].Callback = o.Callback.printable()
 	}
 	ended, err := s.dialect.end(ctx, s, outcomes)
 	if err != nil {
@@ -52,10 +45,27 @@ func (s *Store) End(ctx context.Context, outcomes []Outcome) (lost []Lease, err 
 	return s.notEndedSo(ctx, missing)
 }
 
+// Succeed writes a SUCCESS in the caller's transaction, while the lease holds;
+// ErrLeaseLost says that it does not. The transaction decides then whether
+// anything was written.
+func (s *Store) Succeed(ctx context.Context, tx *sqlx.Tx, l Lease) error {
+	result, err := tx.ExecContext(ctx, s.sql(`
+		UPDATE reprise.handler_runs
+		SET status = 'SUCCESS', finished_at = now(), error_kind = NULL, error = NULL, fingerprint = NULL
+		WHERE id = $1 AND instance = $2 AND attempt = $3 AND status = 'PENDING'`), l.RunID, l.Instance, l.Attempt)
+	if err != nil {
+		return fmt.Errorf("write the success of run %d: %w", l.RunID, err)
+	}
+	if n, err := result.RowsAffected(); err != nil || n == 0 {
+		return errors.Join(err, fmt.Errorf("%v: %w", l, ErrLeaseLost))
+	}
+	return nil
+}
+
 // notEndedSo returns the leases of those outcomes that are not what the
 // database says.
 func (s *Store) notEndedSo(ctx context.Context, outcomes []Outcome) (lost []Lease, err error) {
-	stands := make(map[Lease]Status, len(outcomes))
+	stands := make(map[int64]Run, len(outcomes))
 	for chunk := range slices.Chunk(outcomes, MaxLimit) {
 		f := Filter{Limit: MaxLimit}
 		for _, o := range chunk {
@@ -66,17 +76,27 @@ func (s *Store) notEndedSo(ctx context.Context, outcomes []Outcome) (lost []Leas
 			return nil, err
 		}
 		for _, r := range runs {
-			if r.Status != Pending {
-				stands[Lease{RunID: r.ID, Instance: r.Instance, Attempt: r.Attempt}] = r.Status
-			}
+			stands[r.ID] = r
 		}
 	}
 	for _, o := range outcomes {
-		if stands[o.Lease] != o.Status {
+		if r := stands[o.Lease.RunID]; !o.isEndOf(&r) {
 			lost = append(lost, o.Lease)
 		}
 	}
 	return lost, nil
+}
+
+// isEndOf says whether the run stands as the outcome leaves it.
+func (o Outcome) isEndOf(r *Run) bool {
+	switch {
+	case r.Status != o.Status || r.Attempt != o.Lease.Attempt:
+		return false
+	case o.Status == Pending:
+		return !r.DueAt.IsZero() && (o.Failure == nil || r.ErrorKind == o.Failure.Kind)
+	default:
+		return r.Instance == o.Lease.Instance
+	}
 }
 
 func (o Outcome) validate() error {
@@ -87,6 +107,8 @@ func (o Outcome) validate() error {
 		return fmt.Errorf("end %v: a failed run needs a Failure", o.Lease)
 	case o.Status == Success && o.Failure != nil:
 		return fmt.Errorf("end %v: a successful run has no Failure", o.Lease)
+	case o.NextCycle && (o.Status != Pending || o.Refund):
+		return fmt.Errorf("end %v: a next cycle is for a pending run, and gives no try back", o.Lease)
 	case o.Failure != nil:
 		if err := validName("failure kind", string(o.Failure.Kind)); err != nil {
 			return fmt.Errorf("end %v: %w", o.Lease, err)

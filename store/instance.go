@@ -132,7 +132,7 @@ func (s *Store) Recover(ctx context.Context, silence time.Duration) (dead []stri
 // leaving is what becomes of the runs that an instance leaves behind.
 type leaving struct {
 	failure Failure
-	refund  int // attempts given back
+	refund  int // tries given back
 }
 
 var (
@@ -158,7 +158,7 @@ func (s *Store) forget(ctx context.Context, tx *sqlx.Tx, instance string, l leav
 	}
 	if _, err := tx.ExecContext(ctx, s.sql(`
 		UPDATE reprise.handler_runs
-		SET instance = NULL, due_at = now(), error_kind = $2, error = $3, attempt = attempt - $4
+		SET instance = NULL, due_at = now(), error_kind = $2, error = $3, fingerprint = NULL, tries = tries - $4
 		WHERE id IN (SELECT id`+held+`)`), instance, string(l.failure.Kind), l.failure.Message, l.refund); err != nil {
 		return err
 	}

@@ -76,9 +76,9 @@ const (
 			SELECT l.topic, l.handler, l.n
 			FROM unnest($9::text[], $10::text[], $11::bigint[]) AS l (topic, handler, n), known
 		), run AS (
-			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, attempt, instance, due_at, started_at)
+			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, attempt, tries, instance, due_at, started_at)
 			SELECT p.id, p.topic, s.handler, p.key,
-			       CASE WHEN l.n IS NULL THEN 0 ELSE 1 END,
+			       (l.n IS NOT NULL)::int, (l.n IS NOT NULL)::int,
 			       CASE WHEN l.n IS NOT NULL THEN $8 END,
 			       CASE WHEN l.n IS NULL THEN now() END,
 			       CASE WHEN l.n IS NOT NULL THEN now() END
@@ -119,7 +119,7 @@ func (postgres) inserted(s *Store, rows *sql.Rows, events []Event, lease LeaseOn
 		for i, run := range runs {
 			s.saw(run)
 			in.Leased[i] = LeasedRun{
-				Lease:   Lease{RunID: run, Instance: lease.Instance, Attempt: 1},
+				RunID:   run,
 				Handler: runHandlers[i],
 				EventID: EventID{Topic: runTopics[i], ID: runIDs[i]},
 			}
@@ -145,8 +145,8 @@ func (postgres) record(ctx context.Context, s *Store, e Event, handler, instance
 			VALUES ($1, $2, $3, CASE WHEN $4 THEN $5::text::json END, CASE WHEN NOT $4 THEN $6::bytea END, $7::json, $8)
 			ON CONFLICT (id, topic) DO NOTHING
 		), leased AS (
-			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, instance, attempt, started_at)
-			VALUES ($1, $2, $9, $3, $10, 1, now())
+			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, instance, attempt, tries, started_at)
+			VALUES ($1, $2, $9, $3, $10, 1, 1, now())
 			ON CONFLICT (event_id, topic, handler) DO NOTHING
 			RETURNING id, attempt
 		), lowered AS (
@@ -172,7 +172,7 @@ func (postgres) record(ctx context.Context, s *Store, e Event, handler, instance
 			FROM was WHERE status = 'PENDING' AND due_at IS NULL
 		), leased AS (
 			UPDATE reprise.handler_runs r
-			SET status = 'PENDING', attempt = r.attempt + 1, instance = $4, started_at = now(), due_at = NULL, finished_at = NULL
+			SET status = 'PENDING', attempt = r.attempt + 1, tries = 1, instance = $4, started_at = now(), due_at = NULL, finished_at = NULL
 			FROM was WHERE r.id = was.id AND (was.status IN ('PENDING', 'FAILED') OR ($5 AND was.status = 'SUCCESS'))
 			RETURNING r.id, r.attempt
 		), lowered AS (
@@ -206,14 +206,14 @@ func (postgres) claim(ctx context.Context, s *Store, instance string, wants []Wa
 			FOR KEY SHARE
 		), leased AS (
 			UPDATE reprise.handler_runs r
-			SET instance = $4, attempt = r.attempt + 1, started_at = now(), due_at = NULL
+			SET instance = $4, attempt = r.attempt + 1, tries = r.tries + 1, started_at = now(), due_at = NULL
 			WHERE r.id = ANY (ARRAY(SELECT id FROM due)) AND EXISTS (SELECT 1 FROM known)
-			RETURNING r.id, r.event_id, r.topic, r.handler, r.attempt
+			RETURNING r.id, r.event_id, r.topic, r.handler, r.attempt, r.tries, r.cycle
 		), lowered AS (
 			UPDATE reprise.instances SET lowest_run = (SELECT min(id) FROM leased)
 			WHERE id = $4 AND lowest_run > (SELECT min(id) FROM leased)
 		)
-		SELECT l.id AS run_id, l.event_id, l.topic, l.handler, l.attempt, e.id IS NULL AS lost, coalesce(e.key, '') AS key,
+		SELECT l.id AS run_id, l.event_id, l.topic, l.handler, l.attempt, l.tries, l.cycle, e.id IS NULL AS lost, coalesce(e.key, '') AS key,
 		       e.payload, e.payload_bytes, e.metadata, coalesce(e.source, '') AS source, e.published_at
 		FROM leased l LEFT JOIN LATERAL (
 			SELECT * FROM reprise.events e WHERE e.id = l.event_id AND e.topic = l.topic LIMIT 1
@@ -314,40 +314,64 @@ func (postgres) endOthers(ctx context.Context, s *Store, tx *sqlx.Tx, outcomes [
 		statuses  = make(pq.StringArray, n)
 		delays    = make(pq.Float64Array, n)
 		refunds   = make(pq.BoolArray, n)
-		kinds     = make(pq.StringArray, n)
-		messages  = make(pq.StringArray, n)
-		stacks    = make(pq.StringArray, n)
+		nexts     = make(pq.BoolArray, n)
+		failures  = newFailureArrays(n)
+		callbacks = newFailureArrays(n)
 	)
 	for i, o := range outcomes {
 		ids[i], instances[i], attempts[i] = o.Lease.RunID, o.Lease.Instance, int64(o.Lease.Attempt)
-		statuses[i], delays[i], refunds[i] = string(o.Status), o.Delay.Seconds(), o.Refund
-		if o.Failure != nil {
-			kinds[i], messages[i], stacks[i] = string(o.Failure.Kind), o.Failure.Message, o.Failure.Stack
-		}
+		statuses[i], delays[i], refunds[i], nexts[i] = string(o.Status), o.Delay.Seconds(), o.Refund, o.NextCycle
+		failures.set(i, o.Failure)
+		callbacks.set(i, o.Callback)
 	}
 	var ended []Lease
 	err := tx.SelectContext(ctx, &ended, s.sql(`
 		WITH outcome AS (
-			SELECT id, instance, attempt, status, delay, refund,
-			       nullif(kind, '') AS kind, message, nullif(stack, '') AS stack
-			FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::float8[], $6::bool[], $7::text[], $8::text[], $9::text[])
-				AS o (id, instance, attempt, status, delay, refund, kind, message, stack)
+			SELECT id, instance, attempt, status, delay, refund, next,
+			       nullif(kind, '') AS kind, message, nullif(stack, '') AS stack, nullif(fingerprint, '') AS fingerprint,
+			       nullif(callback_kind, '') AS callback_kind, callback_message, nullif(callback_stack, '') AS callback_stack
+			FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::float8[], $6::bool[], $7::bool[],
+				$8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[])
+				AS o (id, instance, attempt, status, delay, refund, next,
+					kind, message, stack, fingerprint, callback_kind, callback_message, callback_stack)
 		), ended AS (
 			UPDATE reprise.handler_runs r
 			SET status = o.status,
-			    attempt = r.attempt - o.refund::int,
+			    tries = CASE WHEN o.next THEN 0 ELSE r.tries - o.refund::int END,
+			    cycle = r.cycle + o.next::int,
 			    instance = CASE WHEN o.status <> 'PENDING' THEN r.instance END,
 			    due_at = CASE WHEN o.status = 'PENDING' THEN now() + o.delay * interval '1 second' END,
 			    finished_at = CASE WHEN o.status <> 'PENDING' THEN now() END,
 			    error_kind = coalesce(o.kind, r.error_kind),
-			    error = CASE WHEN o.kind IS NOT NULL THEN o.message ELSE r.error END
+			    error = CASE WHEN o.kind IS NOT NULL THEN o.message ELSE r.error END,
+			    fingerprint = CASE WHEN o.kind IS NOT NULL THEN o.fingerprint ELSE r.fingerprint END
 			FROM outcome o
 			WHERE r.id = ANY ($1::bigint[]) AND r.id = o.id AND r.instance = o.instance AND r.attempt = o.attempt AND r.status = 'PENDING'
-			RETURNING r.id, o.attempt, r.cycle, o.kind, o.message, o.stack, o.instance, r.started_at
+			RETURNING r.id, o.attempt, r.cycle - o.next::int AS cycle, o.kind, o.message, o.stack, o.instance, r.started_at,
+				o.callback_kind, o.callback_message, o.callback_stack
 		), failed AS (
 			INSERT INTO reprise.run_attempts (run_id, attempt, cycle, kind, message, stack, instance, started_at)
 			SELECT id, attempt, cycle, kind, message, stack, instance, started_at FROM ended WHERE kind IS NOT NULL
+			UNION ALL
+			SELECT id, attempt, cycle, callback_kind, callback_message, callback_stack, instance, started_at
+			FROM ended WHERE callback_kind IS NOT NULL
 		)
-		SELECT id AS runid, instance, attempt FROM ended`), ids, instances, attempts, statuses, delays, refunds, kinds, messages, stacks)
+		SELECT id AS runid, instance, attempt FROM ended`), ids, instances, attempts, statuses, delays, refunds, nexts,
+		failures.kinds, failures.messages, failures.stacks, failures.fingerprints,
+		callbacks.kinds, callbacks.messages, callbacks.stacks)
 	return ended, err
+}
+
+type failureArrays struct {
+	kinds, messages, stacks, fingerprints pq.StringArray
+}
+
+func newFailureArrays(n int) failureArrays {
+	return failureArrays{make(pq.StringArray, n), make(pq.StringArray, n), make(pq.StringArray, n), make(pq.StringArray, n)}
+}
+
+func (a failureArrays) set(i int, f *Failure) {
+	if f != nil {
+		a.kinds[i], a.messages[i], a.stacks[i], a.fingerprints[i] = string(f.Kind), f.Message, f.Stack, f.Fingerprint
+	}
 }

@@ -30,7 +30,7 @@ func TestAClaimUnderWayWhileItsInstanceLeaves(t *testing.T) {
 			db := testdb.Open(t, testdb.Postgres(t))
 			st := migrated(t, db, "")
 			require.NoError(t, st.Register(ctx, store.Instance{ID: "a"}))
-			require.NoError(t, st.Subscribe(ctx, store.Subscription{Topic: "orders", Handler: "mail"}))
+			require.NoError(t, st.Subscribe(ctx, store.Subscription{Topic: "orders", Handler: "mail"}, ""))
 			query, args, err := st.Insert([]store.Event{{ID: "1", Topic: "orders"}}, store.LeaseOnInsert{})
 			require.NoError(t, err)
 			exec(t, db, query, args...)

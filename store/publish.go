@@ -33,7 +33,7 @@ type Inserted struct {
 
 // LeasedRun is a run that was created in an instance's hands.
 type LeasedRun struct {
-	Lease   Lease
+	RunID   int64 // on attempt 1
 	Handler string
 	EventID EventID
 }

@@ -15,22 +15,24 @@ import (
 // without an end, is taken up for another attempt (what was held is kept as an
 // abandoned attempt). A run that has ended well or was discarded is ErrDone,
 // unless again is set, which takes up a successful run too.
-func (s *Store) Record(ctx context.Context, e Event, handler, instance string, again bool) (Lease, error) {
+func (s *Store) Record(ctx context.Context, e Event, handler, instance string, again bool) (Run, error) {
 	if err := e.Validate(); err != nil {
-		return Lease{}, err
+		return Run{}, err
 	}
 	if err := validName("handler", handler); err != nil {
-		return Lease{}, err
+		return Run{}, err
 	}
 	if e.Source == "" || e.Source == SourcePublish {
-		return Lease{}, fmt.Errorf("record event %q: source %q: want the name of the subscriber that delivered it", e.ID, e.Source)
+		return Run{}, fmt.Errorf("record event %q: source %q: want the name of the subscriber that delivered it", e.ID, e.Source)
 	}
+	run := Run{EventID: e.ID, Topic: e.Topic, Handler: handler, Status: Pending, Tries: 1, Key: e.Key, Instance: instance}
 	lease, err := s.dialect.record(ctx, s, e, handler, instance, again)
 	if errors.Is(err, sql.ErrNoRows) {
-		return Lease{}, fmt.Errorf("event %q, handler %q: %w", e.ID, handler, ErrDone)
+		return run, fmt.Errorf("event %q, handler %q: %w", e.ID, handler, ErrDone)
 	}
 	if err != nil {
-		return Lease{}, fmt.Errorf("record event %q for handler %q: %w", e.ID, handler, err)
+		return run, fmt.Errorf("record event %q for handler %q: %w", e.ID, handler, err)
 	}
-	return lease, nil
+	run.ID, run.Attempt = lease.RunID, lease.Attempt
+	return run, nil
 }

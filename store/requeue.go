@@ -55,7 +55,7 @@ func (s *Store) Requeue(ctx context.Context, r Replay) (Replay, error) {
 		}
 		result, err := tx.ExecContext(ctx, s.compose(fmt.Sprintf(`
 			UPDATE reprise.handler_runs AS r
-			SET status = 'PENDING', finished_at = NULL, instance = NULL, due_at = now(), replay_id = $%d
+			SET status = 'PENDING', finished_at = NULL, instance = NULL, due_at = now(), tries = 0, cycle = 0, replay_id = $%d
 			WHERE %s`, len(args)+1, where)), append(args[:len(args):len(args)], r.ID)...)
 		if err != nil {
 			return err

@@ -41,6 +41,8 @@ type claimedRow struct {
 	RunID   int64  `db:"run_id"`
 	Handler string `db:"handler"`
 	Attempt int    `db:"attempt"`
+	Tries   int    `db:"tries"`
+	Cycle   int    `db:"cycle"`
 	Lost    bool   `db:"lost"`
 	eventRow
 }
@@ -49,7 +51,13 @@ func claimedRows(rows []claimedRow, instance string) []Claimed {
 	claimed := make([]Claimed, len(rows))
 	for i, r := range rows {
 		event, err := r.event()
-		claimed[i] = Claimed{Lease: Lease{RunID: r.RunID, Instance: instance, Attempt: r.Attempt}, Handler: r.Handler, Event: event}
+		claimed[i] = Claimed{
+			Run: Run{
+				ID: r.RunID, EventID: event.ID, Topic: event.Topic, Handler: r.Handler, Status: Pending,
+				Attempt: r.Attempt, Tries: r.Tries, Cycle: r.Cycle, Key: event.Key, Instance: instance,
+			},
+			Event: event,
+		}
 		switch {
 		case r.Lost:
 			claimed[i].unusable = fmt.Sprintf("event %q of topic %q is no longer in the database", event.ID, event.Topic)
@@ -60,34 +68,37 @@ func claimedRows(rows []claimedRow, instance string) []Claimed {
 	return claimed
 }
 
-const runColumns = `r.id, r.event_id, r.topic, r.handler, r.status, r.attempt, r.cycle, r.key,
+const runColumns = `r.id, r.event_id, r.topic, r.handler, r.status, r.attempt, r.tries, r.cycle, r.key,
 	coalesce(r.instance, '') AS instance, r.due_at, r.started_at, r.finished_at,
-	coalesce(r.error_kind, '') AS error_kind, coalesce(r.error, '') AS error, coalesce(r.replay_id, 0) AS replay_id`
+	coalesce(r.error_kind, '') AS error_kind, coalesce(r.error, '') AS error,
+	coalesce(r.fingerprint, '') AS fingerprint, coalesce(r.replay_id, 0) AS replay_id`
 
 type runRow struct {
-	ID         int64   `db:"id"`
-	EventID    string  `db:"event_id"`
-	Topic      string  `db:"topic"`
-	Handler    string  `db:"handler"`
-	Status     Status  `db:"status"`
-	Attempt    int     `db:"attempt"`
-	Cycle      int     `db:"cycle"`
-	Key        string  `db:"key"`
-	Instance   string  `db:"instance"`
-	DueAt      instant `db:"due_at"`
-	StartedAt  instant `db:"started_at"`
-	FinishedAt instant `db:"finished_at"`
-	ErrorKind  Kind    `db:"error_kind"`
-	Error      string  `db:"error"`
-	ReplayID   int64   `db:"replay_id"`
+	ID          int64   `db:"id"`
+	EventID     string  `db:"event_id"`
+	Topic       string  `db:"topic"`
+	Handler     string  `db:"handler"`
+	Status      Status  `db:"status"`
+	Attempt     int     `db:"attempt"`
+	Tries       int     `db:"tries"`
+	Cycle       int     `db:"cycle"`
+	Key         string  `db:"key"`
+	Instance    string  `db:"instance"`
+	DueAt       instant `db:"due_at"`
+	StartedAt   instant `db:"started_at"`
+	FinishedAt  instant `db:"finished_at"`
+	ErrorKind   Kind    `db:"error_kind"`
+	Error       string  `db:"error"`
+	Fingerprint string  `db:"fingerprint"`
+	ReplayID    int64   `db:"replay_id"`
 }
 
 func (r runRow) run() Run {
 	return Run{
 		ID: r.ID, EventID: r.EventID, Topic: r.Topic, Handler: r.Handler, Status: r.Status,
-		Attempt: r.Attempt, Cycle: r.Cycle, Key: r.Key, Instance: r.Instance,
+		Attempt: r.Attempt, Tries: r.Tries, Cycle: r.Cycle, Key: r.Key, Instance: r.Instance,
 		DueAt: r.DueAt.Time, StartedAt: r.StartedAt.Time, FinishedAt: r.FinishedAt.Time,
-		ErrorKind: r.ErrorKind, Error: r.Error, ReplayID: r.ReplayID,
+		ErrorKind: r.ErrorKind, Error: r.Error, Fingerprint: r.Fingerprint, ReplayID: r.ReplayID,
 	}
 }
 

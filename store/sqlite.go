@@ -80,10 +80,10 @@ func (sqlite) record(ctx context.Context, s *Store, e Event, handler, instance s
 			return err
 		}
 		if err := tx.QueryRowxContext(ctx, s.sql(`
-			INSERT INTO reprise.handler_runs AS r (event_id, topic, handler, key, instance, attempt, started_at)
-			VALUES ($1, $2, $3, $4, $5, 1, now())
+			INSERT INTO reprise.handler_runs AS r (event_id, topic, handler, key, instance, attempt, tries, started_at)
+			VALUES ($1, $2, $3, $4, $5, 1, 1, now())
 			ON CONFLICT (event_id, topic, handler) DO UPDATE
-			SET status = 'PENDING', attempt = r.attempt + 1, instance = excluded.instance,
+			SET status = 'PENDING', attempt = r.attempt + 1, tries = 1, instance = excluded.instance,
 			    started_at = now(), due_at = NULL, finished_at = NULL
 			WHERE r.status IN ('PENDING', 'FAILED') OR ($6 AND r.status = 'SUCCESS')
 			RETURNING id, attempt`),
@@ -108,14 +108,14 @@ func (sqlite) claim(ctx context.Context, s *Store, instance string, wants []Want
 			var rows []claimedRow
 			err := tx.SelectContext(ctx, &rows, s.sql(`
 				UPDATE reprise.handler_runs
-				SET instance = $1, attempt = attempt + 1, started_at = now(), due_at = NULL
+				SET instance = $1, attempt = attempt + 1, tries = tries + 1, started_at = now(), due_at = NULL
 				WHERE id IN (
 					SELECT id FROM reprise.handler_runs
 					WHERE topic = $2 AND handler = $3 AND due_at IS NOT NULL AND due_at <= now()
 					ORDER BY due_at, id
 					LIMIT $4
 				) AND EXISTS (SELECT 1 FROM reprise.instances WHERE id = $1)
-				RETURNING id AS run_id, event_id, topic, handler, attempt`), instance, w.Topic, w.Handler, w.N)
+				RETURNING id AS run_id, event_id, topic, handler, attempt, tries, cycle`), instance, w.Topic, w.Handler, w.N)
 			if err != nil {
 				return err
 			}
@@ -176,42 +176,54 @@ func (sqlite) end(ctx context.Context, s *Store, outcomes []Outcome) ([]Lease, e
 	ended := make([]Lease, 0, len(outcomes))
 	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
 		for _, o := range outcomes {
-			var f Failure
-			if o.Failure != nil {
-				f = *o.Failure
-			}
-			written, err := tx.ExecContext(ctx, s.sql(`
-				UPDATE reprise.handler_runs
-				SET status = $4,
-				    attempt = attempt - $6,
-				    instance = CASE WHEN $4 <> 'PENDING' THEN instance END,
-				    due_at = CASE WHEN $4 = 'PENDING' THEN now($5) END,
-				    finished_at = CASE WHEN $4 <> 'PENDING' THEN now() END,
-				    error_kind = CASE WHEN $7 <> '' THEN $7 WHEN $4 = 'PENDING' THEN error_kind END,
-				    error = CASE WHEN $7 <> '' THEN $8 WHEN $4 = 'PENDING' THEN error END
-				WHERE id = $1 AND instance = $2 AND attempt = $3 AND status = 'PENDING'`),
-				o.Lease.RunID, o.Lease.Instance, o.Lease.Attempt, string(o.Status), o.Delay.Round(time.Millisecond).Seconds(), o.Refund, string(f.Kind), f.Message)
+			held, err := s.endOne(ctx, tx, o)
 			if err != nil {
 				return err
 			}
-			if n, err := written.RowsAffected(); err != nil || n == 0 {
-				if err != nil {
-					return err
-				}
-				continue
-			}
-			ended = append(ended, o.Lease)
-			if o.Failure == nil {
-				continue
-			}
-			if _, err := tx.ExecContext(ctx, s.sql(`
-				INSERT INTO reprise.run_attempts (run_id, attempt, cycle, kind, message, stack, instance, started_at)
-				SELECT id, $2, cycle, $3, $4, nullif($5, ''), $6, started_at FROM reprise.handler_runs WHERE id = $1`),
-				o.Lease.RunID, o.Lease.Attempt, string(f.Kind), f.Message, f.Stack, o.Lease.Instance); err != nil {
-				return err
+			if held {
+				ended = append(ended, o.Lease)
 			}
 		}
 		return nil
 	})
 	return ended, err
+}
+
+func (s *Store) endOne(ctx context.Context, tx *sqlx.Tx, o Outcome) (held bool, err error) {
+	var f Failure
+	if o.Failure != nil {
+		f = *o.Failure
+	}
+	written, err := tx.ExecContext(ctx, s.sql(`
+		UPDATE reprise.handler_runs
+		SET status = $4,
+		    tries = CASE WHEN $7 THEN 0 ELSE tries - $6 END,
+		    cycle = cycle + $7,
+		    instance = CASE WHEN $4 <> 'PENDING' THEN instance END,
+		    due_at = CASE WHEN $4 = 'PENDING' THEN now($5) END,
+		    finished_at = CASE WHEN $4 <> 'PENDING' THEN now() END,
+		    error_kind = CASE WHEN $8 <> '' THEN $8 WHEN $4 = 'PENDING' THEN error_kind END,
+		    error = CASE WHEN $8 <> '' THEN $9 WHEN $4 = 'PENDING' THEN error END,
+		    fingerprint = CASE WHEN $8 <> '' THEN nullif($10, '') WHEN $4 = 'PENDING' THEN fingerprint END
+		WHERE id = $1 AND instance = $2 AND attempt = $3 AND status = 'PENDING'`),
+		o.Lease.RunID, o.Lease.Instance, o.Lease.Attempt, string(o.Status), o.Delay.Round(time.Millisecond).Seconds(), o.Refund, o.NextCycle,
+		string(f.Kind), f.Message, f.Fingerprint)
+	if err != nil {
+		return false, err
+	}
+	if n, err := written.RowsAffected(); err != nil || n == 0 {
+		return false, err
+	}
+	for _, f := range []*Failure{o.Failure, o.Callback} {
+		if f == nil {
+			continue
+		}
+		if _, err := tx.ExecContext(ctx, s.sql(`
+			INSERT INTO reprise.run_attempts (run_id, attempt, cycle, kind, message, stack, instance, started_at)
+			SELECT id, $2, cycle - $7, $3, $4, nullif($5, ''), $6, started_at FROM reprise.handler_runs WHERE id = $1`),
+			o.Lease.RunID, o.Lease.Attempt, string(f.Kind), f.Message, f.Stack, o.Lease.Instance, o.NextCycle); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
 }

@@ -29,6 +29,7 @@ var (
 	ErrNotFound    = errors.New("not found")
 	ErrDuplicateID = errors.New("another event of the topic has this id")
 	ErrDone        = errors.New("the run has ended already")
+	ErrLeaseLost   = errors.New("the run was given to another meanwhile")
 )
 
 // Store is the record in one schema of one database.

@@ -128,34 +128,6 @@ func TestAnEmptyFilterSelectsEverything(t *testing.T) {
 	}
 }
 
-func TestADeliveryEndsOnce(t *testing.T) {
-	t.Parallel()
-	lease := store.Lease{RunID: 7, Instance: "a", Attempt: 2}
-	require.Equal(t, "run 7, attempt 2, held by a", lease.String())
-	ended := make(chan store.Outcome, 10)
-	d := store.NewDelivery(lease, func(o store.Outcome) { ended <- o })
-	counted := make(chan bool)
-	for range cap(ended) {
-		go func() { counted <- d.End(store.Outcome{Status: store.Success}) }()
-	}
-	n := 0
-	for range cap(ended) {
-		if <-counted {
-			n++
-		}
-	}
-	require.Equal(t, 1, n)
-	require.Len(t, ended, 1)
-	require.Equal(t, store.Outcome{Lease: lease, Status: store.Success}, <-ended)
-
-	_, found := store.DeliveryFrom(t.Context())
-	require.False(t, found)
-	carried, found := store.DeliveryFrom(store.WithDelivery(t.Context(), d))
-	require.True(t, found)
-	require.Same(t, d, carried)
-	require.Equal(t, lease, carried.Lease())
-}
-
 // databases returns stores in the default schemas of a few databases, which is
 // faster than one database for each.
 func databases(t *testing.T) func(t *testing.T) *store.Store {

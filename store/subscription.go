@@ -35,32 +35,28 @@ type Execer interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 }
 
-// Subscribe puts subscriptions into the database, idempotently. They stay
-// there until somebody removes them, served or not.
-func (s *Store) Subscribe(ctx context.Context, subs ...Subscription) error {
-	for _, sub := range subs {
-		if err := sub.Validate(); err != nil {
-			return err
-		}
-		if _, err := s.db.ExecContext(ctx, s.sql(`
-			INSERT INTO reprise.subscriptions (topic, handler) VALUES ($1, $2)
-			ON CONFLICT (topic, handler) DO UPDATE SET last_seen_at = now()`), sub.Topic, sub.Handler); err != nil {
-			return fmt.Errorf("subscribe handler %q to topic %q: %w", sub.Handler, sub.Topic, err)
-		}
-	}
-	return nil
+// Subscribe puts a subscription into the database, idempotently, with its
+// handler's policy as JSON ("" is "{}") for whoever reads the tables. It stays
+// there until somebody removes it, served or not.
+func (s *Store) Subscribe(ctx context.Context, sub Subscription, policy string) error {
+	_, err := s.subscribe(ctx, s.db, sub, policy, `DO UPDATE SET policy = excluded.policy, last_seen_at = now()`)
+	return err
 }
 
 // SubscribeTx does it in a transaction of the caller's, and says whether the
-// subscription is new. It takes no lock on one that is there already:
+// subscription is new. It neither changes nor locks one that is there already:
 // publishers must not wait for each other's transactions.
-func (s *Store) SubscribeTx(ctx context.Context, tx Execer, sub Subscription) (fresh bool, err error) {
+func (s *Store) SubscribeTx(ctx context.Context, tx Execer, sub Subscription, policy string) (fresh bool, err error) {
+	return s.subscribe(ctx, tx, sub, policy, `DO NOTHING`)
+}
+
+func (s *Store) subscribe(ctx context.Context, db Execer, sub Subscription, policy, known string) (written bool, err error) {
 	if err := sub.Validate(); err != nil {
 		return false, err
 	}
-	result, err := tx.ExecContext(ctx, s.sql(`
-		INSERT INTO reprise.subscriptions (topic, handler) VALUES ($1, $2)
-		ON CONFLICT (topic, handler) DO NOTHING`), sub.Topic, sub.Handler)
+	result, err := db.ExecContext(ctx, s.sql(`
+		INSERT INTO reprise.subscriptions (topic, handler, policy) VALUES ($1, $2, $3)
+		ON CONFLICT (topic, handler) `+known), sub.Topic, sub.Handler, cmp.Or(policy, "{}"))
 	if err != nil {
 		return false, fmt.Errorf("subscribe handler %q to topic %q: %w", sub.Handler, sub.Topic, err)
 	}

@@ -39,6 +39,7 @@ CREATE TABLE reprise.handler_runs (
     status      text        NOT NULL DEFAULT 'PENDING',
     attempt     integer     NOT NULL DEFAULT 0,
     cycle       integer     NOT NULL DEFAULT 0,
+    tries       integer     NOT NULL DEFAULT 0,
     priority    smallint    NOT NULL DEFAULT 0,
     key         text        NOT NULL DEFAULT '',
     instance    text,

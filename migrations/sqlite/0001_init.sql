@@ -30,6 +30,7 @@ CREATE TABLE reprise.handler_runs (
     status      TEXT    NOT NULL DEFAULT 'PENDING' CHECK (status IN ('PENDING', 'SUCCESS', 'FAILED', 'DISCARDED')),
     attempt     INTEGER NOT NULL DEFAULT 0,
     cycle       INTEGER NOT NULL DEFAULT 0,
+    tries       INTEGER NOT NULL DEFAULT 0,
     priority    INTEGER NOT NULL DEFAULT 0,
     key         TEXT    NOT NULL DEFAULT '',
     instance    TEXT,

@@ -22,9 +22,11 @@ func claiming(promise promise) {
 		stored, err := db.Event(ctx, topic, "1")
 		require.NoError(t, err)
 		require.Equal(t, []store.Claimed{{
-			Lease:   store.Lease{RunID: due.ID, Instance: "a", Attempt: 1},
-			Handler: "mail",
-			Event:   stored,
+			Run: store.Run{
+				ID: due.ID, EventID: "1", Topic: topic, Handler: "mail", Status: store.Pending,
+				Attempt: 1, Tries: 1, Key: stored.Key, Instance: "a",
+			},
+			Event: stored,
 		}}, claimed)
 
 		leased := db.run(due.ID)
@@ -50,7 +52,7 @@ func claiming(promise promise) {
 
 	promise("each handler on each topic gets its own, as many as it wants", func(t *testing.T, db db) {
 		db.subscribe("mail", "stock", "audit")
-		require.NoError(t, db.Subscribe(ctx, store.Subscription{Topic: "payments", Handler: "mail"}))
+		require.NoError(t, db.Subscribe(ctx, store.Subscription{Topic: "payments", Handler: "mail"}, ""))
 		db.register("a")
 		payment := event("payment")
 		payment.Topic = "payments"
@@ -61,7 +63,7 @@ func claiming(promise promise) {
 		require.NoError(t, err)
 		got := map[string]int{}
 		for _, c := range claimed {
-			got[c.Event.Topic+" "+c.Handler]++
+			got[c.Event.Topic+" "+c.Run.Handler]++
 		}
 		require.Equal(t, map[string]int{"orders mail": 2, "orders stock": 3, "payments mail": 1}, got)
 		require.Empty(t, db.runs(store.Filter{Handler: "audit", Status: store.Success}))
@@ -121,10 +123,10 @@ func claiming(promise promise) {
 				}
 				mu.Lock()
 				for _, c := range claimed {
-					if other, twice := leases[c.Lease.RunID]; twice {
-						err = fmt.Errorf("claimed twice: %v and %v", other, c.Lease)
+					if other, twice := leases[c.Run.Lease().RunID]; twice {
+						err = fmt.Errorf("claimed twice: %v and %v", other, c.Run.Lease())
 					}
-					leases[c.Lease.RunID] = c.Lease
+					leases[c.Run.Lease().RunID] = c.Run.Lease()
 				}
 				mu.Unlock()
 				if err != nil {

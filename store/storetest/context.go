@@ -32,7 +32,7 @@ func cancelling(promise promise) {
 				return err
 			},
 			"Subscribe": func(ctx context.Context) error {
-				return db.Subscribe(ctx, store.Subscription{Topic: topic, Handler: "stock"})
+				return db.Subscribe(ctx, store.Subscription{Topic: topic, Handler: "stock"}, "")
 			},
 			"Claim": func(ctx context.Context) error {
 				_, err := db.Claim(ctx, "a", []store.Want{want(topic, "mail", 10)})

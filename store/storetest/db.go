@@ -47,7 +47,7 @@ func events(ids ...string) []store.Event {
 func (d db) subscribe(handlers ...string) {
 	d.t.Helper()
 	for _, h := range handlers {
-		require.NoError(d.t, d.Subscribe(ctx, store.Subscription{Topic: topic, Handler: h}))
+		require.NoError(d.t, d.Subscribe(ctx, store.Subscription{Topic: topic, Handler: h}, ""))
 	}
 }
 
@@ -121,7 +121,7 @@ func (d db) claimOne(instance, handler string) store.Lease {
 	d.t.Helper()
 	claimed := d.claim(instance, handler, 1)
 	require.Len(d.t, claimed, 1, "no run of handler %q is due", handler)
-	return claimed[0].Lease
+	return claimed[0].Run.Lease()
 }
 
 // end ends leases that hold.
@@ -140,6 +140,12 @@ func (d db) fail(id, handler string) store.Run {
 	lease := d.claimOne("the one that fails", handler)
 	d.end(store.Outcome{Lease: lease, Status: store.Failed, Failure: failure("broken")})
 	return d.run(lease.RunID)
+}
+
+// record is Record, whose run is known by its lease.
+func (d db) record(e store.Event, handler, instance string, again bool) (store.Lease, error) {
+	run, err := d.Record(ctx, e, handler, instance, again)
+	return run.Lease(), err
 }
 
 func failure(message string) *store.Failure {

@@ -25,7 +25,7 @@ func ending(promise promise) {
 		db.publish(batch...)
 		leases := make([]store.Lease, 0, n)
 		for _, c := range db.claim("a", "mail", n) {
-			leases = append(leases, c.Lease)
+			leases = append(leases, c.Run.Lease())
 		}
 		require.Len(db.t, leases, n)
 		return leases
@@ -40,7 +40,7 @@ func ending(promise promise) {
 		require.WithinDuration(t, time.Now(), run.FinishedAt, time.Minute)
 		require.False(t, run.FinishedAt.Before(started))
 		require.Equal(t, store.Run{
-			ID: lease.RunID, EventID: "0", Topic: topic, Handler: "mail", Status: store.Success, Attempt: 1,
+			ID: lease.RunID, EventID: "0", Topic: topic, Handler: "mail", Status: store.Success, Attempt: 1, Tries: 1,
 			Key: "key of 0", Instance: "a", StartedAt: started, FinishedAt: run.FinishedAt,
 		}, run)
 		require.Empty(t, db.attempts(lease.RunID))
@@ -118,15 +118,104 @@ func ending(promise promise) {
 	promise("a refunded attempt does not count", func(t *testing.T, db db) {
 		lease := leased(db, 1)[0]
 		db.end(store.Outcome{Lease: lease, Status: store.Pending, Refund: true})
-		require.Zero(t, db.run(lease.RunID).Attempt)
+		require.Zero(t, db.run(lease.RunID).Tries)
 		require.Empty(t, db.attempts(lease.RunID))
-		require.Equal(t, lease, db.claimOne("a", "mail"))
+		lease = db.claimOne("a", "mail")
+		require.Equal(t, 2, lease.Attempt, "its number is never given twice")
+		require.Equal(t, 1, db.run(lease.RunID).Tries)
 
 		db.end(store.Outcome{Lease: lease, Status: store.Pending, Refund: true, Failure: &store.Failure{Kind: store.KindInterrupted, Message: "shutdown"}})
-		require.Zero(t, db.run(lease.RunID).Attempt)
+		require.Zero(t, db.run(lease.RunID).Tries)
 		attempts := db.attempts(lease.RunID)
 		require.Len(t, attempts, 1, "what happened is kept")
-		require.Equal(t, 1, attempts[0].Attempt)
+		require.Equal(t, 2, attempts[0].Attempt)
+	})
+
+	promise("an end that gives a try back, told twice, does not end the next attempt", func(t *testing.T, db db) {
+		lease := leased(db, 1)[0]
+		released := store.Outcome{Lease: lease, Status: store.Pending, Refund: true}
+		db.end(released)
+		next := db.claimOne("a", "mail")
+		lost, err := db.End(ctx, []store.Outcome{released})
+		require.NoError(t, err)
+		require.Equal(t, []store.Lease{lease}, lost)
+		db.end(store.Outcome{Lease: next, Status: store.Success})
+	})
+
+	promise("PENDING, told twice because the answer was lost, is no lost lease", func(t *testing.T, db db) {
+		lease := leased(db, 1)[0]
+		again := store.Outcome{Lease: lease, Status: store.Pending, Delay: time.Hour, Failure: failure("broken")}
+		db.end(again)
+		db.end(again)
+		require.Len(t, db.attempts(lease.RunID), 1)
+	})
+
+	promise("a next cycle begins with no try, and what failed belongs to the last", func(t *testing.T, db db) {
+		lease := leased(db, 1)[0]
+		db.end(store.Outcome{Lease: lease, Status: store.Pending, Failure: failure("first")})
+		lease = db.claimOne("a", "mail")
+		require.Equal(t, 2, db.run(lease.RunID).Tries)
+		db.end(store.Outcome{Lease: lease, Status: store.Pending, NextCycle: true, Failure: failure("second")})
+		run := db.run(lease.RunID)
+		require.Equal(t, 1, run.Cycle)
+		require.Zero(t, run.Tries)
+
+		claimed := db.claim("a", "mail", 1)
+		require.Len(t, claimed, 1)
+		require.Equal(t, 1, claimed[0].Run.Cycle)
+		require.Equal(t, 1, claimed[0].Run.Tries)
+		require.Equal(t, 3, claimed[0].Run.Attempt)
+		db.end(store.Outcome{Lease: claimed[0].Run.Lease(), Status: store.Failed, Failure: failure("third")})
+		var cycles []int
+		for _, a := range db.attempts(lease.RunID) {
+			cycles = append(cycles, a.Cycle)
+		}
+		require.Equal(t, []int{0, 0, 1}, cycles)
+	})
+
+	promise("a callback's failure is kept beside the handler's, which the run shows", func(t *testing.T, db db) {
+		lease := leased(db, 1)[0]
+		callback := &store.Failure{Kind: store.KindCallback, Message: "no pager", Stack: "stack of the callback"}
+		db.end(store.Outcome{Lease: lease, Status: store.Failed, Failure: store.NewFailure("mail", store.KindError, "broken"), Callback: callback})
+		run := db.run(lease.RunID)
+		require.Equal(t, "broken", run.Error)
+		require.Equal(t, store.Fingerprint("mail", store.KindError, "broken"), run.Fingerprint)
+		attempts := db.attempts(run.ID)
+		require.Len(t, attempts, 2)
+		require.Equal(t, store.KindError, attempts[0].Kind)
+		require.Equal(t, store.KindCallback, attempts[1].Kind)
+		require.Equal(t, "no pager", attempts[1].Message)
+		require.Equal(t, "stack of the callback", attempts[1].Stack)
+		require.Equal(t, 1, attempts[1].Attempt)
+	})
+
+	promise("a success in a caller's transaction stands and falls with it", func(t *testing.T, db db) {
+		leases := leased(db, 2)
+		for i, commit := range []bool{true, false} {
+			tx, err := db.DB().BeginTxx(ctx, nil)
+			require.NoError(t, err)
+			require.NoError(t, db.Succeed(ctx, tx, leases[i]))
+			if commit {
+				require.NoError(t, tx.Commit())
+			} else {
+				require.NoError(t, tx.Rollback())
+			}
+		}
+		require.Equal(t, store.Success, db.run(leases[0].RunID).Status)
+		require.NotZero(t, db.run(leases[0].RunID).FinishedAt)
+		require.Equal(t, store.Pending, db.run(leases[1].RunID).Status)
+		db.end(store.Outcome{Lease: leases[1], Status: store.Success})
+	})
+
+	promise("a success in a caller's transaction needs the lease", func(t *testing.T, db db) {
+		lease := leased(db, 1)[0]
+		db.end(store.Outcome{Lease: lease, Status: store.Pending})
+		db.claimOne("a", "mail")
+		tx, err := db.DB().BeginTxx(ctx, nil)
+		require.NoError(t, err)
+		require.ErrorIs(t, db.Succeed(ctx, tx, lease), store.ErrLeaseLost)
+		require.NoError(t, tx.Rollback())
+		require.Equal(t, store.Pending, db.run(lease.RunID).Status)
 	})
 
 	promise("success clears the error from the run, not from the record", func(t *testing.T, db db) {
@@ -200,7 +289,7 @@ func ending(promise promise) {
 
 		for i, want := range []struct {
 			status   store.Status
-			attempt  int
+			tries    int
 			message  string
 			attempts int
 		}{
@@ -212,7 +301,8 @@ func ending(promise promise) {
 		} {
 			run := db.run(leases[i].RunID)
 			require.Equal(t, want.status, run.Status)
-			require.Equal(t, want.attempt, run.Attempt)
+			require.Equal(t, want.tries, run.Tries)
+			require.Equal(t, 1, run.Attempt)
 			require.Equal(t, want.message, run.Error)
 			require.Len(t, db.attempts(run.ID), want.attempts)
 		}

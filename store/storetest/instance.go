@@ -69,7 +69,7 @@ func living(promise promise) {
 
 		run := db.run(lease.RunID)
 		require.Equal(t, store.Pending, run.Status)
-		require.Zero(t, run.Attempt)
+		require.Zero(t, run.Tries)
 		require.Empty(t, run.Instance)
 		require.Equal(t, store.KindInterrupted, run.ErrorKind)
 		attempts := db.attempts(run.ID)
@@ -82,7 +82,7 @@ func living(promise promise) {
 		lost, err := db.End(ctx, []store.Outcome{{Lease: lease, Status: store.Success}})
 		require.NoError(t, err)
 		require.Equal(t, []store.Lease{lease}, lost)
-		require.Equal(t, store.Lease{RunID: run.ID, Instance: "b", Attempt: 1}, db.claimOne("b", "mail"))
+		require.Equal(t, store.Lease{RunID: run.ID, Instance: "b", Attempt: 2}, db.claimOne("b", "mail"))
 	})
 }
 
@@ -202,14 +202,14 @@ func recovering(promise promise) {
 		db.subscribe("mail")
 		delivered := event("delivered")
 		delivered.Source = "kafka"
-		old, err := db.Record(ctx, delivered, "mail", "another", false)
+		old, err := db.record(delivered, "mail", "another", false)
 		require.NoError(t, err)
 		lease := working(db, "dead")
-		again, err := db.Record(ctx, delivered, "mail", "dead", false)
+		again, err := db.record(delivered, "mail", "dead", false)
 		require.NoError(t, err)
 		require.Equal(t, old.RunID, again.RunID)
 		delivered.ID = "delivered later"
-		later, err := db.Record(ctx, delivered, "mail", "dead", false)
+		later, err := db.record(delivered, "mail", "dead", false)
 		require.NoError(t, err)
 		db.silence("dead")
 		requireRecovered(db, old.RunID, lease.RunID, later.RunID)
@@ -255,12 +255,12 @@ func recovering(promise promise) {
 				_, err := db.Recover(ctx, time.Minute)
 				return err
 			}
-			leases, err := db.End(ctx, []store.Outcome{{Lease: claimed[i].Lease, Status: store.Success}})
+			leases, err := db.End(ctx, []store.Outcome{{Lease: claimed[i].Run.Lease(), Status: store.Success}})
 			lost[i] = len(leases) > 0
 			return err
 		})
 		for i, c := range claimed {
-			run, attempts := db.run(c.Lease.RunID), db.attempts(c.Lease.RunID)
+			run, attempts := db.run(c.Run.Lease().RunID), db.attempts(c.Run.Lease().RunID)
 			if lost[i] {
 				require.Equal(t, store.Pending, run.Status)
 				require.Empty(t, run.Instance)

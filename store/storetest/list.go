@@ -26,7 +26,7 @@ func listing(promise promise) {
 	})
 
 	promise("the filter selects by each field and by all of them", func(t *testing.T, db db) {
-		require.NoError(t, db.Subscribe(ctx, store.Subscription{Topic: "payments", Handler: "mail"}))
+		require.NoError(t, db.Subscribe(ctx, store.Subscription{Topic: "payments", Handler: "mail"}, ""))
 		db.subscribe("mail")
 		payment := event("3")
 		payment.Topic = "payments"

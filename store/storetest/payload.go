@@ -88,7 +88,7 @@ func payloads(promise promise) {
 	promise("what another transport delivered comes back as it was", func(t *testing.T, db db) {
 		for i, p := range []string{`{"a": 1, "a":2}`, "", "plain", "\x00\xff", `"\ud800"`} {
 			e := store.Event{ID: fmt.Sprint(i), Topic: topic, Payload: []byte(p), Metadata: map[string]string{"é": "\x00"}, Source: "kafka"}
-			_, err := db.Record(ctx, e, "mail", "a", false)
+			_, err := db.record(e, "mail", "a", false)
 			require.NoError(t, err, "payload %q", p)
 			stored, err := db.Event(ctx, topic, e.ID)
 			require.NoError(t, err)

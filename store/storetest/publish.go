@@ -27,7 +27,7 @@ func publishing(promise promise) {
 
 	promise("each subscription of the topic gets a due run, no other does", func(t *testing.T, db db) {
 		db.subscribe("mail", "stock")
-		require.NoError(t, db.Subscribe(ctx, store.Subscription{Topic: "payments", Handler: "ledger"}))
+		require.NoError(t, db.Subscribe(ctx, store.Subscription{Topic: "payments", Handler: "ledger"}, ""))
 		db.publish(event("1"))
 
 		runs := db.runs(store.Filter{})
@@ -150,7 +150,7 @@ func publishing(promise promise) {
 
 	promise("the same id on another topic is another event", func(t *testing.T, db db) {
 		db.subscribe("mail")
-		require.NoError(t, db.Subscribe(ctx, store.Subscription{Topic: "archive", Handler: "mail"}))
+		require.NoError(t, db.Subscribe(ctx, store.Subscription{Topic: "archive", Handler: "mail"}, ""))
 		passedOn := event("1")
 		passedOn.Topic, passedOn.Payload = "archive", []byte("archived")
 		db.publish(event("1"))
@@ -181,7 +181,7 @@ func publishing(promise promise) {
 			spoil(&e)
 			_, _, err := db.Insert([]store.Event{event("2"), e}, store.LeaseOnInsert{})
 			require.ErrorContains(t, err, want)
-			_, err = db.Record(ctx, e, "mail", "a", false)
+			_, err = db.record(e, "mail", "a", false)
 			require.ErrorContains(t, err, want)
 		}
 		longest := event(strings.Repeat("i", 255))
@@ -209,7 +209,12 @@ func subscribing(promise promise) {
 
 	promise("processes that subscribe at once do not collide", func(t *testing.T, db db) {
 		atOnce(t, 8, func(int) error {
-			return db.Subscribe(ctx, store.Subscription{Topic: topic, Handler: "mail"}, store.Subscription{Topic: topic, Handler: "stock"})
+			for _, handler := range []string{"mail", "stock"} {
+				if err := db.Subscribe(ctx, store.Subscription{Topic: topic, Handler: handler}, ""); err != nil {
+					return err
+				}
+			}
+			return nil
 		})
 		require.Len(t, db.column(`SELECT handler FROM reprise.subscriptions`), 2)
 	})
@@ -217,13 +222,13 @@ func subscribing(promise promise) {
 	promise("in a transaction that is rolled back, it never was", func(t *testing.T, db db) {
 		tx, err := db.DB().BeginTxx(ctx, nil)
 		require.NoError(t, err)
-		fresh, err := db.SubscribeTx(ctx, tx, store.Subscription{Topic: topic, Handler: "mail"})
+		fresh, err := db.SubscribeTx(ctx, tx, store.Subscription{Topic: topic, Handler: "mail"}, "")
 		require.NoError(t, err)
 		require.True(t, fresh)
 		require.NoError(t, tx.Rollback())
 		require.Empty(t, db.column(`SELECT handler FROM reprise.subscriptions`))
 		db.subscribe("mail")
-		fresh, err = db.SubscribeTx(ctx, db.DB(), store.Subscription{Topic: topic, Handler: "mail"})
+		fresh, err = db.SubscribeTx(ctx, db.DB(), store.Subscription{Topic: topic, Handler: "mail"}, "")
 		require.NoError(t, err)
 		require.False(t, fresh)
 	})
@@ -245,14 +250,14 @@ func subscribing(promise promise) {
 		require.Equal(t, 4, inserted.Due)
 		for _, l := range inserted.Leased {
 			require.Equal(t, "mail", l.Handler)
-			run, err := db.Run(ctx, l.Lease.RunID)
+			run, err := db.Run(ctx, l.RunID)
 			require.NoError(t, err)
 			require.Equal(t, l.EventID.ID, run.EventID)
 			require.Equal(t, store.Pending, run.Status)
 			require.Equal(t, "a", run.Instance)
 			require.Equal(t, 1, run.Attempt)
 			require.False(t, run.StartedAt.IsZero())
-			db.end(store.Outcome{Lease: l.Lease, Status: store.Success})
+			db.end(store.Outcome{Lease: run.Lease(), Status: store.Success})
 		}
 		require.Len(t, db.claim("a", "mail", 10), 1)
 		require.Len(t, db.claim("a", "stock", 10), 3)
@@ -286,7 +291,7 @@ func subscribing(promise promise) {
 			"has 300 bytes: want at most 255":     {Topic: topic, Handler: strings.Repeat("h", 300)},
 			`topic "\xff": want valid UTF-8 with`: {Topic: "\xff", Handler: "mail"},
 		} {
-			require.ErrorContains(t, db.Subscribe(ctx, sub), want)
+			require.ErrorContains(t, db.Subscribe(ctx, sub, ""), want)
 		}
 		require.Empty(t, db.column(`SELECT handler FROM reprise.subscriptions`))
 	})

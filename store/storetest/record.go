@@ -17,7 +17,7 @@ func recording(promise promise) {
 	delivered.Source = "kafka"
 	record := func(db db, instance string) store.Lease {
 		db.t.Helper()
-		lease, err := db.Record(ctx, delivered, "mail", instance, false)
+		lease, err := db.record(delivered, "mail", instance, false)
 		require.NoError(db.t, err)
 		return lease
 	}
@@ -26,7 +26,7 @@ func recording(promise promise) {
 		lease := record(db, "a")
 		run := db.run(lease.RunID)
 		require.Equal(t, store.Run{
-			ID: lease.RunID, EventID: "1", Topic: topic, Handler: "mail", Status: store.Pending, Attempt: 1,
+			ID: lease.RunID, EventID: "1", Topic: topic, Handler: "mail", Status: store.Pending, Attempt: 1, Tries: 1,
 			Key: "key of 1", Instance: "a", StartedAt: run.StartedAt,
 		}, run)
 		require.Equal(t, store.Lease{RunID: run.ID, Instance: "a", Attempt: 1}, lease)
@@ -44,7 +44,7 @@ func recording(promise promise) {
 
 	promise("each handler has a run of its own on the event", func(t *testing.T, db db) {
 		first := record(db, "a")
-		second, err := db.Record(ctx, delivered, "stock", "a", false)
+		second, err := db.record(delivered, "stock", "a", false)
 		require.NoError(t, err)
 		require.NotEqual(t, first.RunID, second.RunID)
 		require.Equal(t, 1, second.Attempt)
@@ -55,7 +55,7 @@ func recording(promise promise) {
 		first := record(db, "a")
 		passedOn := delivered
 		passedOn.Topic = "archive"
-		second, err := db.Record(ctx, passedOn, "mail", "a", false)
+		second, err := db.record(passedOn, "mail", "a", false)
 		require.NoError(t, err)
 		require.NotEqual(t, first.RunID, second.RunID)
 		require.Equal(t, "archive", db.run(second.RunID).Topic)
@@ -79,11 +79,11 @@ func recording(promise promise) {
 		first := record(db, "a")
 		db.end(store.Outcome{Lease: first, Status: store.Success})
 		before := db.run(first.RunID)
-		_, err := db.Record(ctx, delivered, "mail", "b", false)
+		_, err := db.record(delivered, "mail", "b", false)
 		require.ErrorIs(t, err, store.ErrDone)
 		require.Equal(t, before, db.run(first.RunID))
 
-		second, err := db.Record(ctx, delivered, "mail", "b", true)
+		second, err := db.record(delivered, "mail", "b", true)
 		require.NoError(t, err)
 		require.Equal(t, store.Lease{RunID: first.RunID, Instance: "b", Attempt: 2}, second)
 		require.Empty(t, db.attempts(first.RunID))
@@ -94,7 +94,7 @@ func recording(promise promise) {
 		db.discard(lease.RunID)
 		before := db.run(lease.RunID)
 		for _, again := range []bool{false, true} {
-			_, err := db.Record(ctx, delivered, "mail", "b", again)
+			_, err := db.record(delivered, "mail", "b", again)
 			require.ErrorIs(t, err, store.ErrDone)
 		}
 		require.Equal(t, before, db.run(lease.RunID))
@@ -145,7 +145,7 @@ func recording(promise promise) {
 			run      int64
 		)
 		atOnce(t, n, func(i int) error {
-			lease, err := db.Record(ctx, delivered, "mail", fmt.Sprint(i), false)
+			lease, err := db.record(delivered, "mail", fmt.Sprint(i), false)
 			mu.Lock()
 			defer mu.Unlock()
 			attempts, run = append(attempts, lease.Attempt), lease.RunID
@@ -170,7 +170,7 @@ func recording(promise promise) {
 		)
 		atOnce(t, 2, func(i int) (err error) {
 			if i == 0 {
-				second, recorded = db.Record(ctx, delivered, "mail", "b", false)
+				second, recorded = db.record(delivered, "mail", "b", false)
 				return nil
 			}
 			lost, err = db.End(ctx, []store.Outcome{{Lease: lease, Status: store.Success}})
@@ -191,7 +191,7 @@ func recording(promise promise) {
 
 	promise("a handler without a usable name is refused", func(t *testing.T, db db) {
 		for want, handler := range map[string]string{"handler is empty": "", `handler "a\nb": want valid UTF-8`: "a\nb"} {
-			_, err := db.Record(ctx, delivered, handler, "a", false)
+			_, err := db.record(delivered, handler, "a", false)
 			require.ErrorContains(t, err, want)
 		}
 		_, err := db.Event(ctx, topic, "1")

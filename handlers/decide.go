@@ -1,0 +1,37 @@
+package handlers
+
+import (
+	"errors"
+
+	"github.com/reprise-bus/reprise/store"
+)
+
+// Decide returns what becomes of a run whose attempt ended with err, nil or
+// not. It only reads: run is the run as it was when the attempt began.
+func (p Policy) Decide(run store.Run, err error) store.Outcome {
+	p = p.withDefaults()
+	if err == nil {
+		return store.Outcome{Status: store.Success}
+	}
+	failure := Failure(run.Handler, err)
+	var snoozed *snooze
+	switch {
+	case failure.Kind == store.KindPermanent, failure.Kind == store.KindUndecodable:
+		return store.Outcome{Status: store.Failed, Failure: &failure}
+	case failure.Kind != store.KindSkipCycle && failure.Kind != store.KindPanic && errors.As(err, &snoozed):
+		return store.Outcome{Status: store.Pending, Delay: snoozed.d, Refund: true}
+	case failure.Kind != store.KindSkipCycle && run.Tries < p.Attempts:
+		return store.Outcome{Status: store.Pending, Delay: p.Backoff.wait(run.Tries), Failure: &failure}
+	case run.Cycle+1 < p.Cycles:
+		return store.Outcome{Status: store.Pending, Delay: p.CycleInterval, NextCycle: true, Failure: &failure}
+	default:
+		return store.Outcome{Status: store.Failed, Failure: &failure}
+	}
+}
+
+// Exhausted says whether the run has used up the tries of its cycle before the
+// current one: then the handler is not called, and LastError is what to decide
+// by.
+func (p Policy) Exhausted(run store.Run) bool {
+	return run.Tries > p.withDefaults().Attempts
+}

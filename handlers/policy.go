@@ -1,0 +1,163 @@
+package handlers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"github.com/reprise-bus/reprise/store"
+)
+
+// Policy says what becomes of a handler's runs, above all of those that fail.
+// A zero field means its default; the defaults suit a handler that sends an
+// e-mail: five attempts within two minutes, the same after an hour, and once
+// more after another.
+//
+// A failed run waits in the database for its next attempt. When no attempt is
+// left in any cycle it is FAILED, and stays so until somebody replays it.
+type Policy struct {
+	Attempts      int           // in a cycle; default 5
+	Cycles        int           // default 3
+	CycleInterval time.Duration // from the end of one cycle to the next; default 1 h
+	Backoff       Backoff       // between the attempts of a cycle
+
+	// Timeout is when an attempt's context ends: default 1 min, negative for
+	// never. What the handler returns counts, whenever it does: one that does
+	// not heed its context keeps its slot.
+	Timeout time.Duration
+
+	// Concurrency is how many runs a process works on at once; default the
+	// bus's.
+	Concurrency int
+
+	// Priority decides between handlers when the process has fewer free slots
+	// than there are due runs (see MaxConcurrency of the bus): the higher goes
+	// first. Default 0; it may be negative.
+	Priority int
+
+	// Transactional gives the handler a transaction on the bus's database, Tx,
+	// which commits together with the run's SUCCESS, or not at all: what the
+	// handler writes through it happens exactly once. On SQLite one such
+	// handler runs at a time, and nothing else is written meanwhile.
+	Transactional bool
+
+	// OnFailure is called after each cycle that failed, the last one included;
+	// OnExhausted when the run is about to become FAILED. Either is given the
+	// run as it will be and the handler's error, gets as long as an attempt,
+	// and holds the handler's slot. It is called once, and again only when the
+	// process dies before the end is written. If it fails itself, that is kept
+	// as an attempt of kind "callback", and changes nothing else.
+	OnFailure   Callback
+	OnExhausted Callback
+}
+
+// Callback is told of a run that failed. It may be called concurrently.
+type Callback func(ctx context.Context, run store.Run, cause error) error
+
+// Backoff is the wait between two attempts: Initial, then Factor times the last
+// one up to Maximum, each spread at random by the part Jitter to either side.
+type Backoff struct {
+	Initial time.Duration // default 1 s
+	Factor  float64       // default 4
+	Maximum time.Duration // default 10 min
+	Jitter  float64       // of the wait, below 1; default 0.2, negative for none
+}
+
+// AttemptTimeout returns Timeout with its default, and 0 for never.
+func (p Policy) AttemptTimeout() time.Duration { return max(p.withDefaults().Timeout, 0) }
+
+// maxTries is more than anybody means and less than the columns hold.
+const maxTries = 1_000_000_000
+
+// withDefaults returns the policy with every zero field filled in, but
+// Concurrency, whose default is not its own.
+func (p Policy) withDefaults() Policy {
+	def(&p.Attempts, 5)
+	def(&p.Cycles, 3)
+	def(&p.CycleInterval, time.Hour)
+	def(&p.Timeout, time.Minute)
+	def(&p.Backoff.Initial, time.Second)
+	def(&p.Backoff.Factor, 4)
+	def(&p.Backoff.Maximum, 10*time.Minute)
+	def(&p.Backoff.Jitter, 0.2)
+	return p
+}
+
+func def[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Validate reports every field that has no meaning.
+func (p Policy) Validate() error {
+	p = p.withDefaults()
+	var errs []error
+	bad := func(wrong bool, format string, args ...any) {
+		if wrong {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	bad(p.Attempts < 1 || p.Attempts > maxTries, "field Attempts %d: want 1 to %d", p.Attempts, maxTries)
+	bad(p.Cycles < 1 || p.Cycles > maxTries, "field Cycles %d: want 1 to %d", p.Cycles, maxTries)
+	bad(p.CycleInterval < 0, "field CycleInterval %v: want a positive duration", p.CycleInterval)
+	bad(p.Backoff.Initial < 0, "field Backoff.Initial %v: want a positive duration", p.Backoff.Initial)
+	bad(!(p.Backoff.Factor >= 1 && p.Backoff.Factor <= 1000), "field Backoff.Factor %v: want 1 to 1000", p.Backoff.Factor)
+	bad(p.Backoff.Maximum < p.Backoff.Initial, "field Backoff.Maximum %v: want at least Backoff.Initial, %v", p.Backoff.Maximum, p.Backoff.Initial)
+	bad(!(p.Backoff.Jitter < 1), "field Backoff.Jitter %v: want less than 1, or a negative number for none", p.Backoff.Jitter)
+	bad(p.Concurrency < 0, "field Concurrency %d: want at least 1, or 0 for the bus's", p.Concurrency)
+	return errors.Join(errs...)
+}
+
+// wait returns the backoff after the given try of a cycle, the first being 1.
+func (b Backoff) wait(try int) time.Duration {
+	wait := backoff.ExponentialBackOff{
+		InitialInterval:     b.Initial,
+		RandomizationFactor: max(b.Jitter, 0),
+		Multiplier:          b.Factor,
+		MaxInterval:         b.Maximum,
+	}
+	wait.Reset()
+	next := wait.NextBackOff()
+	for range min(try, 10_000) - 1 { // by then it is the maximum
+		next = wait.NextBackOff()
+	}
+	return min(next, b.Maximum)
+}
+
+// describedPolicy is a policy as the subscription keeps it for its readers.
+type describedPolicy struct {
+	Attempts      int     `json:"attempts"`
+	Cycles        int     `json:"cycles"`
+	CycleInterval string  `json:"cycle_interval"`
+	Initial       string  `json:"backoff_initial"`
+	Factor        float64 `json:"backoff_factor"`
+	Maximum       string  `json:"backoff_maximum"`
+	Jitter        float64 `json:"backoff_jitter"`
+	Timeout       string  `json:"timeout"`
+	Concurrency   int     `json:"concurrency,omitempty"`
+	Priority      int     `json:"priority,omitempty"`
+	Transactional bool    `json:"transactional,omitempty"`
+}
+
+// Describe returns a valid policy as JSON for those who read the tables, with
+// its defaults filled in and without its callbacks.
+func (p Policy) Describe() string {
+	p = p.withDefaults()
+	timeout := p.Timeout.String()
+	if p.Timeout < 0 {
+		timeout = "never"
+	}
+	described, _ := json.Marshal(describedPolicy{ // numbers and strings: it always marshals
+		Attempts: p.Attempts, Cycles: p.Cycles, CycleInterval: p.CycleInterval.String(),
+		Initial: p.Backoff.Initial.String(), Factor: p.Backoff.Factor,
+		Maximum: p.Backoff.Maximum.String(), Jitter: max(p.Backoff.Jitter, 0),
+		Timeout: timeout, Concurrency: p.Concurrency, Priority: p.Priority, Transactional: p.Transactional,
+	})
+	return string(described)
+}

@@ -1,0 +1,37 @@
+package middleware
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/reprise-bus/reprise/handlers"
+)
+
+// Timeout ends the message's context after d. An error that the handler
+// returns later than that becomes a *handlers.TimeoutError around it; a nil is
+// a success all the same. Nothing stops a handler that does not heed its
+// context.
+//
+// Watermill's own Timeout leaves the message with a cancelled context and the
+// error as it is.
+func Timeout(d time.Duration) message.HandlerMiddleware {
+	return func(next message.HandlerFunc) message.HandlerFunc {
+		return func(msg *message.Message) ([]*message.Message, error) {
+			whole := msg.Context()
+			ctx, cancel := context.WithTimeoutCause(whole, d, fmt.Errorf("the handler's timeout of %v is over", d))
+			defer func() {
+				cancel()
+				msg.SetContext(whole)
+			}()
+			msg.SetContext(ctx)
+			produced, err := next(msg)
+			if err != nil && ctx.Err() != nil && whole.Err() == nil {
+				err = &handlers.TimeoutError{Timeout: d, Err: err}
+			}
+			return produced, err
+		}
+	}
+}

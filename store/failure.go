@@ -1,0 +1,48 @@
+package store
+
+const (
+	maxMessage = 8 << 10  // bytes kept of an error's message
+	maxStack   = 32 << 10 // bytes kept of a panic's stack
+)
+
+// Kind is the kind of a failure.
+type Kind string
+
+// The kinds of failure.
+const (
+	KindError       Kind = "error"       // the handler returned an error
+	KindPermanent   Kind = "permanent"   // the handler said that trying again is of no use
+	KindSkipCycle   Kind = "skip_cycle"  // the handler said that this cycle is of no use
+	KindTimeout     Kind = "timeout"     // the handler failed after its time was over
+	KindPanic       Kind = "panic"       // the handler panicked
+	KindUndecodable Kind = "undecodable" // the payload is not what the handler takes
+	KindAbandoned   Kind = "abandoned"   // the process died, or lost the run, while the handler ran
+	KindInterrupted Kind = "interrupted" // the process shut down before the handler had ended
+	KindNack        Kind = "nack"        // the message was nacked and nobody said why
+	KindCallback    Kind = "callback"    // not the handler failed but its policy's OnFailure or OnExhausted
+	KindLost        Kind = "lost"        // the event is no longer in the database, or its metadata is unreadable
+)
+
+// Failure is why an attempt did not succeed.
+type Failure struct {
+	Kind        Kind
+	Message     string
+	Stack       string // of a panic
+	Fingerprint string // see Fingerprint; "" for what no failure group is made of
+}
+
+// NewFailure returns a failure of a handler's run, with its fingerprint.
+func NewFailure(handler string, kind Kind, message string) *Failure {
+	return &Failure{Kind: kind, Message: message, Fingerprint: Fingerprint(handler, kind, message)}
+}
+
+// printable returns the failure as the database keeps it.
+func (f *Failure) printable() *Failure {
+	if f == nil {
+		return nil
+	}
+	kept := *f
+	kept.Message = printable(f.Message, maxMessage)
+	kept.Stack = printable(f.Stack, maxStack)
+	return &kept
+}
