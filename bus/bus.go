@@ -4,10 +4,13 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -158,11 +161,41 @@ func (b *Bus) route(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
+	if err := b.checkPool(); err != nil {
+		return err
+	}
 	router, err := b.router()
 	if err != nil {
 		return err
 	}
 	return router.Run(ctx)
+}
+
+// spare is how many connections are left to the bus itself, and to handlers
+// that use the pool, when every transactional handler has one.
+const spare = 4
+
+// checkPool reports a pool that transactional handlers could take whole, so that
+// this process would fall silent. SQLite has one writer anyway.
+func (b *Bus) checkPool() error {
+	most := b.config.DB.Stats().MaxOpenConnections
+	if most == 0 || !b.store.LeasesOnInsert() {
+		return nil
+	}
+	var names []string
+	need := spare
+	for name, r := range b.handlers {
+		if r.policy.Transactional {
+			names = append(names, name)
+			need += cmp.Or(r.policy.Concurrency, b.config.Concurrency, pubsub.DefaultConcurrency)
+		}
+	}
+	if len(names) == 0 || need <= most {
+		return nil
+	}
+	slices.Sort(names)
+	return fmt.Errorf("the pool has at most %d connections, and the transactional handlers %s may hold %d at once, beside the %d that are to be spare: lower their Policy.Concurrency, or allow at least %d with SetMaxOpenConns",
+		most, strings.Join(names, ", "), need-spare, spare, need)
 }
 
 func (b *Bus) router() (*message.Router, error) {

@@ -39,11 +39,19 @@ type Config struct {
 	// Middleware wraps every handler, inside the recording, in this order.
 	Middleware []message.HandlerMiddleware
 
-	Concurrency    int           // runs of one handler that this process works on at once; default 16
+	Concurrency    int           // runs of one handler that this process works on at once, unless its policy says; default 16
 	MaxConcurrency int           // runs of all handlers at once, though a handler without any may always begin one; default no limit
 	PollInterval   time.Duration // between looks for due runs when nothing wakes the bus; default 1 s
 	GracePeriod    time.Duration // that running handlers get when Run's context ends; default 10 s
-	Logger         *slog.Logger  // default slog.Default()
+
+	// HeartbeatInterval is how often this process says that it is alive, and
+	// DeadAfter how long another must have been silent until its runs are due
+	// again, by the database's clock: the same in all processes, please. Default
+	// 2 s and 10 s.
+	HeartbeatInterval time.Duration
+	DeadAfter         time.Duration
+
+	Logger *slog.Logger // default slog.Default()
 
 	// ListenURL is the PostgreSQL URL of a connection of the bus's own, on
 	// which it hears at once what other processes publish; without it, or
@@ -85,11 +93,13 @@ func (c Config) Validate() error {
 
 func (c Config) pubsub() pubsub.Config {
 	return pubsub.Config{
-		Concurrency:    c.Concurrency,
-		MaxConcurrency: c.MaxConcurrency,
-		PollInterval:   c.PollInterval,
-		GracePeriod:    c.GracePeriod,
-		Logger:         c.Logger,
-		ListenURL:      c.ListenURL,
+		Concurrency:       c.Concurrency,
+		MaxConcurrency:    c.MaxConcurrency,
+		PollInterval:      c.PollInterval,
+		GracePeriod:       c.GracePeriod,
+		HeartbeatInterval: c.HeartbeatInterval,
+		DeadAfter:         c.DeadAfter,
+		Logger:            c.Logger,
+		ListenURL:         c.ListenURL,
 	}
 }

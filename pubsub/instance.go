@@ -38,14 +38,14 @@ func (p *PubSub) heartbeatLoop(ctx context.Context) {
 		}
 		handlers := p.serving()
 		beat, cancel := context.WithTimeout(ctx, p.config.DeadAfter/2)
-		err := p.heartbeat(beat, handlers, !slices.Equal(handlers, announced))
+		others, err := p.heartbeat(beat, handlers, !slices.Equal(handlers, announced))
 		health.report(ctx, err)
 		if err != nil {
 			healthySince = time.Now()
 		} else {
 			announced = handlers
 		}
-		if time.Since(healthySince) >= p.config.DeadAfter {
+		if others && time.Since(healthySince) >= p.config.DeadAfter {
 			p.recoverDead(beat)
 		}
 		cancel()
@@ -53,19 +53,20 @@ func (p *PubSub) heartbeatLoop(ctx context.Context) {
 }
 
 // heartbeat tells the database that the instance is alive and where the runs
-// that it holds begin; and what it serves, when that is new.
-func (p *PubSub) heartbeat(ctx context.Context, handlers []string, announce bool) error {
+// that it holds begin; and what it serves, when that is new. It says whether
+// other instances are silent.
+func (p *PubSub) heartbeat(ctx context.Context, handlers []string, announce bool) (others bool, err error) {
 	p.claiming.Lock()
 	defer p.claiming.Unlock()
 	if err := p.settle(ctx); err != nil {
-		return err
+		return false, err
 	}
 	p.mu.Lock()
 	identities := p.identities()
 	p.mu.Unlock()
 	for _, i := range identities {
-		if err := p.beat(ctx, i, handlers, announce); err != nil {
-			return err
+		if others, err = p.beat(ctx, i, handlers, announce); err != nil {
+			return false, err
 		}
 	}
 	if len(identities) > 1 {
@@ -73,27 +74,27 @@ func (p *PubSub) heartbeat(ctx context.Context, handlers []string, announce bool
 		brief, cancel := context.WithTimeout(ctx, p.config.HeartbeatInterval/4)
 		defer cancel()
 		if err := p.retire(brief); err != nil && brief.Err() == nil {
-			return err
+			return others, err
 		}
 	}
-	return nil
+	return others, nil
 }
 
-func (p *PubSub) beat(ctx context.Context, i *identity, handlers []string, announce bool) error {
+func (p *PubSub) beat(ctx context.Context, i *identity, handlers []string, announce bool) (others bool, err error) {
 	p.mu.Lock()
 	lowest := i.lowest()
 	p.mu.Unlock()
 	if announce {
 		if err := p.store.Register(ctx, p.describe(i.id, handlers)); err != nil {
-			return err
+			return false, err
 		}
 	}
-	err := p.store.Heartbeat(ctx, i.id, lowest)
+	others, err = p.store.Heartbeat(ctx, i.id, lowest, p.config.DeadAfter)
 	if errors.Is(err, store.ErrInstanceGone) {
 		p.config.Logger.Error("this instance was silent for so long that others took over its runs; it goes on with new ones", "instance", i.id)
-		return p.store.Register(ctx, p.describe(i.id, handlers))
+		return others, p.store.Register(ctx, p.describe(i.id, handlers))
 	}
-	return err
+	return others, err
 }
 
 func (p *PubSub) recoverDead(ctx context.Context) {

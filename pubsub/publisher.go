@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jmoiron/sqlx"
 
+	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -79,6 +80,8 @@ func (p *Publisher) publish(ctx context.Context, topic string, messages []*messa
 	switch {
 	case err != nil:
 		return err
+	case p.tx == nil && p.pubsub.wouldWaitForItself(ctx):
+		return errWaitForItself
 	case p.tx == nil:
 		return p.pubsub.writer.publish(ctx, events)
 	case isNil(p.tx):
@@ -86,6 +89,15 @@ func (p *Publisher) publish(ctx context.Context, topic string, messages []*messa
 	default:
 		return p.pubsub.publishTx(ctx, p.tx, events)
 	}
+}
+
+var errWaitForItself = errors.New("a transactional handler on SQLite holds the one connection that can write: publish in its transaction, bus.PublishTx(ctx, tx, …) with the tx of handlers.Tx(ctx); nothing was written")
+
+// wouldWaitForItself says whether ctx is that of a handler whose transaction
+// keeps everything else from being written.
+func (p *PubSub) wouldWaitForItself(ctx context.Context) bool {
+	_, transactional := handlers.Tx(ctx)
+	return transactional && !p.store.LeasesOnInsert()
 }
 
 // Close does nothing: the PubSub and the pool are closed by who made them.

@@ -25,6 +25,10 @@ import (
 // farewell is how long Close waits for the database to take what is left to say.
 const farewell = 10 * time.Second
 
+// DefaultConcurrency is how many runs of one handler a process works on at
+// once, unless it is told.
+const DefaultConcurrency = 16
+
 // ErrClosed is returned by what is called on a closed PubSub.
 var ErrClosed = errors.New("the Pub/Sub is closed")
 
@@ -51,7 +55,7 @@ func (c *Config) setDefaults() {
 		}
 	}
 	if c.Concurrency == 0 {
-		c.Concurrency = 16
+		c.Concurrency = DefaultConcurrency
 	}
 	def(&c.PollInterval, time.Second)
 	def(&c.GracePeriod, 10*time.Second)

@@ -26,6 +26,9 @@ type Transaction struct {
 // f has published it must not undo by rolling back to a savepoint: the handlers
 // would get it all the same.
 func (p *PubSub) InTx(ctx context.Context, f func(tx *Transaction) error) (err error) {
+	if p.wouldWaitForItself(ctx) {
+		return errWaitForItself
+	}
 	begun, err := p.store.DB().BeginTxx(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)

@@ -30,30 +30,38 @@ func Gist(message string) string {
 var spaces = regexp.MustCompile(`[\s\v\pZ\x{85}]+`)
 
 // values is what differs from event to event, the larger before what it is
-// made of. No sign is part of a value: what is left is not taken for one again.
+// made of. No sign is part of a value, or longer than one: what is left is
+// never taken for a value again.
 var values = []struct {
 	pattern *regexp.Regexp
 	sign    string
 }{
-	// Quoted, whichever quote opens first; the message may have been cut before
-	// it closes. A single quote opens where a word may begin: can't has none.
-	{regexp.MustCompile(`"(?:[^"\\]|\\.)*(?:"|\\?… \(cut\)$)` +
-		`|(^|[ (\[{<=:,;/|])'(?:[^'\\]|\\.)*(?:'|\\?… \(cut\)$)` +
-		"|`[^`]*`|“[^”]*”|‘[^’]*’|«[^»]*»"), `$1…`},
-	{regexp.MustCompile(`[a-zA-Z][a-zA-Z0-9+.\-]*://[^ ,;)\]}>]+`), `@`},                                    // URLs
-	{regexp.MustCompile(`[\pL\pN._%+\-]+@[\pL\pN.\-]+`), `@`},                                               // of e-mail
-	{regexp.MustCompile(`\blookup [\pL\pN_\-]+(?:\.[\pL\pN_\-]+)+`), `lookup @`},                            // names that did not resolve
-	{regexp.MustCompile(`\[[0-9a-fA-F:.]*:[0-9a-fA-F:.]*(?:%[\pL\pN]+)?\](?::\pN+)?`), `@`},                 // IPv6, with a port
-	{regexp.MustCompile(`\b[0-9a-fA-F]{1,4}(?::[0-9a-fA-F]{0,4}){2,7}\b(?:%[\pL\pN]+)?`), `@`},              // IPv6, MAC addresses, times of day
-	{regexp.MustCompile(`\b[0-9]{1,3}(?:\.[0-9]{1,3}){3}\b(?::\pN+)?`), `@`},                                // IPv4
-	{regexp.MustCompile(`[\pL\pN_\-]+(?:\.[\pL\pN_\-]+)+:\pN+(?:[:.]\pN+)*`), `@`},                          // host and port, file and line
-	{regexp.MustCompile(`(?:\b` + weekday + `,? )?\b(?:` + month + ` \pN+|\pN+[ \-]` + month + `)\b`), `#`}, // dates
-	{regexp.MustCompile(`\b[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}\b`), `#`},
-	{regexp.MustCompile(`[\pL_]*\pN[\pL\pN_]*`), `#`},      // numbers, and words with one in them: most are ids
-	{regexp.MustCompile(`[#@](?:[ .,:/+_\-]*[#@])+`), `#`}, // several in a row
+	// Quoted, whichever quote opens first; a message that was cut may lack the
+	// other. A single quote opens where a word may begin, and closes where one
+	// may end: can't and 'O'Brien'.
+	{regexp.MustCompile(`"(?:[^"\\]|\\.)*(?:"|\\?` + cut + `)` +
+		`|(^|[ (\[{<=:,;/|])'(?:[^'\\]|\\.|'[\pL\pN])*(?:'|\\?` + cut + `)` +
+		"|`[^`]*`|“[^”]*”|‘[^’]*’|«[^»]*»"), `$1*`},
+	// URLs, e-mail addresses, names that were looked up in vain, IPv6 with a
+	// port, IPv6 without (or a MAC address, or a time), IPv4, and a name with a
+	// port or a file with a line.
+	{regexp.MustCompile(`[a-zA-Z][a-zA-Z0-9+.\-]*://[^ ,;)\]}>]+`), `@`},
+	{regexp.MustCompile(`[\pL\pN._%+\-]+@[\pL\pN.\-]+`), `@`},
+	{regexp.MustCompile(`\blookup [\pL\pN_\-]+(?:\.[\pL\pN_\-]+)+`), `lookup @`},
+	{regexp.MustCompile(`\[[0-9a-fA-F]*:[0-9a-fA-F]*:[0-9a-fA-F:.]*(?:%[\pL\pN]+)?\](?::\pN+)?`), `@`},
+	{regexp.MustCompile(`\b[0-9a-fA-F]{1,4}(?::[0-9a-fA-F]{0,4}){2,7}\b(?:%[\pL\pN]+)?`), `@`},
+	{regexp.MustCompile(`\b[0-9]{1,3}(?:\.[0-9]{1,3}){3}\b(?::\pN+)?`), `@`},
+	{regexp.MustCompile(`[\pL\pN_\-]+(?:\.[\pL\pN_\-]+)+:\pN+(?:[:.]\pN+)*`), `@`},
+	// Dates, UUIDs, and words with a digit in them: most are numbers or ids.
+	{regexp.MustCompile(`(?:\b` + weekday + `,? )?\b(?:` + month + ` \pN[\pL\pN]*|\pN[\pL\pN]*[ \-]` + month + `\b)`), `#`},
+	{regexp.MustCompile(`\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b`), `#`},
+	{regexp.MustCompile(`[\pL_]*\pN[\pL\pN_]*`), `#`},
+	// Several in a row.
+	{regexp.MustCompile(`[#@](?:[ .,:/+_\-]*[#@])+`), `#`},
 }
 
 const (
-	weekday = `(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*`
-	month   = `(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*`
+	cut     = `… \(cut\)$` // see printable
+	weekday = `(?:Mon|Tues?|Wed(?:nes)?|Thu(?:rs)?|Fri|Sat(?:ur)?|Sun)(?:day)?`
+	month   = `(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sep(?:t(?:ember)?)?|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?)`
 )

@@ -54,19 +54,30 @@ func (s *Store) Register(ctx context.Context, i Instance) error {
 
 // Heartbeat says that the instance is alive and that no run which it holds has
 // an id below lowest (0 says nothing of that), or returns ErrInstanceGone. The
-// instance must not claim or record meanwhile.
-func (s *Store) Heartbeat(ctx context.Context, id string, lowest int64) error {
-	result, err := s.db.ExecContext(ctx, s.sql(`
+// instance must not claim or record meanwhile. It tells whether other instances
+// have been silent for longer than that: then Recover has something to do.
+func (s *Store) Heartbeat(ctx context.Context, id string, lowest int64, silence time.Duration) (others bool, err error) {
+	rows, err := s.QueryPrepared(ctx, s.db, s.sql(`
 		UPDATE reprise.instances
 		SET heartbeat_at = now(), lowest_run = CASE WHEN $2 > 0 THEN $2 ELSE lowest_run END
-		WHERE id = $1`), id, lowest)
+		WHERE id = $1
+		RETURNING EXISTS (SELECT 1 FROM reprise.instances o WHERE o.id <> $1 AND o.heartbeat_at < now($3))`),
+		id, lowest, -silence.Seconds())
 	if err != nil {
-		return fmt.Errorf("heartbeat of instance %s: %w", id, err)
+		return false, fmt.Errorf("heartbeat of instance %s: %w", id, err)
 	}
-	if n, err := result.RowsAffected(); err != nil || n == 0 {
-		return errors.Join(err, fmt.Errorf("%w: %s", ErrInstanceGone, id))
+	defer rows.Close()
+	known := rows.Next()
+	if known {
+		err = rows.Scan(&others)
 	}
-	return nil
+	if err := errors.Join(err, rows.Err()); err != nil {
+		return false, fmt.Errorf("heartbeat of instance %s: %w", id, err)
+	}
+	if !known {
+		return false, fmt.Errorf("%w: %s", ErrInstanceGone, id)
+	}
+	return others, nil
 }
 
 // held selects the runs that the instance $1 holds, without a look at history.
@@ -104,16 +115,9 @@ func (s *Store) Deregister(ctx context.Context, id string) error {
 // It returns the dead instances' ids. Any number of instances may recover at
 // once.
 func (s *Store) Recover(ctx context.Context, silence time.Duration) (dead []string, err error) {
-	const silent = `SELECT id FROM reprise.instances WHERE heartbeat_at < now($1)`
-	if err := s.db.SelectContext(ctx, &dead, s.sql(silent), -silence.Seconds()); err != nil {
-		return nil, fmt.Errorf("look for dead instances: %w", err)
-	}
-	if len(dead) == 0 {
-		return nil, nil
-	}
 	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
-		dead = nil
-		if err := tx.SelectContext(ctx, &dead, s.sql(silent+` FOR UPDATE SKIP LOCKED`), -silence.Seconds()); err != nil {
+		if err := tx.SelectContext(ctx, &dead, s.sql(`
+			SELECT id FROM reprise.instances WHERE heartbeat_at < now($1) FOR UPDATE SKIP LOCKED`), -silence.Seconds()); err != nil {
 			return err
 		}
 		for _, id := range dead {

@@ -44,7 +44,7 @@ func cancelling(promise promise) {
 			},
 			"Record":     func(ctx context.Context) error { _, err := db.Record(ctx, delivered, "mail", "a", false); return err },
 			"Register":   func(ctx context.Context) error { return db.Register(ctx, store.Instance{ID: "new", Host: "host"}) },
-			"Heartbeat":  func(ctx context.Context) error { return db.Heartbeat(ctx, "silent", 0) },
+			"Heartbeat":  func(ctx context.Context) error { _, err := db.Heartbeat(ctx, "silent", 0, time.Minute); return err },
 			"Held":       func(ctx context.Context) error { _, err := db.Held(ctx, "a"); return err },
 			"Deregister": func(ctx context.Context) error { return db.Deregister(ctx, "a") },
 			"Recover":    func(ctx context.Context) error { _, err := db.Recover(ctx, time.Minute); return err },

@@ -30,15 +30,33 @@ func living(promise promise) {
 	promise("a heartbeat keeps an instance alive", func(t *testing.T, db db) {
 		db.register("a")
 		db.silence("a")
-		require.NoError(t, db.Heartbeat(ctx, "a", 0))
+		others, err := db.Heartbeat(ctx, "a", 0, time.Minute)
+		require.NoError(t, err)
+		require.False(t, others)
 		requireNobodyDead(t, db)
 	})
 
+	promise("a heartbeat tells of others that are silent", func(t *testing.T, db db) {
+		db.register("a", "b", "c")
+		others, err := db.Heartbeat(ctx, "a", 0, time.Minute)
+		require.NoError(t, err)
+		require.False(t, others)
+		db.silence("b")
+		others, err = db.Heartbeat(ctx, "a", 0, time.Minute)
+		require.NoError(t, err)
+		require.True(t, others)
+		others, err = db.Heartbeat(ctx, "a", 0, 2*time.Hour)
+		require.NoError(t, err)
+		require.False(t, others)
+	})
+
 	promise("who is not known has gone", func(t *testing.T, db db) {
-		require.ErrorIs(t, db.Heartbeat(ctx, "a", 0), store.ErrInstanceGone)
+		_, err := db.Heartbeat(ctx, "a", 0, time.Minute)
+		require.ErrorIs(t, err, store.ErrInstanceGone)
 		db.register("a")
 		require.NoError(t, db.Deregister(ctx, "a"))
-		require.ErrorIs(t, db.Heartbeat(ctx, "a", 0), store.ErrInstanceGone)
+		_, err = db.Heartbeat(ctx, "a", 0, time.Minute)
+		require.ErrorIs(t, err, store.ErrInstanceGone)
 		require.NoError(t, db.Deregister(ctx, "a"), "it is idempotent")
 	})
 
@@ -125,7 +143,8 @@ func recovering(promise promise) {
 		lost, err := db.End(ctx, []store.Outcome{{Lease: lease, Status: store.Success}})
 		require.NoError(t, err)
 		require.Equal(t, []store.Lease{lease}, lost)
-		require.ErrorIs(t, db.Heartbeat(ctx, "dead", 0), store.ErrInstanceGone)
+		_, err = db.Heartbeat(ctx, "dead", 0, time.Minute)
+		require.ErrorIs(t, err, store.ErrInstanceGone)
 		require.Empty(t, db.claim("dead", "mail", 1))
 
 		db.register("dead")
@@ -173,7 +192,8 @@ func recovering(promise promise) {
 		db.register(instance)
 		db.publish(event("new"))
 		lease := db.claimOne(instance, "mail")
-		require.NoError(db.t, db.Heartbeat(ctx, instance, lease.RunID))
+		_, err := db.Heartbeat(ctx, instance, lease.RunID, time.Minute)
+		require.NoError(db.t, err)
 		return lease
 	}
 	requireRecovered := func(db db, runs ...int64) {
