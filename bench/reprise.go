@@ -48,8 +48,9 @@ func openReprise(ctx context.Context, s setup, handle func(context.Context, even
 	if err != nil {
 		return nil, err
 	}
+	policy := handlers.Policy{Backoff: handlers.Backoff{Initial: retryAfter}}
 	for i := range s.Handlers {
-		if err := b.Handle(handlers.New(fmt.Sprintf("handler-%d", i), handle)); err != nil {
+		if err := b.Handle(handlers.New(fmt.Sprintf("handler-%d", i), handle, policy)); err != nil {
 			return nil, err
 		}
 	}

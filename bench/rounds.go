@@ -62,9 +62,6 @@ func (p plan) run(ctx context.Context) ([]result, error) {
 }
 
 func (p plan) try(ctx context.Context, s *system, w *work, kept map[string]string) (f figures, err error) {
-	if why := s.lacks[w.name]; why != "" {
-		return f, notOffered(why)
-	}
 	t := &trial{system: s, cluster: p.cluster, n: p.size(w), limit: p.limit, name: kept[w.name]}
 	if t.name == "" {
 		t.fresh = true

@@ -16,7 +16,6 @@ type system struct {
 	command func() ([]string, error)
 	open    opener            // what the process runs, if it is this program
 	notes   map[string]string // by work: what to know about the figure
-	lacks   map[string]string // by work: why it cannot do it
 }
 
 // What all systems are given alike.
@@ -31,7 +30,6 @@ var systems = []*system{
 		about:   "every run is on record; 2,000 handler calls at once; its defaults for latency and idle",
 		command: goCommand(ours),
 		open:    openReprise,
-		lacks:   map[string]string{"mixed": "it does not retry by itself yet"},
 	},
 	{
 		name:    "river",
