@@ -16,10 +16,11 @@ import (
 // the handler ended calls End, and of several the first counts. Safe for
 // concurrent use.
 type Delivery struct {
-	run    store.Run
-	policy Policy
-	report func(o store.Outcome, written bool) error
-	ended  atomic.Bool
+	run     store.Run
+	policy  Policy
+	report  func(o store.Outcome, written bool) error
+	decided atomic.Pointer[store.Outcome] // the handler has ended, its callbacks perhaps not
+	ended   atomic.Bool
 }
 
 // NewDelivery returns a Delivery whose end is told to report, once; written
@@ -40,6 +41,8 @@ func (d *Delivery) End(ctx context.Context, err error) error {
 	o := d.policy.Decide(d.run, err)
 	lost := errors.Is(err, store.ErrLeaseLost) // the run is another's by now, and so is its end
 	if !lost && (o.NextCycle || o.Status == store.Failed) {
+		decided := o
+		d.decided.Store(&decided)
 		o.Callback = d.callBack(ctx, o, err)
 	}
 	_, err = d.end(o, false)
@@ -47,8 +50,13 @@ func (d *Delivery) End(ctx context.Context, err error) error {
 }
 
 // Abort reports an outcome that is not the handler's: the run was never
-// started, or interrupted. It says whether that was the end of it.
+// started, or interrupted. When it is a callback that is interrupted, the
+// handler's outcome stands. It says whether that was the end of it.
 func (d *Delivery) Abort(o store.Outcome) bool {
+	if decided := d.decided.Load(); decided != nil {
+		o = *decided
+		o.Callback = &store.Failure{Kind: store.KindCallback, Message: "the process shut down before the callback had returned"}
+	}
 	first, _ := d.end(o, false) // who aborts has nobody to tell
 	return first
 }
@@ -69,9 +77,6 @@ func (d *Delivery) end(o store.Outcome, written bool) (first bool, err error) {
 func (d *Delivery) callBack(ctx context.Context, o store.Outcome, cause error) *store.Failure {
 	run := d.run
 	run.Status, run.ErrorKind, run.Error, run.Fingerprint = o.Status, o.Failure.Kind, o.Failure.Message, o.Failure.Fingerprint
-	if o.NextCycle {
-		run.Cycle, run.Tries = run.Cycle+1, 0
-	}
 	var failures []*store.Failure
 	for _, c := range []struct {
 		name string
@@ -93,19 +98,26 @@ func (d *Delivery) callBack(ctx context.Context, o store.Outcome, cause error) *
 	return joined(failures)
 }
 
-// call calls one callback, which gets as long as an attempt.
-func (d *Delivery) call(ctx context.Context, callback Callback, run store.Run, cause error) (err error) {
-	defer func() {
-		if value := recover(); value != nil {
-			err = &PanicError{Value: value, Stack: string(debug.Stack())}
-		}
-	}()
+// call calls one callback, which gets as long as an attempt, in a goroutine that
+// it may end.
+func (d *Delivery) call(ctx context.Context, callback Callback, run store.Run, cause error) error {
 	if timeout := d.policy.AttemptTimeout(); timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, timeout, fmt.Errorf("the callback's timeout of %v is over", timeout))
 		defer cancel()
 	}
-	return callback(ctx, run, cause)
+	ended := make(chan error, 1)
+	go func() {
+		err := errors.New("the callback called runtime.Goexit")
+		defer func() {
+			if value := recover(); value != nil {
+				err = &PanicError{Value: value, Stack: string(debug.Stack())}
+			}
+			ended <- err
+		}()
+		err = callback(ctx, run, cause)
+	}()
+	return <-ended
 }
 
 // joined makes one failure of those of several callbacks.

@@ -47,8 +47,9 @@ type Policy struct {
 
 	// OnFailure is called after each cycle that failed, the last one included;
 	// OnExhausted when the run is about to become FAILED. Either is given the
-	// run as it will be and the handler's error, gets as long as an attempt,
-	// and holds the handler's slot. It is called once, and again only when the
+	// handler's error and the run as it was in that attempt, but with its status
+	// and its last error as they will be; it gets as long as an attempt, and
+	// holds the handler's slot. It is called once, and again only when the
 	// process dies before the end is written. If it fails itself, that is kept
 	// as an attempt of kind "callback", and changes nothing else.
 	OnFailure   Callback

@@ -12,7 +12,7 @@ import (
 
 // Timeout ends the message's context after d. An error that the handler
 // returns later than that becomes a *handlers.TimeoutError around it; a nil is
-// a success all the same. Nothing stops a handler that does not heed its
+// a success all the same, though a transaction in the context is gone by then. Nothing stops a handler that does not heed its
 // context.
 //
 // Watermill's own Timeout leaves the message with a cancelled context and the

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/jmoiron/sqlx"
@@ -64,10 +65,24 @@ func commit(ctx context.Context, st *store.Store, tx *sqlx.Tx, run store.Run) er
 	if err := st.Succeed(ctx, tx, run.Lease()); err != nil {
 		return err
 	}
-	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("commit the handler's transaction: %w", err)
+	err := tx.Commit()
+	if err == nil || committed(ctx, st, run, err) {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("commit the handler's transaction: %w", err)
+}
+
+// committed asks the database what became of a commit whose answer was lost. If
+// that is of no use, the run counts as failed here, and what the database has
+// is what counts there.
+func committed(ctx context.Context, st *store.Store, was store.Run, err error) bool {
+	if store.Refused(err) {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	run, err := st.Run(ctx, was.ID)
+	return err == nil && run.Status == store.Success && run.Lease() == was.Lease()
 }
 
 // rollback does nothing to a transaction that has ended.

@@ -170,11 +170,16 @@ func (p *PubSub) dispatch(c store.Claimed) {
 	p.end(store.Outcome{Lease: c.Run.Lease(), Status: store.Pending, Refund: true})
 }
 
-// end hands an outcome to the finisher, and wakes the claimer when a run that
-// is to be tried again is due, unless the poll is as good.
-func (p *PubSub) end(o store.Outcome) {
-	p.finisher.add(o)
-	if o.Status == store.Pending && o.Delay < p.config.PollInterval {
-		time.AfterFunc(o.Delay+5*time.Millisecond, func() { signal(p.wake) })
+// end hands an outcome to the finisher.
+func (p *PubSub) end(o store.Outcome) { p.finisher.add(o) }
+
+// ended is told what the finisher has written. It wakes the claimer when a run
+// that is to be tried again is due, unless the poll is as good.
+func (p *PubSub) ended(outcomes []store.Outcome) {
+	p.forget(outcomes)
+	for _, o := range outcomes {
+		if o.Status == store.Pending && o.Delay < p.config.PollInterval {
+			time.AfterFunc(o.Delay+time.Millisecond, func() { signal(p.wake) })
+		}
 	}
 }

@@ -87,7 +87,7 @@ func (p *PubSub) identity() *identity {
 	return p.current
 }
 
-// forget is told what the finisher has written.
+// forget is told which runs have ended.
 func (p *PubSub) forget(ended []store.Outcome) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -148,7 +148,7 @@ func New(st *store.Store, config Config) (*PubSub, error) {
 		nudge:      make(chan struct{}, 1),
 	}
 	p.origin = p.current.id
-	p.finisher = newFinisher(st, config.Logger, p.forget)
+	p.finisher = newFinisher(st, config.Logger, p.ended)
 	p.writer = &writer{pubsub: p}
 	p.notifier = &notifier{pubsub: p}
 	p.loopCtx, p.stop = context.WithCancel(context.Background())
