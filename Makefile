@@ -3,6 +3,7 @@
 GO = go
 TEST = .
 ARGS = ./...
+SOAK = -for 10m
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 help: ## list the targets
@@ -13,12 +14,14 @@ test: lint ## check everything; narrow with TEST=regexp and ARGS='-v ./store/...
 	{ race=; echo 'testing without -race, which needs cgo and a C compiler'; }; \
 	set -x; $(GO) run ./internal/testpg -- $(GO) test $$race -shuffle=on -timeout 15m -run '$(TEST)' $(ARGS)
 	cd bench && $(GO) vet . && $(GO) test .
+	cd soak && $(GO) vet . && $(GO) test . && $(GO) run . -for 20s && $(GO) run . -for 20s -db sqlite
 
 lint: ## check formatting, go vet, staticcheck
 	@files=$$("$$($(GO) env GOROOT)/bin/gofmt" -l .) && test -z "$$files" || \
 	{ echo "not formatted (run make fmt): $$files"; exit 1; }
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
+	for module in bench soak; do (cd $$module && $(GO) run $(STATICCHECK) ./...) || exit 1; done
 
 fmt: ## format the code
 	"$$($(GO) env GOROOT)/bin/gofmt" -l -w .
@@ -26,6 +29,9 @@ fmt: ## format the code
 conformance: ## the long and the stress form of Watermill's Pub/Sub suite
 	CONFORMANCE=full $(GO) run ./internal/testpg -- $(GO) test -race -timeout 30m -run Conformance ./pubsub
 	$(GO) run ./internal/testpg -- $(GO) test -race -tags stress -timeout 60m -run Stress ./pubsub
+
+soak: ## cause every failure, then count every promise; SOAK='-for 1h', '-db sqlite', '-h'
+	cd soak && $(GO) run . $(SOAK)
 
 cover: ## test coverage by function, the total last; profile in coverage.out
 	$(GO) run ./internal/testpg -- $(GO) test -timeout 15m -coverpkg ./... -coverprofile coverage.out ./...
@@ -37,4 +43,4 @@ example: ## run the example
 postgres: ## keep a throwaway Postgres up until interrupted
 	$(GO) run ./internal/testpg
 
-.PHONY: help test lint fmt conformance cover example postgres
+.PHONY: help test lint fmt conformance soak cover example postgres

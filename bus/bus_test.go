@@ -320,3 +320,30 @@ func TestAHandlerThatHangsOrPanicsDelaysNoOther(t *testing.T) {
 		}
 	})
 }
+
+type nilError struct{ s string }
+
+func (n *nilError) Error() string { return n.s }
+
+// A typed nil is no success, and its slot is free again.
+func TestAnErrorThatPanicsKeepsNoSlot(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, url string) {
+		b := open(t, url)
+		require.NoError(t, b.Handle(handlers.New("h", func(_ context.Context, e placed) error {
+			if e.Order == "1" {
+				var broken *nilError
+				return broken
+			}
+			return nil
+		}, handlers.Policy{Attempts: 1, Cycles: 1, Concurrency: 1})))
+		run(t, b)
+		require.NoError(t, b.Publish(t.Context(), placed{"1"}))
+		require.NoError(t, b.Publish(t.Context(), placed{"2"}))
+		for _, want := range []store.Status{store.Failed, store.Success} {
+			require.Eventually(t, func() bool {
+				runs, err := b.Store().Runs(t.Context(), store.Filter{Status: want})
+				return err == nil && len(runs) == 1
+			}, patience, time.Millisecond, want)
+		}
+	})
+}

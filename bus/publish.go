@@ -11,8 +11,13 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
+// ErrMaybeWritten is wrapped by the error of a Publish or InTx of which nobody
+// knows whether it was committed; with any other error nothing was.
+var ErrMaybeWritten = pubsub.ErrMaybeWritten
+
 // Publish commits the events, each with a run for every subscribed handler:
-// all of them or, with an error, none. It does not wait for handlers.
+// all of them or, with an error other than ErrMaybeWritten, none. It does not
+// wait for handlers.
 //
 // An event that has a method EventKey() string gets that key. Inside a
 // handler, pass its ctx: the event then carries correlation and causation ids.

@@ -16,7 +16,7 @@ func (p Policy) Decide(run store.Run, err error) store.Outcome {
 	failure := Failure(run.Handler, err)
 	var snoozed *snooze
 	switch {
-	case failure.Kind == store.KindPermanent, failure.Kind == store.KindUndecodable:
+	case failure.Kind == store.KindPermanent, failure.Kind == store.KindUndecodable, failure.Kind == store.KindLost:
 		return store.Outcome{Status: store.Failed, Failure: &failure}
 	case failure.Kind != store.KindSkipCycle && failure.Kind != store.KindPanic && errors.As(err, &snoozed):
 		return store.Outcome{Status: store.Pending, Delay: snoozed.d, Refund: true}

@@ -19,8 +19,8 @@ type Delivery struct {
 	run     store.Run
 	policy  Policy
 	report  func(o store.Outcome, written bool) error
-	decided atomic.Pointer[store.Outcome] // the handler has ended, its callbacks perhaps not
-	ended   atomic.Bool
+	decided atomic.Pointer[store.Outcome] // the handler's part is over, its callbacks' perhaps not
+	ended   atomic.Bool                   // it is reported
 }
 
 // NewDelivery returns a Delivery whose end is told to report, once; written
@@ -35,14 +35,13 @@ func (d *Delivery) Run() store.Run { return d.run }
 // End reports how the handler ended, with the outcome that the policy decides
 // and after the callbacks that it asks for. It returns the report's error.
 func (d *Delivery) End(ctx context.Context, err error) error {
-	if d.ended.Load() {
+	err = Sound(err)
+	o := d.policy.Decide(d.run, err)
+	if !d.decide(o) {
 		return nil
 	}
-	o := d.policy.Decide(d.run, err)
 	lost := errors.Is(err, store.ErrLeaseLost) // the run is another's by now, and so is its end
 	if !lost && (o.NextCycle || o.Status == store.Failed) {
-		decided := o
-		d.decided.Store(&decided)
 		o.Callback = d.callBack(ctx, o, err)
 	}
 	_, err = d.end(o, false)
@@ -53,8 +52,8 @@ func (d *Delivery) End(ctx context.Context, err error) error {
 // started, or interrupted. When it is a callback that is interrupted, the
 // handler's outcome stands. It says whether that was the end of it.
 func (d *Delivery) Abort(o store.Outcome) bool {
-	if decided := d.decided.Load(); decided != nil {
-		o = *decided
+	if !d.decide(o) {
+		o = *d.decided.Load()
 		o.Callback = &store.Failure{Kind: store.KindCallback, Message: "the process shut down before the callback had returned"}
 	}
 	first, _ := d.end(o, false) // who aborts has nobody to tell
@@ -62,8 +61,17 @@ func (d *Delivery) Abort(o store.Outcome) bool {
 }
 
 // Committed reports a success that the database has already.
-func (d *Delivery) Committed() { _, _ = d.end(store.Outcome{Status: store.Success}, true) }
+func (d *Delivery) Committed() {
+	o := store.Outcome{Status: store.Success}
+	if d.decide(o) {
+		_, _ = d.end(o, true)
+	}
+}
 
+// decide says whether this is the first outcome, which stands.
+func (d *Delivery) decide(o store.Outcome) bool { return d.decided.CompareAndSwap(nil, &o) }
+
+// end reports, once.
 func (d *Delivery) end(o store.Outcome, written bool) (first bool, err error) {
 	if !d.ended.CompareAndSwap(false, true) {
 		return false, nil
@@ -89,7 +97,7 @@ func (d *Delivery) callBack(ctx context.Context, o store.Outcome, cause error) *
 		if c.call == nil || !c.due {
 			continue
 		}
-		if err := d.call(ctx, c.call, run, cause); err != nil {
+		if err := Sound(d.call(ctx, c.call, run, cause)); err != nil {
 			f := Failure(run.Handler, err)
 			f.Message = c.name + ": " + f.Message
 			failures = append(failures, &f)

@@ -3,6 +3,7 @@ package handlers
 import (
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	wmiddleware "github.com/ThreeDotsLabs/watermill/message/router/middleware"
@@ -71,7 +72,7 @@ func (s *skipCycle) Unwrap() error { return s.err }
 // Snooze is what a handler returns that wants to be called again after d, at
 // once if d is not positive, and that has not failed: it costs no attempt and
 // leaves none on record.
-func Snooze(d time.Duration) error { return &snooze{max(d, 0)} }
+func Snooze(d time.Duration) error { return &snooze{min(max(d, 0), century)} }
 
 type snooze struct{ d time.Duration }
 
@@ -106,11 +107,34 @@ type recorded struct {
 
 func (r *recorded) Error() string { return r.message }
 
+// Lost is the error of a run whose event cannot be had.
+func Lost(why string) error { return &recorded{store.KindLost, why} }
+
 // ErrNacked is the error of a message that was nacked by who knows whom.
 var ErrNacked error = &recorded{store.KindNack, "the message was nacked"}
 
+// Sound returns an error whose methods can be called: err, or when those of err
+// panic – a typed nil, as a rule – a *PanicError that says so.
+func Sound(err error) (sound error) {
+	defer func() {
+		if value := recover(); value != nil {
+			sound = &PanicError{
+				Value: fmt.Sprintf("the handler returned an error of type %T whose methods panic: %v", err, value),
+				Stack: string(debug.Stack()),
+			}
+		}
+	}()
+	if err != nil {
+		_ = err.Error()
+		_ = errors.Is(err, store.ErrLeaseLost)
+		_ = errors.As(err, new(*snooze)) // as far as it is wrapped
+	}
+	return err
+}
+
 // Failure classes the error of a handler's run, wrapped or not. Of several
 // marks the first of these counts: a panic, Undecodable, Permanent, SkipCycle.
+// The error is Sound.
 func Failure(handler string, err error) store.Failure {
 	var (
 		panicked   *PanicError

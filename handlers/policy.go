@@ -64,15 +64,18 @@ type Callback func(ctx context.Context, run store.Run, cause error) error
 type Backoff struct {
 	Initial time.Duration // default 1 s
 	Factor  float64       // default 4
-	Maximum time.Duration // default 10 min
+	Maximum time.Duration // default 10 min, or Initial if that is more
 	Jitter  float64       // of the wait, below 1; default 0.2, negative for none
 }
 
 // AttemptTimeout returns Timeout with its default, and 0 for never.
 func (p Policy) AttemptTimeout() time.Duration { return max(p.withDefaults().Timeout, 0) }
 
-// maxTries is more than anybody means and less than the columns hold.
-const maxTries = 1_000_000_000
+// What is more than anybody means, and less than the columns hold.
+const (
+	maxTries = 1_000_000_000
+	century  = 100 * 365 * 24 * time.Hour
+)
 
 // withDefaults returns the policy with every zero field filled in, but
 // Concurrency, whose default is not its own.
@@ -83,7 +86,7 @@ func (p Policy) withDefaults() Policy {
 	def(&p.Timeout, time.Minute)
 	def(&p.Backoff.Initial, time.Second)
 	def(&p.Backoff.Factor, 4)
-	def(&p.Backoff.Maximum, 10*time.Minute)
+	def(&p.Backoff.Maximum, max(10*time.Minute, p.Backoff.Initial))
 	def(&p.Backoff.Jitter, 0.2)
 	return p
 }
@@ -106,10 +109,10 @@ func (p Policy) Validate() error {
 	}
 	bad(p.Attempts < 1 || p.Attempts > maxTries, "field Attempts %d: want 1 to %d", p.Attempts, maxTries)
 	bad(p.Cycles < 1 || p.Cycles > maxTries, "field Cycles %d: want 1 to %d", p.Cycles, maxTries)
-	bad(p.CycleInterval < 0, "field CycleInterval %v: want a positive duration", p.CycleInterval)
-	bad(p.Backoff.Initial < 0, "field Backoff.Initial %v: want a positive duration", p.Backoff.Initial)
+	bad(p.CycleInterval < 0 || p.CycleInterval > century, "field CycleInterval %v: want a positive duration, of at most a hundred years", p.CycleInterval)
+	bad(p.Backoff.Initial < time.Millisecond, "field Backoff.Initial %v: want at least 1 ms", p.Backoff.Initial)
 	bad(!(p.Backoff.Factor >= 1 && p.Backoff.Factor <= 1000), "field Backoff.Factor %v: want 1 to 1000", p.Backoff.Factor)
-	bad(p.Backoff.Maximum < p.Backoff.Initial, "field Backoff.Maximum %v: want at least Backoff.Initial, %v", p.Backoff.Maximum, p.Backoff.Initial)
+	bad(p.Backoff.Maximum < p.Backoff.Initial || p.Backoff.Maximum > century, "field Backoff.Maximum %v: want at least Backoff.Initial, %v, and at most a hundred years", p.Backoff.Maximum, p.Backoff.Initial)
 	bad(!(p.Backoff.Jitter < 1), "field Backoff.Jitter %v: want less than 1, or a negative number for none", p.Backoff.Jitter)
 	bad(p.Concurrency < 0, "field Concurrency %d: want at least 1, or 0 for the bus's", p.Concurrency)
 	return errors.Join(errs...)
@@ -125,7 +128,7 @@ func (b Backoff) wait(try int) time.Duration {
 	}
 	wait.Reset()
 	next := wait.NextBackOff()
-	for range min(try, 10_000) - 1 { // by then it is the maximum
+	for range min(max(try, 1), 10_000) - 1 { // it is the maximum by then, or nearly constant
 		next = wait.NextBackOff()
 	}
 	return min(next, b.Maximum)

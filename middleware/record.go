@@ -32,8 +32,8 @@ import (
 // A handler that returns messages to publish is called again on redelivery
 // even after a success, since the router publishes them after Record.
 //
-// Record does not change what the handler returns; a panic becomes a
-// *handlers.PanicError.
+// Record does not change what the handler returns; a panic, also one of an
+// error's own methods, becomes a *handlers.PanicError.
 func Record(st *store.Store) message.HandlerMiddleware {
 	r := recorder{store: st, instance: store.NewInstanceID()}
 	return func(next message.HandlerFunc) message.HandlerFunc {
@@ -90,6 +90,7 @@ func call(msg *message.Message, next message.HandlerFunc, delivery *handlers.Del
 	}()
 
 	produced, err = next(msg)
+	err = handlers.Sound(err)
 	returned = true
 	switch {
 	case err != nil:

@@ -69,11 +69,14 @@ func (p *PubSub) lease(ctx context.Context, wants []store.Want) ([]store.Claimed
 		return nil, err
 	}
 	i := p.identity()
-	claimed, err := p.store.Claim(ctx, i.id, wants)
+	claimed, err := p.store.Claim(ctx, i.id, i.claims, wants)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if err != nil && !store.Refused(err) {
+	switch {
+	case err != nil && !store.Refused(err):
 		i.doubtful = true
+	case len(claimed) > 0:
+		i.claims++
 	}
 	for _, c := range claimed {
 		i.add(c.Run.ID)

@@ -22,7 +22,9 @@ type identity struct {
 	runs      map[int64]int       // how often: a run may be claimed again before its last end is known to be written
 	highest   int64               // run ever held
 	inserting map[*handover]int64 // inserts under way that lease: what they create is higher than this
+	claims    int64               // that leased runs, as far as one knows
 	doubtful  bool                // an answer was lost
+	gone      bool                // it was silent for so long that others took over
 }
 
 func newIdentity() *identity {

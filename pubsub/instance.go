@@ -61,26 +61,40 @@ func (p *PubSub) heartbeat(ctx context.Context, handlers []string, announce bool
 	if err := p.settle(ctx); err != nil {
 		return false, err
 	}
-	p.mu.Lock()
-	identities := p.identities()
-	p.mu.Unlock()
-	for _, i := range identities {
-		if others, err = p.beat(ctx, i, handlers, announce); err != nil {
-			return false, err
-		}
+	if others, err = p.beat(ctx, p.identity(), handlers, announce); err != nil {
+		return false, err
 	}
-	if len(identities) > 1 {
-		// Not for long: a statement of the former identity may be stuck.
-		brief, cancel := context.WithTimeout(ctx, p.config.HeartbeatInterval/4)
-		defer cancel()
-		if err := p.retire(brief); err != nil && brief.Err() == nil {
+	if err := p.settle(ctx); err != nil {
+		return others, err
+	}
+	p.mu.Lock()
+	former := slices.Clone(p.former)
+	p.mu.Unlock()
+	if len(former) == 0 {
+		return others, nil
+	}
+	// Not for long: a statement of a former identity's may be stuck in the
+	// database, and hold its row.
+	brief, cancel := context.WithTimeout(ctx, p.config.HeartbeatInterval/4)
+	defer cancel()
+	for _, i := range former {
+		if _, err := p.beat(brief, i, handlers, false); err != nil && brief.Err() == nil {
 			return others, err
 		}
+	}
+	if err := p.retire(brief); err != nil && brief.Err() == nil {
+		return others, err
 	}
 	return others, nil
 }
 
+// beat is the heartbeat of one identity. An identity is in doubt when others
+// have taken it for dead, and when the database knows of a claim of its that it
+// does not know of.
 func (p *PubSub) beat(ctx context.Context, i *identity, handlers []string, announce bool) (others bool, err error) {
+	if i.gone {
+		return false, nil
+	}
 	p.mu.Lock()
 	lowest := i.lowest()
 	p.mu.Unlock()
@@ -89,12 +103,17 @@ func (p *PubSub) beat(ctx context.Context, i *identity, handlers []string, annou
 			return false, err
 		}
 	}
-	others, err = p.store.Heartbeat(ctx, i.id, lowest, p.config.DeadAfter)
-	if errors.Is(err, store.ErrInstanceGone) {
-		p.config.Logger.Error("this instance was silent for so long that others took over its runs; it goes on with new ones", "instance", i.id)
-		return others, p.store.Register(ctx, p.describe(i.id, handlers))
+	pulse, err := p.store.Heartbeat(ctx, i.id, lowest, p.config.DeadAfter)
+	switch {
+	case errors.Is(err, store.ErrInstanceGone):
+		p.config.Logger.Error("this instance was silent for so long that others took over its runs; it goes on with new ones, as another", "instance", i.id)
+		i.gone = true
+		p.doubt(i)
+		return false, nil
+	case err == nil && pulse.Claims != i.claims:
+		p.doubt(i)
 	}
-	return others, err
+	return pulse.Others, err
 }
 
 func (p *PubSub) recoverDead(ctx context.Context) {

@@ -267,7 +267,7 @@ func TestADeadInstanceIsTakenOver(t *testing.T) {
 
 		// An instance that claims and is never heard of again.
 		require.NoError(t, st.Register(t.Context(), store.Instance{ID: "dead"}))
-		claimed, err := st.Claim(t.Context(), "dead", []store.Want{{Topic: "topic", Handler: "handler", N: 1}})
+		claimed, err := st.Claim(t.Context(), "dead", 0, []store.Want{{Topic: "topic", Handler: "handler", N: 1}})
 		require.NoError(t, err)
 		require.Len(t, claimed, 1)
 

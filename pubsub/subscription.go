@@ -140,8 +140,8 @@ func (s *subscription) send(c store.Claimed) {
 		return
 	default:
 	}
-	if s.policy.Exhausted(c.Run) {
-		go s.giveUp(f)
+	if c.Unusable != "" || s.policy.Exhausted(c.Run) {
+		go s.giveUp(f, c.Unusable)
 		return
 	}
 	select {
@@ -202,11 +202,15 @@ func (s *subscription) release(f *flight) {
 	}
 }
 
-// giveUp ends a cycle whose tries are used up without a try, by the last error
-// on record.
-func (s *subscription) giveUp(f *flight) {
+// giveUp ends, without a try, a run whose event is unusable, or a cycle whose
+// tries are used up by the last error on record.
+func (s *subscription) giveUp(f *flight, unusable string) {
 	if !s.recorded {
 		defer s.land(f)
+	}
+	if unusable != "" {
+		_ = f.delivery.End(f.ctx, handlers.Lost(unusable)) // our report does not fail
+		return
 	}
 	run, err := s.pubsub.store.Run(f.ctx, f.delivery.Run().ID)
 	if err != nil { // later, then

@@ -70,7 +70,10 @@ func (p *PubSub) InTx(ctx context.Context, f func(tx *Transaction) error) (err e
 		return err
 	}
 	if err := begun.Commit(); err != nil {
-		return fmt.Errorf("commit: %w", err)
+		if store.Refused(err) {
+			return fmt.Errorf("commit: %w; nothing was written", err)
+		}
+		return fmt.Errorf("commit: %w; %w", err, ErrMaybeWritten)
 	}
 	committed = true
 	return nil

@@ -73,10 +73,12 @@ func (w *writer) publish(ctx context.Context, events []store.Event) error {
 	if w.withdraw(c) {
 		return fmt.Errorf("%w; nothing was written", context.Cause(ctx))
 	}
-	return fmt.Errorf("%w; %s", context.Cause(ctx), maybeWritten)
+	return fmt.Errorf("%w; %w", context.Cause(ctx), ErrMaybeWritten)
 }
 
-const maybeWritten = "the events may have been written: publish the same messages again to be sure"
+// ErrMaybeWritten is wrapped by the error of a publish of which nobody knows
+// whether it was committed: publish the same messages again to be sure.
+var ErrMaybeWritten = errors.New("the events may have been written: publish the same messages again to be sure")
 
 // withdraw takes back a call that is still waiting.
 func (w *writer) withdraw(c *call) bool {
@@ -174,7 +176,7 @@ func (w *writer) writeTogether(calls []*call) (callers int) {
 		}
 	default:
 		if err != nil && !store.Refused(err) {
-			err = fmt.Errorf("%w; %s", err, maybeWritten)
+			err = fmt.Errorf("%w; %w", err, ErrMaybeWritten)
 		}
 		for _, c := range calls {
 			c.ended <- err
@@ -216,7 +218,7 @@ func (p *PubSub) publishLarge(ctx context.Context, chunks [][]store.Event) error
 		return errors.Join(fmt.Errorf("%w; nothing was written", err), rollback(tx))
 	}
 	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("commit: %w; %s", err, maybeWritten)
+		return fmt.Errorf("commit: %w; %w", err, ErrMaybeWritten)
 	}
 	p.announce(inserted)
 	return nil

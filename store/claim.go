@@ -18,7 +18,10 @@ type Claimed struct {
 	Run   Run // as far as its lease and its policy go
 	Event Event
 
-	unusable string // why the event cannot be handled
+	// Unusable says why the event cannot be handled, if so: it is gone, or
+	// somebody has made its metadata unreadable. Such a run is to be ended as
+	// FAILED, of KindLost.
+	Unusable string
 }
 
 // Subscription returns what the run belongs to.
@@ -30,28 +33,19 @@ func (c *Claimed) Subscription() Subscription {
 // attempt. Any number of instances may claim at once: each run goes to one. An
 // instance that is not registered gets nothing.
 //
-// A run whose event is gone, or whose metadata somebody has made unreadable, is
-// ended as FAILED and not returned: no handler and no callback hears of it.
-func (s *Store) Claim(ctx context.Context, instance string, wants []Want) ([]Claimed, error) {
+// An instance makes one claim at a time. before is how many of its claims have
+// leased runs before, as far as it knows: if the database knows better, since
+// the answer to one was lost, nothing is leased any more, and Heartbeat tells.
+// So a claim that the pool sends twice, or that the server carries out late,
+// does no harm.
+func (s *Store) Claim(ctx context.Context, instance string, before int64, wants []Want) ([]Claimed, error) {
 	wants = slices.DeleteFunc(slices.Clone(wants), func(w Want) bool { return w.N <= 0 })
 	if len(wants) == 0 {
 		return nil, nil
 	}
-	claimed, err := s.dialect.claim(ctx, s, instance, wants)
+	claimed, err := s.dialect.claim(ctx, s, instance, before, wants)
 	if err != nil {
 		return nil, fmt.Errorf("claim due runs: %w", err)
 	}
-	present := claimed[:0]
-	var lost []Outcome
-	for _, c := range claimed {
-		if c.unusable == "" {
-			present = append(present, c)
-			continue
-		}
-		lost = append(lost, Outcome{Lease: c.Run.Lease(), Status: Failed, Failure: NewFailure(c.Run.Handler, KindLost, c.unusable)})
-	}
-	if _, err := s.End(ctx, lost); err != nil {
-		return present, err
-	}
-	return present, nil
+	return claimed, nil
 }

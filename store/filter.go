@@ -52,6 +52,18 @@ func (f Filter) Validate() error {
 	if len(f.IDs) > MaxLimit {
 		errs = append(errs, fmt.Errorf("%d ids: want at most %d", len(f.IDs), MaxLimit))
 	}
+	for what, name := range map[string]string{"handler": f.Handler, "topic": f.Topic, "event": f.EventID, "key": f.Key} {
+		if name != "" {
+			if err := validName(what, name); err != nil {
+				errs = append(errs, err)
+			}
+		}
+	}
+	for what, t := range map[string]time.Time{"since": f.Since, "until": f.Until} {
+		if !t.IsZero() && (t.UTC().Year() < 1 || t.UTC().Year() > 9998) {
+			errs = append(errs, fmt.Errorf("%s in the year %d: want 1 to 9998", what, t.UTC().Year()))
+		}
+	}
 	if f.Before < 0 {
 		errs = append(errs, fmt.Errorf("before %d: want the id of a run", f.Before))
 	}

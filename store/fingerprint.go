@@ -17,8 +17,8 @@ func Fingerprint(handler string, kind Kind, message string) string {
 }
 
 // Gist is what a message has in common with those that are alike: each value
-// in it is replaced by a sign of its sort. It contains no digit, and is its own
-// gist.
+// in it is replaced by #, or by * if it is quoted. It contains no digit, and is
+// its own gist.
 func Gist(message string) string {
 	message = strings.TrimSpace(spaces.ReplaceAllString(printable(message, maxMessage), ` `))
 	for _, v := range values {
@@ -45,19 +45,19 @@ var values = []struct {
 	// URLs, e-mail addresses, names that were looked up in vain, IPv6 with a
 	// port, IPv6 without (or a MAC address, or a time), IPv4, and a name with a
 	// port or a file with a line.
-	{regexp.MustCompile(`[a-zA-Z][a-zA-Z0-9+.\-]*://[^ ,;)\]}>]+`), `@`},
-	{regexp.MustCompile(`[\pL\pN._%+\-]+@[\pL\pN.\-]+`), `@`},
-	{regexp.MustCompile(`\blookup [\pL\pN_\-]+(?:\.[\pL\pN_\-]+)+`), `lookup @`},
-	{regexp.MustCompile(`\[[0-9a-fA-F]*:[0-9a-fA-F]*:[0-9a-fA-F:.]*(?:%[\pL\pN]+)?\](?::\pN+)?`), `@`},
-	{regexp.MustCompile(`\b[0-9a-fA-F]{1,4}(?::[0-9a-fA-F]{0,4}){2,7}\b(?:%[\pL\pN]+)?`), `@`},
-	{regexp.MustCompile(`\b[0-9]{1,3}(?:\.[0-9]{1,3}){3}\b(?::\pN+)?`), `@`},
-	{regexp.MustCompile(`[\pL\pN_\-]+(?:\.[\pL\pN_\-]+)+:\pN+(?:[:.]\pN+)*`), `@`},
+	{regexp.MustCompile(`[a-zA-Z][a-zA-Z0-9+.\-]*://[^ ,;)\]}>]+`), `#`},
+	{regexp.MustCompile(`[\pL\pN._%+\-]+@[\pL\pN.\-]+`), `#`},
+	{regexp.MustCompile(`\blookup [\pL\pN_\-]+(?:\.[\pL\pN_\-]+)+`), `lookup #`},
+	{regexp.MustCompile(`\[[0-9a-fA-F]*:[0-9a-fA-F]*:[0-9a-fA-F:.]*(?:%[\pL\pN]+)?\](?::\pN+)?`), `#`},
+	{regexp.MustCompile(`\b[0-9a-fA-F]{1,4}(?::[0-9a-fA-F]{0,4}){2,7}\b(?:%[\pL\pN]+)?`), `#`},
+	{regexp.MustCompile(`\b[0-9]{1,3}(?:\.[0-9]{1,3}){3}\b(?::\pN+)?`), `#`},
+	{regexp.MustCompile(`[\pL\pN_\-]+(?:\.[\pL\pN_\-]+)+:\pN+(?:[:.]\pN+)*`), `#`},
 	// Dates, UUIDs, and words with a digit in them: most are numbers or ids.
 	{regexp.MustCompile(`(?:\b` + weekday + `,? )?\b(?:` + month + ` \pN[\pL\pN]*|\pN[\pL\pN]*[ \-]` + month + `\b)`), `#`},
 	{regexp.MustCompile(`\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b`), `#`},
 	{regexp.MustCompile(`[\pL_]*\pN[\pL\pN_]*`), `#`},
 	// Several in a row.
-	{regexp.MustCompile(`[#@](?:[ .,:/+_\-]*[#@])+`), `#`},
+	{regexp.MustCompile(`#(?:[ .,:/+_\-]*#)+`), `#`},
 }
 
 const (

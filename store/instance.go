@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -52,32 +54,37 @@ func (s *Store) Register(ctx context.Context, i Instance) error {
 	return nil
 }
 
+// Pulse is what a heartbeat learns.
+type Pulse struct {
+	Claims int64 // of the instance that leased runs
+	Others bool  // instances have been silent for longer than that: Recover has something to do
+}
+
 // Heartbeat says that the instance is alive and that no run which it holds has
 // an id below lowest (0 says nothing of that), or returns ErrInstanceGone. The
-// instance must not claim or record meanwhile. It tells whether other instances
-// have been silent for longer than that: then Recover has something to do.
-func (s *Store) Heartbeat(ctx context.Context, id string, lowest int64, silence time.Duration) (others bool, err error) {
+// instance must not claim or record meanwhile.
+func (s *Store) Heartbeat(ctx context.Context, id string, lowest int64, silence time.Duration) (pulse Pulse, err error) {
 	rows, err := s.QueryPrepared(ctx, s.db, s.sql(`
 		UPDATE reprise.instances
 		SET heartbeat_at = now(), lowest_run = CASE WHEN $2 > 0 THEN $2 ELSE lowest_run END
 		WHERE id = $1
-		RETURNING EXISTS (SELECT 1 FROM reprise.instances o WHERE o.id <> $1 AND o.heartbeat_at < now($3))`),
+		RETURNING claims, EXISTS (SELECT 1 FROM reprise.instances o WHERE o.id <> $1 AND o.heartbeat_at < now($3))`),
 		id, lowest, -silence.Seconds())
 	if err != nil {
-		return false, fmt.Errorf("heartbeat of instance %s: %w", id, err)
+		return pulse, fmt.Errorf("heartbeat of instance %s: %w", id, err)
 	}
 	defer rows.Close()
 	known := rows.Next()
 	if known {
-		err = rows.Scan(&others)
+		err = rows.Scan(&pulse.Claims, &pulse.Others)
 	}
 	if err := errors.Join(err, rows.Err()); err != nil {
-		return false, fmt.Errorf("heartbeat of instance %s: %w", id, err)
+		return pulse, fmt.Errorf("heartbeat of instance %s: %w", id, err)
 	}
 	if !known {
-		return false, fmt.Errorf("%w: %s", ErrInstanceGone, id)
+		return pulse, fmt.Errorf("%w: %s", ErrInstanceGone, id)
 	}
-	return others, nil
+	return pulse, nil
 }
 
 // held selects the runs that the instance $1 holds, without a look at history.
@@ -100,9 +107,17 @@ func (s *Store) Held(ctx context.Context, id string) ([]Lease, error) {
 }
 
 // Deregister forgets the instance. Runs that it still holds are due again,
-// without losing the attempt.
+// without losing the try. Should one of them be locked, by a transaction of the
+// instance's that has not ended, it is left for Recover.
 func (s *Store) Deregister(ctx context.Context, id string) error {
-	err := s.inTx(ctx, func(tx *sqlx.Tx) error { return s.forget(ctx, tx, id, interrupted) })
+	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
+		// A claim or an insert that is under way has ended when the lock is had.
+		if _, err := tx.ExecContext(ctx, s.sql(`SELECT id FROM reprise.instances WHERE id = $1 FOR UPDATE`), id); err != nil {
+			return err
+		}
+		_, err := s.forget(ctx, tx, id, interrupted)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("deregister instance %s: %w", id, err)
 	}
@@ -112,23 +127,34 @@ func (s *Store) Deregister(ctx context.Context, id string) error {
 // Recover makes the runs of dead instances due again and forgets those
 // instances: dead is one whose last heartbeat is older than silence by the
 // database's clock. What the handlers had begun is kept as abandoned attempts.
-// It returns the dead instances' ids. Any number of instances may recover at
-// once.
+// It returns the ids of the dead instances that are forgotten. Any number of
+// instances may recover at once.
+//
+// What a transaction keeps locked, one that a dead process has left open or a
+// statement of its that the server still works on, is left for the next time;
+// nothing else waits for it.
 func (s *Store) Recover(ctx context.Context, silence time.Duration) (dead []string, err error) {
-	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
-		if err := tx.SelectContext(ctx, &dead, s.sql(`
-			SELECT id FROM reprise.instances WHERE heartbeat_at < now($1) FOR UPDATE SKIP LOCKED`), -silence.Seconds()); err != nil {
-			return err
-		}
-		for _, id := range dead {
-			if err := s.forget(ctx, tx, id, abandoned); err != nil {
+	var silent []string
+	if err := s.db.SelectContext(ctx, &silent, s.sql(`SELECT id FROM reprise.instances WHERE heartbeat_at < now($1)`), -silence.Seconds()); err != nil {
+		return nil, fmt.Errorf("look for dead instances: %w", err)
+	}
+	for _, id := range silent {
+		gone := false
+		err := s.inTx(ctx, func(tx *sqlx.Tx) error {
+			var still []string
+			if err := tx.SelectContext(ctx, &still, s.sql(`
+				SELECT id FROM reprise.instances WHERE heartbeat_at < now($1) AND id = $2 FOR UPDATE SKIP LOCKED`), -silence.Seconds(), id); err != nil || len(still) == 0 {
 				return err
 			}
+			gone, err = s.forget(ctx, tx, id, abandoned)
+			return err
+		})
+		if err != nil {
+			return dead, fmt.Errorf("recover the runs of the dead instance %s: %w", id, err)
 		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("recover the runs of dead instances: %w", err)
+		if gone {
+			dead = append(dead, id)
+		}
 	}
 	return dead, nil
 }
@@ -144,28 +170,45 @@ var (
 	abandoned   = leaving{Failure{Kind: KindAbandoned, Message: "the process died, or was silent for too long, while the handler ran"}, 0}
 )
 
-// forget makes every run that an instance holds due again, keeps the attempts,
-// and removes the instance.
-func (s *Store) forget(ctx context.Context, tx *sqlx.Tx, instance string, l leaving) error {
-	// Lock first: a claim that is under way has ended when the instance's lock
-	// is had, and a run that ends meanwhile is not held when the run's is.
-	if _, err := tx.ExecContext(ctx, s.sql(`SELECT id FROM reprise.instances WHERE id = $1 FOR UPDATE`), instance); err != nil {
-		return err
+// forget makes the runs that an instance holds due again, but for those that
+// are locked, and keeps the attempts. It removes the instance when it holds
+// nothing any more. The instance is locked.
+func (s *Store) forget(ctx context.Context, tx *sqlx.Tx, instance string, l leaving) (gone bool, err error) {
+	var runs []int64
+	if err := tx.SelectContext(ctx, &runs, s.sql(`SELECT id`+held+` FOR UPDATE SKIP LOCKED`), instance); err != nil {
+		return false, err
 	}
-	if _, err := tx.ExecContext(ctx, s.sql(`SELECT id`+held+` FOR UPDATE`), instance); err != nil {
-		return err
+	for chunk := range slices.Chunk(runs, MaxLimit) {
+		ids := make([]any, len(chunk))
+		for i, id := range chunk {
+			ids[i] = id
+		}
+		if _, err := tx.ExecContext(ctx, s.compose(`
+			INSERT INTO reprise.run_attempts (run_id, attempt, cycle, kind, message, instance, started_at)
+			SELECT id, attempt, cycle, $1, $2, instance, started_at FROM reprise.handler_runs WHERE id IN `+parameters(3, len(ids))),
+			append([]any{string(l.failure.Kind), l.failure.Message}, ids...)...); err != nil {
+			return false, err
+		}
+		if _, err := tx.ExecContext(ctx, s.compose(`
+			UPDATE reprise.handler_runs
+			SET instance = NULL, due_at = now(), error_kind = $1, error = $2, fingerprint = NULL, tries = tries - $3
+			WHERE id IN `+parameters(4, len(ids))), append([]any{string(l.failure.Kind), l.failure.Message, l.refund}, ids...)...); err != nil {
+			return false, err
+		}
 	}
-	if _, err := tx.ExecContext(ctx, s.sql(`
-		INSERT INTO reprise.run_attempts (run_id, attempt, cycle, kind, message, instance, started_at)
-		SELECT id, attempt, cycle, $2, $3, instance, started_at`+held), instance, string(l.failure.Kind), l.failure.Message); err != nil {
-		return err
+	result, err := tx.ExecContext(ctx, s.sql(`DELETE FROM reprise.instances WHERE id = $1 AND NOT EXISTS (SELECT 1`+held+`)`), instance)
+	if err != nil {
+		return false, err
 	}
-	if _, err := tx.ExecContext(ctx, s.sql(`
-		UPDATE reprise.handler_runs
-		SET instance = NULL, due_at = now(), error_kind = $2, error = $3, fingerprint = NULL, tries = tries - $4
-		WHERE id IN (SELECT id`+held+`)`), instance, string(l.failure.Kind), l.failure.Message, l.refund); err != nil {
-		return err
+	n, err := result.RowsAffected()
+	return n > 0, err
+}
+
+// parameters returns ($first, …), n of them.
+func parameters(first, n int) string {
+	marks := make([]string, n)
+	for i := range marks {
+		marks[i] = fmt.Sprintf("$%d", first+i)
 	}
-	_, err := tx.ExecContext(ctx, s.sql(`DELETE FROM reprise.instances WHERE id = $1`), instance)
-	return err
+	return "(" + strings.Join(marks, ", ") + ")"
 }

@@ -184,7 +184,7 @@ func (postgres) record(ctx context.Context, s *Store, e Event, handler, instance
 	return lease, err
 }
 
-func (postgres) claim(ctx context.Context, s *Store, instance string, wants []Want) ([]Claimed, error) {
+func (postgres) claim(ctx context.Context, s *Store, instance string, before int64, wants []Want) ([]Claimed, error) {
 	topics, handlers, ns := wantArrays(wants)
 	// The planner does not know how small w.n is. An array and a lateral LIMIT
 	// keep it at index scans; joins would make it read both tables whole.
@@ -199,26 +199,24 @@ func (postgres) claim(ctx context.Context, s *Store, instance string, wants []Wa
 				LIMIT w.n
 				FOR UPDATE SKIP LOCKED
 			) d
-			WHERE EXISTS (SELECT 1 FROM reprise.instances WHERE id = $4)
+			WHERE EXISTS (SELECT 1 FROM reprise.instances WHERE id = $4 AND claims = $5)
 		), known AS ( -- locked, so that nobody forgets the instance before the leases are committed
-			SELECT id FROM reprise.instances
-			WHERE id = $4 AND EXISTS (SELECT 1 FROM due)
-			FOR KEY SHARE
+			UPDATE reprise.instances
+			SET claims = claims + 1, lowest_run = least(lowest_run, (SELECT min(id) FROM due))
+			WHERE id = $4 AND claims = $5 AND EXISTS (SELECT 1 FROM due)
+			RETURNING id
 		), leased AS (
 			UPDATE reprise.handler_runs r
 			SET instance = $4, attempt = r.attempt + 1, tries = r.tries + 1, started_at = now(), due_at = NULL
 			WHERE r.id = ANY (ARRAY(SELECT id FROM due)) AND EXISTS (SELECT 1 FROM known)
 			RETURNING r.id, r.event_id, r.topic, r.handler, r.attempt, r.tries, r.cycle
-		), lowered AS (
-			UPDATE reprise.instances SET lowest_run = (SELECT min(id) FROM leased)
-			WHERE id = $4 AND lowest_run > (SELECT min(id) FROM leased)
 		)
 		SELECT l.id AS run_id, l.event_id, l.topic, l.handler, l.attempt, l.tries, l.cycle, e.id IS NULL AS lost, coalesce(e.key, '') AS key,
 		       e.payload, e.payload_bytes, e.metadata, coalesce(e.source, '') AS source, e.published_at
 		FROM leased l LEFT JOIN LATERAL (
 			SELECT * FROM reprise.events e WHERE e.id = l.event_id AND e.topic = l.topic LIMIT 1
 		) e ON true
-		ORDER BY l.id`), topics, handlers, ns, instance)
+		ORDER BY l.id`), topics, handlers, ns, instance, before)
 	if err != nil {
 		return nil, err
 	}

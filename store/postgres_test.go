@@ -34,15 +34,15 @@ func TestAClaimUnderWayWhileItsInstanceLeaves(t *testing.T) {
 			query, args, err := st.Insert([]store.Event{{ID: "1", Topic: "orders"}}, store.LeaseOnInsert{})
 			require.NoError(t, err)
 			exec(t, db, query, args...)
+			exec(t, db, `UPDATE reprise.instances SET heartbeat_at = now() - interval '1 hour'`)
 			goOn := holdUpdates(t, db)
 
 			claimed, left := make(chan error, 1), make(chan error, 1)
 			go func() {
-				_, err := st.Claim(ctx, "a", []store.Want{{Topic: "orders", Handler: "mail", N: 1}})
+				_, err := st.Claim(ctx, "a", 0, []store.Want{{Topic: "orders", Handler: "mail", N: 1}})
 				claimed <- err
 			}()
 			waitForWaiting(t, db, 1)
-			exec(t, db, `UPDATE reprise.instances SET heartbeat_at = now() - interval '1 hour'`)
 			go func() { left <- leave(ctx, st) }()
 			select {
 			case err := <-left:
@@ -111,4 +111,44 @@ func exec(t *testing.T, db *sql.DB, statement string, args ...any) {
 	t.Helper()
 	_, err := db.ExecContext(t.Context(), statement, args...)
 	require.NoError(t, err)
+}
+
+// A dead process may have left a transaction open that has locked its run.
+// Whoever recovers does not wait for it, and recovers everything else.
+func TestRecoveringWaitsForNoTransaction(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	db := testdb.Open(t, testdb.Postgres(t))
+	st := migrated(t, db, "")
+	require.NoError(t, st.Subscribe(ctx, store.Subscription{Topic: "orders", Handler: "mail"}, ""))
+	leases := map[string]store.Lease{}
+	for _, id := range []string{"stuck", "other"} {
+		require.NoError(t, st.Register(ctx, store.Instance{ID: id}))
+		query, args, err := st.Insert([]store.Event{{ID: id, Topic: "orders"}}, store.LeaseOnInsert{})
+		require.NoError(t, err)
+		exec(t, db, query, args...)
+		claimed, err := st.Claim(ctx, id, 0, []store.Want{{Topic: "orders", Handler: "mail", N: 1}})
+		require.NoError(t, err)
+		require.Len(t, claimed, 1)
+		leases[id] = claimed[0].Run.Lease()
+	}
+	exec(t, db, `UPDATE reprise.instances SET heartbeat_at = now() - interval '1 hour'`)
+	tx, err := st.DB().BeginTxx(ctx, nil)
+	require.NoError(t, err)
+	require.NoError(t, st.Succeed(ctx, tx, leases["stuck"]))
+
+	dead, err := st.Recover(ctx, time.Minute)
+	require.NoError(t, err)
+	require.Equal(t, []string{"other"}, dead)
+	run, err := st.Run(ctx, leases["other"].RunID)
+	require.NoError(t, err)
+	require.Empty(t, run.Instance)
+
+	require.NoError(t, tx.Rollback())
+	dead, err = st.Recover(ctx, time.Minute)
+	require.NoError(t, err)
+	require.Equal(t, []string{"stuck"}, dead)
+	run, err = st.Run(ctx, leases["stuck"].RunID)
+	require.NoError(t, err)
+	require.Equal(t, store.KindAbandoned, run.ErrorKind)
 }

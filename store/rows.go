@@ -60,9 +60,9 @@ func claimedRows(rows []claimedRow, instance string) []Claimed {
 		}
 		switch {
 		case r.Lost:
-			claimed[i].unusable = fmt.Sprintf("event %q of topic %q is no longer in the database", event.ID, event.Topic)
+			claimed[i].Unusable = fmt.Sprintf("event %q of topic %q is no longer in the database", event.ID, event.Topic)
 		case err != nil:
-			claimed[i].unusable = err.Error()
+			claimed[i].Unusable = err.Error()
 		}
 	}
 	return claimed

@@ -95,7 +95,7 @@ func (sqlite) record(ctx context.Context, s *Store, e Event, handler, instance s
 	return lease, err
 }
 
-func (sqlite) claim(ctx context.Context, s *Store, instance string, wants []Want) ([]Claimed, error) {
+func (sqlite) claim(ctx context.Context, s *Store, instance string, before int64, wants []Want) ([]Claimed, error) {
 	// A look first: an idle process must not take the write lock.
 	var due bool
 	if err := s.db.GetContext(ctx, &due, s.sql(`
@@ -114,12 +114,18 @@ func (sqlite) claim(ctx context.Context, s *Store, instance string, wants []Want
 					WHERE topic = $2 AND handler = $3 AND due_at IS NOT NULL AND due_at <= now()
 					ORDER BY due_at, id
 					LIMIT $4
-				) AND EXISTS (SELECT 1 FROM reprise.instances WHERE id = $1)
-				RETURNING id AS run_id, event_id, topic, handler, attempt, tries, cycle`), instance, w.Topic, w.Handler, w.N)
+				) AND EXISTS (SELECT 1 FROM reprise.instances WHERE id = $1 AND claims = $5)
+				RETURNING id AS run_id, event_id, topic, handler, attempt, tries, cycle`), instance, w.Topic, w.Handler, w.N, before)
 			if err != nil {
 				return err
 			}
 			leased = append(leased, rows...)
+		}
+		if len(leased) == 0 {
+			return nil
+		}
+		if _, err := tx.ExecContext(ctx, s.sql(`UPDATE reprise.instances SET claims = claims + 1 WHERE id = $1`), instance); err != nil {
+			return err
 		}
 		if err := lower(ctx, s, tx, instance, leased); err != nil {
 			return err

@@ -88,6 +88,7 @@ CREATE TABLE reprise.instances (
     build        text        NOT NULL DEFAULT '',
     handlers     json        NOT NULL DEFAULT '[]',
     lowest_run   bigint      NOT NULL DEFAULT 0,
+    claims       bigint      NOT NULL DEFAULT 0, -- that leased runs: a claim says which it is, so that none is carried out twice
     started_at   timestamptz NOT NULL DEFAULT now(),
     heartbeat_at timestamptz NOT NULL DEFAULT now()
 );

@@ -83,6 +83,7 @@ CREATE TABLE reprise.instances (
     build        TEXT    NOT NULL DEFAULT '',
     handlers     TEXT    NOT NULL DEFAULT '[]',
     lowest_run   INTEGER NOT NULL DEFAULT 0,
+    claims       INTEGER NOT NULL DEFAULT 0,
     started_at   TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
     heartbeat_at TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
 ) STRICT;

@@ -59,7 +59,7 @@ func claiming(promise promise) {
 		db.publish(events("1", "2", "3")...)
 		db.publish(payment)
 
-		claimed, err := db.Claim(ctx, "a", []store.Want{want(topic, "mail", 2), want(topic, "stock", 10), want("payments", "mail", 10), want("payments", "stock", 10), want(topic, "audit", 0)})
+		claimed, err := db.Claim(ctx, "a", 0, []store.Want{want(topic, "mail", 2), want(topic, "stock", 10), want("payments", "mail", 10), want("payments", "stock", 10), want(topic, "audit", 0)})
 		require.NoError(t, err)
 		got := map[string]int{}
 		for _, c := range claimed {
@@ -94,7 +94,7 @@ func claiming(promise promise) {
 		db.subscribe("mail")
 		db.register("a")
 		db.publish(event("1"))
-		claimed, err := db.Claim(ctx, "a", nil)
+		claimed, err := db.Claim(ctx, "a", 0, nil)
 		require.NoError(t, err)
 		require.Empty(t, claimed)
 	})
@@ -116,8 +116,8 @@ func claiming(promise promise) {
 			db.register(fmt.Sprint(i))
 		}
 		atOnce(t, instances, func(i int) error {
-			for {
-				claimed, err := db.Claim(ctx, fmt.Sprint(i), []store.Want{want(topic, "mail", 7), want(topic, "stock", 3)})
+			for n := int64(0); ; n++ {
+				claimed, err := db.Claim(ctx, fmt.Sprint(i), n, []store.Want{want(topic, "mail", 7), want(topic, "stock", 3)})
 				if err != nil || len(claimed) == 0 {
 					return err
 				}
@@ -141,19 +141,34 @@ func claiming(promise promise) {
 		}
 	})
 
-	promise("a run whose event is gone ends FAILED, and says so", func(t *testing.T, db db) {
+	promise("a run whose event is gone is leased, and says so", func(t *testing.T, db db) {
 		db.subscribe("mail")
 		db.register("a")
 		db.publish(events("1", "2")...)
 		db.exec(`DELETE FROM reprise.events WHERE id = '1'`)
-		require.Equal(t, []string{"2"}, claimedEvents(db.claim("a", "mail", 2)))
+		claimed := db.claim("a", "mail", 2)
+		require.Len(t, claimed, 2)
+		require.Contains(t, claimed[0].Unusable, `event "1"`)
+		require.Contains(t, claimed[0].Unusable, "no longer in the database")
+		require.Equal(t, "1", claimed[0].Run.EventID)
+		require.Empty(t, claimed[1].Unusable)
+	})
 
-		lost := db.only(store.Filter{EventID: "1"})
-		require.Equal(t, store.Failed, lost.Status)
-		require.Equal(t, store.KindLost, lost.ErrorKind)
-		require.Contains(t, lost.Error, `event "1"`)
-		require.Contains(t, lost.Error, "no longer in the database")
-		require.Len(t, db.attempts(lost.ID), 1)
+	promise("a claim that was carried out before, or is out of date, leases nothing, and the heartbeat tells", func(t *testing.T, db db) {
+		db.subscribe("mail")
+		db.register("a")
+		db.publish(events("1", "2")...)
+		require.Len(t, db.claim("a", "mail", 1), 1)
+		again, err := db.Claim(ctx, "a", 0, []store.Want{want(topic, "mail", 1)})
+		require.NoError(t, err)
+		require.Empty(t, again)
+		pulse, err := db.Heartbeat(ctx, "a", 0, time.Minute)
+		require.NoError(t, err)
+		require.EqualValues(t, 1, pulse.Claims)
+
+		require.Len(t, db.claim("a", "mail", 1), 1)
+		require.Empty(t, db.claim("a", "mail", 1), "nothing is due: it does not count")
+		require.EqualValues(t, 2, db.claims("a"))
 	})
 }
 

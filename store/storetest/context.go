@@ -35,7 +35,7 @@ func cancelling(promise promise) {
 				return db.Subscribe(ctx, store.Subscription{Topic: topic, Handler: "stock"}, "")
 			},
 			"Claim": func(ctx context.Context) error {
-				_, err := db.Claim(ctx, "a", []store.Want{want(topic, "mail", 10)})
+				_, err := db.Claim(ctx, "a", 0, []store.Want{want(topic, "mail", 10)})
 				return err
 			},
 			"End": func(ctx context.Context) error {
@@ -74,7 +74,7 @@ func cancelling(promise promise) {
 		cut, cancel := context.WithCancel(ctx)
 		claimed := make(chan []store.Claimed)
 		go func() {
-			c, _ := db.Claim(cut, "a", []store.Want{want(topic, "mail", 1)})
+			c, _ := db.Claim(cut, "a", 0, []store.Want{want(topic, "mail", 1)})
 			claimed <- c
 		}()
 		cancel()

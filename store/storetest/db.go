@@ -107,9 +107,17 @@ func (d db) silence(instance string) {
 // claim leases at most n due runs of a handler on topic.
 func (d db) claim(instance, handler string, n int) []store.Claimed {
 	d.t.Helper()
-	claimed, err := d.Claim(ctx, instance, []store.Want{want(topic, handler, n)})
+	claimed, err := d.Claim(ctx, instance, d.claims(instance), []store.Want{want(topic, handler, n)})
 	require.NoError(d.t, err)
 	return claimed
+}
+
+// claims is how many claims of the instance have leased runs.
+func (d db) claims(instance string) int64 {
+	d.t.Helper()
+	var n int64
+	require.NoError(d.t, d.DB().GetContext(ctx, &n, d.kind.Qualify(d.Schema(), `SELECT coalesce(max(claims), 0) FROM reprise.instances WHERE id = $1`), instance))
+	return n
 }
 
 func want(topic, handler string, n int) store.Want {

@@ -30,24 +30,24 @@ func living(promise promise) {
 	promise("a heartbeat keeps an instance alive", func(t *testing.T, db db) {
 		db.register("a")
 		db.silence("a")
-		others, err := db.Heartbeat(ctx, "a", 0, time.Minute)
+		pulse, err := db.Heartbeat(ctx, "a", 0, time.Minute)
 		require.NoError(t, err)
-		require.False(t, others)
+		require.False(t, pulse.Others)
 		requireNobodyDead(t, db)
 	})
 
 	promise("a heartbeat tells of others that are silent", func(t *testing.T, db db) {
 		db.register("a", "b", "c")
-		others, err := db.Heartbeat(ctx, "a", 0, time.Minute)
+		pulse, err := db.Heartbeat(ctx, "a", 0, time.Minute)
 		require.NoError(t, err)
-		require.False(t, others)
+		require.False(t, pulse.Others)
 		db.silence("b")
-		others, err = db.Heartbeat(ctx, "a", 0, time.Minute)
+		pulse, err = db.Heartbeat(ctx, "a", 0, time.Minute)
 		require.NoError(t, err)
-		require.True(t, others)
-		others, err = db.Heartbeat(ctx, "a", 0, 2*time.Hour)
+		require.True(t, pulse.Others)
+		pulse, err = db.Heartbeat(ctx, "a", 0, 2*time.Hour)
 		require.NoError(t, err)
-		require.False(t, others)
+		require.False(t, pulse.Others)
 	})
 
 	promise("who is not known has gone", func(t *testing.T, db db) {
