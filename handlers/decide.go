@@ -14,18 +14,26 @@ func (p Policy) Decide(run store.Run, err error) store.Outcome {
 		return store.Outcome{Status: store.Success}
 	}
 	failure := Failure(run.Handler, err)
-	var snoozed *snooze
+	var (
+		snoozed *snooze
+		earlier *recorded
+	)
+	failed := store.Outcome{Status: store.Failed, Failure: &failure, OnRecord: errors.As(err, &earlier) && earlier.onRecord}
+	again := failed
+	again.Status = store.Pending
 	switch {
 	case failure.Kind == store.KindPermanent, failure.Kind == store.KindUndecodable, failure.Kind == store.KindLost:
-		return store.Outcome{Status: store.Failed, Failure: &failure}
+		return failed
 	case failure.Kind != store.KindSkipCycle && failure.Kind != store.KindPanic && errors.As(err, &snoozed):
 		return store.Outcome{Status: store.Pending, Delay: snoozed.d, Refund: true}
 	case failure.Kind != store.KindSkipCycle && run.Tries < p.Attempts:
-		return store.Outcome{Status: store.Pending, Delay: p.Backoff.wait(run.Tries), Failure: &failure}
+		again.Delay = p.Backoff.wait(run.Tries)
+		return again
 	case run.Cycle+1 < p.Cycles:
-		return store.Outcome{Status: store.Pending, Delay: p.CycleInterval, NextCycle: true, Failure: &failure}
+		again.Delay, again.NextCycle = p.CycleInterval, true
+		return again
 	default:
-		return store.Outcome{Status: store.Failed, Failure: &failure}
+		return failed
 	}
 }
 

@@ -103,10 +103,20 @@ func TestWhatBecomesOfARunThatFailed(t *testing.T) {
 				require.NotNil(t, got.Failure)
 				require.Equal(t, e.kind, got.Failure.Kind, "%s, %s", e.name, wrapped)
 				require.Equal(t, store.Fingerprint("mail", e.kind, got.Failure.Message), got.Failure.Fingerprint)
-				got.Failure = nil
+				got.Failure, got.OnRecord = nil, false // see TestWhatIsOnRecordIsNotKeptTwice
 				require.Equal(t, want, got, "%s, %s, %s", e.name, wrapped, place.name)
 			}
 		}
+	}
+}
+
+// A cycle that ends by an earlier attempt's error had no attempt of its own.
+func TestWhatIsOnRecordIsNotKeptTwice(t *testing.T) {
+	t.Parallel()
+	run := store.Run{Handler: "mail", Tries: 9, ErrorKind: store.KindAbandoned, Error: "it died"}
+	require.True(t, decided.Decide(run, handlers.LastError(run)).OnRecord)
+	for _, err := range []error{errCause, handlers.LastError(store.Run{}), handlers.Lost("gone"), handlers.ErrNacked} {
+		require.False(t, decided.Decide(run, err).OnRecord, "%v", err)
 	}
 }
 

@@ -94,24 +94,25 @@ func (t *TimeoutError) Unwrap() error { return t.Err }
 // same kind and message.
 func LastError(run store.Run) error {
 	if run.ErrorKind == "" {
-		return &recorded{store.KindAbandoned, "no attempt is left, and none that failed is on record"}
+		return &recorded{kind: store.KindAbandoned, message: "no attempt is left, and none that failed is on record"}
 	}
-	return &recorded{run.ErrorKind, run.Error}
+	return &recorded{run.ErrorKind, run.Error, true}
 }
 
 // recorded is an error of an earlier attempt, or of nobody's handler.
 type recorded struct {
-	kind    store.Kind
-	message string
+	kind     store.Kind
+	message  string
+	onRecord bool // as an attempt
 }
 
 func (r *recorded) Error() string { return r.message }
 
 // Lost is the error of a run whose event cannot be had.
-func Lost(why string) error { return &recorded{store.KindLost, why} }
+func Lost(why string) error { return &recorded{kind: store.KindLost, message: why} }
 
 // ErrNacked is the error of a message that was nacked by who knows whom.
-var ErrNacked error = &recorded{store.KindNack, "the message was nacked"}
+var ErrNacked error = &recorded{kind: store.KindNack, message: "the message was nacked"}
 
 // Sound returns an error whose methods can be called: err, or when those of err
 // panic – a typed nil, as a rule – a *PanicError that says so.

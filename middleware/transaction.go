@@ -51,8 +51,11 @@ func Transaction(st *store.Store) message.HandlerMiddleware {
 			case len(produced) > 0:
 				return nil, handlers.Permanent(errors.New("a transactional handler returned messages to publish: publish them through its transaction"))
 			}
-			if err := commit(whole, st, tx, delivery.Run()); err != nil {
+			if err := st.Succeed(whole, tx, delivery.Run().Lease()); err != nil {
 				return nil, err
+			}
+			if err := tx.Commit(); err != nil {
+				return nil, inDoubt(whole, st, delivery, fmt.Errorf("commit the handler's transaction: %w", err))
 			}
 			done = true
 			delivery.Committed()
@@ -61,29 +64,32 @@ func Transaction(st *store.Store) message.HandlerMiddleware {
 	}
 }
 
-func commit(ctx context.Context, st *store.Store, tx *sqlx.Tx, run store.Run) error {
-	if err := st.Succeed(ctx, tx, run.Lease()); err != nil {
+// inDoubt asks the database what became of a commit that came back with an
+// error, and returns nil when the run has succeeded. If it does not answer, the
+// run is due again, which counts only if the commit does not.
+func inDoubt(ctx context.Context, st *store.Store, delivery *handlers.Delivery, err error) error {
+	if store.Refused(err) {
 		return err
 	}
-	err := tx.Commit()
-	if err == nil || committed(ctx, st, run, err) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+	defer cancel()
+	was := delivery.Run()
+	run, asked := st.Await(ctx, was.ID)
+	switch {
+	case asked != nil:
+		failure := handlers.Failure(was.Handler, err)
+		delivery.Abort(store.Outcome{Status: store.Pending, Delay: time.Second, Refund: true, Failure: &failure})
+		return errors.Join(err, asked)
+	case run.Status == store.Success && run.Lease() == was.Lease():
+		delivery.Committed()
 		return nil
+	default:
+		return err
 	}
-	return fmt.Errorf("commit the handler's transaction: %w", err)
 }
 
-// committed asks the database what became of a commit whose answer was lost. If
-// that is of no use, the run counts as failed here, and what the database has
-// is what counts there.
-func committed(ctx context.Context, st *store.Store, was store.Run, err error) bool {
-	if store.Refused(err) {
-		return false
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	run, err := st.Run(ctx, was.ID)
-	return err == nil && run.Status == store.Success && run.Lease() == was.Lease()
-}
+// patience is how long the database may take to say what became of a commit.
+const patience = 30 * time.Second
 
 // rollback does nothing to a transaction that has ended.
 func rollback(tx *sqlx.Tx) error {

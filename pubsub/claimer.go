@@ -46,19 +46,32 @@ func (p *PubSub) claimLoop(ctx context.Context) {
 
 // claim leases runs for the free slots there are and passes them on. It says
 // whether there may be more due runs and free slots for them.
+//
+// Slots of the process that one handler asked for and had no runs for go to
+// those who had to stand back.
 func (p *PubSub) claim(ctx context.Context) (more bool, err error) {
-	wants, noted := p.wants()
-	if len(wants) == 0 {
-		return false, nil
+	served := map[store.Subscription]bool{} // all that is due
+	for {
+		wants, stoodBack, noted := p.wants(served)
+		if len(wants) == 0 {
+			return more, nil
+		}
+		claimed, err := p.lease(ctx, wants)
+		for _, c := range claimed {
+			p.dispatch(c)
+		}
+		if err != nil {
+			return false, err
+		}
+		left, short := p.leftBehind(wants, claimed, noted)
+		more = more || left
+		if !stoodBack || len(short) == 0 {
+			return more, nil
+		}
+		for _, key := range short {
+			served[key] = true
+		}
 	}
-	claimed, err := p.lease(ctx, wants)
-	for _, c := range claimed {
-		p.dispatch(c)
-	}
-	if err != nil {
-		return false, err
-	}
-	return p.leftBehind(wants, claimed, noted), nil
 }
 
 // lease claims, under a new identity if the answer to the last one was lost.
@@ -84,32 +97,40 @@ func (p *PubSub) lease(ctx context.Context, wants []store.Want) ([]store.Claimed
 	return claimed, err
 }
 
-// wants is one for each subscription with free slots. Without any, a slot that
-// becomes free wakes the claimer. noted says up to when backlogs were noted.
-func (p *PubSub) wants() (wants []store.Want, noted int) {
+// wants is one for each subscription with free slots, but for those that are
+// served. Without any, a slot that becomes free wakes the claimer. stoodBack
+// says that somebody wants less than it has slots, for the sake of others;
+// noted up to when backlogs were noted.
+func (p *PubSub) wants(served map[store.Subscription]bool) (wants []store.Want, stoodBack bool, noted int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	budget := p.config.MaxConcurrency - p.running
+	waiting := 0
 	for _, key := range p.byPriority() {
-		subs := p.active[key]
+		if served[key] {
+			continue
+		}
+		waiting++
 		n, busy := 0, 0
-		for _, s := range subs {
+		for _, s := range p.active[key] {
 			n += s.free
 			busy += s.slots - s.free
 		}
 		if p.config.MaxConcurrency > 0 {
+			most := n
 			n = min(n, max(budget, 0))
 			if n == 0 && busy == 0 {
 				n = 1
 			}
 			budget -= n
+			stoodBack = stoodBack || n < most
 		}
 		if n > 0 {
 			wants = append(wants, store.Want{Topic: key.Topic, Handler: key.Handler, N: n})
 		}
 	}
-	p.hungry = len(wants) < len(p.active)
-	return wants, p.notes
+	p.hungry = len(wants) < waiting
+	return wants, stoodBack, p.notes
 }
 
 // byPriority returns what is served here, in random order where the priority is
@@ -126,22 +147,22 @@ func (p *PubSub) byPriority() []store.Subscription {
 func (p *PubSub) priority(key store.Subscription) int { return p.active[key][0].policy.Priority }
 
 // leftBehind notes which wants were met in full, so that there may be more due
-// runs, and says whether one of them has free slots. One that came back short
-// has no backlog, unless one was noted while the claim was under way.
-func (p *PubSub) leftBehind(wants []store.Want, claimed []store.Claimed, noted int) bool {
+// runs, and says whether one of them has free slots, and which came back short.
+// Those have no backlog, unless one was noted while the claim was under way.
+func (p *PubSub) leftBehind(wants []store.Want, claimed []store.Claimed, noted int) (free bool, short []store.Subscription) {
 	got := make(map[store.Subscription]int, len(wants))
 	for _, c := range claimed {
 		got[c.Subscription()]++
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	free := false
 	for _, w := range wants {
 		key := store.Subscription{Topic: w.Topic, Handler: w.Handler}
 		if got[key] < w.N {
 			if p.backlog[key] <= noted {
 				delete(p.backlog, key)
 			}
+			short = append(short, key)
 			continue
 		}
 		p.note(key)
@@ -150,7 +171,7 @@ func (p *PubSub) leftBehind(wants []store.Want, claimed []store.Claimed, noted i
 			free = free || p.may(s)
 		}
 	}
-	return free
+	return free, short
 }
 
 // note says that a subscription may have a backlog; mu is held.

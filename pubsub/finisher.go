@@ -2,6 +2,7 @@ package pubsub
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -50,7 +51,8 @@ func (f *finisher) add(o store.Outcome) {
 
 func (f *finisher) start() { go f.loop() }
 
-// close writes what is waiting, as long as ctx allows, and ends the goroutine.
+// close writes what is waiting, as long as ctx allows, and ends the goroutine,
+// unless the database keeps it waiting even then.
 func (f *finisher) close(ctx context.Context) error {
 	close(f.quit)
 	defer f.cancel()
@@ -58,7 +60,11 @@ func (f *finisher) close(ctx context.Context) error {
 	case <-f.ended:
 	case <-ctx.Done():
 		f.cancel()
-		<-f.ended
+		select {
+		case <-f.ended:
+		case <-time.After(time.Second):
+			return errors.New("the database does not answer: the last runs that ended may run again")
+		}
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -223,19 +223,23 @@ func (p *PubSub) Close() error {
 	}
 	p.subscriptions.Wait()
 	p.stop()
-	p.loops.Wait()
-	p.writer.wait()
-	p.notifier.wait()
+	ctx, cancel := context.WithTimeout(context.Background(), farewell)
+	defer cancel()
+	if !within(ctx, p.loops.Wait, p.writer.wait, p.notifier.wait) {
+		return fmt.Errorf("the database has not answered for %v: what this process holds is due again %v after its last heartbeat", farewell, p.config.DeadAfter)
+	}
 	if !started {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), farewell)
-	defer cancel()
-	err := p.finisher.close(ctx)
-	if !p.handedOver(ctx) {
-		return errors.Join(err, fmt.Errorf("a transaction of InTx is still open: what it publishes runs %v after its commit", p.config.DeadAfter))
+	if err := p.finisher.close(ctx); err != nil {
+		return err
 	}
-	return errors.Join(err, p.leave(ctx))
+	if !within(ctx, p.handovers.Wait) {
+		// While one is under way this instance may yet come to hold a run, and
+		// must not be forgotten.
+		return fmt.Errorf("a transaction of InTx is still open: what it publishes runs %v after its commit", p.config.DeadAfter)
+	}
+	return p.leave(ctx)
 }
 
 // leave gives back what this process may hold without knowing, and is gone.
@@ -247,12 +251,13 @@ func (p *PubSub) leave(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// handedOver waits until no handover is under way. While one is, this instance
-// may yet come to hold a run, and must not be forgotten.
-func (p *PubSub) handedOver(ctx context.Context) bool {
+// within says whether all of it was over before ctx ended. What is not goes on.
+func within(ctx context.Context, waits ...func()) bool {
 	done := make(chan struct{})
 	go func() {
-		p.handovers.Wait()
+		for _, wait := range waits {
+			wait()
+		}
 		close(done)
 	}()
 	select {

@@ -20,7 +20,8 @@ type step int
 const (
 	unknown     step = iota // nobody has looked
 	uncommitted             // written in a transaction that may have been rolled back
-	subscribed              // in the database
+	present                 // in the database, perhaps with another policy
+	subscribed              // in the database, as it is here
 )
 
 // Register makes a handler of this process known without subscribing it yet.
@@ -44,7 +45,7 @@ func (p *PubSub) Register(topic, handler string, policy handlers.Policy) error {
 
 // subscribeRegistered puts what is registered into the database.
 func (p *PubSub) subscribeRegistered(ctx context.Context) error {
-	for _, m := range p.missing() {
+	for _, m := range p.missing(subscribed) {
 		if err := p.store.Subscribe(ctx, m.sub, m.policy); err != nil {
 			return err
 		}
@@ -58,7 +59,7 @@ func (p *PubSub) subscribeRegistered(ctx context.Context) error {
 // what was written so before may be the transaction's own: neither is known to
 // stay.
 func (p *PubSub) subscribeRegisteredTx(ctx context.Context, tx Tx) error {
-	for _, m := range p.missing() {
+	for _, m := range p.missing(present) {
 		fresh, err := p.store.SubscribeTx(ctx, tx, m.sub, m.policy)
 		if err != nil {
 			return err
@@ -67,13 +68,13 @@ func (p *PubSub) subscribeRegisteredTx(ctx context.Context, tx Tx) error {
 		case fresh:
 			p.mark(uncommitted, m.sub)
 		case m.step == unknown:
-			p.mark(subscribed, m.sub)
+			p.mark(present, m.sub)
 		}
 	}
 	return nil
 }
 
-// missing is a subscription that is not known to be in the database.
+// missing is a subscription that has not come as far as it should.
 type missing struct {
 	sub store.Subscription
 	registration
@@ -81,12 +82,12 @@ type missing struct {
 
 // missing returns them in one order everywhere, so that two processes do not
 // lock the rows crosswise.
-func (p *PubSub) missing() []missing {
+func (p *PubSub) missing(enough step) []missing {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var all []missing
 	for sub, r := range p.registered {
-		if r.step != subscribed {
+		if r.step < enough {
 			all = append(all, missing{sub, *r})
 		}
 	}

@@ -36,7 +36,6 @@ type subscription struct {
 	once    sync.Once
 	closing chan struct{} // nothing more is sent
 	sealed  chan struct{} // nothing more is queued
-	overdue chan struct{} // the grace period is over
 	ended   chan struct{} // all is done
 
 	inFlight sync.WaitGroup
@@ -65,7 +64,6 @@ func newSubscription(ctx context.Context, p *PubSub, key store.Subscription, pol
 		queued:   make(chan struct{}, 1),
 		closing:  make(chan struct{}),
 		sealed:   make(chan struct{}),
-		overdue:  make(chan struct{}),
 		ended:    make(chan struct{}),
 	}
 }
@@ -171,9 +169,7 @@ func (s *subscription) fly(c store.Claimed) *flight {
 			s.pubsub.end(o)
 		}
 		s.pubsub.release(s)
-		if s.recorded {
-			s.land(f)
-		}
+		s.land(f)
 		return nil
 	})
 	f.ctx, f.cancel = context.WithCancel(handlers.WithDelivery(s.ctx, f.delivery))
@@ -185,7 +181,8 @@ func (s *subscription) fly(c store.Claimed) *flight {
 	return f
 }
 
-// land is called once for each flight, when its end is known.
+// land is called once for each flight, when its end is known, and cancels its
+// context.
 func (s *subscription) land(f *flight) {
 	s.mu.Lock()
 	delete(s.flying, f)
@@ -197,17 +194,11 @@ func (s *subscription) land(f *flight) {
 // release makes a run that was never sent due again.
 func (s *subscription) release(f *flight) {
 	f.delivery.Abort(store.Outcome{Status: store.Pending, Refund: true})
-	if !s.recorded {
-		s.land(f)
-	}
 }
 
 // giveUp ends, without a try, a run whose event is unusable, or a cycle whose
 // tries are used up by the last error on record.
 func (s *subscription) giveUp(f *flight, unusable string) {
-	if !s.recorded {
-		defer s.land(f)
-	}
 	if unusable != "" {
 		_ = f.delivery.End(f.ctx, handlers.Lost(unusable)) // our report does not fail
 		return
@@ -217,20 +208,19 @@ func (s *subscription) giveUp(f *flight, unusable string) {
 		f.delivery.Abort(store.Outcome{Status: store.Pending, Delay: s.pubsub.config.PollInterval, Refund: true})
 		return
 	}
-	_ = f.delivery.End(f.ctx, handlers.LastError(run)) // our report does not fail
+	_ = f.delivery.End(f.ctx, handlers.LastError(run))
 }
 
-// await ends the run by the message's ack or nack, unless middleware.Record has
-// ended it before.
+// await ends the run by the message's ack or nack, unless it has ended before:
+// by middleware.Record, or by interrupt.
 func (s *subscription) await(f *flight) {
 	select {
 	case <-f.msg.Acked():
 		_ = f.delivery.End(f.ctx, nil) // our report does not fail
 	case <-f.msg.Nacked():
 		_ = f.delivery.End(f.ctx, handlers.ErrNacked)
-	case <-s.overdue: // interrupt has ended it
+	case <-f.ctx.Done():
 	}
-	s.land(f)
 }
 
 // interrupt ends what has not ended within the grace period: it is due again,
@@ -250,5 +240,4 @@ func (s *subscription) interrupt() {
 				"handler", s.key.Handler, "run", f.delivery.Run().ID)
 		}
 	}
-	close(s.overdue)
 }

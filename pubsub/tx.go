@@ -70,10 +70,7 @@ func (p *PubSub) InTx(ctx context.Context, f func(tx *Transaction) error) (err e
 		return err
 	}
 	if err := begun.Commit(); err != nil {
-		if store.Refused(err) {
-			return fmt.Errorf("commit: %w; nothing was written", err)
-		}
-		return fmt.Errorf("commit: %w; %w", err, ErrMaybeWritten)
+		return fmt.Errorf("commit: %w", whatIsKnown(err))
 	}
 	committed = true
 	return nil

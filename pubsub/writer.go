@@ -80,6 +80,14 @@ func (w *writer) publish(ctx context.Context, events []store.Event) error {
 // whether it was committed: publish the same messages again to be sure.
 var ErrMaybeWritten = errors.New("the events may have been written: publish the same messages again to be sure")
 
+// whatIsKnown adds to the error of a statement whether it was written.
+func whatIsKnown(err error) error {
+	if store.Refused(err) {
+		return fmt.Errorf("%w; nothing was written", err)
+	}
+	return fmt.Errorf("%w; %w", err, ErrMaybeWritten)
+}
+
 // withdraw takes back a call that is still waiting.
 func (w *writer) withdraw(c *call) bool {
 	w.mu.Lock()
@@ -175,8 +183,8 @@ func (w *writer) writeTogether(calls []*call) (callers int) {
 			w.writeTogether([]*call{c})
 		}
 	default:
-		if err != nil && !store.Refused(err) {
-			err = fmt.Errorf("%w; %w", err, ErrMaybeWritten)
+		if err != nil {
+			err = whatIsKnown(err)
 		}
 		for _, c := range calls {
 			c.ended <- err
@@ -218,7 +226,7 @@ func (p *PubSub) publishLarge(ctx context.Context, chunks [][]store.Event) error
 		return errors.Join(fmt.Errorf("%w; nothing was written", err), rollback(tx))
 	}
 	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("commit: %w; %w", err, ErrMaybeWritten)
+		return fmt.Errorf("commit: %w", whatIsKnown(err))
 	}
 	p.announce(inserted)
 	return nil

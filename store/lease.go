@@ -25,5 +25,6 @@ type Outcome struct {
 	Refund    bool          // with Pending: the try does not count
 	NextCycle bool          // with Pending: the cycle is over, the next begins when the run is due
 	Failure   *Failure      // kept as an Attempt, and as the run's last failure; required with Failed
+	OnRecord  bool          // Failure is that of an earlier attempt: there was none now, and none is kept
 	Callback  *Failure      // of a callback of the policy: kept as an Attempt
 }

@@ -50,6 +50,15 @@ func (s *Store) Run(ctx context.Context, id int64) (Run, error) {
 	return row.run(), nil
 }
 
+// Await returns a run as it is when the transaction that has it locked, if one
+// has, is over, or ErrNotFound.
+func (s *Store) Await(ctx context.Context, id int64) (Run, error) {
+	if _, err := s.db.ExecContext(ctx, s.sql(`SELECT id FROM reprise.handler_runs WHERE id = $1 FOR UPDATE`), id); err != nil {
+		return Run{}, fmt.Errorf("wait for run %d: %w", id, err)
+	}
+	return s.Run(ctx, id)
+}
+
 // Attempts returns the failed and abandoned attempts of a run, oldest first;
 // none for an unknown run.
 func (s *Store) Attempts(ctx context.Context, runID int64) ([]Attempt, error) {

@@ -313,25 +313,27 @@ func (postgres) endOthers(ctx context.Context, s *Store, tx *sqlx.Tx, outcomes [
 		delays    = make(pq.Float64Array, n)
 		refunds   = make(pq.BoolArray, n)
 		nexts     = make(pq.BoolArray, n)
+		onRecord  = make(pq.BoolArray, n)
 		failures  = newFailureArrays(n)
 		callbacks = newFailureArrays(n)
 	)
 	for i, o := range outcomes {
 		ids[i], instances[i], attempts[i] = o.Lease.RunID, o.Lease.Instance, int64(o.Lease.Attempt)
 		statuses[i], delays[i], refunds[i], nexts[i] = string(o.Status), o.Delay.Seconds(), o.Refund, o.NextCycle
+		onRecord[i] = o.OnRecord
 		failures.set(i, o.Failure)
 		callbacks.set(i, o.Callback)
 	}
 	var ended []Lease
 	err := tx.SelectContext(ctx, &ended, s.sql(`
 		WITH outcome AS (
-			SELECT id, instance, attempt, status, delay, refund, next,
+			SELECT id, instance, attempt, status, delay, refund, next, on_record,
 			       nullif(kind, '') AS kind, message, nullif(stack, '') AS stack, nullif(fingerprint, '') AS fingerprint,
 			       nullif(callback_kind, '') AS callback_kind, callback_message, nullif(callback_stack, '') AS callback_stack
 			FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::text[], $5::float8[], $6::bool[], $7::bool[],
-				$8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[])
+				$8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::bool[])
 				AS o (id, instance, attempt, status, delay, refund, next,
-					kind, message, stack, fingerprint, callback_kind, callback_message, callback_stack)
+					kind, message, stack, fingerprint, callback_kind, callback_message, callback_stack, on_record)
 		), ended AS (
 			UPDATE reprise.handler_runs r
 			SET status = o.status,
@@ -345,18 +347,19 @@ func (postgres) endOthers(ctx context.Context, s *Store, tx *sqlx.Tx, outcomes [
 			    fingerprint = CASE WHEN o.kind IS NOT NULL THEN o.fingerprint ELSE r.fingerprint END
 			FROM outcome o
 			WHERE r.id = ANY ($1::bigint[]) AND r.id = o.id AND r.instance = o.instance AND r.attempt = o.attempt AND r.status = 'PENDING'
-			RETURNING r.id, o.attempt, r.cycle - o.next::int AS cycle, o.kind, o.message, o.stack, o.instance, r.started_at,
+			RETURNING r.id, o.attempt, r.cycle - o.next::int AS cycle, o.kind, o.message, o.stack, o.instance, r.started_at, o.on_record,
 				o.callback_kind, o.callback_message, o.callback_stack
 		), failed AS (
 			INSERT INTO reprise.run_attempts (run_id, attempt, cycle, kind, message, stack, instance, started_at)
-			SELECT id, attempt, cycle, kind, message, stack, instance, started_at FROM ended WHERE kind IS NOT NULL
+			SELECT id, attempt, cycle, kind, message, stack, instance, started_at
+			FROM ended WHERE kind IS NOT NULL AND NOT on_record
 			UNION ALL
 			SELECT id, attempt, cycle, callback_kind, callback_message, callback_stack, instance, started_at
 			FROM ended WHERE callback_kind IS NOT NULL
 		)
 		SELECT id AS runid, instance, attempt FROM ended`), ids, instances, attempts, statuses, delays, refunds, nexts,
 		failures.kinds, failures.messages, failures.stacks, failures.fingerprints,
-		callbacks.kinds, callbacks.messages, callbacks.stacks)
+		callbacks.kinds, callbacks.messages, callbacks.stacks, onRecord)
 	return ended, err
 }
 

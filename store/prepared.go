@@ -118,20 +118,3 @@ func (s *Store) execPrepared(ctx context.Context, q Execer, query string, args .
 		return p.stmt.ExecContext(ctx, args...)
 	}
 }
-
-// Refused says whether the database itself refused a statement, which then has
-// had no effect, as opposed to an error that leaves it open.
-func Refused(err error) bool {
-	var (
-		postgres interface{ SQLState() string } // of lib/pq and pgx
-		sqlite   interface{ Code() int }        // of modernc.org/sqlite
-	)
-	switch {
-	case errors.As(err, &postgres):
-		return true
-	case errors.As(err, &sqlite):
-		return true
-	default:
-		return errors.Is(err, ErrDuplicateID) || errors.Is(err, sql.ErrTxDone) || errors.Is(err, sql.ErrConnDone)
-	}
-}

@@ -56,7 +56,7 @@ type Run struct {
 }
 
 // Lease returns the hold on the run of the attempt that is under way.
-func (r *Run) Lease() Lease { return Lease{RunID: r.ID, Instance: r.Instance, Attempt: r.Attempt} }
+func (r Run) Lease() Lease { return Lease{RunID: r.ID, Instance: r.Instance, Attempt: r.Attempt} }
 
 // Attempt is one invocation of a handler that failed or was abandoned, or one
 // of a callback of its policy that failed. What succeeded leaves no Attempt:

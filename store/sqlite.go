@@ -220,8 +220,8 @@ func (s *Store) endOne(ctx context.Context, tx *sqlx.Tx, o Outcome) (held bool, 
 	if n, err := written.RowsAffected(); err != nil || n == 0 {
 		return false, err
 	}
-	for _, f := range []*Failure{o.Failure, o.Callback} {
-		if f == nil {
+	for i, f := range []*Failure{o.Failure, o.Callback} {
+		if f == nil || i == 0 && o.OnRecord {
 			continue
 		}
 		if _, err := tx.ExecContext(ctx, s.sql(`
