@@ -18,8 +18,10 @@ func (p *PubSub) claimLoop(ctx context.Context) {
 	pace := newBackoff()
 	wait := p.config.PollInterval
 	for {
-		more, err := p.claim(ctx)
-		health.report(ctx, err)
+		more, asked, err := p.claim(ctx)
+		if asked {
+			health.report(ctx, err)
+		}
 		if err == nil {
 			pace.Reset()
 			if more {
@@ -45,28 +47,30 @@ func (p *PubSub) claimLoop(ctx context.Context) {
 }
 
 // claim leases runs for the free slots there are and passes them on. It says
-// whether there may be more due runs and free slots for them.
+// whether there may be more due runs and free slots for them, and whether it
+// asked the database at all.
 //
 // Slots of the process that one handler asked for and had no runs for go to
 // those who had to stand back.
-func (p *PubSub) claim(ctx context.Context) (more bool, err error) {
+func (p *PubSub) claim(ctx context.Context) (more, asked bool, err error) {
 	served := map[store.Subscription]bool{} // all that is due
 	for {
 		wants, stoodBack, noted := p.wants(served)
 		if len(wants) == 0 {
-			return more, nil
+			return more, asked, nil
 		}
+		asked = true
 		claimed, err := p.lease(ctx, wants)
 		for _, c := range claimed {
 			p.dispatch(c)
 		}
 		if err != nil {
-			return false, err
+			return false, true, err
 		}
 		left, short := p.leftBehind(wants, claimed, noted)
 		more = more || left
 		if !stoodBack || len(short) == 0 {
-			return more, nil
+			return more, true, nil
 		}
 		for _, key := range short {
 			served[key] = true

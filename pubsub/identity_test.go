@@ -156,7 +156,9 @@ func TestAnInsertThatTheTableHoldsUpLeasesToNobodyUnknown(t *testing.T) {
 	direct, w, ps := overWire(t)
 	messages := subscribe(t, ps, "topic", "handler")
 	former := onlyInstance(t, direct)
-	handleOne(t, direct, ps, messages, 1)
+	for n := range 3 { // from then on until the seventh the insert is not prepared anew
+		handleOne(t, direct, ps, messages, n+1)
+	}
 
 	lock, err := direct.DB().BeginTxx(t.Context(), nil)
 	require.NoError(t, err)
@@ -182,7 +184,7 @@ func TestAnInsertThatTheTableHoldsUpLeasesToNobodyUnknown(t *testing.T) {
 	msg := receive(t, messages)
 	require.Equal(t, sent.UUID, msg.UUID)
 	msg.Ack()
-	waitForStatus(t, direct, "handler", store.Success, 2)
+	waitForStatus(t, direct, "handler", store.Success, 4)
 	waitUntilForgotten(t, direct, former)
 	requireNothingHeldByNobody(t, direct)
 }

@@ -28,6 +28,7 @@ func (p *PubSub) heartbeatLoop(ctx context.Context) {
 	ticker := time.NewTicker(p.config.HeartbeatInterval)
 	defer ticker.Stop()
 	health := outage{what: "heartbeat", log: p.config.Logger}
+	recovering := outage{what: "taking over from dead instances", log: p.config.Logger}
 	healthySince := time.Now()
 	var announced []string
 	for {
@@ -45,8 +46,11 @@ func (p *PubSub) heartbeatLoop(ctx context.Context) {
 		} else {
 			announced = handlers
 		}
-		if others && time.Since(healthySince) >= p.config.DeadAfter {
-			p.recoverDead(beat)
+		if time.Since(healthySince) >= p.config.DeadAfter {
+			if others {
+				err = p.recoverDead(beat)
+			}
+			recovering.report(ctx, err)
 		}
 		cancel()
 	}
@@ -116,11 +120,10 @@ func (p *PubSub) beat(ctx context.Context, i *identity, handlers []string, annou
 	return pulse.Others, err
 }
 
-func (p *PubSub) recoverDead(ctx context.Context) {
+func (p *PubSub) recoverDead(ctx context.Context) error {
 	dead, err := p.store.Recover(ctx, p.config.DeadAfter)
-	if err != nil && ctx.Err() == nil {
-		p.config.Logger.Warn("cannot look for dead instances", "error", err)
-		return
+	if err != nil {
+		return err
 	}
 	for _, id := range dead {
 		p.config.Logger.Warn("instance is dead: its runs are due again", "instance", id)
@@ -128,4 +131,5 @@ func (p *PubSub) recoverDead(ctx context.Context) {
 	if len(dead) > 0 {
 		signal(p.wake)
 	}
+	return nil
 }

@@ -31,7 +31,7 @@ func (p *PubSub) InTx(ctx context.Context, f func(tx *Transaction) error) (err e
 	}
 	begun, err := p.store.DB().BeginTxx(ctx, nil)
 	if err != nil {
-		return fmt.Errorf("begin: %w", err)
+		return fmt.Errorf("begin: %w", nothingWritten(err))
 	}
 	tx := &Transaction{Tx: begun}
 	committed := false

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -53,9 +54,8 @@ type call struct {
 // publish returns when the events are committed, or have not been, or when ctx
 // ends.
 func (w *writer) publish(ctx context.Context, events []store.Event) error {
-	chunks := split(events)
-	if len(chunks) > 1 {
-		return w.pubsub.publishLarge(ctx, chunks)
+	if chunks := split(events); len(chunks) > 1 {
+		return w.publishLarge(ctx, chunks)
 	}
 	c := &call{events: events, bytes: size(events), ended: make(chan error, 1)}
 	w.mu.Lock()
@@ -71,9 +71,30 @@ func (w *writer) publish(ctx context.Context, events []store.Event) error {
 	case <-ctx.Done():
 	}
 	if w.withdraw(c) {
-		return fmt.Errorf("%w; nothing was written", context.Cause(ctx))
+		return nothingWritten(context.Cause(ctx))
 	}
-	return fmt.Errorf("%w; %w", context.Cause(ctx), ErrMaybeWritten)
+	return maybeWritten(context.Cause(ctx))
+}
+
+// publishLarge does not wait for a driver that does not hear that ctx ended,
+// as while it connects.
+func (w *writer) publishLarge(ctx context.Context, chunks [][]store.Event) error {
+	var committing atomic.Bool
+	ended := make(chan error, 1)
+	w.batches.RLock()
+	go func() {
+		defer w.batches.RUnlock()
+		ended <- w.pubsub.publishLarge(ctx, chunks, &committing)
+	}()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	if committing.Load() {
+		return maybeWritten(context.Cause(ctx))
+	}
+	return nothingWritten(context.Cause(ctx)) // nor will it be: Commit refuses, now that ctx has ended
 }
 
 // ErrMaybeWritten is wrapped by the error of a publish of which nobody knows
@@ -83,10 +104,13 @@ var ErrMaybeWritten = errors.New("the events may have been written: publish the 
 // whatIsKnown adds to the error of a statement whether it was written.
 func whatIsKnown(err error) error {
 	if store.Refused(err) {
-		return fmt.Errorf("%w; nothing was written", err)
+		return nothingWritten(err)
 	}
-	return fmt.Errorf("%w; %w", err, ErrMaybeWritten)
+	return maybeWritten(err)
 }
+
+func nothingWritten(err error) error { return fmt.Errorf("%w; nothing was written", err) }
+func maybeWritten(err error) error   { return fmt.Errorf("%w; %w", err, ErrMaybeWritten) }
 
 // withdraw takes back a call that is still waiting.
 func (w *writer) withdraw(c *call) bool {
@@ -166,8 +190,8 @@ func (w *writer) take() []*call {
 	return calls
 }
 
-// writeTogether writes calls in one statement. When the database refuses that,
-// each is tried alone, so that only the culprit fails. The statement is not
+// writeTogether writes calls in one statement. When the database refuses some
+// of that, each is tried alone, so that only the culprit fails. The statement is not
 // bound to any caller's context: it is everybody's. It returns how many callers
 // there were by its end, told and waiting.
 func (w *writer) writeTogether(calls []*call) (callers int) {
@@ -178,14 +202,11 @@ func (w *writer) writeTogether(calls []*call) (callers int) {
 	err := w.pubsub.publishNow(context.Background(), events)
 	callers = len(calls) + w.count()
 	switch {
-	case len(calls) > 1 && store.Refused(err):
+	case len(calls) > 1 && store.Unacceptable(err):
 		for _, c := range calls {
 			w.writeTogether([]*call{c})
 		}
 	default:
-		if err != nil {
-			err = whatIsKnown(err)
-		}
 		for _, c := range calls {
 			c.ended <- err
 		}
@@ -198,16 +219,16 @@ func (w *writer) writeTogether(calls []*call) (callers int) {
 func (p *PubSub) publishNow(ctx context.Context, events []store.Event) error {
 	events, err := store.Unique(events)
 	if err != nil {
-		return err
+		return nothingWritten(err)
 	}
 	if err := p.subscribeRegistered(ctx); err != nil {
-		return err
+		return nothingWritten(err)
 	}
 	handover := p.reserve(events)
 	inserted, err := p.insert(ctx, p.store.DB(), events, handover)
 	if err != nil {
 		handover.cancel()
-		return err
+		return whatIsKnown(err)
 	}
 	handover.deliver()
 	p.announce(inserted)
@@ -216,15 +237,16 @@ func (p *PubSub) publishNow(ctx context.Context, events []store.Event) error {
 
 // publishLarge inserts what one statement does not take, in a transaction. Its
 // runs are due: nobody has that many free slots.
-func (p *PubSub) publishLarge(ctx context.Context, chunks [][]store.Event) error {
+func (p *PubSub) publishLarge(ctx context.Context, chunks [][]store.Event, committing *atomic.Bool) error {
 	tx, err := p.store.DB().BeginTxx(ctx, nil)
 	if err != nil {
-		return fmt.Errorf("%w; nothing was written", err)
+		return nothingWritten(err)
 	}
 	inserted, err := p.insertChunks(ctx, tx, chunks)
 	if err != nil {
-		return errors.Join(fmt.Errorf("%w; nothing was written", err), rollback(tx))
+		return errors.Join(nothingWritten(err), rollback(tx))
 	}
+	committing.Store(true)
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("commit: %w", whatIsKnown(err))
 	}

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"math/bits"
 	"sync"
@@ -86,7 +87,36 @@ func (s *Store) current(ctx context.Context, query string) (current, outgrown *p
 }
 
 // QueryPrepared runs a statement on q, prepared where q is the store's pool.
+// Refused knows of its error how often the statement was sent.
 func (s *Store) QueryPrepared(ctx context.Context, q Queryer, query string, args ...any) (*sql.Rows, error) {
+	times := 1
+	if len(args) > 0 {
+		if v, ok := args[0].(driver.Valuer); ok { // as on PostgreSQL
+			times = 0
+			args = append([]any{sending{v, &times}}, args[1:]...)
+		}
+	}
+	rows, err := s.queryPrepared(ctx, q, query, args...)
+	if err != nil {
+		return nil, &sentError{err, times}
+	}
+	return rows, nil
+}
+
+// sending is an argument that counts how often it is sent: database/sql asks
+// for its value when it has a connection, and sends a statement again, unasked,
+// whose connection was lost.
+type sending struct {
+	driver.Valuer
+	times *int
+}
+
+func (s sending) Value() (driver.Value, error) {
+	*s.times++
+	return s.Valuer.Value()
+}
+
+func (s *Store) queryPrepared(ctx context.Context, q Queryer, query string, args ...any) (*sql.Rows, error) {
 	if db, ok := q.(*sqlx.DB); !ok || db != s.db {
 		return q.QueryContext(ctx, query, args...)
 	}

@@ -8,26 +8,69 @@ import (
 	"github.com/lib/pq"
 )
 
-// Refused says whether the database itself refused a statement, which then has
-// had no effect, as opposed to an error that leaves it open.
+// Refused says whether an error proves that a statement had no effect, as
+// opposed to one that leaves it open. What proves it is that the statement was
+// never sent, or that a database which goes on working refused it.
 //
 // An error that ends or refuses a connection leaves it open: database/sql sends
 // a statement again when a connection is lost, and the refusal of the second
 // says nothing of the first.
 func Refused(err error) bool {
 	var (
-		postgres interface{ SQLState() string } // of lib/pq and pgx
-		sqlite   interface{ Code() int }        // of modernc.org/sqlite
+		sent   *sentError
+		sqlite interface{ Code() int } // of modernc.org/sqlite
+		state  = sqlState(err)
 	)
 	switch {
-	case errors.As(err, &postgres):
-		state := postgres.SQLState()
+	case errors.As(err, &sent) && sent.times != 1:
+		return sent.times == 0
+	case state != "":
 		return !endsConnection(err) && !strings.HasPrefix(state, "08") && state != "40003"
 	case errors.As(err, &sqlite):
 		return true
 	default:
-		return errors.Is(err, ErrDuplicateID) || errors.Is(err, sql.ErrTxDone) || errors.Is(err, sql.ErrConnDone)
+		return errors.Is(err, ErrDuplicateID) || errors.Is(err, sql.ErrTxDone) || errors.Is(err, sql.ErrConnDone) ||
+			errors.Is(err, pq.ErrInFailedTransaction)
 	}
+}
+
+// Unacceptable says whether the database refused what it was given, as opposed
+// to refusing to work: something else may be accepted.
+func Unacceptable(err error) bool {
+	var sqlite interface{ Code() int }
+	switch {
+	case !Refused(err):
+		return false
+	case errors.Is(err, ErrDuplicateID):
+		return true
+	case errors.As(err, &sqlite):
+		code := sqlite.Code() & 0xff
+		return code == 18 || code == 19 || code == 20 // too big, constraint, mismatch
+	}
+	state := sqlState(err)
+	switch state[:min(2, len(state))] {
+	case "21", "22", "23", "40", "54", "P0": // cardinality, data, constraint, deadlock, limits, a trigger's
+		return true
+	}
+	return false
+}
+
+// sentError is that of a statement, or of the last of several sendings: what
+// became of the others nobody knows.
+type sentError struct {
+	error
+	times int
+}
+
+func (e *sentError) Unwrap() error { return e.error }
+
+// sqlState is the code of an error by lib/pq or pgx, or "".
+func sqlState(err error) string {
+	var postgres interface{ SQLState() string }
+	if errors.As(err, &postgres) {
+		return postgres.SQLState()
+	}
+	return ""
 }
 
 // endsConnection says whether PostgreSQL's error is FATAL or PANIC.

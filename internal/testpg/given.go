@@ -2,13 +2,12 @@ package main
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"net/url"
 	"time"
 
-	_ "github.com/lib/pq"
+	"github.com/reprise-bus/reprise/internal/pgserver"
 )
 
 // connect reports in one sentence why the server that the caller named cannot
@@ -20,27 +19,10 @@ func connect(ctx context.Context, rawURL string) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("no answer within 10 s"))
 	defer cancel()
-	if err := ping(ctx, rawURL); err != nil {
+	if err := pgserver.Ping(ctx, rawURL); err != nil {
 		return fmt.Errorf("cannot connect to %s, the server of %s (%w): start it, correct the variable, or unset it to get a throwaway server", redact(rawURL), urlVariable, err)
 	}
 	return nil
-}
-
-// ping connects once. It returns when ctx ends even where lib/pq would not:
-// in the middle of the handshake.
-func ping(ctx context.Context, rawURL string) error {
-	db, err := sql.Open("postgres", rawURL)
-	if err != nil {
-		return err
-	}
-	result := make(chan error, 1)
-	go func() { result <- errors.Join(db.PingContext(ctx), db.Close()) }()
-	select {
-	case err := <-result:
-		return err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 // redact is rawURL without its password, fit to be shown.

@@ -2,12 +2,28 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"strings"
+
+	"github.com/reprise-bus/reprise/internal/pgserver"
 )
+
+var errNoServer = fmt.Errorf("%w, or set %s to a server that runs", pgserver.ErrNotFound, urlVariable)
+
+func findOrInstall(ctx context.Context, stderr io.Writer) (pgserver.Binaries, error) {
+	found, err := pgserver.Find()
+	if !errors.Is(err, pgserver.ErrNotFound) {
+		return found, err
+	}
+	if err := install(ctx, stderr); err != nil {
+		return found, err
+	}
+	return pgserver.Find()
+}
 
 // manager is a system package manager and how it installs a Postgres server.
 type manager struct {

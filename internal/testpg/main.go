@@ -29,6 +29,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/reprise-bus/reprise/internal/pgserver"
 )
 
 const urlVariable = "TEST_DATABASE_URL"
@@ -82,32 +84,32 @@ func serve(ctx context.Context, command []string, keep bool, signals <-chan os.S
 	if err != nil {
 		return 1, err
 	}
-	c, err := startCluster(ctx, bin.dir, keep)
+	server, err := pgserver.Start(ctx, bin, keep)
 	if ctx.Err() != nil && err != nil {
 		return 1, errors.New("interrupted")
 	} else if err != nil {
 		return 1, err
 	}
 	defer func() {
-		if tail := c.stop(); tail != "" {
+		if tail := server.Stop(); tail != "" {
 			fmt.Fprintf(stderr, "testpg: the server ended by itself; its log ends:\n%s\n", tail)
 		}
 		if keep {
-			fmt.Fprintln(stderr, "testpg: kept", c.dir)
+			fmt.Fprintln(stderr, "testpg: kept", server.Dir)
 		}
 	}()
 
 	if len(command) == 0 {
-		fmt.Fprintf(stderr, "testpg: Postgres %d is up; export %s as below to use it, interrupt to stop it\n", bin.major, urlVariable)
-		fmt.Fprintln(stdout, c.url)
+		fmt.Fprintf(stderr, "testpg: Postgres %d is up; export %s as below to use it, interrupt to stop it\n", bin.Major, urlVariable)
+		fmt.Fprintln(stdout, server.URL)
 		select {
 		case <-signals:
 			return 0, nil
-		case <-c.ended:
+		case <-server.Ended():
 			return 1, nil
 		}
 	}
-	return runCommand(command, c.url, signals)
+	return runCommand(command, server.URL, signals)
 }
 
 // runCommand runs command to its end, passes on what arrives on signals, and

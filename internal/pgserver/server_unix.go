@@ -1,6 +1,6 @@
 //go:build unix
 
-package main
+package pgserver
 
 import (
 	"errors"
@@ -46,7 +46,7 @@ func serverAccount() (uid, gid int, err error) {
 		account, err = user.Lookup("nobody")
 	}
 	if err != nil {
-		return 0, 0, fmt.Errorf("no user postgres or nobody, and Postgres refuses to run as root: run this as another user, or set %s to a server that runs", urlVariable)
+		return 0, 0, errors.New("no user postgres or nobody, and Postgres refuses to run as root: run this as another user")
 	}
 	uid, err = strconv.Atoi(account.Uid)
 	if err != nil {
@@ -116,8 +116,3 @@ func guard(dir string, keep bool) (release func(), err error) {
 
 // ownGroup keeps what is typed at the terminal away from a child.
 func ownGroup() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
-
-// signalGroup sends s to a process started with ownGroup and all its children.
-func signalGroup(leader *os.Process, s os.Signal) {
-	_ = syscall.Kill(-leader.Pid, s.(syscall.Signal)) // fails only when all are gone
-}

@@ -1,10 +1,8 @@
-package main
+package pgserver
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,39 +12,29 @@ import (
 
 const oldestMajor = 13
 
-// binaries is a directory with the programs of one Postgres version.
-type binaries struct {
-	dir   string
-	major int
+// Binaries is a directory with the programs of one Postgres version.
+type Binaries struct {
+	Dir   string
+	Major int
 }
 
-var errNoServer = errors.New("no Postgres server programs were found: install them (package postgresql or postgresql-server), set PG_BIN to the directory of initdb and postgres, or set " + urlVariable + " to a server that runs")
+// ErrNotFound is returned by Find where no server is installed.
+var ErrNotFound = errors.New("no Postgres server programs were found: install them (package postgresql or postgresql-server), or set PG_BIN to the directory of initdb and postgres")
 
-func findOrInstall(ctx context.Context, stderr io.Writer) (binaries, error) {
-	found, err := find()
-	if !errors.Is(err, errNoServer) {
-		return found, err
-	}
-	if err := install(ctx, stderr); err != nil {
-		return binaries{}, err
-	}
-	return find()
-}
-
-// find returns the programs in $PG_BIN when that is set; else those on the
+// Find returns the programs in $PG_BIN when that is set; else those on the
 // PATH; else the newest in the places where packages put them.
-func find() (binaries, error) {
+func Find() (Binaries, error) {
 	if dir := os.Getenv("PG_BIN"); dir != "" {
 		b, err := inspect(dir)
 		if err != nil {
-			return binaries{}, fmt.Errorf("PG_BIN must be the directory of initdb and postgres: %w", err)
+			return Binaries{}, fmt.Errorf("PG_BIN must be the directory of initdb and postgres: %w", err)
 		}
-		return choose([]binaries{b})
+		return choose([]Binaries{b})
 	}
-	var all []binaries
+	var all []Binaries
 	if path, err := exec.LookPath("postgres"); err == nil {
 		if b, err := inspect(filepath.Dir(path)); err == nil {
-			if b.major >= oldestMajor {
+			if b.Major >= oldestMajor {
 				return b, nil
 			}
 			all = append(all, b)
@@ -71,32 +59,32 @@ func find() (binaries, error) {
 }
 
 // choose returns the newest of all.
-func choose(all []binaries) (binaries, error) {
+func choose(all []Binaries) (Binaries, error) {
 	if len(all) == 0 {
-		return binaries{}, errNoServer
+		return Binaries{}, ErrNotFound
 	}
 	newest := all[0]
 	for _, b := range all {
-		if b.major > newest.major {
+		if b.Major > newest.Major {
 			newest = b
 		}
 	}
-	if newest.major < oldestMajor {
-		return binaries{}, fmt.Errorf("the newest server programs found, in %s, are Postgres %d: install version %d or newer, set PG_BIN to the directory of initdb and postgres, or set %s to a server that runs", newest.dir, newest.major, oldestMajor, urlVariable)
+	if newest.Major < oldestMajor {
+		return Binaries{}, fmt.Errorf("the newest server programs found, in %s, are Postgres %d: install version %d or newer, or set PG_BIN to the directory of initdb and postgres", newest.Dir, newest.Major, oldestMajor)
 	}
 	return newest, nil
 }
 
-func inspect(dir string) (binaries, error) {
+func inspect(dir string) (Binaries, error) {
 	if _, err := exec.LookPath(filepath.Join(dir, "initdb")); err != nil {
-		return binaries{}, err
+		return Binaries{}, err
 	}
 	out, err := exec.Command(filepath.Join(dir, "postgres"), "--version").Output()
 	if err != nil {
-		return binaries{}, err
+		return Binaries{}, err
 	}
 	major, err := parseMajor(string(out))
-	return binaries{dir, major}, err
+	return Binaries{dir, major}, err
 }
 
 // parseMajor reads the 15 in "postgres (PostgreSQL) 15.14 (Debian 15.14-0)".

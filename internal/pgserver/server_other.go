@@ -1,6 +1,6 @@
 //go:build !unix
 
-package main
+package pgserver
 
 import (
 	"os"
@@ -24,5 +24,3 @@ func guard(dir string, keep bool) (release func(), err error) {
 }
 
 func ownGroup() *syscall.SysProcAttr { return &syscall.SysProcAttr{} }
-
-func signalGroup(leader *os.Process, _ os.Signal) { _ = leader.Kill() }

@@ -1,0 +1,840 @@
+package pubsub_test
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/lib/pq"
+	"github.com/lib/pq/pqerror"
+	"github.com/stretchr/testify/require"
+
+	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/migrations"
+	"github.com/reprise-bus/reprise/pubsub"
+	"github.com/reprise-bus/reprise/store"
+)
+
+// What each part of a PubSub logs of itself, once when it begins to fail and
+// once when it works again.
+const (
+	claiming  = "claiming due runs"
+	finishing = "writing how runs ended"
+	beating   = "heartbeat"
+	listening = "listening for notices of other processes"
+)
+
+// serverOutage is a way in which a server fails all of the time from begin to end.
+type serverOutage struct {
+	parameters string // of the URL
+	payload    func() []byte
+	begin, end func(*outageTest)
+	fails      []string              // what notices
+	tries      func(*outageTest) int // grows with what is tried in vain
+}
+
+// While the database is away, publishing says that nothing was written, and
+// every part of the bus tries again and says so once. When it is back, all of
+// them go on by themselves and nothing is lost.
+func TestAnOutageIsSaidOnceAndLosesNothing(t *testing.T) {
+	everything := []string{claiming, finishing, beating, listening}
+	tables := []string{claiming, finishing, beating}
+	for name, o := range map[string]serverOutage{
+		"stopped": {
+			begin: func(o *outageTest) { o.server.Stop() },
+			end:   func(o *outageTest) { o.server.Start() },
+			fails: everything,
+			tries: func(o *outageTest) int { return int(o.dials.Load()) },
+		},
+		"failed over to a standby, which is then promoted": {
+			begin: func(o *outageTest) {
+				o.server.Stop()
+				require.NoError(o.t, os.WriteFile(filepath.Join(o.server.Data(), "standby.signal"), nil, 0o644))
+				o.server.Start()
+			},
+			end:   func(o *outageTest) { o.server.Exec(`SELECT pg_promote()`) },
+			fails: everything,
+			tries: func(o *outageTest) int { return o.server.Logged("read-only transaction") },
+		},
+		"read-only by configuration": {
+			begin: func(o *outageTest) {
+				o.server.Exec(`ALTER SYSTEM SET default_transaction_read_only = on`, `SELECT pg_reload_conf()`)
+			},
+			end: func(o *outageTest) {
+				o.server.Exec(`ALTER SYSTEM RESET default_transaction_read_only`, `SELECT pg_reload_conf()`)
+			},
+			fails: tables,
+			tries: func(o *outageTest) int { return o.server.Logged("read-only transaction") },
+		},
+		"too many connections": {
+			begin: func(o *outageTest) {
+				const n = 3 // all that the role may have, and others have them
+				others := testdb.Open(o.t, o.server.URL+"&application_name=others")
+				for range n {
+					conn, err := others.Conn(o.t.Context())
+					require.NoError(o.t, err)
+					o.t.Cleanup(func() { _ = conn.Close() })
+				}
+				o.server.Exec(fmt.Sprintf(`ALTER ROLE app CONNECTION LIMIT %d`, n),
+					`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app' AND application_name <> 'others'`)
+			},
+			end:   func(o *outageTest) { o.server.Exec(`ALTER ROLE app CONNECTION LIMIT -1`) },
+			fails: everything,
+			tries: func(o *outageTest) int { return o.server.Logged("too many connections for role") },
+		},
+		"statement timeout": {
+			parameters: "&statement_timeout=400",
+			begin: func(o *outageTest) {
+				lock, err := o.server.Admin.BeginTx(o.t.Context(), nil)
+				require.NoError(o.t, err)
+				_, err = lock.Exec(`LOCK TABLE reprise.events, reprise.handler_runs, reprise.instances IN ACCESS EXCLUSIVE MODE`)
+				require.NoError(o.t, err)
+				o.unlock = lock.Rollback
+			},
+			end:   func(o *outageTest) { require.NoError(o.t, o.unlock()) },
+			fails: tables,
+			tries: func(o *outageTest) int { return o.server.Logged("due to statement timeout") },
+		},
+		"disk full": {
+			payload: incompressible,
+			begin:   func(o *outageTest) { o.fillDisk() },
+			end:     func(o *outageTest) { o.freeDisk() },
+			tries:   func(o *outageTest) int { return o.server.Logged("No space left on device") },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			newOutageTest(t, o).run()
+		})
+	}
+}
+
+// The server dies in the middle of everything, twice. Whatever publishing said
+// is true afterwards, and every run ends.
+func TestACrashOfTheServerUnderLoadLosesNothing(t *testing.T) {
+	t.Parallel()
+	o := newOutageTest(t, serverOutage{})
+	var working, publishing sync.WaitGroup
+	for range 4 {
+		working.Go(o.handleAll)
+	}
+	stop := make(chan struct{})
+	for p := range 8 {
+		publishing.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				publish := o.publish
+				if p%4 == 3 {
+					publish = o.publishInTx
+				}
+				if publish() != written {
+					time.Sleep(time.Millisecond) // there is no hurry while it is away
+				}
+			}
+		})
+	}
+	for range 2 {
+		goOn := o.count(written) + 200
+		require.Eventually(t, func() bool { return o.count(written) >= goOn }, patience, time.Millisecond)
+		failed := o.count(unwritten) + o.count(unknown)
+		o.server.Crash()
+		require.Eventually(t, func() bool { return o.count(unwritten)+o.count(unknown) > failed+8 }, patience, time.Millisecond)
+		o.server.Start()
+	}
+	goOn := o.count(written) + 200
+	require.Eventually(t, func() bool { return o.count(written) >= goOn }, patience, time.Millisecond)
+	close(stop)
+	publishing.Wait()
+	t.Logf("%d written, %d not, %d nobody knew", o.count(written), o.count(unwritten), o.count(unknown))
+	require.NotZero(t, o.count(unwritten))
+	o.requireAllEnded()
+	o.requireTruth()
+	require.NoError(t, o.ps.Close())
+	working.Wait()
+}
+
+// database/sql runs a statement again whose connection was lost. That the
+// second is refused says nothing of the first.
+func TestARefusalAfterALostAnswerSaysThatNobodyKnows(t *testing.T) {
+	t.Parallel()
+	address := testdb.Postgres(t)
+	direct := openStore(t, address)
+	link, through := newLink(t, address)
+	ps := configured(t, openStore(t, through), pubsub.Config{})
+	require.NoError(t, ps.Publisher().Publish("topic", newMessage("warm")))
+
+	sent, failed := newMessage("x"), make(chan error, 1)
+	release := holdID(t, direct, sent.UUID)
+	go func() { failed <- ps.Publisher().Publish("topic", sent) }()
+	waitForTransactionLock(t, direct, 1)
+	admit := refuseConnections(t, address)
+	link.cut()
+	err := receive(t, failed)
+	admit()
+	release()
+	require.Eventually(t, func() bool {
+		_, err := direct.Event(t.Context(), "topic", sent.UUID)
+		return err == nil
+	}, patience, time.Millisecond, "the first was committed")
+	require.ErrorContains(t, err, "not currently accepting connections")
+	require.ErrorContains(t, err, "may have been written")
+}
+
+// A claim whose answer is lost, and which is committed all the same, holds
+// nothing for ever: whether what database/sql sends after it is refused or not.
+func TestAClaimThatOutlivesItsConnectionLosesNoRun(t *testing.T) {
+	t.Parallel()
+	for _, refused := range []bool{false, true} {
+		t.Run(fmt.Sprintf("refused=%v", refused), func(t *testing.T) {
+			t.Parallel()
+			address := testdb.Postgres(t)
+			direct := openStore(t, address)
+			elsewhere := configured(t, direct, pubsub.Config{})
+			link, through := newLink(t, address)
+			ps := configured(t, openStore(t, through), pubsub.Config{PollInterval: 20 * time.Millisecond, HeartbeatInterval: 200 * time.Millisecond})
+			messages := subscribe(t, ps, "topic", "handler")
+			require.NoError(t, ps.Publisher().Publish("topic", newMessage("warm")))
+			receive(t, messages).Ack()
+			waitForStatus(t, direct, "handler", store.Success, 1)
+
+			tx, err := direct.DB().BeginTxx(t.Context(), nil) // whoever leases waits
+			require.NoError(t, err)
+			tx.MustExec(`SELECT FROM reprise.instances FOR UPDATE`)
+			sent := newMessage("x")
+			require.NoError(t, elsewhere.Publisher().Publish("topic", sent))
+			require.Eventually(t, func() bool { return claimsUnderWay(direct) == 1 }, patience, time.Millisecond)
+			admit, again := func() {}, 1
+			if refused {
+				admit, again = refuseConnections(t, address), 3 // the first of them has been refused by then
+			}
+			link.cut()
+			require.Eventually(t, func() bool { return connections(link) >= again }, patience, time.Millisecond, "it is tried again")
+			admit()
+			require.NoError(t, tx.Commit())
+			msg := receive(t, messages)
+			require.Equal(t, sent.UUID, msg.UUID)
+			msg.Ack()
+			waitForStatus(t, direct, "handler", store.Success, 2)
+		})
+	}
+}
+
+// When the network swallows everything, nobody waits for longer than he wants.
+func TestACallerDoesNotWaitForANetworkThatSwallowsEverything(t *testing.T) {
+	t.Parallel()
+	address := testdb.Postgres(t)
+	direct := openStore(t, address)
+	swamp, through := newSwamp(t, address)
+	ps := configured(t, openStore(t, through), pubsub.Config{})
+	require.NoError(t, ps.Publisher().Publish("topic", newMessage("warm")))
+	drain := sync.OnceFunc(swamp.drain)
+	t.Cleanup(drain)
+	swamp.fill()
+
+	publish := func(messages ...*message.Message) error {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		ended := make(chan error, 1)
+		go func() {
+			messages[0].SetContext(ctx)
+			ended <- ps.Publisher().Publish("topic", messages...)
+		}()
+		select {
+		case err := <-ended:
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+			return err
+		case <-time.After(5 * time.Second):
+			t.Errorf("publishing %d events has not returned 5 s after its context ended", len(messages))
+			return nil
+		}
+	}
+	underWay := []*message.Message{newMessage("x"), newMessage("x")} // one for each of the writers
+	for _, msg := range underWay {
+		require.ErrorContains(t, publish(msg), "may have been written")
+	}
+	queued := newMessage("x")
+	require.ErrorContains(t, publish(queued), "nothing was written")
+	large := make([]*message.Message, 2001) // more than a statement takes
+	for i := range large {
+		large[i] = newMessage("large")
+	}
+	err := publish(large...)
+
+	drain()
+	for _, msg := range underWay {
+		require.Eventually(t, func() bool {
+			_, err := direct.Event(t.Context(), "topic", msg.UUID)
+			return err == nil
+		}, patience, time.Millisecond)
+	}
+	require.NoError(t, ps.Publisher().Publish("topic", newMessage("after all of them")))
+	require.NoError(t, ps.Close())
+	_, missing := direct.Event(t.Context(), "topic", queued.UUID)
+	require.ErrorIs(t, missing, store.ErrNotFound)
+	require.Error(t, err)
+	if strings.Contains(err.Error(), "nothing was written") {
+		requireCount(t, direct, "events", 1+len(underWay)+1)
+	}
+}
+
+// A statement of many callers that times out fails for all of them at once: to
+// try each alone would make the last wait for all the timeouts.
+func TestATimeoutIsNotTriedAgainForEachCaller(t *testing.T) {
+	t.Parallel()
+	server := testdb.NewServer(t)
+	st := openStore(t, server.URL+"&statement_timeout=300")
+	ps := configured(t, st, pubsub.Config{})
+	require.NoError(t, ps.Publisher().Publish("topic", newMessage("warm")))
+	lock, err := server.Admin.BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	_, err = lock.Exec(`LOCK TABLE reprise.events IN EXCLUSIVE MODE`)
+	require.NoError(t, err)
+
+	const callers = 30
+	var calls sync.WaitGroup
+	for range callers {
+		calls.Go(func() {
+			if err := ps.Publisher().Publish("topic", newMessage("x")); err == nil || !strings.Contains(err.Error(), "57014") {
+				t.Errorf("want a timeout, got %v", err)
+			}
+		})
+	}
+	calls.Wait()
+	require.NoError(t, lock.Rollback())
+	require.Less(t, server.Logged("due to statement timeout"), callers/2)
+	requireCount(t, st, "events", 1)
+}
+
+// Nor is the search for dead instances an exception: it says once that it fails.
+func TestALongSearchForTheDeadIsSaidOnce(t *testing.T) {
+	t.Parallel()
+	address := testdb.Postgres(t)
+	st := openStore(t, address)
+	log := &logged{to: slog.NewTextHandler(t.Output(), nil)}
+	ps, err := pubsub.New(openStore(t, address+"&lock_timeout=20"), pubsub.Config{
+		HeartbeatInterval: 20 * time.Millisecond, DeadAfter: 200 * time.Millisecond, Logger: slog.New(log),
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, ps.Close()) })
+	require.NoError(t, st.Subscribe(t.Context(), store.Subscription{Topic: "topic", Handler: "handler"}, ""))
+	require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
+	require.NoError(t, st.Register(t.Context(), store.Instance{ID: "dead"}))
+	claimed, err := st.Claim(t.Context(), "dead", 0, []store.Want{{Topic: "topic", Handler: "handler", N: 1}})
+	require.NoError(t, err)
+	require.Len(t, claimed, 1)
+	lock, err := st.DB().BeginTxx(t.Context(), nil)
+	require.NoError(t, err)
+	lock.MustExec(`LOCK TABLE reprise.run_attempts IN ACCESS EXCLUSIVE MODE`) // what only failures need
+
+	messages := subscribe(t, ps, "topic", "handler")
+	require.Eventually(t, func() bool { return log.lines() > 0 }, patience, time.Millisecond)
+	var beats int // each is followed by a search
+	for last := ""; beats < 10; {
+		var at string
+		require.NoError(t, st.DB().GetContext(t.Context(), &at, `SELECT heartbeat_at::text FROM reprise.instances WHERE id <> 'dead'`))
+		if at != last {
+			beats, last = beats+1, at
+		}
+	}
+	require.Equal(t, 1, log.lines(), "after %d searches", beats)
+	require.NoError(t, lock.Rollback())
+	receive(t, messages).Ack()
+	waitForStatus(t, st, "handler", store.Success, 1)
+}
+
+// SQLite says itself when it may not grow any more.
+func TestAFullSQLiteFileSaysThatNothingWasWritten(t *testing.T) {
+	t.Parallel()
+	st := openStore(t, testdb.SQLite(t))
+	ps := configured(t, st, pubsub.Config{})
+	messages := subscribe(t, ps, "topic", "handler")
+	require.NoError(t, ps.Publisher().Publish("topic", newMessage("before")))
+	before := receive(t, messages)
+	var pages int
+	require.NoError(t, st.DB().Get(&pages, `PRAGMA page_count`))
+	_, err := st.DB().Exec(fmt.Sprintf(`PRAGMA max_page_count = %d`, pages))
+	require.NoError(t, err)
+
+	large := message.NewMessage(newMessage("").UUID, incompressible())
+	err = ps.Publisher().Publish("topic", large)
+	require.ErrorContains(t, err, "full")
+	require.ErrorContains(t, err, "nothing was written")
+	requireCount(t, st, "events", 1)
+
+	before.Ack()
+	_, err = st.DB().Exec(`PRAGMA max_page_count = 1000000`)
+	require.NoError(t, err)
+	require.NoError(t, ps.Publisher().Publish("topic", large))
+	receive(t, messages).Ack()
+	waitForStatus(t, st, "handler", store.Success, 2)
+}
+
+// Another process that holds SQLite's write lock is waited for: by a caller as
+// long as its context allows, by the bus for ever, and by a statement for the
+// busy_timeout.
+func TestALockedSQLiteFileIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	address := testdb.SQLite(t)
+	st := openStore(t, address)
+	log := &logged{to: slog.NewTextHandler(t.Output(), nil)}
+	ps, err := pubsub.New(st, pubsub.Config{HeartbeatInterval: 20 * time.Millisecond, Logger: slog.New(log)})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, ps.Close()) })
+	messages := subscribe(t, ps, "topic", "handler")
+	other := testdb.Open(t, address)
+	lock := func() (unlock func()) {
+		tx, err := other.BeginTx(t.Context(), nil) // with the write lock
+		require.NoError(t, err)
+		return func() { require.NoError(t, tx.Rollback()) }
+	}
+
+	unlock := lock()
+	patient, ended := newMessage("x"), make(chan error, 1)
+	go func() { ended <- ps.Publisher().Publish("topic", patient) }()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	hurried := newMessage("x")
+	hurried.SetContext(ctx)
+	err = ps.Publisher().Publish("topic", hurried)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.ErrorContains(t, err, "written")
+	require.Empty(t, ended, "it still waits")
+	nothing := strings.Contains(err.Error(), "nothing was written")
+	unlock()
+	require.NoError(t, receive(t, ended))
+	for range map[bool]int{true: 1, false: 2}[nothing] {
+		receive(t, messages).Ack()
+	}
+	_, err = st.Event(t.Context(), "topic", hurried.UUID)
+	require.Equal(t, nothing, errors.Is(err, store.ErrNotFound))
+
+	_, err = st.DB().Exec(`PRAGMA busy_timeout = 10`)
+	require.NoError(t, err)
+	require.NoError(t, ps.Publisher().Publish("topic", newMessage("in flight")))
+	inFlight := receive(t, messages)
+	unlock = lock()
+	err = ps.Publisher().Publish("topic", newMessage("x"))
+	require.ErrorContains(t, err, "database is locked")
+	require.ErrorContains(t, err, "nothing was written")
+	inFlight.Ack()
+	for _, part := range []string{finishing, beating} {
+		log.requireOnce(t, part, "fails")
+	}
+	unlock()
+	for _, part := range []string{finishing, beating} {
+		log.requireOnce(t, part, "works again")
+	}
+	require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
+	receive(t, messages).Ack()
+	require.Eventually(t, func() bool {
+		runs, err := st.Runs(t.Context(), store.Filter{Status: store.Success})
+		return err == nil && len(runs) == map[bool]int{true: 3, false: 4}[nothing]
+	}, patience, time.Millisecond)
+}
+
+// What proves that a statement had no effect, and what does not.
+func TestWhichErrorsProveThatNothingWasWritten(t *testing.T) {
+	state := func(code string) error { return &pq.Error{Severity: "ERROR", Code: pqerror.Code(code)} }
+	fatal := func(code string) error { return &pq.Error{Severity: "FATAL", Code: pqerror.Code(code)} }
+	for name, err := range map[string]error{
+		"read-only":         state("25006"),
+		"unique violation":  state("23505"),
+		"deadlock":          state("40P01"),
+		"disk full":         state("53100"),
+		"out of memory":     state("53200"),
+		"lock timeout":      state("55P03"),
+		"statement timeout": state("57014"),
+	} {
+		require.True(t, store.Refused(fmt.Errorf("wrapped: %w", err)), name)
+	}
+	for name, err := range map[string]error{
+		"connection failure, by a pooler":  state("08006"),
+		"protocol violation, by a pooler":  state("08P01"),
+		"completion unknown":               state("40003"),
+		"terminated":                       fatal("57P01"),
+		"crash of another server process":  fatal("57P02"),
+		"starting up, after a sending":     fatal("57P03"),
+		"no connections, after a sending":  fatal("53300"),
+		"the server panics as it commits":  &pq.Error{Severity: "PANIC", Code: "53100"},
+		"connection lost":                  driver.ErrBadConn,
+		"connection lost, by the network":  &net.OpError{Op: "read", Err: io.ErrUnexpectedEOF},
+		"a dial, perhaps after a sending":  &net.OpError{Op: "dial", Err: errors.New("connection refused")},
+		"the context ended, nobody knows":  context.Canceled,
+		"the pool is closed, nobody knows": errors.New("sql: database is closed"),
+	} {
+		require.False(t, store.Refused(fmt.Errorf("wrapped: %w", err)), name)
+	}
+}
+
+// --- a server that fails
+
+// outageTest is a PubSub on a server of its own.
+type outageTest struct {
+	serverOutage
+	t        *testing.T
+	server   *testdb.Server
+	st       *store.Store
+	ps       *pubsub.PubSub
+	messages <-chan *message.Message
+	log      *logged
+	dials    atomic.Int64
+	unlock   func() error
+	toast    string // the file of large payloads
+
+	mu       sync.Mutex
+	verdicts map[string]verdict // by event
+	handled  map[string]bool
+	silent   sync.Once // an error says nothing
+}
+
+func newOutageTest(t *testing.T, what serverOutage) *outageTest {
+	t.Helper()
+	o := &outageTest{
+		serverOutage: what, t: t, server: testdb.NewServer(t),
+		log:      &logged{to: slog.NewTextHandler(t.Output(), nil)},
+		verdicts: map[string]verdict{}, handled: map[string]bool{},
+	}
+	if o.payload == nil {
+		o.payload = func() []byte { return []byte("x") }
+	}
+	connector, err := pq.NewConnector(o.server.URL + what.parameters)
+	require.NoError(t, err)
+	connector.Dialer(countingDialer{&o.dials})
+	db := sql.OpenDB(connector)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	require.NoError(t, migrations.Up(t.Context(), db, ""))
+	o.st, err = store.New(t.Context(), db, "")
+	require.NoError(t, err)
+	o.ps, err = pubsub.New(o.st, pubsub.Config{
+		PollInterval: 20 * time.Millisecond, HeartbeatInterval: 50 * time.Millisecond, ListenURL: o.server.URL, Logger: slog.New(o.log),
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, o.ps.Close()) })
+	o.messages = subscribe(t, o.ps, "topic", "handler")
+	return o
+}
+
+func (o *outageTest) run() {
+	require.Equal(o.t, written, o.publishOne(newMessage("before")))
+	before := receive(o.t, o.messages)
+	o.begin(o)
+	require.Eventually(o.t, func() bool { return o.publish() == unwritten }, patience, time.Millisecond, "publishing never says that nothing was written")
+	before.Ack()
+	o.handled[before.UUID] = true
+	for _, part := range o.fails {
+		o.log.requireOnce(o.t, part, "fails")
+	}
+	tried := o.tries(o)
+	require.Eventually(o.t, func() bool {
+		if len(o.fails) == 0 { // nobody else tries
+			o.publish()
+		}
+		return o.tries(o) >= tried+10
+	}, patience, 5*time.Millisecond)
+	require.Equal(o.t, unwritten, o.publish(), "as long as it lasts")
+	require.Equal(o.t, len(o.fails), o.log.lines(), "one line a part, whatever is tried again")
+
+	o.end(o)
+	var working sync.WaitGroup
+	working.Go(o.handleAll)
+	require.Eventually(o.t, func() bool { return o.publish() == written }, patience, time.Millisecond, "publishing does not resume")
+	for _, part := range o.fails {
+		o.log.requireOnce(o.t, part, "works again")
+	}
+	o.requireAllEnded()
+	o.requireTruth()
+	require.Equal(o.t, 2*len(o.fails), o.log.lines(), "one line a part and change")
+	require.NoError(o.t, o.ps.Close())
+	working.Wait()
+}
+
+// fillDisk lets large payloads be written to a device that is full. Nothing
+// that runs without privileges makes a disk small; this error is the kernel's
+// and the server's own.
+func (o *outageTest) fillDisk() {
+	const full = "/dev/full"
+	if _, err := os.Stat(full); err != nil {
+		o.t.Skipf("a full disk needs %s, which Linux has: %v", full, err)
+	}
+	var path string
+	require.NoError(o.t, o.server.Admin.QueryRow(`SELECT pg_relation_filepath(reltoastrelid) FROM pg_class WHERE oid = 'reprise.events'::regclass`).Scan(&path))
+	o.toast = filepath.Join(o.server.Data(), filepath.FromSlash(path))
+	require.NoError(o.t, os.Rename(o.toast, o.toast+".aside"))
+	require.NoError(o.t, os.Symlink(full, o.toast))
+}
+
+func (o *outageTest) freeDisk() {
+	require.NoError(o.t, os.Rename(o.toast+".aside", o.toast))
+	o.server.Exec(`ALTER TABLE reprise.events SET (toast.autovacuum_enabled = off)`) // whoever has the file open opens it anew
+}
+
+// incompressible is a payload that no page has room for.
+func incompressible() []byte {
+	payload := make([]byte, 50_000)
+	for i := range payload {
+		payload[i] = byte(rand.UintN(256))
+	}
+	return payload
+}
+
+// verdict is what an error, or none, says of an event.
+type verdict int
+
+const (
+	written verdict = iota
+	unwritten
+	unknown
+)
+
+func (o *outageTest) publish() verdict {
+	return o.publishOne(message.NewMessage(newMessage("").UUID, o.payload()))
+}
+
+func (o *outageTest) publishOne(msg *message.Message) verdict {
+	err := o.ps.Publisher().Publish("topic", msg)
+	switch {
+	case err == nil:
+		return o.note(msg, written)
+	case strings.Contains(err.Error(), "nothing was written"):
+		return o.note(msg, unwritten)
+	case strings.Contains(err.Error(), "may have been written"):
+		return o.note(msg, unknown)
+	default:
+		o.silent.Do(func() { o.t.Errorf("the error does not say whether anything was written: %v", err) })
+		return o.note(msg, unknown)
+	}
+}
+
+// publishInTx knows from InTx only that a commit may have succeeded.
+func (o *outageTest) publishInTx() verdict {
+	msg := newMessage("x")
+	err := o.ps.InTx(o.t.Context(), func(tx *pubsub.Transaction) error { return o.ps.PublisherTx(tx).Publish("topic", msg) })
+	switch {
+	case err == nil:
+		return o.note(msg, written)
+	case strings.HasPrefix(err.Error(), "commit"):
+		return o.note(msg, unknown)
+	default:
+		return o.note(msg, unwritten)
+	}
+}
+
+func (o *outageTest) note(msg *message.Message, v verdict) verdict {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.verdicts[msg.UUID] = v
+	return v
+}
+
+func (o *outageTest) count(v verdict) (n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, other := range o.verdicts {
+		if other == v {
+			n++
+		}
+	}
+	return n
+}
+
+func (o *outageTest) handleAll() {
+	for msg := range o.messages {
+		o.mu.Lock()
+		o.handled[msg.UUID] = true
+		o.mu.Unlock()
+		msg.Ack()
+	}
+}
+
+func (o *outageTest) requireAllEnded() {
+	o.t.Helper()
+	left := -1
+	require.Eventually(o.t, func() bool {
+		err := o.server.Admin.QueryRow(`SELECT count(*) FROM reprise.handler_runs WHERE status <> 'SUCCESS'`).Scan(&left)
+		return err == nil && left == 0
+	}, patience, 5*time.Millisecond, "runs are left")
+	requireNothingHeldByNobody(o.t, o.st)
+}
+
+// requireTruth compares what publishing said with what is in the database.
+func (o *outageTest) requireTruth() {
+	o.t.Helper()
+	var ids []string
+	require.NoError(o.t, o.st.DB().Select(&ids, `SELECT e.id FROM reprise.events e JOIN reprise.handler_runs r ON r.event_id = e.id`))
+	times := map[string]int{}
+	for _, id := range ids {
+		times[id]++
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for id, v := range o.verdicts {
+		n := times[id]
+		switch v {
+		case written:
+			require.Equal(o.t, 1, n, "event %s was written", id)
+		case unwritten:
+			require.Zero(o.t, n, "event %s was not written", id)
+		case unknown:
+			require.LessOrEqual(o.t, n, 1, "event %s may have been written", id)
+		}
+		if n > 0 {
+			require.True(o.t, o.handled[id], "event %s was not handled", id)
+		}
+	}
+}
+
+type countingDialer struct{ dials *atomic.Int64 }
+
+func (d countingDialer) Dial(network, address string) (net.Conn, error) {
+	return d.DialContext(context.Background(), network, address)
+}
+
+func (d countingDialer) DialTimeout(network, address string, timeout time.Duration) (net.Conn, error) {
+	d.dials.Add(1)
+	return net.DialTimeout(network, address, timeout)
+}
+
+func (d countingDialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	d.dials.Add(1)
+	return new(net.Dialer).DialContext(ctx, network, address)
+}
+
+// logged counts what is logged, and passes it on.
+type logged struct {
+	to slog.Handler
+
+	mu       sync.Mutex
+	messages []string
+}
+
+func (l *logged) Enabled(context.Context, slog.Level) bool { return true }
+func (l *logged) WithAttrs([]slog.Attr) slog.Handler       { return l }
+func (l *logged) WithGroup(string) slog.Handler            { return l }
+
+func (l *logged) Handle(ctx context.Context, r slog.Record) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.messages = append(l.messages, r.Message)
+	return l.to.Handle(ctx, r)
+}
+
+func (l *logged) lines() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.messages)
+}
+
+// requireOnce waits until a part has logged that it fails, or works again, and
+// wants that to be the only time.
+func (l *logged) requireOnce(t *testing.T, part, what string) {
+	t.Helper()
+	n := 0
+	require.Eventually(t, func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		n = 0
+		for _, m := range l.messages {
+			if strings.HasPrefix(m, part+" "+what) {
+				n++
+			}
+		}
+		return n > 0
+	}, patience, time.Millisecond, "%s %s: not logged", part, what)
+	require.Equal(t, 1, n, "%s %s", part, what)
+}
+
+// refuseConnections lets the server refuse new connections to a test's
+// database, until admit.
+func refuseConnections(t *testing.T, address string) (admit func()) {
+	t.Helper()
+	u, err := url.Parse(address)
+	require.NoError(t, err)
+	server := testdb.Open(t, os.Getenv("TEST_DATABASE_URL"))
+	allow := func(yes bool) {
+		_, err := server.Exec(fmt.Sprintf(`ALTER DATABASE %s ALLOW_CONNECTIONS %v`, strings.TrimPrefix(u.Path, "/"), yes))
+		require.NoError(t, err)
+	}
+	allow(false)
+	return func() { allow(true) }
+}
+
+// claimsUnderWay is how many sessions wait for an instance's row.
+func claimsUnderWay(st *store.Store) (n int) {
+	_ = st.DB().Get(&n, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'transactionid'
+		AND query LIKE '%SKIP LOCKED%'`)
+	return n
+}
+
+// connections is how many there have been since the last cut.
+func connections(l *link) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.clients)
+}
+
+// swamp is a connection to the database that swallows what is sent, both ways,
+// from fill to drain.
+type swamp struct{ gate sync.RWMutex }
+
+func (s *swamp) fill()  { s.gate.Lock() }
+func (s *swamp) drain() { s.gate.Unlock() }
+
+func newSwamp(t *testing.T, address string) (*swamp, string) {
+	t.Helper()
+	u, err := url.Parse(address)
+	require.NoError(t, err)
+	server := u.Host
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = listener.Close() })
+	s := &swamp{}
+	pass := func(to, from net.Conn) {
+		defer to.Close()
+		buf := make([]byte, 1<<16)
+		for {
+			n, err := from.Read(buf)
+			s.gate.RLock()
+			_, failed := to.Write(buf[:n])
+			s.gate.RUnlock()
+			if err != nil || failed != nil {
+				return
+			}
+		}
+	}
+	go func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			upstream, err := net.Dial("tcp", server)
+			if err != nil {
+				_ = client.Close()
+				continue
+			}
+			go pass(upstream, client)
+			go pass(client, upstream)
+		}
+	}()
+	u.Host = listener.Addr().String()
+	return s, u.String()
+}
