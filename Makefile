@@ -4,6 +4,7 @@ GO = go
 TEST = .
 ARGS = ./...
 SOAK = -for 10m
+FUZZTIME = 30s
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 help: ## list the targets
@@ -30,6 +31,10 @@ conformance: ## the long and the stress form of Watermill's Pub/Sub suite
 	CONFORMANCE=full $(GO) run ./internal/testpg -- $(GO) test -race -timeout 30m -run Conformance ./pubsub
 	$(GO) run ./internal/testpg -- $(GO) test -race -tags stress -timeout 60m -run Stress ./pubsub
 
+fuzz: ## fuzz what parses, FUZZTIME=30s each
+	set -e; for target in ./handlers:FuzzPolicy ./store:FuzzGist ./store:FuzzFilter ./store:FuzzEvent ./store:FuzzPayload ./store:FuzzPrintable; do \
+		$(GO) test -run '^$$' -fuzz "^$${target#*:}$$" -fuzztime $(FUZZTIME) "$${target%:*}"; done
+
 soak: ## cause every failure, then count every promise; SOAK='-for 1h', '-db sqlite', '-h'
 	cd soak && $(GO) run . $(SOAK)
 
@@ -43,4 +48,4 @@ example: ## run the example
 postgres: ## keep a throwaway Postgres up until interrupted
 	$(GO) run ./internal/testpg
 
-.PHONY: help test lint fmt conformance soak cover example postgres
+.PHONY: help test lint fmt conformance fuzz soak cover example postgres

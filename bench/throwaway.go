@@ -41,7 +41,9 @@ func underThrowawayServer(ctx context.Context, args []string, stdout, stderr io.
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the launcher of a throwaway server: %w\n%s", err, out)
 	}
-	run := osexec.CommandContext(ctx, launcher, append([]string{"--", self}, args...)...)
+	// What is committed is on the disk, as in production.
+	durable := []string{"-c", "fsync=on", "-c", "full_page_writes=on", "--", self}
+	run := osexec.CommandContext(ctx, launcher, append(durable, args...)...)
 	run.Stdout, run.Stderr = stdout, stderr
 	run.Cancel = func() error { return run.Process.Signal(os.Interrupt) } // passed on to this program
 	var exit *osexec.ExitError

@@ -1,6 +1,6 @@
 // Command testpg runs a command beside a throwaway Postgres server:
 //
-//	go run ./internal/testpg [-keep] -- COMMAND ARGS...
+//	go run ./internal/testpg [-keep] [-c NAME=VALUE]... -- COMMAND ARGS...
 //
 // COMMAND finds a superuser's URL of the server in TEST_DATABASE_URL, and testpg
 // exits with COMMAND's exit code. (go run itself reports any failure as 1.)
@@ -9,6 +9,9 @@
 // If TEST_DATABASE_URL is already set, COMMAND gets that server instead and
 // none is started. Without a COMMAND, testpg starts a server, prints its URL
 // and keeps it up until a signal.
+//
+// The server is fast rather than durable; -c sets a parameter of it, such as
+// fsync=on.
 //
 // The server programs are looked for in $PG_BIN, on the PATH and in the places
 // where packages put them; where the system's package manager may be used
@@ -43,10 +46,15 @@ func run(args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("testpg", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	flags.Usage = func() {
-		fmt.Fprintln(stderr, "usage: go run ./internal/testpg [-keep] [-- COMMAND ARGS...]")
+		fmt.Fprintln(stderr, "usage: go run ./internal/testpg [-keep] [-c NAME=VALUE]... [-- COMMAND ARGS...]")
 		flags.PrintDefaults()
 	}
 	keep := flags.Bool("keep", false, "keep the server's data and log, and say where they are")
+	var settings []string
+	flags.Func("c", "set a `NAME=VALUE` of the server's configuration; may be repeated", func(s string) error {
+		settings = append(settings, s)
+		return nil
+	})
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return 0
 	} else if err != nil {
@@ -59,14 +67,14 @@ func run(args []string, stdout, stderr io.Writer) int {
 	defer cancel()
 	go signalWhenOrphaned()
 
-	code, err := serve(ctx, flags.Args(), *keep, signals, stdout, stderr)
+	code, err := serve(ctx, flags.Args(), *keep, settings, signals, stdout, stderr)
 	if err != nil {
 		fmt.Fprintln(stderr, "testpg:", err)
 	}
 	return code
 }
 
-func serve(ctx context.Context, command []string, keep bool, signals <-chan os.Signal, stdout, stderr io.Writer) (code int, err error) {
+func serve(ctx context.Context, command []string, keep bool, settings []string, signals <-chan os.Signal, stdout, stderr io.Writer) (code int, err error) {
 	if len(command) > 0 {
 		if _, err := exec.LookPath(command[0]); err != nil {
 			return 127, err
@@ -84,7 +92,7 @@ func serve(ctx context.Context, command []string, keep bool, signals <-chan os.S
 	if err != nil {
 		return 1, err
 	}
-	server, err := pgserver.Start(ctx, bin, keep)
+	server, err := pgserver.Start(ctx, bin, keep, settings...)
 	if ctx.Err() != nil && err != nil {
 		return 1, errors.New("interrupted")
 	} else if err != nil {
