@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -22,6 +23,9 @@ type Filter struct {
 	Topic   string    `json:"topic,omitempty"`   // "" is any
 	EventID string    `json:"event,omitempty"`   // "" is any
 	Key     string    `json:"key,omitempty"`     // of the event; "" is any
+	Kind    Kind      `json:"kind,omitempty"`    // of the run's last failure; "" is any
+	Group   string    `json:"group,omitempty"`   // fingerprint of the run's last failure; "" is any
+	Replay  int64     `json:"replay,omitempty"`  // that took the run up last; 0 is any, or none
 	Since   time.Time `json:"since,omitzero"`    // event published at or after; zero is open
 	Until   time.Time `json:"until,omitzero"`    // event published before; zero is open
 
@@ -32,9 +36,13 @@ type Filter struct {
 	Limit  int   `json:"-"`
 }
 
+// isFingerprint is what Fingerprint returns.
+var isFingerprint = regexp.MustCompile(`^[0-9a-f]{16}$`)
+
 // Empty says whether the filter selects every run, whatever the page.
 func (f Filter) Empty() bool {
 	return f.IDs == nil && f.Status == "" && f.Handler == "" && f.Topic == "" && f.EventID == "" && f.Key == "" &&
+		f.Kind == "" && f.Group == "" && f.Replay == 0 &&
 		f.Since.IsZero() && f.Until.IsZero()
 }
 
@@ -52,7 +60,7 @@ func (f Filter) Validate() error {
 	if len(f.IDs) > MaxLimit {
 		errs = append(errs, fmt.Errorf("%d ids: want at most %d", len(f.IDs), MaxLimit))
 	}
-	for what, name := range map[string]string{"handler": f.Handler, "topic": f.Topic, "event": f.EventID, "key": f.Key} {
+	for what, name := range map[string]string{"handler": f.Handler, "topic": f.Topic, "event": f.EventID, "key": f.Key, "kind": string(f.Kind)} {
 		if name != "" {
 			if err := validName(what, name); err != nil {
 				errs = append(errs, err)
@@ -63,6 +71,12 @@ func (f Filter) Validate() error {
 		if !t.IsZero() && (t.UTC().Year() < 1 || t.UTC().Year() > 9998) {
 			errs = append(errs, fmt.Errorf("%s in the year %d: want 1 to 9998", what, t.UTC().Year()))
 		}
+	}
+	if f.Group != "" && !isFingerprint.MatchString(f.Group) {
+		errs = append(errs, fmt.Errorf("group %q: want the 16 hexadecimal digits of a failure group", f.Group))
+	}
+	if f.Replay < 0 {
+		errs = append(errs, fmt.Errorf("replay %d: want the id of a replay", f.Replay))
 	}
 	if f.Before < 0 {
 		errs = append(errs, fmt.Errorf("before %d: want the id of a run", f.Before))
@@ -118,6 +132,15 @@ func (s *Store) where(f Filter) (string, []any) {
 	}
 	if f.Key != "" {
 		and(`r.key = %s`, f.Key)
+	}
+	if f.Kind != "" {
+		and(`r.error_kind = %s`, string(f.Kind))
+	}
+	if f.Group != "" {
+		and(`r.error_kind IS NOT NULL AND r.fingerprint = %s`, f.Group)
+	}
+	if f.Replay != 0 {
+		and(`r.replay_id = %s`, f.Replay)
 	}
 	if !f.Since.IsZero() {
 		and(`EXISTS (SELECT 1 FROM reprise.events e WHERE e.id = r.event_id AND e.topic = r.topic AND e.published_at >= %s)`, s.time(f.Since))

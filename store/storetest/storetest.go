@@ -23,6 +23,7 @@ func Run(t *testing.T, open func(t *testing.T) *store.Store) {
 		"recover":   recovering,
 		"list":      listing,
 		"requeue":   requeueing,
+		"groups":    grouping,
 		"context":   cancelling,
 	} {
 		t.Run(name, func(t *testing.T) {
