@@ -1,5 +1,10 @@
 // Package handlers says what a handler is: a named function that reacts to the
-// events of one topic, and how its errors are classed.
+// events of one topic, with a Policy for its failures.
+//
+// Who writes handlers needs New and Policy; Permanent, SkipCycle and Snooze to
+// say more by an error; and Tx in a transactional handler. The rest – Delivery,
+// Failure, Sound and what they are made of – is for those who build subscribers
+// and middleware.
 package handlers
 
 import (

@@ -97,12 +97,12 @@ func execOnce(ctx context.Context, url, statement string) error {
 func (t *target) close() error { return errors.Join(t.db.Close(), t.drop()) }
 
 // through is the database's URL by way of a proxy.
-func (t *target) through(p proxy) (string, error) {
+func (t *target) through(p *proxy) (string, error) {
 	u, err := url.Parse(t.url)
 	if err != nil {
 		return "", err
 	}
-	u.Host = p.address()
+	u.Host = p.address
 	return u.String(), nil
 }
 

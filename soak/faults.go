@@ -20,7 +20,7 @@ var (
 type saboteur struct {
 	crew    *crew
 	cluster *cluster // nil when the server is not ours
-	proxies []proxy
+	proxies []*proxy
 	outage  *outages
 	dead    time.Duration // of silence until a process is taken for dead
 	replays *replayer
@@ -100,17 +100,23 @@ func (s *saboteur) do(ctx context.Context, k kind, rng *rand.Rand) error {
 		return s.outage.during(func() error { return s.restart(ctx, rng) })
 	case faultCut:
 		down := between(rng, 0, 500*time.Millisecond)
-		return s.outage.during(func() error { return s.toAll(func(p proxy) error { return p.cut(ctx, down) }) })
+		return s.outage.during(func() error { return s.toAll(func(p *proxy) error { return p.cut(ctx, down) }) })
 	case faultStall:
 		p := s.proxies[rng.IntN(len(s.proxies))]
 		lasting := between(rng, time.Second, s.dead+5*time.Second)
-		return s.outage.during(func() error { return p.delay(ctx, time.Hour, lasting) })
+		return s.outage.during(func() error {
+			p.delay(ctx, time.Hour, lasting)
+			return nil
+		})
 	case faultReplay:
 		return s.replays.replay(ctx, rng)
 	default:
 		latency := between(rng, time.Millisecond, 100*time.Millisecond)
 		lasting := between(rng, time.Second, 4*time.Second)
-		return s.toAll(func(p proxy) error { return p.delay(ctx, latency, lasting) })
+		return s.toAll(func(p *proxy) error {
+			p.delay(ctx, latency, lasting)
+			return nil
+		})
 	}
 }
 
@@ -129,7 +135,7 @@ func (s *saboteur) toOne(ctx context.Context, rng *rand.Rand, do func(*member)) 
 	}
 }
 
-func (s *saboteur) toAll(do func(proxy) error) error {
+func (s *saboteur) toAll(do func(*proxy) error) error {
 	errs := make([]error, len(s.proxies))
 	var doing sync.WaitGroup
 	for i, p := range s.proxies {

@@ -3,51 +3,148 @@ package main
 import (
 	"context"
 	"fmt"
-	"strings"
+	"net"
+	"sync"
 	"time"
-
-	"github.com/Shopify/toxiproxy/v2"
-	"github.com/rs/zerolog"
 )
 
-// proxy stands between one process and the database. Its faults are called one
-// at a time.
-type proxy struct{ *toxiproxy.Proxy }
+// proxy stands between one process and the database and passes everything on,
+// until it is told to cut connections or to delay what they carry. Its faults
+// are called one at a time.
+//
+// Toxiproxy was here before: it deadlocks now and then when a toxic is removed
+// while a connection ends.
+type proxy struct {
+	name     string
+	upstream string
+	address  string // where the process finds it
 
-// startProxy listens on a free port and passes everything on to upstream.
-func startProxy(name, upstream string) (proxy, error) {
-	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
-	p := proxy{toxiproxy.NewProxy(server, name, "127.0.0.1:0", upstream)}
-	if err := p.Start(); err != nil {
-		return p, fmt.Errorf("start the proxy of %s: %w", name, err)
+	mu       sync.Mutex
+	listener net.Listener
+	links    map[net.Conn]net.Conn // by the client's connection, the server's
+	latency  time.Duration         // of what is read from now on
+	over     chan struct{}         // closed when the latency is
+
+	accepting sync.WaitGroup
+}
+
+// startProxy listens on a free port.
+func startProxy(name, upstream string) (*proxy, error) {
+	p := &proxy{name: name, upstream: upstream, address: "127.0.0.1:0", links: map[net.Conn]net.Conn{}, over: make(chan struct{})}
+	if err := p.start(); err != nil {
+		return nil, err
 	}
 	return p, nil
 }
 
-// address is where the process finds it.
-func (p proxy) address() string { return p.Listen }
+func (p *proxy) start() error {
+	listener, err := net.Listen("tcp", p.address)
+	if err != nil {
+		return fmt.Errorf("start the proxy of %s: %w", p.name, err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.listener, p.address = listener, listener.Addr().String()
+	p.accepting.Go(func() { p.accept(listener) })
+	return nil
+}
+
+func (p *proxy) accept(listener net.Listener) {
+	for {
+		client, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		server, err := net.Dial("tcp", p.upstream)
+		if err != nil {
+			_ = client.Close()
+			continue
+		}
+		p.mu.Lock()
+		stopped := p.listener != listener
+		if !stopped {
+			p.links[client] = server
+		}
+		p.mu.Unlock()
+		if stopped {
+			_, _ = client.Close(), server.Close()
+			return
+		}
+		go p.pass(client, server, client)
+		go p.pass(server, client, client)
+	}
+}
+
+// pass copies from one side to the other until either ends, and ends both.
+func (p *proxy) pass(from, to, client net.Conn) {
+	buffer := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buffer)
+		p.wait()
+		if n > 0 {
+			if _, err := to.Write(buffer[:n]); err != nil {
+				break
+			}
+		}
+		if err != nil {
+			break
+		}
+	}
+	_, _ = from.Close(), to.Close()
+	p.mu.Lock()
+	delete(p.links, client)
+	p.mu.Unlock()
+}
+
+// wait lasts as long as what has just been read is delayed.
+func (p *proxy) wait() {
+	p.mu.Lock()
+	latency, over := p.latency, p.over
+	p.mu.Unlock()
+	if latency == 0 {
+		return
+	}
+	select {
+	case <-time.After(latency):
+	case <-over:
+	}
+}
+
+// stop resets all connections and takes no new ones.
+func (p *proxy) stop() {
+	p.mu.Lock()
+	listener := p.listener
+	p.listener = nil
+	for client, server := range p.links {
+		for _, conn := range []net.Conn{client, server} {
+			_ = conn.(*net.TCPConn).SetLinger(0) // a reset, not a farewell
+			_ = conn.Close()
+		}
+	}
+	p.mu.Unlock()
+	_ = listener.Close()
+	p.accepting.Wait()
+}
 
 // cut resets all connections and takes no new ones until down is over.
-func (p proxy) cut(ctx context.Context, down time.Duration) error {
-	p.Stop()
+func (p *proxy) cut(ctx context.Context, down time.Duration) error {
+	p.stop()
 	pauseFor(ctx, down)
-	if err := p.Start(); err != nil {
-		return fmt.Errorf("start the proxy %s again: %w", p.Name, err)
-	}
-	return nil
+	return p.start()
 }
 
 // delay slows every connection down by latency, until lasting is over. What is
 // on its way then arrives at once: with a latency longer than lasting it is a
-// stall, after which statements arrive late.
-func (p proxy) delay(ctx context.Context, latency, lasting time.Duration) error {
-	for _, direction := range []string{"upstream", "downstream"} {
-		toxic := fmt.Sprintf(`{"name": "delay_%s", "type": "latency", "stream": "%s", "attributes": {"latency": %d}}`, direction, direction, latency.Milliseconds())
-		if _, err := p.Toxics.AddToxicJson(strings.NewReader(toxic)); err != nil {
-			return fmt.Errorf("delay the proxy %s: %w", p.Name, err)
-		}
-	}
+// stall, after which statements arrive late – unless their connection has ended
+// meanwhile, when they arrive all the same.
+func (p *proxy) delay(ctx context.Context, latency, lasting time.Duration) {
+	p.mu.Lock()
+	p.latency = latency
+	p.mu.Unlock()
 	pauseFor(ctx, lasting)
-	p.Toxics.ResetToxics(context.Background())
-	return nil
+	p.mu.Lock()
+	p.latency = 0
+	close(p.over)
+	p.over = make(chan struct{})
+	p.mu.Unlock()
 }

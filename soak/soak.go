@@ -24,7 +24,7 @@ type soak struct {
 	dir      string
 	guard    *guard
 	target   *target
-	proxies  []proxy
+	proxies  []*proxy
 	crew     *crew
 	saboteur *saboteur
 	outage   *outages
@@ -321,7 +321,7 @@ func (s *soak) close() error {
 		s.crew.dismiss(false)
 	}
 	for _, p := range s.proxies {
-		p.Stop()
+		p.stop()
 	}
 	if s.target != nil {
 		errs = append(errs, s.target.close())
