@@ -347,3 +347,27 @@ func TestAnErrorThatPanicsKeepsNoSlot(t *testing.T) {
 		}
 	})
 }
+
+type numbered struct{ ID, Text string }
+
+func (numbered) EventName() string { return "numbered" }
+func (n numbered) EventID() string { return n.ID }
+
+// Whoever does not know whether a publish was written publishes again.
+func TestAnEventWithAnIDIsWrittenOnce(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, url string) {
+		b := open(t, url)
+		require.NoError(t, b.Handle(nothing[numbered]("h")))
+		for range 3 {
+			require.NoError(t, b.Publish(t.Context(), numbered{"1", "same"}))
+		}
+		require.NoError(t, b.Publish(t.Context(), numbered{"2", "same"}, numbered{Text: "any"}))
+		runs, err := b.Store().Runs(t.Context(), store.Filter{})
+		require.NoError(t, err)
+		require.Len(t, runs, 3)
+		require.Equal(t, "1", runs[2].EventID)
+		require.Equal(t, "2", runs[1].EventID)
+		require.NotEmpty(t, runs[0].EventID)
+		require.ErrorIs(t, b.Publish(t.Context(), numbered{"1", "another"}), store.ErrDuplicateID)
+	})
+}

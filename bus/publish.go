@@ -12,15 +12,17 @@ import (
 )
 
 // ErrMaybeWritten is wrapped by the error of a Publish or InTx of which nobody
-// knows whether it was committed; with any other error nothing was.
+// knows whether it was committed; with any other error nothing was. To be sure,
+// publish the same events again: those with an EventID are written once.
 var ErrMaybeWritten = pubsub.ErrMaybeWritten
 
 // Publish commits the events, each with a run for every subscribed handler:
 // all of them or, with an error other than ErrMaybeWritten, none. It does not
 // wait for handlers.
 //
-// An event that has a method EventKey() string gets that key. Inside a
-// handler, pass its ctx: the event then carries correlation and causation ids.
+// An event that has a method EventKey() string gets that key. One that has a
+// method EventID() string gets that id, which is to be unique on its topic:
+// publishing it again does nothing. Inside a handler, pass its ctx: the event then carries correlation and causation ids.
 func (b *Bus) Publish(ctx context.Context, events ...any) error {
 	batches, err := b.marshal(ctx, events)
 	if err != nil {
@@ -91,6 +93,9 @@ func (b *Bus) marshal(ctx context.Context, events []any) ([]batch, error) {
 		}
 		if keyed, ok := event.(interface{ EventKey() string }); ok {
 			msg.Metadata.Set(store.KeyMetadata, keyed.EventKey())
+		}
+		if known, ok := event.(interface{ EventID() string }); ok && known.EventID() != "" {
+			msg.UUID = known.EventID()
 		}
 		msg.SetContext(ctx)
 		i, seen := place[topic]
