@@ -2,6 +2,7 @@ package pubsub
 
 import (
 	"context"
+	"time"
 
 	"github.com/reprise-bus/reprise/store"
 )
@@ -25,6 +26,7 @@ type identity struct {
 	claims    int64               // that leased runs, as far as one knows
 	doubtful  bool                // an answer was lost
 	gone      bool                // it was silent for so long that others took over
+	asked     time.Time           // when the database was last asked what it holds
 }
 
 func newIdentity() *identity {
@@ -136,12 +138,14 @@ func (p *PubSub) retire(ctx context.Context) error {
 	former := append([]*identity(nil), p.former...)
 	p.mu.Unlock()
 	for _, i := range former {
-		if err := p.giveBackUnknown(ctx, i); err != nil {
-			return err
-		}
 		p.mu.Lock()
 		idle := i.idle()
 		p.mu.Unlock()
+		if idle || time.Since(i.asked) > p.config.DeadAfter { // the longer it is, the more there is to look through
+			if err := p.giveBackUnknown(ctx, i); err != nil {
+				return err
+			}
+		}
 		if !idle {
 			continue
 		}
@@ -171,6 +175,7 @@ func (p *PubSub) giveBackUnknown(ctx context.Context, i *identity) error {
 	if err != nil {
 		return err
 	}
+	i.asked = time.Now()
 	var unknown []store.Outcome
 	p.mu.Lock()
 	for _, l := range leases {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -112,10 +113,11 @@ func (s *Store) Held(ctx context.Context, id string) ([]Lease, error) {
 func (s *Store) Deregister(ctx context.Context, id string) error {
 	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
 		// A claim or an insert that is under way has ended when the lock is had.
-		if _, err := tx.ExecContext(ctx, s.sql(`SELECT id FROM reprise.instances WHERE id = $1 FOR UPDATE`), id); err != nil {
+		var own []holder
+		if err := tx.SelectContext(ctx, &own, s.sql(`SELECT id, lowest_run FROM reprise.instances WHERE id = $1 FOR UPDATE`), id); err != nil {
 			return err
 		}
-		_, err := s.forget(ctx, tx, id, interrupted)
+		_, err := s.forget(ctx, tx, own, interrupted)
 		return err
 	})
 	if err != nil {
@@ -134,29 +136,39 @@ func (s *Store) Deregister(ctx context.Context, id string) error {
 // statement of its that the server still works on, is left for the next time;
 // nothing else waits for it.
 func (s *Store) Recover(ctx context.Context, silence time.Duration) (dead []string, err error) {
-	var silent []string
-	if err := s.db.SelectContext(ctx, &silent, s.sql(`SELECT id FROM reprise.instances WHERE heartbeat_at < now($1)`), -silence.Seconds()); err != nil {
-		return nil, fmt.Errorf("look for dead instances: %w", err)
-	}
-	for _, id := range silent {
-		gone := false
-		err := s.inTx(ctx, func(tx *sqlx.Tx) error {
-			var still []string
-			if err := tx.SelectContext(ctx, &still, s.sql(`
-				SELECT id FROM reprise.instances WHERE heartbeat_at < now($1) AND id = $2 FOR UPDATE SKIP LOCKED`), -silence.Seconds(), id); err != nil || len(still) == 0 {
+	for {
+		var found, gone []string
+		err := s.inTx(ctx, func(tx *sqlx.Tx) (err error) {
+			var silent []holder
+			if err := tx.SelectContext(ctx, &silent, s.sql(`
+				SELECT id, lowest_run FROM reprise.instances WHERE heartbeat_at < now($1)
+				ORDER BY heartbeat_at LIMIT $2 FOR UPDATE SKIP LOCKED`), -silence.Seconds(), recoveredAtOnce); err != nil {
 				return err
 			}
-			gone, err = s.forget(ctx, tx, id, abandoned)
+			for _, h := range silent {
+				found = append(found, h.ID)
+			}
+			gone, err = s.forget(ctx, tx, silent, abandoned)
 			return err
 		})
 		if err != nil {
-			return dead, fmt.Errorf("recover the runs of the dead instance %s: %w", id, err)
+			return dead, fmt.Errorf("recover the runs of dead instances: %w", err)
 		}
-		if gone {
-			dead = append(dead, id)
+		dead = append(dead, gone...)
+		if len(found) < recoveredAtOnce || len(gone) == 0 {
+			return dead, nil
 		}
 	}
-	return dead, nil
+}
+
+// recoveredAtOnce bounds a transaction of Recover: when time is short, what it
+// has done before is done.
+const recoveredAtOnce = 100
+
+// holder is an instance and where its runs begin.
+type holder struct {
+	ID     string `db:"id"`
+	Lowest int64  `db:"lowest_run"`
 }
 
 // leaving is what becomes of the runs that an instance leaves behind.
@@ -170,38 +182,84 @@ var (
 	abandoned   = leaving{Failure{Kind: KindAbandoned, Message: "the process died, or was silent for too long, while the handler ran"}, 0}
 )
 
-// forget makes the runs that an instance holds due again, but for those that
-// are locked, and keeps the attempts. It removes the instance when it holds
-// nothing any more. The instance is locked.
-func (s *Store) forget(ctx context.Context, tx *sqlx.Tx, instance string, l leaving) (gone bool, err error) {
-	var runs []int64
-	if err := tx.SelectContext(ctx, &runs, s.sql(`SELECT id`+held+` FOR UPDATE SKIP LOCKED`), instance); err != nil {
-		return false, err
+// forget makes the runs that instances hold due again, but for those that are
+// locked, and keeps the attempts. It removes the instances that hold nothing any
+// more, and returns their ids. The instances are locked. Their runs are found
+// by one look at what is not older than the oldest of them: the more instances
+// are dead, the longer ago that may be.
+func (s *Store) forget(ctx context.Context, tx *sqlx.Tx, holders []holder, l leaving) (gone []string, err error) {
+	if len(holders) == 0 {
+		return nil, nil
+	}
+	lowest := slices.MinFunc(holders, func(a, b holder) int { return cmp.Compare(a.Lowest, b.Lowest) }).Lowest
+	args := []any{lowest}
+	for _, h := range holders {
+		args = append(args, h.ID)
+	}
+	var runs []struct {
+		ID       int64  `db:"id"`
+		Instance string `db:"instance"`
+	}
+	const heldBy = ` AND status = 'PENDING' AND due_at IS NULL AND instance IN `
+	if err := tx.SelectContext(ctx, &runs, s.compose(`
+		SELECT id, instance FROM reprise.handler_runs WHERE id >= $1`+heldBy+parameters(2, len(holders))), args...); err != nil {
+		return nil, err
+	}
+	left := map[string]int{} // runs that are held, by instance
+	for _, r := range runs {
+		left[r.Instance]++
 	}
 	for chunk := range slices.Chunk(runs, MaxLimit) {
 		ids := make([]any, len(chunk))
-		for i, id := range chunk {
-			ids[i] = id
+		for i, r := range chunk {
+			ids[i] = r.ID
 		}
-		if _, err := tx.ExecContext(ctx, s.compose(`
-			INSERT INTO reprise.run_attempts (run_id, attempt, cycle, kind, message, instance, started_at)
-			SELECT id, attempt, cycle, $1, $2, instance, started_at FROM reprise.handler_runs WHERE id IN `+parameters(3, len(ids))),
-			append([]any{string(l.failure.Kind), l.failure.Message}, ids...)...); err != nil {
-			return false, err
+		var locked []struct {
+			ID       int64  `db:"id"`
+			Instance string `db:"instance"`
 		}
-		if _, err := tx.ExecContext(ctx, s.compose(`
-			UPDATE reprise.handler_runs
-			SET instance = NULL, due_at = now(), error_kind = $1, error = $2, fingerprint = NULL, tries = tries - $3
-			WHERE id IN `+parameters(4, len(ids))), append([]any{string(l.failure.Kind), l.failure.Message, l.refund}, ids...)...); err != nil {
-			return false, err
+		if err := tx.SelectContext(ctx, &locked, s.compose(`
+			SELECT id, instance FROM reprise.handler_runs WHERE id IN `+parameters(1, len(ids))+heldBy+parameters(1+len(ids), len(holders))+` FOR UPDATE SKIP LOCKED`), append(ids, args[1:]...)...); err != nil {
+			return nil, err
+		}
+		if len(locked) == 0 {
+			continue
+		}
+		ids = ids[:0]
+		for _, r := range locked {
+			ids = append(ids, r.ID)
+			left[r.Instance]--
+		}
+		if err := s.leave(ctx, tx, ids, l); err != nil {
+			return nil, err
 		}
 	}
-	result, err := tx.ExecContext(ctx, s.sql(`DELETE FROM reprise.instances WHERE id = $1 AND NOT EXISTS (SELECT 1`+held+`)`), instance)
-	if err != nil {
-		return false, err
+	var empty []any
+	for _, h := range holders {
+		if left[h.ID] == 0 {
+			gone, empty = append(gone, h.ID), append(empty, h.ID)
+		}
 	}
-	n, err := result.RowsAffected()
-	return n > 0, err
+	if len(gone) == 0 {
+		return nil, nil
+	}
+	_, err = tx.ExecContext(ctx, s.compose(`DELETE FROM reprise.instances WHERE id IN `+parameters(1, len(empty))), empty...)
+	return gone, err
+}
+
+// leave makes runs due again that their instances leave behind.
+func (s *Store) leave(ctx context.Context, tx *sqlx.Tx, runs []any, l leaving) error {
+	if _, err := tx.ExecContext(ctx, s.compose(`
+		INSERT INTO reprise.run_attempts (run_id, attempt, cycle, kind, message, instance, started_at)
+		SELECT id, attempt, cycle, $1, $2, instance, started_at FROM reprise.handler_runs WHERE id IN `+parameters(3, len(runs))),
+		append([]any{string(l.failure.Kind), l.failure.Message}, runs...)...); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, s.compose(`
+		UPDATE reprise.handler_runs
+		SET instance = NULL, due_at = now(), error_kind = $1, error = $2, fingerprint = NULL, tries = tries - $3
+		WHERE id IN `+parameters(4, len(runs))), append([]any{string(l.failure.Kind), l.failure.Message, l.refund}, runs...)...)
+	return err
 }
 
 // parameters returns ($first, …), n of them.

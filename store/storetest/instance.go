@@ -235,6 +235,27 @@ func recovering(promise promise) {
 		requireRecovered(db, old.RunID, lease.RunID, later.RunID)
 	})
 
+	promise("hundreds of dead instances are recovered by one call", func(t *testing.T, db db) {
+		const n = 230
+		db.subscribe("mail")
+		batch := make([]store.Event, n)
+		instances := make([]string, n)
+		for i := range n {
+			batch[i], instances[i] = event(fmt.Sprint(i)), fmt.Sprint("dead ", i)
+		}
+		db.publish(batch...)
+		db.register(instances...)
+		for _, id := range instances {
+			db.claimOne(id, "mail")
+		}
+		db.exec(`UPDATE reprise.instances SET heartbeat_at = $1`, ago(time.Hour))
+		dead, err := db.Recover(ctx, time.Minute)
+		require.NoError(t, err)
+		require.ElementsMatch(t, instances, dead)
+		db.register("a")
+		require.Len(t, db.claim("a", "mail", n), n)
+	})
+
 	promise("those who recover at once record one abandoned attempt", func(t *testing.T, db db) {
 		db.subscribe("mail")
 		db.register("dead", "dead too")
