@@ -19,8 +19,8 @@ type Delivery struct {
 	run     store.Run
 	policy  Policy
 	report  func(o store.Outcome, written bool) error
-	decided atomic.Pointer[store.Outcome] // the handler's part is over, its callbacks' perhaps not
-	ended   atomic.Bool                   // it is reported
+	decided atomic.Pointer[decision] // the handler's part is over, its callbacks' perhaps not
+	ended   atomic.Bool              // it is reported
 }
 
 // NewDelivery returns a Delivery whose end is told to report, once; written
@@ -37,11 +37,12 @@ func (d *Delivery) Run() store.Run { return d.run }
 func (d *Delivery) End(ctx context.Context, err error) error {
 	err = Sound(err)
 	o := d.policy.Decide(d.run, err)
-	if !d.decide(o) {
+	lost := errors.Is(err, store.ErrLeaseLost) // the run is another's by now, and so is its end
+	calling := !lost && (o.NextCycle || o.Status == store.Failed)
+	if !d.decide(o, calling) {
 		return nil
 	}
-	lost := errors.Is(err, store.ErrLeaseLost) // the run is another's by now, and so is its end
-	if !lost && (o.NextCycle || o.Status == store.Failed) {
+	if calling {
 		o.Callback = d.callBack(ctx, o, err)
 	}
 	_, err = d.end(o, false)
@@ -52,8 +53,12 @@ func (d *Delivery) End(ctx context.Context, err error) error {
 // started, or interrupted. When it is a callback that is interrupted, the
 // handler's outcome stands. It says whether that was the end of it.
 func (d *Delivery) Abort(o store.Outcome) bool {
-	if !d.decide(o) {
-		o = *d.decided.Load()
+	if !d.decide(o, false) {
+		first := d.decided.Load()
+		if !first.calling {
+			return false
+		}
+		o = first.outcome
 		o.Callback = &store.Failure{Kind: store.KindCallback, Message: "the process shut down before the callback had returned"}
 	}
 	first, _ := d.end(o, false) // who aborts has nobody to tell
@@ -63,13 +68,22 @@ func (d *Delivery) Abort(o store.Outcome) bool {
 // Committed reports a success that the database has already.
 func (d *Delivery) Committed() {
 	o := store.Outcome{Status: store.Success}
-	if d.decide(o) {
+	if d.decide(o, false) {
 		_, _ = d.end(o, true)
 	}
 }
 
+// decision is an outcome, and whether callbacks are called before it is
+// reported.
+type decision struct {
+	outcome store.Outcome
+	calling bool
+}
+
 // decide says whether this is the first outcome, which stands.
-func (d *Delivery) decide(o store.Outcome) bool { return d.decided.CompareAndSwap(nil, &o) }
+func (d *Delivery) decide(o store.Outcome, calling bool) bool {
+	return d.decided.CompareAndSwap(nil, &decision{o, calling})
+}
 
 // end reports, once.
 func (d *Delivery) end(o store.Outcome, written bool) (first bool, err error) {

@@ -242,13 +242,24 @@ func (p *PubSub) Close() error {
 	return p.leave(ctx)
 }
 
-// leave gives back what this process may hold without knowing, and is gone.
+// leave gives back what this process may hold without knowing, and is gone, as
+// soon as the database takes it.
 func (p *PubSub) leave(ctx context.Context) error {
-	var errs []error
 	for _, i := range p.identities() {
-		errs = append(errs, p.giveBackUnknown(ctx, i), p.store.Deregister(ctx, i.id))
+		pace := newBackoff()
+		for {
+			err := errors.Join(p.giveBackUnknown(ctx, i), p.store.Deregister(ctx, i.id))
+			if err == nil {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return err
+			case <-time.After(pace.NextBackOff()): // a connection that was lost a moment ago, perhaps
+			}
+		}
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // within says whether all of it was over before ctx ended. What is not goes on.

@@ -228,9 +228,11 @@ func failuresOnRecord(h *history) (int, []string) {
 		if r.status != store.Failed {
 			return false, true
 		}
+		// A run whose tries are used up ends by its last attempt's error, on
+		// another number: there was no attempt then.
 		last := false
 		for _, a := range h.attempts[s] {
-			last = last || a.attempt == r.attempt && a.kind == r.kind && a.message == r.message
+			last = last || a.attempt <= r.attempt && a.kind == r.kind && a.message == r.message
 		}
 		return true, last && r.kind != "" && r.message != "" && r.fingerprint != ""
 	})
