@@ -9,6 +9,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -224,8 +225,13 @@ func (b *Bus) router() (*message.Router, error) {
 // when Run has returned and nothing is published any more.
 func (b *Bus) Close() error {
 	err := b.pubsub.Close()
-	if b.owned != nil {
-		err = errors.Join(err, b.owned.Close())
+	if b.owned == nil {
+		return err
+	}
+	// To say farewell to a connection that was lost already is no failure.
+	var lost *net.OpError
+	if closed := b.owned.Close(); !errors.As(closed, &lost) {
+		err = errors.Join(err, closed)
 	}
 	return err
 }
