@@ -24,8 +24,8 @@
 // # Where to look
 //
 //   - [github.com/reprise-bus/reprise/bus]: what an application talks to
-//   - [github.com/reprise-bus/reprise/handlers]: what a handler is, and how its errors are classed
-//   - [github.com/reprise-bus/reprise/middleware]: Record, for any Watermill router
+//   - [github.com/reprise-bus/reprise/handlers]: what a handler is, its Policy, and how its errors are classed
+//   - [github.com/reprise-bus/reprise/middleware]: Record, for any Watermill router; Timeout and Transaction
 //   - [github.com/reprise-bus/reprise/pubsub]: the Watermill publisher and subscriber
 //   - [github.com/reprise-bus/reprise/store]: events, runs, attempts, and all SQL
 //   - [github.com/reprise-bus/reprise/replay]: running failed runs again

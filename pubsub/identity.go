@@ -25,8 +25,10 @@ type identity struct {
 	inserting map[*handover]int64 // inserts under way that lease: what they create is higher than this
 	claims    int64               // that leased runs, as far as one knows
 	doubtful  bool                // an answer was lost
-	gone      bool                // it was silent for so long that others took over
-	asked     time.Time           // when the database was last asked what it holds
+
+	// claiming is held for these.
+	gone  bool      // it was silent for so long that others took over
+	asked time.Time // when the database was last asked what it holds
 }
 
 func newIdentity() *identity {

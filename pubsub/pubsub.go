@@ -198,8 +198,9 @@ func (p *PubSub) serving() []string {
 
 // Close stops delivering, gives running handlers the grace period, writes how
 // they ended, and makes due again what did not end. It returns when all
-// goroutines have ended. A second Close returns at once. Publishing goes on
-// working.
+// goroutines have ended, or with an error when the database has not answered
+// for ten seconds. A second Close waits for publishes that are under way.
+// Publishing goes on working.
 func (p *PubSub) Close() error {
 	p.mu.Lock()
 	if p.closed {
