@@ -103,7 +103,6 @@ func (t task) do(ctx context.Context, log *slog.Logger) (err error) {
 func (t task) open(ctx context.Context, log *slog.Logger) (*bus.Bus, error) {
 	for {
 		b, err := bus.Open(ctx, t.URL, bus.Config{
-			Marshaler:         newMarshaler(),
 			Concurrency:       8,
 			GracePeriod:       t.Grace,
 			HeartbeatInterval: t.Dead / 4,

@@ -14,16 +14,17 @@ import (
 
 	"github.com/reprise-bus/reprise/internal/database"
 	"github.com/reprise-bus/reprise/internal/dialect"
+	"github.com/reprise-bus/reprise/internal/pgserver"
 )
 
 // target is the database under test as this program sees it: directly, past
 // the proxies.
 type target struct {
-	kind    dialect.Kind
-	url     string
-	db      *sql.DB
-	cluster *cluster     // nil when the server is not ours
-	drop    func() error // removes what was made on a server that is not ours
+	kind   dialect.Kind
+	url    string
+	db     *sql.DB
+	server *pgserver.Server // nil when the server is not ours
+	drop   func() error     // removes what was made on a server that is not ours
 }
 
 // openDatabase returns a pool of a few connections.
@@ -44,10 +45,14 @@ func openTarget(ctx context.Context, o options, dir string) (t *target, err erro
 	case o.database == "sqlite":
 		t.kind, t.url = dialect.SQLite, "sqlite:"+filepath.Join(dir, "soak.db")
 	case o.url == "":
-		if t.cluster, err = startCluster(ctx, dir); err != nil {
+		bin, err := pgserver.Find()
+		if err != nil {
+			return nil, fmt.Errorf("%w; or give -url a server that runs", err)
+		}
+		if t.server, err = pgserver.Start(ctx, bin, "max_connections=400"); err != nil {
 			return nil, err
 		}
-		t.url = t.cluster.url()
+		t.url = t.server.URL
 	default:
 		if err := t.createDatabase(ctx); err != nil {
 			return nil, err

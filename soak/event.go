@@ -1,15 +1,9 @@
 package main
 
 import (
-	"errors"
-	"fmt"
 	"math/rand/v2"
 
-	"github.com/ThreeDotsLabs/watermill/components/cqrs"
-	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
-
-	"github.com/reprise-bus/reprise/handlers"
 )
 
 // Ordered is what publishers publish. It carries the script of what is to
@@ -37,8 +31,11 @@ func (Ordered) EventName() string { return topicOrdered }
 // EventName is the topic.
 func (Paid) EventName() string { return topicPaid }
 
-func (o Ordered) eventID() string { return o.ID }
-func (p Paid) eventID() string    { return p.ID }
+// EventID makes publishing it again safe.
+func (o Ordered) EventID() string { return o.ID }
+
+// EventID makes publishing it again safe.
+func (p Paid) EventID() string { return p.ID }
 
 // Script is what the handlers do to one event; each reads its own field. Zero
 // is success at once.
@@ -87,28 +84,4 @@ func newOrdered(rng *rand.Rand) Ordered {
 		s.Snoozes = 1 + rng.IntN(3)
 	}
 	return o
-}
-
-// marshaler makes messages whose id is the event's own, so that an event can
-// be published again.
-type marshaler struct{ cqrs.JSONMarshaler }
-
-func newMarshaler() marshaler {
-	return marshaler{cqrs.JSONMarshaler{GenerateName: handlers.EventName}}
-}
-
-// Marshal implements cqrs.CommandEventMarshaler.
-func (m marshaler) Marshal(event any) (*message.Message, error) {
-	msg, err := m.JSONMarshaler.Marshal(event)
-	if err != nil {
-		return nil, err
-	}
-	with, ok := event.(interface{ eventID() string })
-	if !ok {
-		return nil, fmt.Errorf("event %T has no id of its own", event)
-	}
-	if msg.UUID = with.eventID(); msg.UUID == "" {
-		return nil, errors.New("the event's id is empty")
-	}
-	return msg, nil
 }

@@ -6,8 +6,9 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
-	"syscall"
 	"time"
+
+	"github.com/reprise-bus/reprise/internal/pgserver"
 )
 
 // What keeps a fault from being one, and is no error.
@@ -19,7 +20,7 @@ var (
 // saboteur causes the faults of a schedule.
 type saboteur struct {
 	crew    *crew
-	cluster *cluster // nil when the server is not ours
+	server  *pgserver.Server // nil when it is not ours
 	proxies []*proxy
 	outage  *outages
 	dead    time.Duration // of silence until a process is taken for dead
@@ -148,16 +149,15 @@ func (s *saboteur) toAll(do func(*proxy) error) error {
 // restart stops the database, in either way, and starts it again after a
 // while.
 func (s *saboteur) restart(ctx context.Context, rng *rand.Rand) error {
-	how := syscall.SIGINT
-	if rng.IntN(2) == 0 {
-		how = syscall.SIGQUIT
-	}
+	crash := rng.IntN(2) == 0
 	down := between(rng, 0, 3*time.Second)
-	if err := s.cluster.stop(how); err != nil {
+	if !crash {
+		s.server.Halt()
+	} else if err := s.server.Crash(); err != nil {
 		return err
 	}
 	pauseFor(ctx, down)
-	return s.cluster.start(context.WithoutCancel(ctx))
+	return s.server.Launch(context.WithoutCancel(ctx))
 }
 
 func between(rng *rand.Rand, low, high time.Duration) time.Duration {

@@ -8,9 +8,9 @@ import (
 )
 
 // guard is a shell that outlives this program, however it ends, by just long
-// enough to leave nothing behind: neither the server, nor a child process, be
-// it stopped, nor the directory. It waits on a pipe whose other end only this
-// program holds. The children are in its process group.
+// enough to leave nothing behind: neither a child process, be it stopped, nor
+// the directory. It waits on a pipe whose other end only this program holds.
+// The children are in its process group; the server has a guard of its own.
 type guard struct {
 	shell *exec.Cmd
 	pipe  *os.File
@@ -19,11 +19,6 @@ type guard struct {
 func startGuard(dir string) (*guard, error) {
 	const script = `
 		read -r keep
-		file=$1/postgres/data/postmaster.pid # the server removes it last
-		pid=$(head -n 1 "$file" 2>/dev/null) && kill -QUIT "$pid" 2>/dev/null &&
-			for _ in 1 2 3 4 5; do
-				test -e "$file" && sleep 1
-			done
 		test -n "$keep" || rm -rf "$1" || { sleep 1; rm -rf "$1"; }
 		kill -KILL 0`
 	r, w, err := os.Pipe()

@@ -49,10 +49,17 @@ func (o options) run(ctx, faulty context.Context, progress io.Writer) (r report,
 	defer func() {
 		err = errors.Join(err, s.close())
 		keep := o.keep || ctx.Err() == nil && (err != nil || !r.Passed)
-		g.release(keep)
 		if keep {
-			fmt.Fprintf(progress, "kept the logs of all processes, the journals and the database: %s\n", dir)
+			fmt.Fprintf(progress, "kept the logs of all processes and the journals: %s\n", dir)
 		}
+		if s.target != nil && s.target.server != nil {
+			if keep {
+				s.target.server.Keep()
+				fmt.Fprintf(progress, "kept the database: %s\n", s.target.server.Dir)
+			}
+			s.target.server.Stop()
+		}
+		g.release(keep)
 	}()
 	return s.run(ctx, faulty)
 }
@@ -117,7 +124,7 @@ func (s *soak) open(ctx context.Context) (err error) {
 	}
 	s.saboteur = &saboteur{
 		dead: s.options.dead, replays: &replayer{db: s.target.db},
-		crew: s.crew, cluster: s.target.cluster, proxies: s.proxies, outage: s.outage, done: map[kind]int{},
+		crew: s.crew, server: s.target.server, proxies: s.proxies, outage: s.outage, done: map[kind]int{},
 		log: slog.New(slog.NewTextHandler(log, nil)),
 	}
 	return s.crew.start(ctx, tasks)
@@ -325,9 +332,6 @@ func (s *soak) close() error {
 	}
 	if s.target != nil {
 		errs = append(errs, s.target.close())
-		if s.target.cluster != nil {
-			errs = append(errs, s.target.cluster.close())
-		}
 	}
 	return errors.Join(errs...)
 }

@@ -92,7 +92,7 @@ func start(t *testing.T) (*Server, bool) {
 		return nil, false
 	}
 	require.NoError(t, err)
-	s, err := Start(context.Background(), bin, false)
+	s, err := Start(context.Background(), bin)
 	require.NoError(t, err)
 	t.Cleanup(func() { s.Stop() })
 

@@ -32,22 +32,23 @@ type Server struct {
 	attr     *syscall.SysProcAttr
 	process  *exec.Cmd
 	ended    chan struct{} // closed when the server process is gone
+	keep     func()        // Dir, when it is let go of
 	release  func()        // lets go of Dir
 }
 
 // Start initialises and starts a server and returns when it accepts
 // connections. Settings are added to what suits a throwaway server; a later
-// one of a name wins. If keep, its directory stays behind.
-func Start(ctx context.Context, bin Binaries, keep bool, settings ...string) (*Server, error) {
+// one of a name wins.
+func Start(ctx context.Context, bin Binaries, settings ...string) (*Server, error) {
 	dir, attr, err := makeHome()
 	if err != nil {
 		return nil, err
 	}
-	release, err := guard(dir, keep)
+	keep, release, err := guard(dir)
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	s := &Server{Dir: dir, bin: bin.Dir, settings: settings, attr: attr, release: release}
+	s := &Server{Dir: dir, bin: bin.Dir, settings: settings, attr: attr, keep: keep, release: release}
 	if err := s.initialise(ctx); err != nil {
 		s.Stop()
 		return nil, err
@@ -150,6 +151,9 @@ func (s *Server) Stop() (died string) {
 		return ""
 	}
 }
+
+// Keep makes Dir stay behind.
+func (s *Server) Keep() { s.keep() }
 
 // Halt ends the server process as a shutdown does that disconnects clients;
 // Launch starts it again.

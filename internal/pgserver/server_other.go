@@ -15,12 +15,15 @@ func makeHome() (dir string, attr *syscall.SysProcAttr, err error) {
 	return dir, ownGroup(), err
 }
 
-func guard(dir string, keep bool) (release func(), err error) {
-	return func() {
-		if !keep {
+func guard(dir string) (keep, release func(), err error) {
+	kept := false
+	keep = func() { kept = true }
+	release = func() {
+		if !kept {
 			_ = os.RemoveAll(dir)
 		}
-	}, nil
+	}
+	return keep, release, nil
 }
 
 func ownGroup() *syscall.SysProcAttr { return &syscall.SysProcAttr{} }

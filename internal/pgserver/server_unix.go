@@ -86,32 +86,35 @@ func reachable(dir string) bool {
 
 // guard starts a shell that outlives this process, however it ends, by just
 // long enough to stop the server in dir and remove dir. It waits on a pipe
-// whose other end only this process holds; release closes it and waits.
-func guard(dir string, keep bool) (release func(), err error) {
+// whose other end only this process holds; release closes it and waits. After
+// keep, dir stays.
+func guard(dir string) (keep, release func(), err error) {
 	const script = `
-		read -r _
+		while read -r word; do keep=$word; done
 		file=$1/data/postmaster.pid # the server removes it last
 		pid=$(head -n 1 "$file" 2>/dev/null) && kill -QUIT "$pid" 2>/dev/null &&
 			for _ in 1 2 3 4 5; do
 				test -e "$file" && sleep 1
 			done
-		"$2" || rm -rf "$1" || { sleep 1; rm -rf "$1"; }`
+		test -n "$keep" || rm -rf "$1" || { sleep 1; rm -rf "$1"; }`
 	r, w, err := os.Pipe()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer r.Close()
-	cmd := exec.Command("/bin/sh", "-c", script, "sh", dir, strconv.FormatBool(keep))
+	cmd := exec.Command("/bin/sh", "-c", script, "sh", dir)
 	cmd.Dir = "/"
 	cmd.Stdin, cmd.Stderr = r, os.Stderr
 	cmd.SysProcAttr = ownGroup()
 	if err := cmd.Start(); err != nil {
-		return nil, errors.Join(err, w.Close())
+		return nil, nil, errors.Join(err, w.Close())
 	}
-	return func() {
+	keep = func() { _, _ = w.WriteString("keep\n") } // if the shell is gone, it has removed it already
+	release = func() {
 		_ = w.Close()
 		_ = cmd.Wait() // what it could not remove is on standard error
-	}, nil
+	}
+	return keep, release, nil
 }
 
 // ownGroup keeps what is typed at the terminal away from a child.

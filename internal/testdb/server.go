@@ -29,7 +29,7 @@ func NewServer(t testing.TB, settings ...string) *Server {
 	if err != nil {
 		t.Fatalf("this test breaks a Postgres server of its own, beside any that is given: %v", err)
 	}
-	server, err := pgserver.Start(context.Background(), bin, false, append([]string{"shared_buffers=16MB"}, settings...)...)
+	server, err := pgserver.Start(context.Background(), bin, append([]string{"shared_buffers=16MB"}, settings...)...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -92,11 +92,14 @@ func serve(ctx context.Context, command []string, keep bool, settings []string, 
 	if err != nil {
 		return 1, err
 	}
-	server, err := pgserver.Start(ctx, bin, keep, settings...)
+	server, err := pgserver.Start(ctx, bin, settings...)
 	if ctx.Err() != nil && err != nil {
 		return 1, errors.New("interrupted")
 	} else if err != nil {
 		return 1, err
+	}
+	if keep {
+		server.Keep()
 	}
 	defer func() {
 		if tail := server.Stop(); tail != "" {
