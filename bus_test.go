@@ -74,7 +74,7 @@ func TestAFailedHandlerIsOnRecordAndHealedByReplay(t *testing.T) {
 		mailWorks.Store(true)
 		again, err := replay.All(ctx, b.Store(), store.Filter{Handler: "send-welcome-email"}, replay.Request{By: "ops", Reason: "mail server is back"})
 		require.NoError(t, err)
-		require.EqualValues(t, 1, again.Total)
+		require.EqualValues(t, 1, again.Taken)
 
 		healed := waitForRun(t, b, store.Filter{Handler: "send-welcome-email", Status: store.Success})
 		require.Equal(t, failed.ID, healed.ID, "it is the same run")

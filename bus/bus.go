@@ -145,7 +145,16 @@ func (b *Bus) Run(ctx context.Context) error {
 	b.ran = true
 	b.mu.Unlock()
 
+	var pruning sync.WaitGroup
+	stop := func() {}
+	if b.config.Retention > 0 {
+		var pruneCtx context.Context
+		pruneCtx, stop = context.WithCancel(ctx)
+		pruning.Go(func() { b.pruneLoop(pruneCtx) })
+	}
 	err := b.route(ctx)
+	stop()
+	pruning.Wait()
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		err = nil // a shutdown before everything was up
 	}

@@ -51,6 +51,12 @@ type Config struct {
 	HeartbeatInterval time.Duration
 	DeadAfter         time.Duration
 
+	// Retention is how long an event is kept after it was published and all its
+	// runs have ended; then Run deletes it with its runs. One with a FAILED run
+	// stays, until that is replayed, discarded or pruned by hand. Default: all
+	// stay.
+	Retention time.Duration
+
 	Logger *slog.Logger // default slog.Default()
 
 	// ListenURL is the PostgreSQL URL of a connection of the bus's own, on
@@ -83,6 +89,9 @@ func (c *Config) setDefaults() {
 // Validate reports every field that has no meaning.
 func (c Config) Validate() error {
 	errs := []error{c.pubsub().Validate()}
+	if c.Retention < 0 {
+		errs = append(errs, fmt.Errorf("field Retention %v: want a positive duration, or 0 to keep everything", c.Retention))
+	}
 	for i, m := range c.Middleware {
 		if m == nil {
 			errs = append(errs, fmt.Errorf("field Middleware[%d] is nil", i))

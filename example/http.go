@@ -60,7 +60,7 @@ func (a *app) postReplay(w http.ResponseWriter, r *http.Request) {
 		a.internalError(w, err)
 		return
 	}
-	fmt.Fprintf(w, "replay %d: failed runs that are due again: %d\n", again.ID, again.Total)
+	fmt.Fprintf(w, "replay %d: failed runs that are due again: %d\n", again.ID, again.Taken)
 }
 
 func (a *app) internalError(w http.ResponseWriter, err error) {

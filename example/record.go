@@ -24,7 +24,7 @@ func printRuns(out io.Writer, runs []store.Run) {
 
 // replay runs again what failed on our topic. Who asked for it, and why, goes
 // on record.
-func (a *app) replay(ctx context.Context, reason string) (store.Replay, error) {
+func (a *app) replay(ctx context.Context, reason string) (store.Operation, error) {
 	return replay.All(ctx, a.bus.Store(), store.Filter{Topic: topic}, replay.Request{Reason: reason})
 }
 

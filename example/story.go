@@ -70,7 +70,7 @@ Nothing was lost: %d runs failed, with the reason on record; replay %d ran them 
 Look around:  %s
 What failed:  %s
 By hand:      %s
-`, again.Total, again.ID, len(a.mail.mails()),
+`, again.Taken, again.ID, len(a.mail.mails()),
 		a.queryCommand("id, key, handler, status, attempt", "handler_runs"),
 		a.queryCommand("run_id, attempt, message", "run_attempts"),
 		a.serveCommand())

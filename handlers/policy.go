@@ -39,6 +39,10 @@ type Policy struct {
 	// first. Default 0; it may be negative.
 	Priority int
 
+	// From is which events a handler gets that the database does not know yet:
+	// by default those that are published from its registration on.
+	From From
+
 	// Transactional gives the handler a transaction on the bus's database, Tx,
 	// which commits together with the run's SUCCESS, or not at all: what the
 	// handler writes through it happens exactly once. On SQLite one such
@@ -55,6 +59,15 @@ type Policy struct {
 	OnFailure   Callback
 	OnExhausted Callback
 }
+
+// From is where a new handler begins.
+type From string
+
+// Beginning is all events of the handler's topic that are still in the
+// database, the oldest first: a backfill, which is on record as one, goes on
+// while the handler runs. An event whose publishing transaction is still open
+// when the handler is registered may be missed; a later backfill finds it.
+const Beginning From = "beginning"
 
 // Callback is told of a run that failed. It may be called concurrently.
 type Callback func(ctx context.Context, run store.Run, cause error) error
@@ -114,6 +127,7 @@ func (p Policy) Validate() error {
 	bad(!(p.Backoff.Factor >= 1 && p.Backoff.Factor <= 1000), "field Backoff.Factor %v: want 1 to 1000", p.Backoff.Factor)
 	bad(p.Backoff.Maximum < p.Backoff.Initial || p.Backoff.Maximum > century, "field Backoff.Maximum %v: want at least Backoff.Initial, %v, and at most a hundred years", p.Backoff.Maximum, p.Backoff.Initial)
 	bad(!(p.Backoff.Jitter < 1), "field Backoff.Jitter %v: want less than 1, or a negative number for none", p.Backoff.Jitter)
+	bad(p.From != "" && p.From != Beginning, "field From %q: want handlers.Beginning, or nothing for what is published from now on", p.From)
 	bad(p.Concurrency < 0, "field Concurrency %d: want at least 1, or 0 for the bus's", p.Concurrency)
 	return errors.Join(errs...)
 }
@@ -147,6 +161,7 @@ type describedPolicy struct {
 	Concurrency   int     `json:"concurrency,omitempty"`
 	Priority      int     `json:"priority,omitempty"`
 	Transactional bool    `json:"transactional,omitempty"`
+	From          From    `json:"from,omitempty"`
 }
 
 // Describe returns a valid policy as JSON for those who read the tables, with
@@ -161,7 +176,7 @@ func (p Policy) Describe() string {
 		Attempts: p.Attempts, Cycles: p.Cycles, CycleInterval: p.CycleInterval.String(),
 		Initial: p.Backoff.Initial.String(), Factor: p.Backoff.Factor,
 		Maximum: p.Backoff.Maximum.String(), Jitter: max(p.Backoff.Jitter, 0),
-		Timeout: timeout, Concurrency: p.Concurrency, Priority: p.Priority, Transactional: p.Transactional,
+		Timeout: timeout, Concurrency: p.Concurrency, Priority: p.Priority, Transactional: p.Transactional, From: p.From,
 	})
 	return string(described)
 }

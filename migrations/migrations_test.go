@@ -157,14 +157,14 @@ func TestAFailedMigrationLeavesNothingBehind(t *testing.T) {
 			_, err := db.Exec(`CREATE SCHEMA reprise`)
 			require.NoError(t, err)
 		}
-		_, err := db.Exec(s.kind.Qualify("reprise", `CREATE TABLE reprise.replays (mine text)`))
+		_, err := db.Exec(s.kind.Qualify("reprise", `CREATE TABLE reprise.operations (mine text)`))
 		require.NoError(t, err)
 		before := objects(t, db, s)
 
 		require.ErrorContains(t, migrations.Up(t.Context(), db, ""), `migrate schema "reprise" to version`)
 		require.Equal(t, before, objects(t, db, s))
 
-		_, err = db.Exec(s.kind.Qualify("reprise", `DROP TABLE reprise.replays`))
+		_, err = db.Exec(s.kind.Qualify("reprise", `DROP TABLE reprise.operations`))
 		require.NoError(t, err)
 		require.NoError(t, migrations.Up(t.Context(), db, ""), "the pool is usable and nothing is locked")
 	})

@@ -11,8 +11,9 @@ import (
 
 // registration is how far a subscription that this process knows of has come.
 type registration struct {
-	policy string // as its readers see it
-	step   step
+	policy    string // as its readers see it
+	beginning bool   // it gets past events, too, if it is new
+	step      step
 }
 
 type step int
@@ -38,7 +39,7 @@ func (p *PubSub) Register(topic, handler string, policy handlers.Policy) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if _, known := p.registered[sub]; !known {
-		p.registered[sub] = &registration{policy: policy.Describe()}
+		p.registered[sub] = &registration{policy: policy.Describe(), beginning: policy.From == handlers.Beginning}
 	}
 	return nil
 }
@@ -46,7 +47,11 @@ func (p *PubSub) Register(topic, handler string, policy handlers.Policy) error {
 // subscribeRegistered puts what is registered into the database.
 func (p *PubSub) subscribeRegistered(ctx context.Context) error {
 	for _, m := range p.missing(subscribed) {
-		if err := p.store.Subscribe(ctx, m.sub, m.policy); err != nil {
+		subscribe := p.store.Subscribe
+		if m.beginning {
+			subscribe = p.store.SubscribeFromBeginning
+		}
+		if err := subscribe(ctx, m.sub, m.policy); err != nil {
 			return err
 		}
 		p.mark(subscribed, m.sub)
@@ -63,6 +68,11 @@ func (p *PubSub) subscribeRegisteredTx(ctx context.Context, tx Tx) error {
 		fresh, err := p.store.SubscribeTx(ctx, tx, m.sub, m.policy)
 		if err != nil {
 			return err
+		}
+		if fresh && m.beginning {
+			if err := p.store.RequestPast(ctx, tx, m.sub); err != nil {
+				return err
+			}
 		}
 		switch {
 		case fresh:

@@ -109,6 +109,9 @@ func (p *PubSub) activate(ctx context.Context, s *subscription) error {
 	}
 	p.active[s.key] = append(p.active[s.key], s)
 	p.subscriptions.Go(func() { s.run(ctx) })
+	if s.policy.From == handlers.Beginning {
+		p.loops.Go(func() { p.catchUp(p.loopCtx, s.key) })
+	}
 	signal(p.wake)
 	return nil
 }

@@ -1,7 +1,9 @@
-// Package replay runs failed runs again. A replay is a request on record: it
-// makes the selected runs due, and whatever instance serves their handlers
-// claims them like any other run, through the same handler and middleware.
-// What failed before stays on record.
+// Package replay does what an operator does with runs that ended badly: it runs
+// them again, discards them, corrects their events, and gives handlers past
+// events. Each request is an operation on record: who wants what, why, and how
+// far it is. It only writes to the database: whatever instance serves the
+// handlers claims the runs like any others, through the same handler and
+// middleware. What failed before stays on record.
 package replay
 
 import (
@@ -20,45 +22,33 @@ var ErrEmptySelection = errors.New("the selection is empty")
 // ErrNotFailed is returned for a run that cannot be replayed.
 var ErrNotFailed = errors.New("only failed runs are replayed")
 
-// Request says who wants a replay and why. A zero field means its default.
+// Request says who wants something done, why, and how. A zero field means its
+// default.
 type Request struct {
 	By     string // default: the user that the process runs as
 	Reason string
+
+	// Rate is how many runs become due in a second, at most a million; default
+	// all at once.
+	Rate float64
+
+	// EvenSuccessful replays runs that succeeded, too, if the selection does not
+	// name a status, or names SUCCESS.
+	EvenSuccessful bool
+
+	// Progress, if it is set, is called after each batch that was taken up.
+	Progress func(store.Operation)
 }
 
-// One makes the run with the id due again. A run that is not FAILED is
-// ErrNotFailed, an unknown one store.ErrNotFound.
-func One(ctx context.Context, st *store.Store, id int64, request Request) (store.Replay, error) {
-	run, err := st.Run(ctx, id)
-	if err != nil {
-		return store.Replay{}, fmt.Errorf("replay: %w", err)
+func (r Request) operation(kind store.OperationKind, selection store.Filter) store.Operation {
+	selection.Before, selection.Limit = 0, 0 // a selection has no pages
+	if r.By == "" {
+		r.By = whoami()
 	}
-	replay, err := requeue(ctx, st, store.Filter{IDs: []int64{id}}, request)
-	if err == nil && replay.Total == 0 {
-		err = fmt.Errorf("replay: run %d is %s: %w", id, run.Status, ErrNotFailed)
+	return store.Operation{
+		Kind: kind, RequestedBy: r.By, Reason: r.Reason, Selection: selection,
+		Rate: r.Rate, EvenSuccessful: r.EvenSuccessful,
 	}
-	return replay, err
-}
-
-// All makes every failed run that the filter selects due again, not only a
-// page of them, and returns how many those were. The filter's Status is FAILED
-// or empty; a filter with nothing set at all is ErrEmptySelection.
-func All(ctx context.Context, st *store.Store, filter store.Filter, request Request) (store.Replay, error) {
-	if filter.Empty() {
-		return store.Replay{}, fmt.Errorf("replay: %w: to replay all that failed, set the filter's Status to %s", ErrEmptySelection, store.Failed)
-	}
-	return requeue(ctx, st, filter, request)
-}
-
-func requeue(ctx context.Context, st *store.Store, filter store.Filter, request Request) (store.Replay, error) {
-	if request.By == "" {
-		request.By = whoami()
-	}
-	replay, err := st.Requeue(ctx, store.Replay{RequestedBy: request.By, Reason: request.Reason, Selection: filter})
-	if err != nil {
-		return replay, fmt.Errorf("replay: %w", err)
-	}
-	return replay, nil
 }
 
 func whoami() string {
@@ -66,4 +56,105 @@ func whoami() string {
 		return u.Username
 	}
 	return "unknown"
+}
+
+// Preview returns what Replay would take up of the selection, without doing it,
+// with the same errors for a selection that Replay refuses.
+func Preview(ctx context.Context, st *store.Store, selection store.Filter, request Request) (store.Preview, error) {
+	if err := named(selection); err != nil {
+		return store.Preview{}, err
+	}
+	return st.Preview(ctx, request.operation(store.Replaying, selection))
+}
+
+// PreviewDiscard is Preview for Discard.
+func PreviewDiscard(ctx context.Context, st *store.Store, selection store.Filter, request Request) (store.Preview, error) {
+	if err := named(selection); err != nil {
+		return store.Preview{}, err
+	}
+	return st.Preview(ctx, request.operation(store.Discarding, selection))
+}
+
+// One makes the run with the id due again. A run that is not FAILED or DISCARDED
+// (or, by EvenSuccessful, SUCCESS) is ErrNotFailed, an unknown one
+// store.ErrNotFound.
+func One(ctx context.Context, st *store.Store, id int64, request Request) (store.Operation, error) {
+	run, err := st.Run(ctx, id)
+	if err != nil {
+		return store.Operation{}, fmt.Errorf("replay: %w", err)
+	}
+	if run.Status == store.Pending || run.Status == store.Success && !request.EvenSuccessful {
+		return store.Operation{}, fmt.Errorf("replay: run %d is %s: %w", id, run.Status, ErrNotFailed)
+	}
+	o, err := take(ctx, st, request.operation(store.Replaying, store.Filter{IDs: []int64{id}, Status: run.Status}), request)
+	if err == nil && o.Taken == 0 {
+		err = fmt.Errorf("replay: run %d was taken up by somebody else: %w", id, ErrNotFailed)
+	}
+	return o, err
+}
+
+// All makes every failed run that the filter selects due again, not only a
+// page of them: batch by batch, one after the other at the request's rate. The
+// filter's Status is FAILED or empty, or DISCARDED, or, by EvenSuccessful,
+// SUCCESS; a filter with nothing set at all is ErrEmptySelection. A run that is
+// PENDING is nobody's to replay, and passed over.
+//
+// When ctx ends, or the database goes away, the operation that is returned with
+// the error, unless its ID is 0, is on record and incomplete: Resume goes on
+// with it.
+func All(ctx context.Context, st *store.Store, selection store.Filter, request Request) (store.Operation, error) {
+	if err := named(selection); err != nil {
+		return store.Operation{}, fmt.Errorf("replay: %w", err)
+	}
+	return take(ctx, st, request.operation(store.Replaying, selection), request)
+}
+
+// Discard closes every FAILED run that the filter selects as DISCARDED, batch by
+// batch, as All replays them; with the filter's Status PENDING those that wait
+// for their time, and are in nobody's hands. Undo takes it back.
+func Discard(ctx context.Context, st *store.Store, selection store.Filter, request Request) (store.Operation, error) {
+	if err := named(selection); err != nil {
+		return store.Operation{}, fmt.Errorf("discard: %w", err)
+	}
+	return take(ctx, st, request.operation(store.Discarding, selection), request)
+}
+
+func named(selection store.Filter) error {
+	if selection.Empty() {
+		return fmt.Errorf("%w: to mean everything that failed, set the filter's Status to %s", ErrEmptySelection, store.Failed)
+	}
+	return nil
+}
+
+// Backfill gives a handler runs for the past events of its topic that it has
+// none for, the oldest first, batch by batch as All does.
+func Backfill(ctx context.Context, st *store.Store, past Past, request Request) (store.Operation, error) {
+	o, err := st.RequestBackfill(ctx, request.operation(store.Backfilling, past.filter()))
+	if err != nil {
+		return o, err
+	}
+	return goOn(ctx, st, o, request)
+}
+
+// take puts the operation on record and takes up all its runs.
+func take(ctx context.Context, st *store.Store, o store.Operation, request Request) (store.Operation, error) {
+	o, err := st.Request(ctx, o)
+	if err != nil {
+		return o, fmt.Errorf("%s: %w", o.Kind, err)
+	}
+	return goOn(ctx, st, o, request)
+}
+
+// goOn takes up what is left.
+func goOn(ctx context.Context, st *store.Store, o store.Operation, request Request) (store.Operation, error) {
+	for !o.Complete && o.State == store.Running {
+		next, err := st.Take(ctx, o.ID)
+		if err != nil {
+			return o, fmt.Errorf("operation %d is on record, and stopped after %d runs: %w", o.ID, o.Taken, err)
+		}
+		if o = next; request.Progress != nil {
+			request.Progress(o)
+		}
+	}
+	return o, nil
 }

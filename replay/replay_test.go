@@ -21,7 +21,7 @@ func TestOne(t *testing.T) {
 
 		done, err := replay.One(t.Context(), st, failed, replay.Request{By: "ops", Reason: "fixed"})
 		require.NoError(t, err)
-		require.EqualValues(t, 1, done.Total)
+		require.EqualValues(t, 1, done.Taken)
 		run, err := st.Run(t.Context(), failed)
 		require.NoError(t, err)
 		require.Equal(t, store.Pending, run.Status)
@@ -45,7 +45,7 @@ func TestAllThatMatchNotAPageOfThem(t *testing.T) {
 
 		done, err := replay.All(t.Context(), st, store.Filter{Handler: "handler", Limit: 10}, replay.Request{})
 		require.NoError(t, err)
-		require.EqualValues(t, 60, done.Total)
+		require.EqualValues(t, 60, done.Taken)
 		require.NotEmpty(t, done.RequestedBy, "somebody asked for it")
 		require.False(t, done.RequestedAt.IsZero())
 		for _, id := range kept {
@@ -63,13 +63,13 @@ func TestWhatIsNotAskedForByNameIsRefused(t *testing.T) {
 		_, err := replay.All(t.Context(), st, store.Filter{Limit: 5}, replay.Request{})
 		require.ErrorIs(t, err, replay.ErrEmptySelection)
 		_, err = replay.All(t.Context(), st, store.Filter{Status: store.Success}, replay.Request{})
-		require.ErrorContains(t, err, "want FAILED")
+		require.ErrorContains(t, err, "--even-successful")
 		_, err = replay.All(t.Context(), st, store.Filter{Status: "failed"}, replay.Request{})
 		require.ErrorContains(t, err, `status "failed": want one of`)
 
 		done, err := replay.All(t.Context(), st, store.Filter{Status: store.Failed}, replay.Request{})
 		require.NoError(t, err)
-		require.EqualValues(t, 1, done.Total)
+		require.EqualValues(t, 1, done.Taken)
 	})
 }
 

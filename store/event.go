@@ -16,7 +16,8 @@ type Event struct {
 	Key         string            // what the event is about, "" when it does not say
 	Payload     []byte            // returned byte for byte as it was published
 	Metadata    map[string]string // the message's metadata
-	Source      string            // SourcePublish, or the subscriber that the event arrived through
+	Source      string            // SourcePublish, SourceEdit, or the subscriber that the event arrived through
+	Amends      string            // id of the event that this one corrects; "" for none
 	PublishedAt time.Time         // by the database's clock; set when it is stored
 }
 

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/reprise-bus/reprise/internal/dialect"
 )
 
 // The bounds of Filter.Limit.
@@ -14,20 +16,22 @@ const (
 	MaxLimit     = 1000
 )
 
-// Filter selects runs: all of what is set must hold. Handlers, topics and
-// events are matched exactly. The zero Filter selects every run.
+// Filter selects runs: all of what is set must hold. Names and ids are matched
+// exactly. The zero Filter selects every run.
 type Filter struct {
-	IDs     []int64   `json:"ids,omitempty"`     // any of these runs; nil is any, while an empty list selects none
-	Status  Status    `json:"status,omitempty"`  // "" is any
-	Handler string    `json:"handler,omitempty"` // "" is any
-	Topic   string    `json:"topic,omitempty"`   // "" is any
-	EventID string    `json:"event,omitempty"`   // "" is any
-	Key     string    `json:"key,omitempty"`     // of the event; "" is any
-	Kind    Kind      `json:"kind,omitempty"`    // of the run's last failure; "" is any
-	Group   string    `json:"group,omitempty"`   // fingerprint of the run's last failure; "" is any
-	Replay  int64     `json:"replay,omitempty"`  // that took the run up last; 0 is any, or none
-	Since   time.Time `json:"since,omitzero"`    // event published at or after; zero is open
-	Until   time.Time `json:"until,omitzero"`    // event published before; zero is open
+	IDs     []int64     `json:"ids,omitempty"`     // any of these runs; nil is any, while an empty list selects none
+	Status  Status      `json:"status,omitempty"`  // "" is any
+	Handler string      `json:"handler,omitempty"` // "" is any
+	Topic   string      `json:"topic,omitempty"`   // "" is any
+	EventID string      `json:"event,omitempty"`   // "" is any
+	Key     string      `json:"key,omitempty"`     // of the event; "" is any
+	Kind    Kind        `json:"kind,omitempty"`    // of the run's last failure; "" is any
+	Text    string      `json:"text,omitempty"`    // that the message of the run's last failure contains, in whatever case; "" is any
+	Group   string      `json:"group,omitempty"`   // fingerprint of the run's last failure; "" is any
+	Replay  int64       `json:"replay,omitempty"`  // operation that took the run up last; 0 is any, or none
+	Since   time.Time   `json:"since,omitzero"`    // event published at or after; zero is open
+	Until   time.Time   `json:"until,omitzero"`    // event published before; zero is open
+	Payload []Condition `json:"payload,omitempty"` // that the event's payload fulfils, all of them
 
 	// The page: runs with an id lower than Before, the last id of the page
 	// before this one (0 starts at the newest), Limit of them (0 is
@@ -42,8 +46,8 @@ var isFingerprint = regexp.MustCompile(`^[0-9a-f]{16}$`)
 // Empty says whether the filter selects every run, whatever the page.
 func (f Filter) Empty() bool {
 	return f.IDs == nil && f.Status == "" && f.Handler == "" && f.Topic == "" && f.EventID == "" && f.Key == "" &&
-		f.Kind == "" && f.Group == "" && f.Replay == 0 &&
-		f.Since.IsZero() && f.Until.IsZero()
+		f.Kind == "" && f.Text == "" && f.Group == "" && f.Replay == 0 &&
+		f.Since.IsZero() && f.Until.IsZero() && len(f.Payload) == 0
 }
 
 // Validate reports every field that no run can be selected by.
@@ -54,22 +58,17 @@ func (f Filter) Validate() error {
 			errs = append(errs, err)
 		}
 	}
-	if !f.Since.IsZero() && !f.Until.IsZero() && !f.Since.Before(f.Until) {
-		errs = append(errs, fmt.Errorf("since %s is not before until %s", f.Since.Format(time.RFC3339), f.Until.Format(time.RFC3339)))
-	}
+	errs = append(errs, validWindow(f.Since, f.Until)...)
 	if len(f.IDs) > MaxLimit {
 		errs = append(errs, fmt.Errorf("%d ids: want at most %d", len(f.IDs), MaxLimit))
 	}
-	for what, name := range map[string]string{"handler": f.Handler, "topic": f.Topic, "event": f.EventID, "key": f.Key, "kind": string(f.Kind)} {
-		if name != "" {
-			if err := validName(what, name); err != nil {
+	for _, named := range []struct{ what, name string }{
+		{"handler", f.Handler}, {"topic", f.Topic}, {"event", f.EventID}, {"key", f.Key}, {"kind", string(f.Kind)}, {"text", f.Text},
+	} {
+		if named.name != "" {
+			if err := validName(named.what, named.name); err != nil {
 				errs = append(errs, err)
 			}
-		}
-	}
-	for what, t := range map[string]time.Time{"since": f.Since, "until": f.Until} {
-		if !t.IsZero() && (t.UTC().Year() < 1 || t.UTC().Year() > 9998) {
-			errs = append(errs, fmt.Errorf("%s in the year %d: want 1 to 9998", what, t.UTC().Year()))
 		}
 	}
 	if f.Group != "" && !isFingerprint.MatchString(f.Group) {
@@ -77,6 +76,11 @@ func (f Filter) Validate() error {
 	}
 	if f.Replay < 0 {
 		errs = append(errs, fmt.Errorf("replay %d: want the id of a replay", f.Replay))
+	}
+	for _, c := range f.Payload {
+		if err := c.Validate(); err != nil {
+			errs = append(errs, err)
+		}
 	}
 	if f.Before < 0 {
 		errs = append(errs, fmt.Errorf("before %d: want the id of a run", f.Before))
@@ -90,69 +94,165 @@ func (f Filter) Validate() error {
 	return nil
 }
 
-// where returns the conditions of the filter on handler_runs r, of fixed texts
-// and parameters, and the parameters.
-func (s *Store) where(f Filter) (string, []any) {
-	var (
-		conditions []string
-		args       []any
-	)
-	and := func(condition string, values ...any) {
-		marks := make([]any, len(values))
-		for i, v := range values {
-			args = append(args, v)
-			marks[i] = fmt.Sprintf("$%d", len(args))
+// validWindow reports times that the databases do not keep, and a window that
+// nothing is in.
+func validWindow(since, until time.Time) (errs []error) {
+	if !since.IsZero() && !until.IsZero() && !since.Before(until) {
+		errs = append(errs, fmt.Errorf("since %s is not before until %s", since.Format(time.RFC3339), until.Format(time.RFC3339)))
+	}
+	for _, bound := range []struct {
+		what string
+		t    time.Time
+	}{{"since", since}, {"until", until}} {
+		if year := bound.t.UTC().Year(); !bound.t.IsZero() && (year < 1 || year > 9998) {
+			errs = append(errs, fmt.Errorf("%s in the year %d: want 1 to 9998", bound.what, year))
 		}
-		conditions = append(conditions, fmt.Sprintf(condition, marks...))
 	}
-	if f.IDs != nil && len(f.IDs) == 0 {
-		return `false`, nil
+	return errs
+}
+
+// conditions are what runs r are selected by, in fixed texts, and their
+// parameters.
+type conditions struct {
+	// indexed are those that an index offers in the order of the runs' ids; the
+	// rest has to be looked for among what they select.
+	indexed, rest []string
+	args          []any // of indexed first
+	offered       int   // how many are of indexed
+}
+
+// arg adds a parameter and returns its mark.
+func (c *conditions) arg(value any) string {
+	c.args = append(c.args, value)
+	return fmt.Sprintf("$%d", len(c.args))
+}
+
+// format puts the marks of parameters into a fixed text.
+func (c *conditions) format(text string, values ...any) string {
+	marks := make([]any, len(values))
+	for i, v := range values {
+		marks[i] = c.arg(v)
 	}
-	if len(f.IDs) > 0 {
+	return fmt.Sprintf(text, marks...)
+}
+
+func (c *conditions) index(text string, values ...any) {
+	c.indexed = append(c.indexed, c.format(text, values...))
+	c.offered = len(c.args)
+}
+
+func (c *conditions) and(text string, values ...any) {
+	c.rest = append(c.rest, c.format(text, values...))
+}
+
+// look, with the first parameters, selects what an index offers, where all of
+// them.
+func (c *conditions) look() (where string, args []any) {
+	return conjunction(c.indexed), c.args[:c.offered:c.offered]
+}
+
+func (c *conditions) where() string {
+	return conjunction(append(c.indexed[:len(c.indexed):len(c.indexed)], c.rest...))
+}
+
+func conjunction(conditions []string) string {
+	if len(conditions) == 0 {
+		return `true`
+	}
+	return strings.Join(conditions, ` AND `)
+}
+
+// conditions returns those of the filter, but for its page, on runs with an id
+// above the one and below the other, where 0 is open.
+func (s *Store) conditions(f Filter, above, below int64) *conditions {
+	c := &conditions{}
+	s.index(c, f)
+	if above > 0 {
+		c.index(`r.id > %s`, above)
+	}
+	if below > 0 {
+		c.index(`r.id < %s`, below)
+	}
+	if f.Status != "" && f.Status != Failed && f.Status != Discarded {
+		c.and(`r.status = %s`, string(f.Status))
+	}
+	if f.Handler != "" && f.Status != Failed {
+		c.and(`r.handler = %s`, f.Handler)
+	}
+	if f.Topic != "" {
+		c.and(`r.topic = %s`, f.Topic)
+	}
+	if f.Kind != "" {
+		c.and(`r.error_kind = %s`, string(f.Kind))
+	}
+	if f.Text != "" {
+		c.and(`strpos(lower(r.error), lower(%s)) > 0`, f.Text)
+	}
+	if !f.Since.IsZero() {
+		c.and(`r.published_at >= %s`, s.time(f.Since))
+	}
+	if !f.Until.IsZero() {
+		c.and(`r.published_at < %s`, s.time(f.Until))
+	}
+	if len(f.Payload) > 0 {
+		tests := []string{`e.id = r.event_id`, `e.topic = r.topic`, `e.payload IS NOT NULL`}
+		for _, p := range f.Payload {
+			tests = append(tests, s.payloadTest(c, p))
+		}
+		c.rest = append(c.rest, `EXISTS (SELECT 1 FROM reprise.events e WHERE `+conjunction(tests)+`)`)
+	}
+	return c
+}
+
+// index adds the conditions that an index offers. Each says what the index
+// says, too.
+func (s *Store) index(c *conditions, f Filter) {
+	switch {
+	case f.IDs == nil:
+	case len(f.IDs) == 0:
+		c.index(`false`)
+	default:
 		values := make([]any, len(f.IDs))
 		for i, id := range f.IDs {
 			values[i] = id
 		}
-		and(`r.id IN (`+strings.TrimSuffix(strings.Repeat("%s,", len(values)), ",")+`)`, values...)
+		c.index(`r.id IN (`+strings.TrimSuffix(strings.Repeat("%s,", len(values)), ",")+`)`, values...)
 	}
-	if f.Status != "" {
-		and(`r.status = %s`, string(f.Status))
-	}
-	if f.Status == Failed {
-		and(`r.error_kind IS NOT NULL`) // implied, and what the index says
-	}
-	if f.Handler != "" {
-		and(`r.handler = %s`, f.Handler)
-	}
-	if f.Topic != "" {
-		and(`r.topic = %s`, f.Topic)
+	switch f.Status {
+	case Failed:
+		c.index(`r.failed_at IS NOT NULL`)
+		if f.Handler != "" {
+			c.index(`r.handler = %s`, f.Handler)
+		}
+	case Discarded:
+		c.index(`r.discarded_at IS NOT NULL`)
 	}
 	if f.EventID != "" {
-		and(`r.event_id = %s`, f.EventID)
+		c.index(`r.event_id = %s`, f.EventID)
 	}
 	if f.Key != "" {
-		and(`r.key = %s`, f.Key)
-	}
-	if f.Kind != "" {
-		and(`r.error_kind = %s`, string(f.Kind))
+		c.index(`r.key <> '' AND r.key = %s`, f.Key)
 	}
 	if f.Group != "" {
-		and(`r.error_kind IS NOT NULL AND r.fingerprint = %s`, f.Group)
+		c.index(`r.fingerprint = %s`, f.Group)
 	}
 	if f.Replay != 0 {
-		and(`r.replay_id = %s`, f.Replay)
+		c.index(`r.replay_id = %s`, f.Replay)
 	}
-	if !f.Since.IsZero() {
-		and(`EXISTS (SELECT 1 FROM reprise.events e WHERE e.id = r.event_id AND e.topic = r.topic AND e.published_at >= %s)`, s.time(f.Since))
+}
+
+// payloadTest is a condition on the payload of event e.
+func (s *Store) payloadTest(c *conditions, p Condition) string {
+	equal := map[string]string{Equal: `IS NOT DISTINCT FROM`, Unequal: `IS DISTINCT FROM`}[p.Op]
+	if s.kind == dialect.SQLite {
+		equal = map[string]string{Equal: `IS`, Unequal: `IS NOT`}[p.Op]
+		path := c.arg(p.sqlitePath())
+		return fmt.Sprintf(`CASE json_type(e.payload, %[1]s) WHEN 'true' THEN 'true' WHEN 'false' THEN 'false'
+			ELSE CAST(json_extract(e.payload, %[1]s) AS TEXT) END %[2]s %[3]s`, path, equal, c.arg(p.Value))
 	}
-	if !f.Until.IsZero() {
-		and(`EXISTS (SELECT 1 FROM reprise.events e WHERE e.id = r.event_id AND e.topic = r.topic AND e.published_at < %s)`, s.time(f.Until))
+	marks := make([]string, len(p.Path))
+	for i, element := range p.Path {
+		marks[i] = c.arg(element) + `::text`
 	}
-	if f.Before > 0 {
-		and(`r.id < %s`, f.Before)
-	}
-	if len(conditions) == 0 {
-		return `true`, nil
-	}
-	return strings.Join(conditions, ` AND `), args
+	return fmt.Sprintf(`e.payload #>> ARRAY[%s] %s %s::text`, strings.Join(marks, ","), equal, c.arg(p.Value))
 }

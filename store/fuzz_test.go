@@ -53,7 +53,7 @@ func FuzzFilter(f *testing.F) {
 	} {
 		insert(f, st, db, e)
 		at := time.Unix(noon, 0).UTC().Add(time.Duration(i) * time.Millisecond)
-		_, err := db.Exec(`UPDATE reprise_events SET published_at = $1 WHERE id = $2 AND topic = $3`, at.Format("2006-01-02T15:04:05.000Z"), e.ID, e.Topic)
+		_, err := db.Exec(`UPDATE reprise_handler_runs SET published_at = $1 WHERE event_id = $2 AND topic = $3`, at.Format("2006-01-02T15:04:05.000Z"), e.ID, e.Topic)
 		require.NoError(f, err)
 		published[e.EventID()] = at
 	}
@@ -130,6 +130,24 @@ func FuzzFilter(f *testing.F) {
 		if filter.Empty() && before == 0 {
 			require.Equal(t, all[:min(len(all), limit)], runs)
 		}
+	})
+}
+
+// FuzzCondition holds that a condition which ParseCondition reads is written as
+// it was read, and can be looked for.
+func FuzzCondition(f *testing.F) {
+	st, _ := onSQLite(f)
+	for _, text := range []string{"user.id=42", "a!=b", "=", "a", "a.=1", "0.1.x=\"", "é=\x00", `a"b=1`, "a==!=", "!=", "a!.b=1", "$.a=%s", "-1=1", "a\\=1"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		c, err := store.ParseCondition(text)
+		if err == nil {
+			require.Equal(t, text, c.String())
+			require.NoError(t, c.Validate())
+		}
+		_, failed := st.Runs(t.Context(), store.Filter{Payload: []store.Condition{c}})
+		require.Equal(t, c.Validate() == nil, failed == nil, "%v", failed)
 	})
 }
 

@@ -12,29 +12,124 @@ import (
 	"github.com/reprise-bus/reprise/internal/dialect"
 )
 
-// Runs returns a page of the runs that the filter selects, newest first. The
-// next page is the same filter with Before set to the last run's id; a page
-// shorter than the limit is the last.
-func (s *Store) Runs(ctx context.Context, f Filter) ([]Run, error) {
+// A selection that no index offers in order is looked for among so many runs at
+// once, which bounds what one statement reads.
+const (
+	pageLook  = 20_000
+	countLook = 100_000
+)
+
+// Page is a part of what a filter selects, newest first.
+type Page struct {
+	Runs []Run
+	Next int64 // Filter.Before of the next page, 0 when this is the last
+}
+
+// Page returns a page of the runs that the filter selects. It may hold fewer
+// than the limit, even none, although it is not the last: one call looks at a
+// bounded number of runs, so that its answer comes soon whatever the size of
+// history.
+func (s *Store) Page(ctx context.Context, f Filter) (page Page, err error) {
 	if err := f.Validate(); err != nil {
-		return nil, err
+		return page, err
 	}
 	if f.Limit == 0 {
 		f.Limit = DefaultLimit
 	}
-	where, args := s.where(f)
+	c := s.conditions(f, 0, f.Before)
+	look, args := c.look()
+	from := `reprise.handler_runs r WHERE ` + look
+	if len(c.rest) > 0 {
+		from = fmt.Sprintf(`(SELECT * FROM reprise.handler_runs r WHERE %s ORDER BY r.id DESC LIMIT %d) r WHERE %s`,
+			look, pageLook, conjunction(c.rest))
+	}
 	var rows []runRow
-	err := s.db.SelectContext(ctx, &rows, s.compose(fmt.Sprintf(
-		`SELECT %s FROM reprise.handler_runs r WHERE %s ORDER BY r.id DESC LIMIT $%d`, runColumns, where, len(args)+1)),
-		append(args, f.Limit)...)
+	err = s.db.SelectContext(ctx, &rows, s.compose(
+		`SELECT `+runColumns+` FROM `+from+` ORDER BY r.id DESC LIMIT `+c.arg(f.Limit)), c.args...)
 	if err != nil {
-		return nil, fmt.Errorf("list runs: %w", err)
+		return page, fmt.Errorf("list runs: %w", err)
 	}
-	runs := make([]Run, len(rows))
+	page.Runs = make([]Run, len(rows))
 	for i, r := range rows {
-		runs[i] = r.run()
+		page.Runs[i] = r.run()
 	}
-	return runs, nil
+	switch {
+	case len(rows) == f.Limit:
+		page.Next = rows[len(rows)-1].ID
+	case len(c.rest) > 0: // which run was the last that was looked at?
+		err = s.db.GetContext(ctx, &page.Next, s.compose(fmt.Sprintf(
+			`SELECT r.id FROM reprise.handler_runs r WHERE %s ORDER BY r.id DESC LIMIT 1 OFFSET %d`, look, pageLook-1)), args...)
+		if errors.Is(err, sql.ErrNoRows) {
+			return page, nil
+		}
+		if err != nil {
+			return page, fmt.Errorf("list runs: %w", err)
+		}
+	}
+	return page, nil
+}
+
+// Runs returns the newest runs that the filter selects, Limit of them unless
+// there are fewer. Where Page stops looking, it goes on.
+func (s *Store) Runs(ctx context.Context, f Filter) ([]Run, error) {
+	if f.Limit == 0 {
+		f.Limit = DefaultLimit
+	}
+	runs := []Run{}
+	for {
+		page, err := s.Page(ctx, f)
+		if err != nil {
+			return nil, err
+		}
+		runs = append(runs, page.Runs...)
+		f.Limit -= len(page.Runs)
+		f.Before = page.Next
+		if f.Limit <= 0 || f.Before == 0 {
+			return runs, nil
+		}
+	}
+}
+
+// MaxCount is how far Count counts.
+const MaxCount = 10_000
+
+// Count is how many there are, or that there are more.
+type Count struct {
+	N    int64
+	More bool // than N
+}
+
+// String returns 37, or 37+.
+func (c Count) String() string {
+	if c.More {
+		return fmt.Sprintf("%d+", c.N)
+	}
+	return fmt.Sprint(c.N)
+}
+
+// Count counts the runs that the filter selects, whatever its page, to MaxCount
+// and among a bounded number of the newest.
+func (s *Store) Count(ctx context.Context, f Filter) (Count, error) {
+	f.Before, f.Limit = 0, 0
+	if err := f.Validate(); err != nil {
+		return Count{}, err
+	}
+	return s.count(ctx, s.conditions(f, 0, 0), MaxCount, countLook)
+}
+
+func (s *Store) count(ctx context.Context, c *conditions, most, look int64) (count Count, err error) {
+	offered, _ := c.look()
+	query := fmt.Sprintf(`SELECT count(*) AS n, 0 AS looked FROM (SELECT 1 FROM reprise.handler_runs r WHERE %s LIMIT %d) r`, offered, most+1)
+	if len(c.rest) > 0 {
+		query = fmt.Sprintf(`
+			SELECT coalesce(sum(CASE WHEN %s THEN 1 ELSE 0 END), 0) AS n, count(*) AS looked
+			FROM (SELECT * FROM reprise.handler_runs r WHERE %s ORDER BY r.id DESC LIMIT %d) r`, conjunction(c.rest), offered, look)
+	}
+	var found struct{ N, Looked int64 }
+	if err := s.db.GetContext(ctx, &found, s.compose(query), c.args...); err != nil {
+		return count, fmt.Errorf("count runs: %w", err)
+	}
+	return Count{N: min(found.N, most), More: found.N > most || found.Looked == look}, nil
 }
 
 // Run returns a run by its id, or ErrNotFound.

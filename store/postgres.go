@@ -145,8 +145,9 @@ func (postgres) record(ctx context.Context, s *Store, e Event, handler, instance
 			VALUES ($1, $2, $3, CASE WHEN $4 THEN $5::text::json END, CASE WHEN NOT $4 THEN $6::bytea END, $7::json, $8)
 			ON CONFLICT (id, topic) DO NOTHING
 		), leased AS (
-			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, instance, attempt, tries, started_at)
-			VALUES ($1, $2, $9, $3, $10, 1, 1, now())
+			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, instance, attempt, tries, started_at, published_at)
+			VALUES ($1, $2, $9, $3, $10, 1, 1, now(),
+			        coalesce((SELECT published_at FROM reprise.events WHERE id = $1 AND topic = $2), now()))
 			ON CONFLICT (event_id, topic, handler) DO NOTHING
 			RETURNING id, attempt
 		), lowered AS (

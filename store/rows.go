@@ -7,7 +7,8 @@ import (
 
 // The rows as the databases return them, and what they become.
 
-const eventColumns = `e.id AS event_id, e.topic, e.key, e.payload, e.payload_bytes, e.metadata, e.source, e.published_at`
+const eventColumns = `e.id AS event_id, e.topic, e.key, e.payload, e.payload_bytes, e.metadata, e.source,
+	coalesce(e.amends, '') AS amends, e.published_at`
 
 type eventRow struct {
 	ID           string  `db:"event_id"`
@@ -17,11 +18,12 @@ type eventRow struct {
 	PayloadBytes []byte  `db:"payload_bytes"`
 	Metadata     []byte  `db:"metadata"`
 	Source       string  `db:"source"`
+	Amends       string  `db:"amends"`
 	PublishedAt  instant `db:"published_at"`
 }
 
 func (r eventRow) event() (Event, error) {
-	e := Event{ID: r.ID, Topic: r.Topic, Key: r.Key, Payload: r.Payload, Source: r.Source, PublishedAt: r.PublishedAt.Time}
+	e := Event{ID: r.ID, Topic: r.Topic, Key: r.Key, Payload: r.Payload, Source: r.Source, Amends: r.Amends, PublishedAt: r.PublishedAt.Time}
 	if r.Payload == nil {
 		e.Payload = r.PayloadBytes
 	}
@@ -71,7 +73,7 @@ func claimedRows(rows []claimedRow, instance string) []Claimed {
 const runColumns = `r.id, r.event_id, r.topic, r.handler, r.status, r.attempt, r.tries, r.cycle, r.key,
 	coalesce(r.instance, '') AS instance, r.due_at, r.started_at, r.finished_at,
 	coalesce(r.error_kind, '') AS error_kind, coalesce(r.error, '') AS error,
-	coalesce(r.fingerprint, '') AS fingerprint, coalesce(r.replay_id, 0) AS replay_id`
+	coalesce(r.fingerprint, '') AS fingerprint, coalesce(r.replay_id, 0) AS replay_id, r.published_at`
 
 type runRow struct {
 	ID          int64   `db:"id"`
@@ -91,6 +93,7 @@ type runRow struct {
 	Error       string  `db:"error"`
 	Fingerprint string  `db:"fingerprint"`
 	ReplayID    int64   `db:"replay_id"`
+	PublishedAt instant `db:"published_at"`
 }
 
 func (r runRow) run() Run {
@@ -98,7 +101,7 @@ func (r runRow) run() Run {
 		ID: r.ID, EventID: r.EventID, Topic: r.Topic, Handler: r.Handler, Status: r.Status,
 		Attempt: r.Attempt, Tries: r.Tries, Cycle: r.Cycle, Key: r.Key, Instance: r.Instance,
 		DueAt: r.DueAt.Time, StartedAt: r.StartedAt.Time, FinishedAt: r.FinishedAt.Time,
-		ErrorKind: r.ErrorKind, Error: r.Error, Fingerprint: r.Fingerprint, ReplayID: r.ReplayID,
+		ErrorKind: r.ErrorKind, Error: r.Error, Fingerprint: r.Fingerprint, ReplayID: r.ReplayID, PublishedAt: r.PublishedAt.Time,
 	}
 }
 

@@ -52,7 +52,8 @@ type Run struct {
 	ErrorKind   Kind
 	Error       string
 	Fingerprint string
-	ReplayID    int64 // the last replay that took the run up; 0 when none did
+	ReplayID    int64     // the last operation that took the run up to run it; 0 when none did
+	PublishedAt time.Time // of the event
 }
 
 // Lease returns the hold on the run of the attempt that is under way.

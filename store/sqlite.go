@@ -80,8 +80,8 @@ func (sqlite) record(ctx context.Context, s *Store, e Event, handler, instance s
 			return err
 		}
 		if err := tx.QueryRowxContext(ctx, s.sql(`
-			INSERT INTO reprise.handler_runs AS r (event_id, topic, handler, key, instance, attempt, tries, started_at)
-			VALUES ($1, $2, $3, $4, $5, 1, 1, now())
+			INSERT INTO reprise.handler_runs AS r (event_id, topic, handler, key, instance, attempt, tries, started_at, published_at)
+			VALUES ($1, $2, $3, $4, $5, 1, 1, now(), (SELECT published_at FROM reprise.events WHERE id = $1 AND topic = $2))
 			ON CONFLICT (event_id, topic, handler) DO UPDATE
 			SET status = 'PENDING', attempt = r.attempt + 1, tries = 1, instance = excluded.instance,
 			    started_at = now(), due_at = NULL, finished_at = NULL

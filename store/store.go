@@ -119,6 +119,7 @@ func (s *Store) compose(written string) string {
 	if s.kind == dialect.SQLite {
 		q = nowPlus.ReplaceAllString(q, `strftime('%Y-%m-%dT%H:%M:%fZ', 'now', $1 || ' seconds')`)
 		q = strings.ReplaceAll(q, `now()`, `strftime('%Y-%m-%dT%H:%M:%fZ', 'now')`)
+		q = strings.ReplaceAll(q, `strpos(`, `instr(`)
 		q = strings.ReplaceAll(q, ` FOR UPDATE SKIP LOCKED`, ``)
 		q = strings.ReplaceAll(q, ` FOR UPDATE`, ``)
 	} else {

@@ -56,7 +56,7 @@ func TestThePolicyDecidesByTheKindOfTrouble(t *testing.T) {
 			a.marketplace.heal()
 			again, err := replay.All(t.Context(), a.bus.Store(), store.Filter{Topic: stockChanged}, replay.Request{})
 			require.NoError(t, err)
-			require.EqualValues(t, 2, again.Total)
+			require.EqualValues(t, 2, again.Taken)
 			runs = a.wait(t, runs)
 			for sku, attempt := range map[string]int{"GHOST": 2, "TENT": 10} {
 				r := runs[sku]

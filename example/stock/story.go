@@ -82,7 +82,7 @@ func (a *app) play(ctx context.Context, out io.Writer) (err error) {
 		return err
 	}
 	fmt.Fprintf(out, "\nReplay %d ran %d runs again. The %d attempts of run %d that failed stay on record.\n",
-		again.ID, again.Total, len(attempts), tent.ID)
+		again.ID, again.Taken, len(attempts), tent.ID)
 	return nil
 }
 

@@ -8,11 +8,14 @@ CREATE TABLE reprise.events (
     payload       json,                                -- when it is JSON: the very text that was published
     payload_bytes bytea,                               -- anything else
     metadata      json        NOT NULL DEFAULT '{}',
-    source        text        NOT NULL DEFAULT 'publish', -- or the subscriber that it arrived through
+    source        text        NOT NULL DEFAULT 'publish', -- or 'edit', or the subscriber that it arrived through
+    amends        text,                                -- the event of the topic that an operator corrected by this one
     published_at  timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (id, topic),
     CONSTRAINT events_one_payload CHECK (num_nonnulls(payload, payload_bytes) = 1)
 );
+
+CREATE INDEX events_by_time ON reprise.events (published_at);
 
 -- Publishing creates one run for each subscription of the topic.
 CREATE TABLE reprise.subscriptions (
@@ -28,7 +31,8 @@ CREATE TABLE reprise.subscriptions (
 -- Due: due_at is in the past. Leased: PENDING without due_at, held by instance.
 --
 -- The end of a run changes no indexed column unless it failed, so that the
--- update stays on its page; fillfactor leaves the room for it. There is no
+-- update stays on its page; fillfactor leaves the room for it. So what is FAILED
+-- or DISCARDED has a column of its own to be found by: status changes. There is no
 -- foreign key to events: one statement writes both rows, nothing deletes an
 -- event that has runs, and the check would look the event up for every run.
 CREATE TABLE reprise.handler_runs (
@@ -49,7 +53,10 @@ CREATE TABLE reprise.handler_runs (
     error_kind  text,
     error       text,
     fingerprint text,
-    replay_id   bigint,
+    replay_id   bigint,                         -- the operation that took the run up last
+    published_at timestamptz NOT NULL DEFAULT now(), -- of the event
+    failed_at    timestamptz GENERATED ALWAYS AS (CASE WHEN status = 'FAILED' THEN finished_at END) STORED,
+    discarded_at timestamptz GENERATED ALWAYS AS (CASE WHEN status = 'DISCARDED' THEN finished_at END) STORED,
     CONSTRAINT handler_runs_once UNIQUE (event_id, topic, handler),
     CONSTRAINT handler_runs_status CHECK (status IN ('PENDING', 'SUCCESS', 'FAILED', 'DISCARDED')),
     CONSTRAINT handler_runs_finished CHECK ((status = 'PENDING') = (finished_at IS NULL)),
@@ -59,8 +66,12 @@ CREATE TABLE reprise.handler_runs (
 ) WITH (fillfactor = 70);
 
 CREATE INDEX handler_runs_by_due ON reprise.handler_runs (topic, handler, due_at, id) WHERE due_at IS NOT NULL;
-CREATE INDEX handler_runs_by_error ON reprise.handler_runs (handler, id) WHERE error_kind IS NOT NULL;
+CREATE INDEX handler_runs_failed ON reprise.handler_runs (id) WHERE failed_at IS NOT NULL;
+CREATE INDEX handler_runs_failed_by_handler ON reprise.handler_runs (handler, id) WHERE failed_at IS NOT NULL;
+CREATE INDEX handler_runs_discarded ON reprise.handler_runs (id) WHERE discarded_at IS NOT NULL;
+CREATE INDEX handler_runs_by_group ON reprise.handler_runs (fingerprint, id) INCLUDE (failed_at) WHERE fingerprint IS NOT NULL;
 CREATE INDEX handler_runs_by_replay ON reprise.handler_runs (replay_id, id) WHERE replay_id IS NOT NULL;
+CREATE INDEX handler_runs_by_key ON reprise.handler_runs (key, id) WHERE key <> '';
 
 -- Every attempt that failed or was abandoned; the happy path writes nothing here.
 CREATE TABLE reprise.run_attempts (
@@ -93,12 +104,41 @@ CREATE TABLE reprise.instances (
     heartbeat_at timestamptz NOT NULL DEFAULT now()
 );
 
--- Somebody's request to run a selection of runs again.
-CREATE TABLE reprise.replays (
-    id           bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    requested_by text        NOT NULL,
-    reason       text        NOT NULL DEFAULT '',
-    selection    json        NOT NULL,
-    total        bigint      NOT NULL DEFAULT 0,
-    requested_at timestamptz NOT NULL DEFAULT now()
+-- Somebody's request on record: a replay, a discard, an edit or a backfill. It
+-- takes up what it selects batch by batch; cursor is how far it has come, and
+-- next_due when the next run that it takes up is due.
+CREATE TABLE reprise.operations (
+    id           bigint           GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    kind         text             NOT NULL CHECK (kind IN ('replay', 'discard', 'edit', 'backfill')),
+    state        text             NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'paused', 'cancelled', 'undone')),
+    requested_by text             NOT NULL,
+    reason       text             NOT NULL DEFAULT '',
+    selection    json             NOT NULL,
+    even_successful boolean       NOT NULL DEFAULT false,
+    rate         double precision NOT NULL DEFAULT 0, -- runs a second; 0 is all at once
+    total        bigint           NOT NULL DEFAULT 0, -- selected when it was asked for
+    taken        bigint           NOT NULL DEFAULT 0,
+    cursor       json             NOT NULL DEFAULT '{}',
+    complete     boolean          NOT NULL DEFAULT false, -- all that is selected is taken up
+    next_due     timestamptz      NOT NULL DEFAULT now(),
+    requested_at timestamptz      NOT NULL DEFAULT now()
 );
+
+-- A run that an operation took up, and where it stood before.
+CREATE TABLE reprise.operation_runs (
+    operation_id bigint      NOT NULL REFERENCES reprise.operations (id) ON DELETE CASCADE,
+    place        bigint      NOT NULL,                -- in the order of taking up
+    run_id       bigint      NOT NULL REFERENCES reprise.handler_runs (id) ON DELETE CASCADE,
+    status       text        NOT NULL,
+    attempt      integer     NOT NULL,
+    cycle        integer     NOT NULL,
+    tries        integer     NOT NULL,
+    instance     text,
+    due_at       timestamptz,
+    finished_at  timestamptz,
+    replay_id    bigint,
+    at           timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (operation_id, place)
+);
+
+CREATE INDEX operation_runs_by_run ON reprise.operation_runs (run_id, operation_id);

@@ -8,10 +8,13 @@ CREATE TABLE reprise.events (
     payload_bytes BLOB,
     metadata      TEXT NOT NULL DEFAULT '{}',
     source        TEXT NOT NULL DEFAULT 'publish',
+    amends        TEXT,
     published_at  TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
     PRIMARY KEY (id, topic),
     CHECK ((payload IS NULL) <> (payload_bytes IS NULL))
 ) STRICT;
+
+CREATE INDEX reprise.events_by_time ON reprise.events (published_at);
 
 CREATE TABLE reprise.subscriptions (
     topic        TEXT NOT NULL,
@@ -41,6 +44,9 @@ CREATE TABLE reprise.handler_runs (
     error       TEXT,
     fingerprint TEXT,
     replay_id   INTEGER,
+    published_at TEXT   NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+    failed_at    TEXT   GENERATED ALWAYS AS (CASE WHEN status = 'FAILED' THEN finished_at END) STORED,
+    discarded_at TEXT   GENERATED ALWAYS AS (CASE WHEN status = 'DISCARDED' THEN finished_at END) STORED,
     UNIQUE (event_id, topic, handler),
     CHECK ((status = 'PENDING') = (finished_at IS NULL)),
     CHECK (due_at IS NULL OR (status = 'PENDING' AND instance IS NULL)),
@@ -49,14 +55,18 @@ CREATE TABLE reprise.handler_runs (
 ) STRICT;
 
 CREATE INDEX reprise.handler_runs_by_due ON reprise.handler_runs (topic, handler, due_at, id) WHERE due_at IS NOT NULL;
-CREATE INDEX reprise.handler_runs_by_error ON reprise.handler_runs (handler, id) WHERE error_kind IS NOT NULL;
+CREATE INDEX reprise.handler_runs_failed ON reprise.handler_runs (id) WHERE failed_at IS NOT NULL;
+CREATE INDEX reprise.handler_runs_failed_by_handler ON reprise.handler_runs (handler, id) WHERE failed_at IS NOT NULL;
+CREATE INDEX reprise.handler_runs_discarded ON reprise.handler_runs (id) WHERE discarded_at IS NOT NULL;
+CREATE INDEX reprise.handler_runs_by_group ON reprise.handler_runs (fingerprint, id, failed_at) WHERE fingerprint IS NOT NULL;
 CREATE INDEX reprise.handler_runs_by_replay ON reprise.handler_runs (replay_id, id) WHERE replay_id IS NOT NULL;
+CREATE INDEX reprise.handler_runs_by_key ON reprise.handler_runs (key, id) WHERE key <> '';
 
 -- SQLite has no INSERT inside WITH: this is how one statement writes the event
 -- and its runs. An event that arrived through another transport has other runs.
 CREATE TRIGGER reprise.publish AFTER INSERT ON reprise.events WHEN NEW.source = 'publish' BEGIN
-    INSERT INTO reprise.handler_runs (event_id, topic, handler, key, due_at)
-    SELECT NEW.id, NEW.topic, s.handler, NEW.key, NEW.published_at
+    INSERT INTO reprise.handler_runs (event_id, topic, handler, key, due_at, published_at)
+    SELECT NEW.id, NEW.topic, s.handler, NEW.key, NEW.published_at, NEW.published_at
     FROM reprise.subscriptions s
     WHERE s.topic = NEW.topic;
 END;
@@ -88,11 +98,37 @@ CREATE TABLE reprise.instances (
     heartbeat_at TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
 ) STRICT;
 
-CREATE TABLE reprise.replays (
+CREATE TABLE reprise.operations (
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind         TEXT    NOT NULL CHECK (kind IN ('replay', 'discard', 'edit', 'backfill')),
+    state        TEXT    NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'paused', 'cancelled', 'undone')),
     requested_by TEXT    NOT NULL,
     reason       TEXT    NOT NULL DEFAULT '',
     selection    TEXT    NOT NULL,
+    even_successful INTEGER NOT NULL DEFAULT 0,
+    rate         REAL    NOT NULL DEFAULT 0,
     total        INTEGER NOT NULL DEFAULT 0,
+    taken        INTEGER NOT NULL DEFAULT 0,
+    cursor       TEXT    NOT NULL DEFAULT '{}',
+    complete     INTEGER NOT NULL DEFAULT 0,
+    next_due     TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
     requested_at TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
 ) STRICT;
+
+CREATE TABLE reprise.operation_runs (
+    operation_id INTEGER NOT NULL REFERENCES reprise.operations (id) ON DELETE CASCADE,
+    place        INTEGER NOT NULL,
+    run_id       INTEGER NOT NULL REFERENCES reprise.handler_runs (id) ON DELETE CASCADE,
+    status       TEXT    NOT NULL,
+    attempt      INTEGER NOT NULL,
+    cycle        INTEGER NOT NULL,
+    tries        INTEGER NOT NULL,
+    instance     TEXT,
+    due_at       TEXT,
+    finished_at  TEXT,
+    replay_id    INTEGER,
+    at           TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+    PRIMARY KEY (operation_id, place)
+) STRICT;
+
+CREATE INDEX reprise.operation_runs_by_run ON reprise.operation_runs (run_id, operation_id);

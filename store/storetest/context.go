@@ -52,8 +52,17 @@ func cancelling(promise promise) {
 			"Run":        func(ctx context.Context) error { _, err := db.Run(ctx, failed.ID); return err },
 			"Attempts":   func(ctx context.Context) error { _, err := db.Attempts(ctx, failed.ID); return err },
 			"Event":      func(ctx context.Context) error { _, err := db.Event(ctx, topic, "due"); return err },
-			"Requeue": func(ctx context.Context) error {
-				_, err := db.Requeue(ctx, store.Replay{RequestedBy: "ops", Selection: store.Filter{Handler: "mail"}})
+			"Request": func(ctx context.Context) error {
+				_, err := db.Request(ctx, replay(store.Filter{Handler: "mail"}))
+				return err
+			},
+			"Take":     func(ctx context.Context) error { _, err := db.Take(ctx, 1); return err },
+			"Pause":    func(ctx context.Context) error { _, err := db.Pause(ctx, 1); return err },
+			"Progress": func(ctx context.Context) error { _, err := db.Progress(ctx, 1); return err },
+			"Groups":   func(ctx context.Context) error { _, err := db.Groups(ctx, store.Filter{}); return err },
+			"Count":    func(ctx context.Context) error { _, err := db.Count(ctx, store.Filter{}); return err },
+			"Prune": func(ctx context.Context) error {
+				_, _, err := db.PruneBatch(ctx, store.Prune{Before: time.Now().Add(time.Hour), Failed: true}, nil)
 				return err
 			},
 			"New": func(ctx context.Context) error { _, err := store.New(ctx, db.DB().DB, db.Schema()); return err },

@@ -140,6 +140,36 @@ func (d db) end(outcomes ...store.Outcome) {
 	require.Empty(d.t, lost)
 }
 
+// replay asks for a replay.
+func replay(selection store.Filter) store.Operation {
+	return store.Operation{Kind: store.Replaying, RequestedBy: "ops", Reason: "mail server is back", Selection: selection}
+}
+
+// operate asks for an operation and takes up all its runs.
+func (d db) operate(o store.Operation) store.Operation {
+	d.t.Helper()
+	o, err := d.Request(ctx, o)
+	require.NoError(d.t, err)
+	return d.takeAll(o)
+}
+
+func (d db) takeAll(o store.Operation) store.Operation {
+	d.t.Helper()
+	for !o.Complete {
+		var err error
+		o, err = d.Take(ctx, o.ID)
+		require.NoError(d.t, err)
+	}
+	return o
+}
+
+func (d db) progress(id int64) store.Progress {
+	d.t.Helper()
+	p, err := d.Progress(ctx, id)
+	require.NoError(d.t, err)
+	return p
+}
+
 // fail publishes an event and lets the one run that it makes fail.
 func (d db) fail(id, handler string) store.Run {
 	d.t.Helper()
@@ -228,4 +258,11 @@ func atOnce(t *testing.T, n int, f func(i int) error) {
 	for range n {
 		require.NoError(t, <-errs)
 	}
+}
+
+func (d db) event(id string) store.Event {
+	d.t.Helper()
+	e, err := d.Event(ctx, topic, id)
+	require.NoError(d.t, err)
+	return e
 }

@@ -41,7 +41,7 @@ func ending(promise promise) {
 		require.False(t, run.FinishedAt.Before(started))
 		require.Equal(t, store.Run{
 			ID: lease.RunID, EventID: "0", Topic: topic, Handler: "mail", Status: store.Success, Attempt: 1, Tries: 1,
-			Key: "key of 0", Instance: "a", StartedAt: started, FinishedAt: run.FinishedAt,
+			Key: "key of 0", Instance: "a", StartedAt: started, FinishedAt: run.FinishedAt, PublishedAt: db.event("0").PublishedAt,
 		}, run)
 		require.Empty(t, db.attempts(lease.RunID))
 	})

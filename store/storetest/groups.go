@@ -32,17 +32,16 @@ func grouping(promise promise) {
 		require.Len(t, groups, 2)
 		require.Equal(t, store.Group{
 			Fingerprint: first.Fingerprint, Handler: "mail", Kind: store.KindError, Error: last.Error,
-			Runs: 3, First: first.FinishedAt, Last: last.FinishedAt, Newest: last.ID,
+			Runs: store.Count{N: 3}, First: first.FinishedAt, Last: last.FinishedAt, Oldest: first.ID, Newest: last.ID,
 		}, groups[0])
 		require.Equal(t, other.ID, groups[1].Newest)
-		require.EqualValues(t, 1, groups[1].Runs)
+		require.Equal(t, "1", groups[1].Runs.String())
 
 		group := store.Filter{Group: first.Fingerprint}
 		require.Len(t, db.runs(group), 3)
-		replay, err := db.Requeue(ctx, store.Replay{RequestedBy: "ops", Selection: group})
-		require.NoError(t, err)
-		require.EqualValues(t, 3, replay.Total)
-		require.Len(t, db.runs(store.Filter{Replay: replay.ID}), 3)
+		again := db.operate(replay(group))
+		require.EqualValues(t, 3, again.Taken)
+		require.Len(t, db.runs(store.Filter{Replay: again.ID}), 3)
 
 		groups, err = db.Groups(ctx, store.Filter{})
 		require.NoError(t, err)

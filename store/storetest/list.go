@@ -82,6 +82,7 @@ func listing(promise promise) {
 		noon := time.Date(2026, 7, 1, 12, 0, 0, 678_000_000, time.UTC)
 		for i, id := range []string{"1", "2", "3"} {
 			db.exec(`UPDATE reprise.events SET published_at = $1 WHERE id = $2`, at(noon.Add(time.Duration(i)*time.Millisecond)), id)
+			db.exec(`UPDATE reprise.handler_runs SET published_at = (SELECT published_at FROM reprise.events WHERE id = event_id)`)
 		}
 		stored, err := db.Event(ctx, topic, "2")
 		require.NoError(t, err)
@@ -161,9 +162,9 @@ func listing(promise promise) {
 		} {
 			_, err := db.Runs(ctx, f)
 			require.ErrorContains(t, err, want)
-			_, err = db.Requeue(ctx, store.Replay{RequestedBy: "ops", Selection: f})
+			_, err = db.Request(ctx, replay(f))
 			require.ErrorContains(t, err, want)
 		}
-		require.Empty(t, db.column(`SELECT requested_by FROM reprise.replays`))
+		require.Empty(t, db.column(`SELECT requested_by FROM reprise.operations`))
 	})
 }

@@ -37,6 +37,7 @@ func publishing(promise promise) {
 			require.NotZero(t, r.ID)
 			require.Equal(t, store.Run{
 				ID: r.ID, EventID: "1", Topic: topic, Handler: r.Handler, Status: store.Pending, Key: "key of 1", DueAt: r.DueAt,
+				PublishedAt: db.event("1").PublishedAt,
 			}, r)
 			require.WithinDuration(t, time.Now(), r.DueAt, time.Minute)
 		}

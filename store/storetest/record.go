@@ -27,7 +27,7 @@ func recording(promise promise) {
 		run := db.run(lease.RunID)
 		require.Equal(t, store.Run{
 			ID: lease.RunID, EventID: "1", Topic: topic, Handler: "mail", Status: store.Pending, Attempt: 1, Tries: 1,
-			Key: "key of 1", Instance: "a", StartedAt: run.StartedAt,
+			Key: "key of 1", Instance: "a", StartedAt: run.StartedAt, PublishedAt: db.event("1").PublishedAt,
 		}, run)
 		require.Equal(t, store.Lease{RunID: run.ID, Instance: "a", Attempt: 1}, lease)
 		stored, err := db.Event(ctx, topic, "1")

@@ -1,0 +1,45 @@
+package pubsub
+
+import (
+	"context"
+	"time"
+
+	"github.com/reprise-bus/reprise/store"
+)
+
+// catchUp creates the runs of past events that a handler is still to get, the
+// ones of its own registration or of an operator's request that was left.
+// Processes that serve the same handler share the work.
+func (p *PubSub) catchUp(ctx context.Context, sub store.Subscription) {
+	health := outage{what: "backfill of handler " + sub.Handler, log: p.config.Logger}
+	pace := newBackoff()
+	for {
+		more, err := p.takePast(ctx, sub)
+		health.report(ctx, err)
+		switch {
+		case err == nil && !more:
+			return
+		case err == nil:
+			pace.Reset()
+			signal(p.wake)
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pace.NextBackOff()):
+		}
+	}
+}
+
+// takePast takes up one batch of each open backfill, and says whether there was
+// one.
+func (p *PubSub) takePast(ctx context.Context, sub store.Subscription) (more bool, err error) {
+	open, err := p.store.OpenBackfills(ctx, sub)
+	for _, o := range open {
+		if _, err := p.store.Take(ctx, o.ID); err != nil {
+			return true, err
+		}
+	}
+	return len(open) > 0, err
+}

@@ -1,0 +1,60 @@
+package replay
+
+import (
+	"context"
+	"time"
+
+	"github.com/reprise-bus/reprise/store"
+)
+
+// Progress returns what has become of an operation's runs, or
+// store.ErrNotFound.
+func Progress(ctx context.Context, st *store.Store, operation int64) (store.Progress, error) {
+	return st.Progress(ctx, operation)
+}
+
+// Pause keeps what waits of a replay or a backfill waiting, until Resume.
+func Pause(ctx context.Context, st *store.Store, operation int64) (store.Operation, error) {
+	return st.Pause(ctx, operation)
+}
+
+// Resume goes on with an operation that was paused, or whose requester stopped
+// before it was complete. It takes up what is left, as All does.
+func Resume(ctx context.Context, st *store.Store, operation int64, request Request) (store.Operation, error) {
+	o, err := st.Release(ctx, operation)
+	if err != nil {
+		return o, err
+	}
+	return goOn(ctx, st, o, request)
+}
+
+// Cancel ends a replay or a backfill and takes back what waits of it: see
+// store.Cancel.
+func Cancel(ctx context.Context, st *store.Store, operation int64) (store.Operation, error) {
+	return st.Cancel(ctx, operation)
+}
+
+// Undo takes a discard back, for the runs that nothing else has happened to
+// since, and returns how many those are.
+func Undo(ctx context.Context, st *store.Store, operation int64) (store.Operation, int64, error) {
+	return st.Undo(ctx, operation)
+}
+
+// Edit gives the handler of a FAILED or DISCARDED run a corrected event instead,
+// and discards the run: see store.Edit.
+func Edit(ctx context.Context, st *store.Store, run int64, correction store.Correction, request Request) (store.Operation, store.Run, error) {
+	o := request.operation(store.Editing, store.Filter{})
+	return st.Edit(ctx, run, correction, o.RequestedBy, o.Reason)
+}
+
+// Past is the events that a backfill is about.
+type Past struct {
+	Handler string
+	Topic   string    // "" is the one that the handler has
+	Since   time.Time // published at or after; zero is open
+	Until   time.Time // published before; zero is now
+}
+
+func (p Past) filter() store.Filter {
+	return store.Filter{Handler: p.Handler, Topic: p.Topic, Since: p.Since, Until: p.Until}
+}

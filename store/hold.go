@@ -1,0 +1,187 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+)
+
+// farAway is when the runs of a paused operation are due.
+var farAway = time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
+
+// Held says whether the run waits for a paused operation to be resumed.
+func (r Run) Held() bool { return r.Status == Pending && r.DueAt.Equal(farAway) }
+
+// Pause keeps the runs of a replay or a backfill that wait from being claimed,
+// and further ones from being taken up. What a handler works on goes on, and
+// may be tried again. It may be called again, whatever became of the last call.
+func (s *Store) Pause(ctx context.Context, id int64) (Operation, error) {
+	o, err := s.enter(ctx, id, Paused, Replaying, Backfilling)
+	if err != nil {
+		return o, err
+	}
+	return o, s.eachRun(ctx, o, func(ctx context.Context, tx *sqlx.Tx, _ *Operation, above, upTo int64) error {
+		_, err := tx.ExecContext(ctx, s.sql(`
+			UPDATE reprise.handler_runs SET due_at = $4
+			WHERE replay_id = $1 AND id > $2 AND id <= $3 AND due_at IS NOT NULL AND due_at < $4`), id, above, upTo, s.time(farAway))
+		return err
+	})
+}
+
+// Release makes a paused operation go on: what was held is due at its rate, and
+// Take takes up the rest. It may be called again, whatever became of the last
+// call.
+func (s *Store) Release(ctx context.Context, id int64) (Operation, error) {
+	o, err := s.enter(ctx, id, Running, Replaying, Discarding, Backfilling)
+	if err != nil {
+		return o, err
+	}
+	err = s.eachRun(ctx, o, func(ctx context.Context, tx *sqlx.Tx, o *Operation, above, upTo int64) error {
+		result, err := tx.ExecContext(ctx, s.sql(`
+			UPDATE reprise.handler_runs AS r
+			SET due_at = `+s.paced(`(h.n - 1) * CAST($4 AS float8)`)+`
+			FROM (
+				SELECT id, row_number() OVER (ORDER BY id) AS n
+				FROM reprise.handler_runs
+				WHERE replay_id = $1 AND id > $2 AND id <= $3 AND due_at = $5
+			) h, reprise.operations o
+			WHERE r.id = h.id AND r.due_at = $5 AND o.id = $1`), id, above, upTo, o.pace(), s.time(farAway))
+		if err != nil {
+			return err
+		}
+		n, err := result.RowsAffected()
+		if err != nil || n == 0 {
+			return err
+		}
+		return errors.Join(s.moveOn(ctx, tx, o, n), s.Notify(ctx, tx, ""))
+	})
+	return o, err
+}
+
+// Cancel takes back what waits of a replay or a backfill, and ends it. A run
+// that has not been tried since stands again where it stood before, or is no
+// more if the backfill made it; one that has been, and waits to be tried again,
+// is FAILED. It may be called again, whatever became of the last call.
+func (s *Store) Cancel(ctx context.Context, id int64) (Operation, error) {
+	o, err := s.enter(ctx, id, Cancelled, Replaying, Backfilling)
+	if err != nil {
+		return o, err
+	}
+	return o, s.eachRun(ctx, o, func(ctx context.Context, tx *sqlx.Tx, o *Operation, above, upTo int64) error {
+		if o.Kind == Backfilling {
+			if _, err := tx.ExecContext(ctx, s.sql(`
+				DELETE FROM reprise.handler_runs
+				WHERE replay_id = $1 AND id > $2 AND id <= $3 AND due_at IS NOT NULL AND attempt = 0`), id, above, upTo); err != nil {
+				return err
+			}
+		} else if _, err := tx.ExecContext(ctx, s.sql(`
+			UPDATE reprise.handler_runs AS r
+			SET status = t.status, finished_at = t.finished_at, due_at = NULL, instance = t.instance,
+			    tries = t.tries, cycle = t.cycle, replay_id = t.replay_id
+			FROM reprise.operation_runs t
+			WHERE r.replay_id = $1 AND r.id > $2 AND r.id <= $3 AND r.due_at IS NOT NULL
+			AND t.run_id = r.id AND t.operation_id = $1 AND (t.attempt = r.attempt OR r.error_kind IS NULL)`), id, above, upTo); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, s.sql(`
+			UPDATE reprise.handler_runs
+			SET status = CASE WHEN error_kind IS NULL THEN 'DISCARDED' ELSE 'FAILED' END, finished_at = now(), due_at = NULL
+			WHERE replay_id = $1 AND id > $2 AND id <= $3 AND due_at IS NOT NULL`), id, above, upTo)
+		return err
+	})
+}
+
+// Undo puts the runs that a discard closed back to where they stood, those that
+// nothing else has happened to since, and returns how many those are. It may be
+// called again, whatever became of the last call.
+func (s *Store) Undo(ctx context.Context, id int64) (o Operation, undone int64, err error) {
+	if o, err = s.enter(ctx, id, Undone, Discarding); err != nil {
+		return o, 0, err
+	}
+	for place := int64(0); place < o.Taken; place += takeLook {
+		if err := s.inTx(ctx, func(tx *sqlx.Tx) error {
+			result, err := tx.ExecContext(ctx, s.sql(`
+				UPDATE reprise.handler_runs AS r
+				SET status = t.status, finished_at = t.finished_at, due_at = t.due_at
+				FROM reprise.operation_runs t
+				WHERE t.operation_id = $1 AND t.place > $2 AND t.place <= $3
+				AND r.id = t.run_id AND r.discarded_at IS NOT NULL
+				AND NOT EXISTS (
+					SELECT 1 FROM reprise.operation_runs later WHERE later.run_id = r.id AND later.operation_id > $1)`),
+				id, place, place+takeLook)
+			if err != nil {
+				return err
+			}
+			n, err := result.RowsAffected()
+			undone += n
+			return err
+		}); err != nil {
+			return o, undone, fmt.Errorf("undo operation %d: %w", id, err)
+		}
+	}
+	return o, undone, nil
+}
+
+// enter brings an operation of one of the kinds into a state, in which it may
+// be already. A cancelled or undone one stays what it is.
+func (s *Store) enter(ctx context.Context, id int64, state OperationState, kinds ...OperationKind) (o Operation, err error) {
+	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
+		if o, err = s.locked(ctx, tx, id); err != nil {
+			return err
+		}
+		known := false
+		for _, kind := range kinds {
+			known = known || o.Kind == kind
+		}
+		switch {
+		case !known:
+			return fmt.Errorf("operation %d is of kind %s: want one of %v", id, o.Kind, kinds)
+		case o.State == state:
+			return nil
+		case o.State == Cancelled || o.State == Undone:
+			return fmt.Errorf("operation %d is %s, and stays so", id, o.State)
+		}
+		o.State = state
+		_, err := tx.ExecContext(ctx, s.sql(`UPDATE reprise.operations SET state = $2, next_due = now() WHERE id = $1`), id, string(state))
+		return err
+	})
+	if err != nil {
+		return o, fmt.Errorf("make the operation %s: %w", state, err)
+	}
+	return o, nil
+}
+
+// eachRun calls do for one stretch after the other of the operation's runs, in
+// a transaction each, as long as the operation stays in its state.
+func (s *Store) eachRun(ctx context.Context, o Operation, do func(ctx context.Context, tx *sqlx.Tx, o *Operation, above, upTo int64) error) error {
+	for above, last := int64(0), false; !last; {
+		err := s.inTx(ctx, func(tx *sqlx.Tx) error {
+			now, err := s.locked(ctx, tx, o.ID)
+			if err != nil {
+				return err
+			}
+			if now.State != o.State {
+				return fmt.Errorf("somebody has made it %s meanwhile", now.State)
+			}
+			upTo := int64(1<<63 - 1)
+			err = tx.GetContext(ctx, &upTo, s.sql(fmt.Sprintf(`
+				SELECT id FROM reprise.handler_runs WHERE replay_id = $1 AND id > $2 ORDER BY id LIMIT 1 OFFSET %d`, takeLook-1)), o.ID, above)
+			if last = errors.Is(err, sql.ErrNoRows); err != nil && !last {
+				return err
+			}
+			if err := do(ctx, tx, &now, above, upTo); err != nil {
+				return err
+			}
+			above = upTo
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("go through the runs of operation %d: %w", o.ID, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,135 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Subscribed is a subscription as it stands in the database.
+type Subscribed struct {
+	Subscription
+	Policy     json.RawMessage // as its handler was registered
+	Since      time.Time
+	LastSeenAt time.Time // when a process registered it last
+	Instances  int       // how many serve it
+	Due        Count     // runs that are due
+	OldestDue  time.Time // since when the first of them is; zero without any
+}
+
+// Subscriptions returns all subscriptions with what waits for them, by topic
+// and handler. An instance serves if its last heartbeat is younger than
+// silence.
+func (s *Store) Subscriptions(ctx context.Context, silence time.Duration) ([]Subscribed, error) {
+	instances, err := s.Instances(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var rows []struct {
+		Topic   string  `db:"topic"`
+		Handler string  `db:"handler"`
+		Policy  []byte  `db:"policy"`
+		Since   instant `db:"since"`
+		Seen    instant `db:"last_seen_at"`
+		Due     int64   `db:"due"`
+		Oldest  instant `db:"oldest"`
+	}
+	if err := s.db.SelectContext(ctx, &rows, s.sql(`
+		SELECT s.topic, s.handler, s.policy, s.since, s.last_seen_at,
+		       (SELECT min(r.due_at) FROM reprise.handler_runs r
+		        WHERE r.topic = s.topic AND r.handler = s.handler AND r.due_at IS NOT NULL AND r.due_at <= now()) AS oldest,
+		       (SELECT count(*) FROM (
+		                SELECT 1 FROM reprise.handler_runs r
+		                WHERE r.topic = s.topic AND r.handler = s.handler AND r.due_at IS NOT NULL AND r.due_at <= now()
+		                LIMIT $1) r) AS due
+		FROM reprise.subscriptions s ORDER BY s.topic, s.handler`), MaxCount+1); err != nil {
+		return nil, fmt.Errorf("list subscriptions: %w", err)
+	}
+	subscribed := make([]Subscribed, len(rows))
+	for i, r := range rows {
+		subscribed[i] = Subscribed{
+			Subscription: Subscription{Topic: r.Topic, Handler: r.Handler}, Policy: r.Policy,
+			Since: r.Since.Time, LastSeenAt: r.Seen.Time, OldestDue: r.Oldest.Time,
+			Due: Count{N: min(r.Due, MaxCount), More: r.Due > MaxCount},
+		}
+		for _, in := range instances {
+			if in.Silence <= silence && slices.Contains(in.Handlers, r.Handler) {
+				subscribed[i].Instances++
+			}
+		}
+	}
+	return subscribed, nil
+}
+
+// Living is an instance as it stands in the database.
+type Living struct {
+	Instance
+	StartedAt time.Time
+	Silence   time.Duration // since its last heartbeat, by the database's clock
+}
+
+// Instances returns all instances that are not forgotten, the longest started
+// first.
+func (s *Store) Instances(ctx context.Context) ([]Living, error) {
+	var rows []struct {
+		ID       string  `db:"id"`
+		Host     string  `db:"host"`
+		PID      int     `db:"pid"`
+		Build    string  `db:"build"`
+		Handlers []byte  `db:"handlers"`
+		Started  instant `db:"started_at"`
+		Beat     instant `db:"heartbeat_at"`
+		Now      instant `db:"now"`
+	}
+	if err := s.db.SelectContext(ctx, &rows, s.sql(`
+		SELECT id, host, pid, build, handlers, started_at, heartbeat_at, now() AS now FROM reprise.instances ORDER BY started_at, id`)); err != nil {
+		return nil, fmt.Errorf("list instances: %w", err)
+	}
+	living := make([]Living, len(rows))
+	for i, r := range rows {
+		living[i] = Living{
+			Instance:  Instance{ID: r.ID, Host: r.Host, PID: r.PID, Build: r.Build},
+			StartedAt: r.Started.Time, Silence: r.Now.Sub(r.Beat.Time),
+		}
+		if err := json.Unmarshal(r.Handlers, &living[i].Handlers); err != nil {
+			return nil, fmt.Errorf("instance %s: handlers in the database: %w", r.ID, err)
+		}
+	}
+	return living, nil
+}
+
+// Clock returns the database's time.
+func (s *Store) Clock(ctx context.Context) (time.Time, error) {
+	var now instant
+	if err := s.db.GetContext(ctx, &now, s.sql(`SELECT now() AS now`)); err != nil {
+		return time.Time{}, fmt.Errorf("read the database's clock: %w", err)
+	}
+	return now.Time, nil
+}
+
+// TableSize is how large a table is, as far as the database says.
+type TableSize struct {
+	Table     string `db:"name"`
+	Rows      int64  `db:"live"`
+	Dead      int64  `db:"dead"`  // row versions that wait for a vacuum
+	Bytes     int64  `db:"bytes"` // with its indexes
+	Vacuuming bool   `db:"vacuuming"`
+}
+
+// Sizes returns the sizes of Reprise's tables by the statistics of PostgreSQL,
+// which are estimates, or nothing on SQLite, which keeps none.
+func (s *Store) Sizes(ctx context.Context) (sizes []TableSize, err error) {
+	if !s.LeasesOnInsert() {
+		return nil, nil
+	}
+	err = s.db.SelectContext(ctx, &sizes, `
+		SELECT relname AS name, n_live_tup AS live, n_dead_tup AS dead, pg_total_relation_size(relid) AS bytes,
+		       EXISTS (SELECT 1 FROM pg_stat_progress_vacuum v WHERE v.relid = t.relid) AS vacuuming
+		FROM pg_stat_user_tables t WHERE schemaname = $1 ORDER BY relname`, s.schema)
+	if err != nil {
+		return nil, fmt.Errorf("read the sizes of the tables: %w", err)
+	}
+	return sizes, nil
+}

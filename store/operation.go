@@ -1,0 +1,287 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// OperationKind is what an operation does to the runs that it takes up.
+type OperationKind string
+
+// The kinds of operation.
+const (
+	Replaying   OperationKind = "replay"   // runs them again
+	Discarding  OperationKind = "discard"  // closes them without success
+	Editing     OperationKind = "edit"     // closes one, whose event another one amends
+	Backfilling OperationKind = "backfill" // creates them, for past events
+)
+
+// OperationState is where an operation stands; what its runs have come to is
+// its Progress.
+type OperationState string
+
+// The states of an operation.
+const (
+	Running   OperationState = "running"   // or over, when nothing is left
+	Paused    OperationState = "paused"    // what waited then waits on
+	Cancelled OperationState = "cancelled" // what waited then is put back
+	Undone    OperationState = "undone"    // all is put back that nothing else had happened to
+)
+
+// Operation is somebody's request on record: who wants what done to which runs.
+// Whoever asked takes the runs up, batch by batch (Take); others can tell how
+// far that is, and go on with it.
+type Operation struct {
+	ID             int64
+	Kind           OperationKind
+	State          OperationState
+	RequestedBy    string
+	Reason         string
+	Selection      Filter  // for a backfill: Handler, Topic, Since and Until
+	EvenSuccessful bool    // a replay takes up runs that succeeded, too
+	Rate           float64 // runs that become due in a second; 0 is all at once
+	Total          Count   // selected when it was asked for
+	Taken          int64   // taken up so far
+	Complete       bool    // everything that is selected is taken up
+	RequestedAt    time.Time
+
+	cursor cursor
+}
+
+// cursor is how far an operation has come.
+type cursor struct {
+	Run  int64 `json:"run,omitempty"`   // all selected runs up to it are taken up
+	UpTo int64 `json:"up_to,omitempty"` // the last run that there was
+	// A backfill: all events up to this one, by time and id, of those before
+	// Until.
+	At    time.Time `json:"at,omitzero"`
+	Event string    `json:"event,omitempty"`
+	Until time.Time `json:"until,omitzero"`
+}
+
+// Validate reports every field that a request must not have.
+func (o Operation) Validate() error {
+	var errs []error
+	if strings.TrimSpace(o.RequestedBy) == "" {
+		errs = append(errs, errors.New("it does not say who asks for it: set RequestedBy"))
+	}
+	if !(o.Rate >= 0 && o.Rate <= maxRate) {
+		errs = append(errs, fmt.Errorf("rate %v: want runs per second up to %d, or 0 for all at once", o.Rate, maxRate))
+	}
+	if err := o.Selection.Validate(); err != nil {
+		errs = append(errs, err)
+	}
+	status, kind := o.Selection.Status, o.Kind
+	switch {
+	case kind == Replaying && o.EvenSuccessful && (status == "" || status == Failed || status == Success || status == Discarded):
+	case kind == Replaying && (status == "" || status == Failed || status == Discarded):
+	case kind == Replaying && status == Success:
+		errs = append(errs, errors.New("replay runs of status SUCCESS: only on request, EvenSuccessful (--even-successful)"))
+	case kind == Replaying:
+		errs = append(errs, fmt.Errorf("replay runs of status %s: want %s, %s, or by EvenSuccessful %s", status, Failed, Discarded, Success))
+	case kind == Discarding && (status == "" || status == Failed || status == Pending):
+	case kind == Discarding:
+		errs = append(errs, fmt.Errorf("discard runs of status %s: want %s, or %s of what waits", status, Failed, Pending))
+	case kind != Editing && kind != Backfilling:
+		errs = append(errs, fmt.Errorf("operation %q: want %s, %s, %s or %s", kind, Replaying, Discarding, Editing, Backfilling))
+	}
+	if len(errs) > 0 {
+		return fmt.Errorf("%s: %w", o.Kind, errors.Join(errs...))
+	}
+	return nil
+}
+
+const maxRate = 1_000_000
+
+// takes returns the conditions of the runs that the operation takes up.
+func (s *Store) takes(o Operation, above, below int64) *conditions {
+	f := o.Selection
+	open := f.Status == ""
+	if open && !o.EvenSuccessful {
+		f.Status = Failed
+	}
+	c := s.conditions(f, above, below)
+	switch {
+	case open && o.EvenSuccessful:
+		c.and(`r.status IN ('FAILED', 'SUCCESS')`)
+	case f.Status == Pending:
+		c.and(`r.due_at IS NOT NULL`) // nobody holds it
+	}
+	return c
+}
+
+// Request puts an operation on record and returns it with ID, Total and
+// RequestedAt filled in. Nothing is taken up yet.
+//
+// A replay whose selection includes a run of a handler without a subscription
+// is refused whole: nobody would claim the run.
+func (s *Store) Request(ctx context.Context, o Operation) (Operation, error) {
+	if err := o.Validate(); err != nil {
+		return o, err
+	}
+	fail := func(err error) (Operation, error) { return o, fmt.Errorf("request a %s: %w", o.Kind, err) }
+	if err := s.db.GetContext(ctx, &o.cursor.UpTo, s.sql(`SELECT coalesce(max(id), 0) FROM reprise.handler_runs`)); err != nil {
+		return fail(err)
+	}
+	total, err := s.count(ctx, s.takes(o, 0, o.cursor.UpTo+1), totalCount, totalCount)
+	if err != nil {
+		return fail(err)
+	}
+	if o.Total = total; o.Kind == Replaying {
+		if err := s.unserved(ctx, o); err != nil {
+			return o, err
+		}
+	}
+	if o, err = s.request(ctx, s.db, o); err != nil {
+		return fail(err)
+	}
+	return o, nil
+}
+
+// totalCount is how far the runs of an operation are counted.
+const totalCount = 1_000_000
+
+// request inserts the operation's row.
+func (s *Store) request(ctx context.Context, q Queryer, o Operation) (Operation, error) {
+	selection, err := json.Marshal(o.Selection)
+	if err != nil {
+		return o, err
+	}
+	o.State, o.Complete = Running, false
+	var requested instant
+	row := queryRow(ctx, q, s.sql(`
+		INSERT INTO reprise.operations (kind, requested_by, reason, selection, even_successful, rate, total, cursor)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+		RETURNING id, requested_at`),
+		string(o.Kind), o.RequestedBy, o.Reason, string(selection), o.EvenSuccessful, o.Rate, o.Total.N, o.cursor.text())
+	if err := row(&o.ID, &requested); err != nil {
+		return o, err
+	}
+	o.RequestedAt = requested.Time
+	return o, nil
+}
+
+func (c cursor) text() string {
+	text, _ := json.Marshal(c) // numbers and strings: it always marshals
+	return string(text)
+}
+
+// queryRow returns what scans the one row of a query.
+func queryRow(ctx context.Context, q Queryer, query string, args ...any) func(into ...any) error {
+	return func(into ...any) (err error) {
+		rows, err := q.QueryContext(ctx, query, args...)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, rows.Close()) }()
+		if !rows.Next() {
+			return errors.Join(rows.Err(), sql.ErrNoRows)
+		}
+		if err := rows.Scan(into...); err != nil {
+			return err
+		}
+		return rows.Err()
+	}
+}
+
+// unserved is an error that names the selected handlers which have no
+// subscription.
+func (s *Store) unserved(ctx context.Context, o Operation) error {
+	handlers, err := s.handlersWithout(ctx, o, `SELECT 1 FROM reprise.subscriptions s WHERE s.topic = r.topic AND s.handler = r.handler`)
+	if err != nil || len(handlers) == 0 {
+		return err
+	}
+	return fmt.Errorf("no subscription for handler %s: register it with the bus, or select other handlers; nothing was replayed",
+		strings.Join(handlers, ", "))
+}
+
+// handlersWithout returns the handlers of the selected runs for which the
+// query on r, a topic and a handler, finds nothing.
+func (s *Store) handlersWithout(ctx context.Context, o Operation, query string) (handlers []string, err error) {
+	c := s.takes(o, 0, o.cursor.UpTo+1)
+	err = s.db.SelectContext(ctx, &handlers, s.compose(fmt.Sprintf(`
+		SELECT DISTINCT r.handler
+		FROM (SELECT DISTINCT r.topic, r.handler FROM (SELECT * FROM reprise.handler_runs r WHERE %s LIMIT %d) r) r
+		WHERE NOT EXISTS (%s)
+		ORDER BY r.handler`, c.where(), totalCount, query)), c.args...)
+	if err != nil {
+		return nil, fmt.Errorf("look for the handlers that are selected: %w", err)
+	}
+	return handlers, nil
+}
+
+const operationColumns = `id, kind, state, requested_by, reason, selection, even_successful, rate, total, taken, cursor, complete, requested_at`
+
+type operationRow struct {
+	ID             int64          `db:"id"`
+	Kind           OperationKind  `db:"kind"`
+	State          OperationState `db:"state"`
+	RequestedBy    string         `db:"requested_by"`
+	Reason         string         `db:"reason"`
+	Selection      []byte         `db:"selection"`
+	EvenSuccessful bool           `db:"even_successful"`
+	Rate           float64        `db:"rate"`
+	Total          int64          `db:"total"`
+	Taken          int64          `db:"taken"`
+	Cursor         []byte         `db:"cursor"`
+	Complete       bool           `db:"complete"`
+	RequestedAt    instant        `db:"requested_at"`
+}
+
+func (r operationRow) operation() (Operation, error) {
+	o := Operation{
+		ID: r.ID, Kind: r.Kind, State: r.State, RequestedBy: r.RequestedBy, Reason: r.Reason,
+		EvenSuccessful: r.EvenSuccessful, Rate: r.Rate, Taken: r.Taken, Complete: r.Complete,
+		Total: Count{N: r.Total, More: r.Total == totalCount}, RequestedAt: r.RequestedAt.Time,
+	}
+	if err := errors.Join(json.Unmarshal(r.Selection, &o.Selection), json.Unmarshal(r.Cursor, &o.cursor)); err != nil {
+		return o, fmt.Errorf("operation %d: selection or cursor in the database: %w", r.ID, err)
+	}
+	return o, nil
+}
+
+// Operation returns an operation by its id, or ErrNotFound.
+func (s *Store) Operation(ctx context.Context, id int64) (Operation, error) {
+	found, err := s.operations(ctx, `SELECT `+operationColumns+` FROM reprise.operations WHERE id = $1`, id)
+	if err != nil {
+		return Operation{}, err
+	}
+	if len(found) == 0 {
+		return Operation{}, fmt.Errorf("operation %d: %w", id, ErrNotFound)
+	}
+	return found[0], nil
+}
+
+// Operations returns the operations with an id lower than before (0 starts at
+// the newest), newest first, at most limit (0 is DefaultLimit).
+func (s *Store) Operations(ctx context.Context, before int64, limit int) ([]Operation, error) {
+	f := Filter{Before: before, Limit: limit}
+	if err := f.Validate(); err != nil {
+		return nil, err
+	}
+	if limit == 0 {
+		limit = DefaultLimit
+	}
+	return s.operations(ctx, `
+		SELECT `+operationColumns+` FROM reprise.operations WHERE $1 = 0 OR id < $1 ORDER BY id DESC LIMIT $2`, before, limit)
+}
+
+func (s *Store) operations(ctx context.Context, query string, args ...any) ([]Operation, error) {
+	var rows []operationRow
+	if err := s.db.SelectContext(ctx, &rows, s.sql(query), args...); err != nil {
+		return nil, fmt.Errorf("read operations: %w", err)
+	}
+	operations := make([]Operation, len(rows))
+	for i, r := range rows {
+		var err error
+		if operations[i], err = r.operation(); err != nil {
+			return nil, err
+		}
+	}
+	return operations, nil
+}

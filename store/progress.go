@@ -1,0 +1,85 @@
+package store
+
+import (
+	"context"
+	"fmt"
+)
+
+// Progress is what has become of an operation's runs.
+type Progress struct {
+	Operation
+	Succeeded int64
+	Failed    int64 // again
+	Discarded int64 // meanwhile
+	Running   int64 // in a handler
+	Waiting   int64 // for their turn, or to be tried again; of a paused operation, held
+	Elsewhere int64 // taken up by a later operation, or put back
+	Arrived   Count // runs that entered the selection since, by failing, and are not among these
+}
+
+// Left is how many have no end yet, those that are not taken up included as
+// far as they are known.
+func (p Progress) Left() int64 {
+	left := p.Running + p.Waiting
+	if !p.Complete && (p.State == Running || p.State == Paused) {
+		left += max(p.Total.N-p.Taken, 0)
+	}
+	return left
+}
+
+// Over says whether nothing is left to be done.
+func (p Progress) Over() bool {
+	return p.Running+p.Waiting == 0 && (p.Complete || p.State == Cancelled || p.State == Undone)
+}
+
+// Progress returns how far an operation is, or ErrNotFound. It reads the
+// operation's runs, and no other but those that have failed since.
+func (s *Store) Progress(ctx context.Context, id int64) (p Progress, err error) {
+	if p.Operation, err = s.Operation(ctx, id); err != nil {
+		return p, err
+	}
+	if p.Kind == Discarding {
+		return p, nil
+	}
+	fail := func(err error) (Progress, error) {
+		return p, fmt.Errorf("read the progress of operation %d: %w", id, err)
+	}
+	var rows []struct {
+		Status Status `db:"status"`
+		Waits  bool   `db:"waits"`
+		N      int64  `db:"n"`
+	}
+	if err := s.db.SelectContext(ctx, &rows, s.sql(`
+		SELECT status, due_at IS NOT NULL AS waits, count(*) AS n
+		FROM reprise.handler_runs WHERE replay_id = $1 GROUP BY 1, 2`), id); err != nil {
+		return fail(err)
+	}
+	p.Elsewhere = p.Taken
+	for _, r := range rows {
+		p.Elsewhere -= r.N
+		switch {
+		case r.Status == Success:
+			p.Succeeded += r.N
+		case r.Status == Failed:
+			p.Failed += r.N
+		case r.Status == Discarded:
+			p.Discarded += r.N
+		case r.Waits:
+			p.Waiting += r.N
+		default:
+			p.Running += r.N
+		}
+	}
+	if p.Kind == Replaying {
+		f := p.Selection
+		f.Status = Failed
+		c := s.conditions(f, 0, 0)
+		c.and(`r.failed_at >= %s`, s.time(p.RequestedAt))
+		c.and(`(r.replay_id IS NULL OR r.replay_id <> %s)`, id)
+		if p.Arrived, err = s.count(ctx, c, MaxCount, pageLook); err != nil {
+			return fail(err)
+		}
+		p.Arrived.More = p.Arrived.N >= MaxCount // the newest are looked at, and those are what arrived
+	}
+	return p, nil
+}

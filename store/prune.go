@@ -1,0 +1,109 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+)
+
+// Prune says what may be deleted: events that were published, and whose runs
+// all ended, before a time. What failed stays, unless it is asked for.
+type Prune struct {
+	Before time.Time // by the database's clock
+	Failed bool      // events with FAILED runs, too
+}
+
+// Pruned is what was deleted.
+type Pruned struct {
+	Events int64
+	Runs   int64
+}
+
+// Prune deletes all that may be, batch by batch. progress, if it is not nil, is
+// called after each batch with what is deleted so far; when ctx ends, that stays
+// deleted.
+func (s *Store) Prune(ctx context.Context, p Prune, progress func(Pruned)) (total Pruned, err error) {
+	for last, more := (*EventMark)(nil), true; more; more = last != nil {
+		var deleted Pruned
+		if deleted, last, err = s.PruneBatch(ctx, p, last); err != nil {
+			return total, err
+		}
+		total.Events += deleted.Events
+		total.Runs += deleted.Runs
+		if progress != nil {
+			progress(total)
+		}
+	}
+	return total, nil
+}
+
+// PruneBatch deletes the next batch of events with all that belongs to them, in
+// one short transaction, beginning after a batch's last event, if that is not
+// nil. It returns the last one of this batch, nil when there are none left.
+// Event and runs go together: a run whose event stays is what keeps the event
+// from being handled again.
+func (s *Store) PruneBatch(ctx context.Context, p Prune, after *EventMark) (deleted Pruned, last *EventMark, err error) {
+	if p.Before.IsZero() {
+		return deleted, nil, errors.New("prune: the time is not set: set Before")
+	}
+	if errs := validWindow(time.Time{}, p.Before); len(errs) > 0 {
+		return deleted, nil, fmt.Errorf("prune: %w", errors.Join(errs...))
+	}
+	if after == nil {
+		after = &EventMark{}
+	}
+	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
+		var mark struct {
+			At instant `db:"published_at"`
+			ID string  `db:"id"`
+		}
+		err := tx.GetContext(ctx, &mark, s.sql(fmt.Sprintf(`
+			SELECT e.published_at, e.id FROM reprise.events e
+			WHERE (e.published_at, e.id) > ($1, $2) AND e.published_at < $3
+			ORDER BY e.published_at, e.id LIMIT 1 OFFSET %d`, pruneLook-1)), s.time(after.At), after.ID, s.time(p.Before))
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
+			mark.At.Time = p.Before
+		case err != nil:
+			return err
+		default:
+			last = &EventMark{mark.At.Time, mark.ID}
+		}
+		keep := `r.status = 'PENDING' OR r.finished_at >= $3`
+		if !p.Failed {
+			keep += ` OR r.failed_at IS NOT NULL`
+		}
+		old := `FROM reprise.events e
+			WHERE (e.published_at, e.id) > ($1, $2) AND (e.published_at, e.id) <= ($4, $5) AND e.published_at < $3
+			AND NOT EXISTS (SELECT 1 FROM reprise.handler_runs r WHERE r.event_id = e.id AND r.topic = e.topic AND (` + keep + `))`
+		args := []any{s.time(after.At), after.ID, s.time(p.Before), s.time(mark.At.Time), mark.ID}
+		count := func(query string) (n int64, err error) {
+			result, err := tx.ExecContext(ctx, s.compose(query), args...)
+			if err != nil {
+				return 0, err
+			}
+			return result.RowsAffected()
+		}
+		// Locked first: what is taken up meanwhile is then seen, and kept.
+		if _, err := tx.ExecContext(ctx, s.compose(`
+			SELECT r.id FROM reprise.handler_runs r WHERE (r.event_id, r.topic) IN (SELECT e.id, e.topic `+old+`) ORDER BY r.id FOR UPDATE`), args...); err != nil {
+			return err
+		}
+		if deleted.Runs, err = count(`DELETE FROM reprise.handler_runs WHERE (event_id, topic) IN (SELECT e.id, e.topic ` + old + `)`); err != nil {
+			return err
+		}
+		deleted.Events, err = count(`DELETE FROM reprise.events WHERE (id, topic) IN (SELECT e.id, e.topic ` + old + `)`)
+		return err
+	})
+	if err != nil {
+		return Pruned{}, nil, fmt.Errorf("prune: %w", err)
+	}
+	return deleted, last, nil
+}
+
+// pruneLook is how many events a batch looks at.
+const pruneLook = 2000

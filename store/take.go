@@ -1,0 +1,146 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/reprise-bus/reprise/internal/dialect"
+)
+
+// takeLook is how many of the runs that an index offers a batch looks at.
+const takeLook = 5000
+
+// Take takes up the next batch of an operation's runs, in one short
+// transaction, and returns the operation as it is then. Any number of callers
+// may do so at once. It does nothing to an operation that is Complete or not
+// Running.
+//
+// A replay makes its runs due again, with tries and cycle fresh, one after the
+// other at the operation's rate; a discard ends them as DISCARDED. A run that
+// has been taken up by somebody else meanwhile is passed over.
+func (s *Store) Take(ctx context.Context, id int64) (o Operation, err error) {
+	err = s.inTx(ctx, func(tx *sqlx.Tx) (err error) {
+		if o, err = s.locked(ctx, tx, id); err != nil || o.Complete || o.State != Running {
+			return err
+		}
+		switch o.Kind {
+		case Replaying, Discarding:
+			return s.takeRuns(ctx, tx, &o)
+		case Backfilling:
+			return s.takeEvents(ctx, tx, &o)
+		}
+		return fmt.Errorf("operation %d is of kind %s, which takes up nothing by and by", id, o.Kind)
+	})
+	if err != nil {
+		return o, fmt.Errorf("take up runs: %w", err)
+	}
+	return o, nil
+}
+
+// locked returns an operation that nobody else changes until tx ends.
+func (s *Store) locked(ctx context.Context, tx *sqlx.Tx, id int64) (Operation, error) {
+	var row operationRow
+	err := tx.GetContext(ctx, &row, s.sql(`SELECT `+operationColumns+` FROM reprise.operations WHERE id = $1 FOR UPDATE`), id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return Operation{}, fmt.Errorf("operation %d: %w", id, ErrNotFound)
+	}
+	if err != nil {
+		return Operation{}, err
+	}
+	return row.operation()
+}
+
+func (s *Store) takeRuns(ctx context.Context, tx *sqlx.Tx, o *Operation) error {
+	upTo, err := s.lookFrom(ctx, tx, o)
+	if err != nil {
+		return err
+	}
+	c := s.takes(*o, o.cursor.Run, upTo+1)
+	operation, taken := c.arg(o.ID), c.arg(o.Taken)
+	// Locked first, in one order: what another operation takes up meanwhile is
+	// then seen not to be selected any more.
+	result, err := tx.ExecContext(ctx, s.compose(fmt.Sprintf(`
+		INSERT INTO reprise.operation_runs (operation_id, place, run_id, status, attempt, cycle, tries, instance, due_at, finished_at, replay_id)
+		SELECT CAST(%s AS bigint), CAST(%s AS bigint) + row_number() OVER (ORDER BY r.id), r.id, r.status, r.attempt, r.cycle, r.tries, r.instance, r.due_at, r.finished_at, r.replay_id
+		FROM (SELECT * FROM reprise.handler_runs r WHERE %s ORDER BY r.id FOR UPDATE) r`, operation, taken, c.where())), c.args...)
+	if err != nil {
+		return err
+	}
+	n, err := result.RowsAffected()
+	if err != nil {
+		return err
+	}
+	if n > 0 {
+		if err := s.turn(ctx, tx, o, n); err != nil {
+			return err
+		}
+	}
+	o.Taken += n
+	o.cursor.Run = upTo
+	o.Complete = upTo == o.cursor.UpTo
+	return s.moveOn(ctx, tx, o, n)
+}
+
+// lookFrom returns up to which run the next batch looks.
+func (s *Store) lookFrom(ctx context.Context, tx *sqlx.Tx, o *Operation) (upTo int64, err error) {
+	look, args := s.takes(*o, o.cursor.Run, o.cursor.UpTo+1).look()
+	err = tx.GetContext(ctx, &upTo, s.compose(fmt.Sprintf(
+		`SELECT r.id FROM reprise.handler_runs r WHERE %s ORDER BY r.id LIMIT 1 OFFSET %d`, look, takeLook-1)), args...)
+	if errors.Is(err, sql.ErrNoRows) {
+		return o.cursor.UpTo, nil
+	}
+	return upTo, err
+}
+
+// turn makes the n runs that were just taken up what the operation makes of
+// them.
+func (s *Store) turn(ctx context.Context, tx *sqlx.Tx, o *Operation, n int64) error {
+	if o.Kind == Discarding {
+		_, err := tx.ExecContext(ctx, s.sql(`
+			UPDATE reprise.handler_runs AS r
+			SET status = 'DISCARDED', finished_at = now(), due_at = NULL
+			FROM reprise.operation_runs t
+			WHERE t.operation_id = $1 AND t.place > $2 AND r.id = t.run_id`), o.ID, o.Taken)
+		return err
+	}
+	_, err := tx.ExecContext(ctx, s.sql(`
+		UPDATE reprise.handler_runs AS r
+		SET status = 'PENDING', finished_at = NULL, instance = NULL, tries = 0, cycle = 0, replay_id = t.operation_id,
+		    due_at = `+s.paced(`(t.place - $2 - 1) * CAST($3 AS float8)`)+`
+		FROM reprise.operation_runs t, reprise.operations o
+		WHERE t.operation_id = $1 AND t.place > $2 AND r.id = t.run_id AND o.id = $1`), o.ID, o.Taken, o.pace())
+	if err != nil || o.Taken > 0 && o.Rate > 0 {
+		return err
+	}
+	return s.Notify(ctx, tx, "")
+}
+
+// paced is the time so many seconds after operation o's next_due, or after now
+// if that is over.
+func (s *Store) paced(seconds string) string {
+	if s.kind == dialect.SQLite {
+		return `strftime('%Y-%m-%dT%H:%M:%fZ', max(o.next_due, now()), (` + seconds + `) || ' seconds')`
+	}
+	return `greatest(o.next_due, now()) + (` + seconds + `) * interval '1 second'`
+}
+
+// pace is the time between two runs, in seconds.
+func (o *Operation) pace() float64 {
+	if o.Rate == 0 {
+		return 0
+	}
+	return 1 / o.Rate
+}
+
+// moveOn writes how far the operation has come, by n more.
+func (s *Store) moveOn(ctx context.Context, tx *sqlx.Tx, o *Operation, n int64) error {
+	_, err := tx.ExecContext(ctx, s.sql(`
+		UPDATE reprise.operations AS o
+		SET taken = $2, cursor = $3, complete = $4, next_due = `+s.paced(`CAST($5 AS float8) * CAST($6 AS float8)`)+`
+		WHERE o.id = $1`), o.ID, o.Taken, o.cursor.text(), o.Complete, n, o.pace())
+	return err
+}
