@@ -8,13 +8,13 @@ FUZZTIME = 30s
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile | awk -F ': ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' Makefile | awk -F ': ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 test: lint ## check everything; narrow with TEST=regexp and ARGS='-v ./store/...'
 	@race=-race; $(GO) build -race runtime/cgo 2>/dev/null || \
 	{ race=; echo 'testing without -race, which needs cgo and a C compiler'; }; \
 	set -x; $(GO) run ./internal/testpg -- $(GO) test $$race -shuffle=on -timeout 15m -run '$(TEST)' $(ARGS)
-	cd bench && $(GO) vet . && $(GO) test .
+	cd bench && $(GO) vet ./... && $(GO) test ./...
 	cd soak && $(GO) vet . && $(GO) test . && $(GO) run . -for 20s && $(GO) run . -for 20s -db sqlite
 
 lint: ## check formatting, go vet, staticcheck
@@ -45,7 +45,11 @@ cover: ## test coverage by function, the total last; profile in coverage.out
 example: ## run the example
 	$(GO) run ./example
 
+demo-replay: ## 100,000 invoices, three kinds of trouble, and the command line that heals them
+	$(GO) build -o bin/ ./cmd/reprise ./example/incident
+	$(GO) run ./internal/testpg -- sh example/incident/demo.sh bin
+
 postgres: ## keep a throwaway Postgres up until interrupted
 	$(GO) run ./internal/testpg
 
-.PHONY: help test lint fmt conformance fuzz soak cover example postgres
+.PHONY: help test lint fmt conformance fuzz soak cover example demo-replay postgres

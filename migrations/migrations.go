@@ -93,18 +93,26 @@ func up(ctx context.Context, db *sql.DB, schema string) error {
 // Check returns nil when the tables are of the version of this program, and a
 // *VersionError when they are missing, older or newer. It only reads.
 func Check(ctx context.Context, db *sql.DB, schema string) error {
+	have, want, err := Versions(ctx, db, schema)
+	if err != nil || have == want {
+		return err
+	}
+	schema, err = dialect.Schema(schema)
+	return errors.Join(err, &VersionError{Schema: schema, Database: have, Program: want})
+}
+
+// Versions returns the version of the tables, 0 where there are none, and that
+// of this program. It only reads.
+func Versions(ctx context.Context, db *sql.DB, schema string) (database, program int, err error) {
 	m, err := newMigrator(ctx, db, schema)
 	if err != nil {
-		return err
+		return 0, 0, err
 	}
 	have, err := m.version(ctx, db)
 	if err != nil {
-		return fmt.Errorf("read the version of schema %q: %w", m.schema, err)
+		return 0, 0, fmt.Errorf("read the version of schema %q: %w", m.schema, err)
 	}
-	if have != m.target() {
-		return &VersionError{Schema: m.schema, Database: have, Program: m.target()}
-	}
-	return nil
+	return have, m.target(), nil
 }
 
 type migration struct {

@@ -17,6 +17,19 @@ import (
 // and Until, and of nothing else; Topic may be empty when the handler has one.
 // Nothing is created yet: Take does it, the oldest events first.
 func (s *Store) RequestBackfill(ctx context.Context, o Operation) (Operation, error) {
+	o, err := s.PreviewBackfill(ctx, o)
+	if err != nil {
+		return o, err
+	}
+	if o, err = s.request(ctx, s.db, o); err != nil {
+		return o, fmt.Errorf("request a backfill: %w", err)
+	}
+	return o, nil
+}
+
+// PreviewBackfill returns the operation that RequestBackfill would put on
+// record, with its topic and Total, and changes nothing.
+func (s *Store) PreviewBackfill(ctx context.Context, o Operation) (Operation, error) {
 	o.Kind = Backfilling
 	if err := o.Validate(); err != nil {
 		return o, err
@@ -34,7 +47,7 @@ func (s *Store) RequestBackfill(ctx context.Context, o Operation) (Operation, er
 	if o.Selection.Topic, err = s.topicOf(ctx, f.Handler, f.Topic); err != nil {
 		return o, fmt.Errorf("backfill: %w", err)
 	}
-	fail := func(err error) (Operation, error) { return o, fmt.Errorf("request a backfill: %w", err) }
+	fail := func(err error) (Operation, error) { return o, fmt.Errorf("count the events of a backfill: %w", err) }
 	var now instant
 	if err := s.db.GetContext(ctx, &now, s.sql(`SELECT now() AS now`)); err != nil {
 		return fail(err)
@@ -53,9 +66,6 @@ func (s *Store) RequestBackfill(ctx context.Context, o Operation) (Operation, er
 		return fail(err)
 	}
 	o.Total.More = o.Total.N == totalCount
-	if o, err = s.request(ctx, s.db, o); err != nil {
-		return fail(err)
-	}
 	return o, nil
 }
 

@@ -22,12 +22,17 @@ type Group struct {
 	Oldest, Newest int64 // run, of those that are counted
 }
 
-// maxGroups is how many groups are told apart.
-const maxGroups = 1000
+// Of so many groups each is told apart, and so many runs are counted in all:
+// many groups are counted less far, but each to a thousand.
+const (
+	maxGroups   = 1000
+	groupCounts = 100_000
+	groupCount  = 1000
+)
 
 // Groups returns the failure groups of the FAILED runs that the filter selects,
 // the largest first, at most as many as its Limit says. Each is counted to
-// MaxCount; of the runs that have not failed none is read.
+// MaxCount, less far when there are many; of the runs that have not failed none is read.
 func (s *Store) Groups(ctx context.Context, f Filter) ([]Group, error) {
 	if f.Status != "" && f.Status != Failed {
 		return nil, fmt.Errorf("failure groups of runs of status %s: want %s, the only ones that make groups", f.Status, Failed)
@@ -43,10 +48,11 @@ func (s *Store) Groups(ctx context.Context, f Filter) ([]Group, error) {
 			return nil, err
 		}
 	}
+	most := min(max(groupCount, groupCounts/max(len(prints), 1)), MaxCount)
 	var groups []Group
 	for _, print := range prints {
 		f.Group = print
-		group, err := s.group(ctx, f)
+		group, err := s.group(ctx, f, most)
 		if err != nil {
 			return nil, fmt.Errorf("list failure groups: %w", err)
 		}
@@ -77,8 +83,8 @@ func (s *Store) fingerprints(ctx context.Context) (prints []string, err error) {
 }
 
 // group returns the group that the filter names, of the runs that it selects;
-// without any, it has no Runs.
-func (s *Store) group(ctx context.Context, f Filter) (Group, error) {
+// without any, it has no Runs. It looks at so many of its runs at most, the newest.
+func (s *Store) group(ctx context.Context, f Filter, most int) (Group, error) {
 	g := Group{Fingerprint: f.Group}
 	handler, kind := f.Handler, f.Kind
 	f.Handler, f.Kind = "", "" // the group's, which one look tells
@@ -113,10 +119,10 @@ func (s *Store) group(ctx context.Context, f Filter) (Group, error) {
 		FROM (
 			SELECT r.id, CASE WHEN %s THEN r.failed_at END AS picked
 			FROM (SELECT %s FROM reprise.handler_runs r WHERE %s ORDER BY r.id DESC LIMIT %d) r
-		) r`, conjunction(c.rest), columns, look, MaxCount+1)), c.args...); err != nil {
+		) r`, conjunction(c.rest), columns, look, most+1)), c.args...); err != nil {
 		return g, err
 	}
-	g.Runs = Count{N: min(found.Runs, MaxCount), More: found.Looked > MaxCount}
+	g.Runs = Count{N: min(found.Runs, int64(most)), More: found.Looked > int64(most)}
 	g.First, g.Last, g.Oldest, g.Newest = found.First.Time, found.Last.Time, found.Oldest, found.Newest
 	if g.Runs.More && g.Runs.N > 0 {
 		var first instant

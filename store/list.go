@@ -13,11 +13,20 @@ import (
 )
 
 // A selection that no index offers in order is looked for among so many runs at
-// once, which bounds what one statement reads.
+// once, which bounds what one statement reads. A condition on the payload reads
+// an event for each.
 const (
-	pageLook  = 20_000
-	countLook = 100_000
+	pageLook    = 20_000
+	countLook   = 40_000
+	payloadLook = 5_000
 )
+
+func lookFor(f Filter, most int) int {
+	if len(f.Payload) > 0 {
+		return min(most, payloadLook)
+	}
+	return most
+}
 
 // Page is a part of what a filter selects, newest first.
 type Page struct {
@@ -37,11 +46,12 @@ func (s *Store) Page(ctx context.Context, f Filter) (page Page, err error) {
 		f.Limit = DefaultLimit
 	}
 	c := s.conditions(f, 0, f.Before)
-	look, args := c.look()
-	from := `reprise.handler_runs r WHERE ` + look
+	most := lookFor(f, pageLook)
+	offered, args := c.look()
+	from := `reprise.handler_runs r WHERE ` + offered
 	if len(c.rest) > 0 {
 		from = fmt.Sprintf(`(SELECT * FROM reprise.handler_runs r WHERE %s ORDER BY r.id DESC LIMIT %d) r WHERE %s`,
-			look, pageLook, conjunction(c.rest))
+			offered, most, conjunction(c.rest))
 	}
 	var rows []runRow
 	err = s.db.SelectContext(ctx, &rows, s.compose(
@@ -58,7 +68,7 @@ func (s *Store) Page(ctx context.Context, f Filter) (page Page, err error) {
 		page.Next = rows[len(rows)-1].ID
 	case len(c.rest) > 0: // which run was the last that was looked at?
 		err = s.db.GetContext(ctx, &page.Next, s.compose(fmt.Sprintf(
-			`SELECT r.id FROM reprise.handler_runs r WHERE %s ORDER BY r.id DESC LIMIT 1 OFFSET %d`, look, pageLook-1)), args...)
+			`SELECT r.id FROM reprise.handler_runs r WHERE %s ORDER BY r.id DESC LIMIT 1 OFFSET %d`, offered, most-1)), args...)
 		if errors.Is(err, sql.ErrNoRows) {
 			return page, nil
 		}
@@ -114,10 +124,10 @@ func (s *Store) Count(ctx context.Context, f Filter) (Count, error) {
 	if err := f.Validate(); err != nil {
 		return Count{}, err
 	}
-	return s.count(ctx, s.conditions(f, 0, 0), MaxCount, countLook)
+	return s.count(ctx, s.conditions(f, 0, 0), MaxCount, lookFor(f, countLook))
 }
 
-func (s *Store) count(ctx context.Context, c *conditions, most, look int64) (count Count, err error) {
+func (s *Store) count(ctx context.Context, c *conditions, most int64, look int) (count Count, err error) {
 	offered, _ := c.look()
 	query := fmt.Sprintf(`SELECT count(*) AS n, 0 AS looked FROM (SELECT 1 FROM reprise.handler_runs r WHERE %s LIMIT %d) r`, offered, most+1)
 	if len(c.rest) > 0 {
@@ -129,7 +139,7 @@ func (s *Store) count(ctx context.Context, c *conditions, most, look int64) (cou
 	if err := s.db.GetContext(ctx, &found, s.compose(query), c.args...); err != nil {
 		return count, fmt.Errorf("count runs: %w", err)
 	}
-	return Count{N: min(found.N, most), More: found.N > most || found.Looked == look}, nil
+	return Count{N: min(found.N, most), More: found.N > most || found.Looked == int64(look)}, nil
 }
 
 // Run returns a run by its id, or ErrNotFound.

@@ -271,6 +271,17 @@ func (s *Store) Operations(ctx context.Context, before int64, limit int) ([]Oper
 		SELECT `+operationColumns+` FROM reprise.operations WHERE $1 = 0 OR id < $1 ORDER BY id DESC LIMIT $2`, before, limit)
 }
 
+// OperationsOf returns the operations that took a run up or made it, oldest
+// first; none for an unknown run.
+func (s *Store) OperationsOf(ctx context.Context, runID int64) ([]Operation, error) {
+	return s.operations(ctx, `
+		SELECT `+operationColumns+` FROM reprise.operations
+		WHERE id IN (
+			SELECT operation_id FROM reprise.operation_runs WHERE run_id = $1
+			UNION SELECT replay_id FROM reprise.handler_runs WHERE id = $1)
+		ORDER BY id`, runID)
+}
+
 func (s *Store) operations(ctx context.Context, query string, args ...any) ([]Operation, error) {
 	var rows []operationRow
 	if err := s.db.SelectContext(ctx, &rows, s.sql(query), args...); err != nil {

@@ -93,6 +93,11 @@ func (s *Store) PruneBatch(ctx context.Context, p Prune, after *EventMark) (dele
 			SELECT r.id FROM reprise.handler_runs r WHERE (r.event_id, r.topic) IN (SELECT e.id, e.topic `+old+`) ORDER BY r.id FOR UPDATE`), args...); err != nil {
 			return err
 		}
+		if _, err = count(`
+			DELETE FROM reprise.operation_runs WHERE run_id IN (
+				SELECT r.id FROM reprise.handler_runs r WHERE (r.event_id, r.topic) IN (SELECT e.id, e.topic ` + old + `))`); err != nil {
+			return err
+		}
 		if deleted.Runs, err = count(`DELETE FROM reprise.handler_runs WHERE (event_id, topic) IN (SELECT e.id, e.topic ` + old + `)`); err != nil {
 			return err
 		}

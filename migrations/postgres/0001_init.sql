@@ -126,9 +126,9 @@ CREATE TABLE reprise.operations (
 
 -- A run that an operation took up, and where it stood before.
 CREATE TABLE reprise.operation_runs (
-    operation_id bigint      NOT NULL REFERENCES reprise.operations (id) ON DELETE CASCADE,
+    operation_id bigint      NOT NULL,
     place        bigint      NOT NULL,                -- in the order of taking up
-    run_id       bigint      NOT NULL REFERENCES reprise.handler_runs (id) ON DELETE CASCADE,
+    run_id       bigint      NOT NULL,
     status       text        NOT NULL,
     attempt      integer     NOT NULL,
     cycle        integer     NOT NULL,

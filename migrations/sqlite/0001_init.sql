@@ -116,9 +116,9 @@ CREATE TABLE reprise.operations (
 ) STRICT;
 
 CREATE TABLE reprise.operation_runs (
-    operation_id INTEGER NOT NULL REFERENCES reprise.operations (id) ON DELETE CASCADE,
+    operation_id INTEGER NOT NULL,
     place        INTEGER NOT NULL,
-    run_id       INTEGER NOT NULL REFERENCES reprise.handler_runs (id) ON DELETE CASCADE,
+    run_id       INTEGER NOT NULL,
     status       TEXT    NOT NULL,
     attempt      INTEGER NOT NULL,
     cycle        INTEGER NOT NULL,
