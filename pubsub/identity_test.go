@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -388,4 +389,20 @@ func (w *wire) mend(t *testing.T) {
 		w.down, w.refused = false, 0
 		return true
 	}, patience, time.Millisecond)
+}
+
+// Whoever looks for a process that serves a handler finds it soon, not at the
+// next heartbeat.
+func TestWhatAProcessServesIsTold(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, url string) {
+		st := openStore(t, url)
+		ps := configured(t, st, pubsub.Config{HeartbeatInterval: time.Hour, DeadAfter: 24 * time.Hour})
+		subscribe(t, ps, "topic", "one")
+		subscribe(t, ps, "topic", "another")
+		require.Eventually(t, func() bool {
+			instances, err := st.Instances(t.Context())
+			require.NoError(t, err)
+			return len(instances) == 1 && slices.Equal(instances[0].Handlers, []string{"another", "one"})
+		}, patience, time.Millisecond)
+	})
 }

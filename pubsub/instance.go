@@ -20,6 +20,9 @@ func (p *PubSub) describe(id string, handlers []string) store.Instance {
 	return i
 }
 
+// gather is how long a heartbeat that tells of a new handler waits for others.
+const gather = 20 * time.Millisecond
+
 // heartbeatLoop keeps this instance alive and takes over from dead ones. It
 // judges others only after it has been in good health itself for as long as
 // they have been silent: when the database comes back after an outage, nobody
@@ -36,6 +39,12 @@ func (p *PubSub) heartbeatLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+		case <-p.serve: // whoever looks for somebody who serves a handler finds us soon
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(gather):
+			}
 		}
 		handlers := p.serving()
 		beat, cancel := context.WithTimeout(ctx, p.config.DeadAfter/2)

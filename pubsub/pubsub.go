@@ -119,6 +119,7 @@ type PubSub struct {
 
 	wake  chan struct{} // something may be due
 	nudge chan struct{} // something will be due soon: a caller's transaction
+	serve chan struct{} // something else is served now
 
 	subscriptions sync.WaitGroup     // goroutines of subscriptions
 	handovers     sync.WaitGroup     // neither delivered nor cancelled
@@ -146,6 +147,7 @@ func New(st *store.Store, config Config) (*PubSub, error) {
 		current:    newIdentity(),
 		wake:       make(chan struct{}, 1),
 		nudge:      make(chan struct{}, 1),
+		serve:      make(chan struct{}, 1),
 	}
 	p.origin = p.current.id
 	p.finisher = newFinisher(st, config.Logger, p.ended)

@@ -113,6 +113,7 @@ func (p *PubSub) activate(ctx context.Context, s *subscription) error {
 		p.loops.Go(func() { p.catchUp(p.loopCtx, s.key) })
 	}
 	signal(p.wake)
+	signal(p.serve)
 	return nil
 }
 
