@@ -136,6 +136,12 @@ func Backfill(ctx context.Context, st *store.Store, past Past, request Request) 
 	return goOn(ctx, st, o, request)
 }
 
+// PreviewBackfill returns what Backfill would put on record, with its topic and
+// how many events it is about, and changes nothing.
+func PreviewBackfill(ctx context.Context, st *store.Store, past Past, request Request) (store.Operation, error) {
+	return st.PreviewBackfill(ctx, request.operation(store.Backfilling, past.filter()))
+}
+
 // take puts the operation on record and takes up all its runs.
 func take(ctx context.Context, st *store.Store, o store.Operation, request Request) (store.Operation, error) {
 	o, err := st.Request(ctx, o)

@@ -29,6 +29,10 @@ func backfilling(promise promise) {
 		db.subscribe("audit")
 		db.publish(event("3"))
 
+		preview, err := db.PreviewBackfill(ctx, store.Operation{RequestedBy: "ops", Selection: store.Filter{Handler: "audit"}})
+		require.NoError(t, err)
+		require.Equal(t, store.Count{N: 3}, preview.Total)
+		require.Empty(t, db.column(`SELECT requested_by FROM reprise.operations`))
 		o := request(db, store.Filter{Handler: "audit"})
 		require.Equal(t, topic, o.Selection.Topic)
 		require.EqualValues(t, 3, o.Total.N)

@@ -73,6 +73,31 @@ func replaying(promise promise) {
 		require.ErrorIs(t, err, store.ErrNotFound)
 	})
 
+	promise("a run knows the operations that took it up or made it", func(t *testing.T, db db) {
+		db.subscribe("mail")
+		failed := db.fail("1", "mail")
+		one := db.operate(replay(store.Filter{IDs: []int64{failed.ID}}))
+		_, err := db.Cancel(ctx, one.ID)
+		require.NoError(t, err)
+		edit, amended, err := db.Edit(ctx, failed.ID, store.Correction{Payload: []byte("{}")}, "ops", "")
+		require.NoError(t, err)
+		db.subscribe("audit")
+		backfill, err := db.RequestBackfill(ctx, store.Operation{RequestedBy: "ops", Selection: store.Filter{Handler: "audit"}})
+		require.NoError(t, err)
+		db.takeAll(backfill)
+		for run, want := range map[int64][]int64{
+			failed.ID: {one.ID, edit.ID}, amended.ID: {edit.ID}, db.runs(store.Filter{Handler: "audit"})[0].ID: {backfill.ID}, 4711: nil,
+		} {
+			operations, err := db.OperationsOf(ctx, run)
+			require.NoError(t, err)
+			var ids []int64
+			for _, o := range operations {
+				ids = append(ids, o.ID)
+			}
+			require.Equal(t, want, ids)
+		}
+	})
+
 	promise("only FAILED runs are touched", func(t *testing.T, db db) {
 		db.subscribe("mail")
 		failed := db.fail("failed", "mail")

@@ -19,6 +19,7 @@ func Run(t *testing.T, open func(t *testing.T) *store.Store) {
 		"claim":     claiming,
 		"end":       ending,
 		"record":    recording,
+		"receive":   receiving,
 		"instance":  living,
 		"recover":   recovering,
 		"list":      listing,

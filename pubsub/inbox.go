@@ -1,0 +1,247 @@
+package pubsub
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
+
+	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/store"
+)
+
+// Inbox is the subscriber of a handler whose messages another transport
+// delivers: what any Watermill subscriber brings is recorded, acknowledged once
+// that is committed, and then handled like what was published here, with
+// retries, policy and replays. A message that is slow or fails holds up no
+// other. One that is delivered again is recognised by its UUID, acknowledged,
+// and not handled again.
+//
+// The wrapped subscriber acknowledges by consumer group: give each handler one
+// of its own, as its name. While the database is away nothing is acknowledged.
+type Inbox struct {
+	pubsub *PubSub
+	inner  message.Subscriber
+	own    *Subscriber
+	config InboxConfig
+
+	receiving sync.WaitGroup
+}
+
+var (
+	_ message.Subscriber           = (*Inbox)(nil)
+	_ message.SubscribeInitializer = (*Inbox)(nil)
+)
+
+// InboxConfig sets what an Inbox does. A zero field means its default.
+type InboxConfig struct {
+	// Source is what events that come this way have as their Source; default
+	// the type of the wrapped subscriber.
+	Source string
+
+	// Identify returns the id of a message that has no UUID, which must be the
+	// same whenever the transport delivers it again, such as made of its topic,
+	// partition and offset. Without one, or where it returns "", the message
+	// gets a new id each time it comes.
+	Identify func(msg *message.Message) string
+
+	// Recorded is for a router whose first middleware is middleware.Record: see
+	// RecordedSubscriber.
+	Recorded bool
+}
+
+// Inbox returns an Inbox of the handler around a subscriber.
+func (p *PubSub) Inbox(inner message.Subscriber, handler string, policy handlers.Policy, config InboxConfig) (*Inbox, error) {
+	if inner == nil {
+		return nil, errors.New("inbox: the subscriber is nil: pass the one of the transport")
+	}
+	if config.Source == "" {
+		config.Source = strings.TrimPrefix(fmt.Sprintf("%T", inner), "*")
+	}
+	if config.Source == store.SourcePublish || config.Source == store.SourceEdit {
+		return nil, fmt.Errorf("inbox: field Source %q: it means something else, name the transport", config.Source)
+	}
+	return &Inbox{
+		pubsub: p, inner: inner, config: config,
+		own: &Subscriber{pubsub: p, handler: handler, policy: policy, recorded: config.Recorded},
+	}, nil
+}
+
+// SubscribeInitialize prepares the subscription here, and at the transport if
+// that needs it.
+func (in *Inbox) SubscribeInitialize(topic string) error {
+	if err := in.own.SubscribeInitialize(topic); err != nil {
+		return err
+	}
+	if transport, ok := in.inner.(message.SubscribeInitializer); ok {
+		return transport.SubscribeInitialize(topic)
+	}
+	return nil
+}
+
+// Subscribe delivers the handler's due runs on the topic, those that the
+// transport brings and all others, as Subscriber.Subscribe does.
+func (in *Inbox) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	out, err := in.own.Subscribe(ctx, topic)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	from, err := in.inner.Subscribe(ctx, topic)
+	if err != nil {
+		cancel()
+		return nil, fmt.Errorf("inbox: subscribe handler %q to topic %q at the transport: %w", in.own.handler, topic, err)
+	}
+	stop := context.AfterFunc(in.pubsub.loopCtx, cancel)
+	in.receiving.Go(func() {
+		defer cancel()
+		defer stop()
+		in.receive(ctx, topic, from)
+	})
+	return out, nil
+}
+
+// Close ends what the transport delivers, and what is delivered here, as
+// Subscriber.Close does.
+func (in *Inbox) Close() error {
+	err := in.inner.Close()
+	in.receiving.Wait()
+	return errors.Join(err, in.own.Close())
+}
+
+// receive records what the transport delivers until it delivers no more: what
+// gathers while one batch is written is the next.
+func (in *Inbox) receive(ctx context.Context, topic string, from <-chan *message.Message) {
+	health := outage{what: "recording what " + in.config.Source + " delivers on " + topic, log: in.pubsub.config.Logger}
+	for msg := range from {
+		batch := gathered(msg, from)
+		if !in.record(ctx, topic, batch, &health) {
+			return // the transport keeps what is not acknowledged
+		}
+		for _, msg := range batch {
+			msg.Ack()
+		}
+	}
+}
+
+// gathered returns the message and those that wait behind it.
+func gathered(first *message.Message, from <-chan *message.Message) []*message.Message {
+	const most = 500
+	batch, size := []*message.Message{first}, len(first.Payload)
+	for len(batch) < most && size < maxBytes {
+		select {
+		case msg, open := <-from:
+			if !open {
+				return batch
+			}
+			batch, size = append(batch, msg), size+len(msg.Payload)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// record writes the batch, however long that takes, and says whether it did
+// before ctx ended.
+func (in *Inbox) record(ctx context.Context, topic string, batch []*message.Message, health *outage) bool {
+	events := make([]store.Event, len(batch))
+	for i, msg := range batch {
+		events[i] = in.event(topic, msg)
+	}
+	events = in.distinct(events)
+	for pace := newBackoff(); ; {
+		err := in.write(ctx, events)
+		health.report(ctx, err)
+		if err == nil {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(pace.NextBackOff()):
+		}
+	}
+}
+
+// write records the events together or, when one of them has the id of another
+// that is there, each for itself.
+func (in *Inbox) write(ctx context.Context, events []store.Event) error {
+	fresh, err := in.pubsub.store.Receive(ctx, in.own.handler, events)
+	if errors.Is(err, store.ErrDuplicateID) {
+		if len(events) == 1 {
+			return in.write(ctx, []store.Event{renamed(events[0])})
+		}
+		for _, e := range events {
+			if err := in.write(ctx, []store.Event{e}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err == nil && fresh > 0 {
+		in.pubsub.announce(store.Inserted{Due: int(fresh)})
+	}
+	return err
+}
+
+// event is the message as the database keeps it.
+func (in *Inbox) event(topic string, msg *message.Message) store.Event {
+	e := store.Event{ID: msg.UUID, Topic: topic, Key: msg.Metadata.Get(store.KeyMetadata), Payload: bytes.Clone(msg.Payload), Source: in.config.Source}
+	if e.ID == "" && in.config.Identify != nil {
+		e.ID = in.config.Identify(msg)
+	}
+	if e.ID == "" {
+		e.ID = uuid.Must(uuid.NewV7()).String()
+	}
+	if len(msg.Metadata) > 0 {
+		e.Metadata = make(map[string]string, len(msg.Metadata))
+		for k, v := range msg.Metadata {
+			e.Metadata[strings.ToValidUTF8(k, "\uFFFD")] = strings.ToValidUTF8(v, "\uFFFD")
+		}
+	}
+	if e.Validate() == nil {
+		return e
+	}
+	if keyless := e; e.Key != "" {
+		keyless.Key = "" // it is in the metadata
+		if keyless.Validate() == nil {
+			return keyless
+		}
+		e = keyless
+	}
+	return renamed(e)
+}
+
+// distinct gives those of several events under one id that say something else
+// an id of their own, and leaves out what is there twice.
+func (in *Inbox) distinct(events []store.Event) []store.Event {
+	known := make(map[string][]byte, len(events))
+	kept := events[:0]
+	for _, e := range events {
+		payload, twice := known[e.ID]
+		if twice && !bytes.Equal(payload, e.Payload) {
+			e = renamed(e)
+			_, twice = known[e.ID]
+		}
+		if twice {
+			continue
+		}
+		known[e.ID] = e.Payload
+		kept = append(kept, e)
+	}
+	return kept
+}
+
+// renamed gives an event an id made of what it is, the same whenever it comes.
+func renamed(e store.Event) store.Event {
+	e.ID = uuid.NewSHA1(uuid.NameSpaceOID, append([]byte(e.Topic+"\x00"+e.ID+"\x00"), e.Payload...)).String()
+	return e
+}

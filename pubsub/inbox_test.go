@@ -1,0 +1,212 @@
+package pubsub_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/ThreeDotsLabs/watermill/pubsub/gochannel"
+	"github.com/stretchr/testify/require"
+
+	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/pubsub"
+	"github.com/reprise-bus/reprise/replay"
+	"github.com/reprise-bus/reprise/store"
+)
+
+// transport is one that says when a message was acknowledged: Publish returns
+// then.
+func transport(t *testing.T) *gochannel.GoChannel {
+	g := gochannel.NewGoChannel(gochannel.Config{BlockPublishUntilSubscriberAck: true}, watermill.NopLogger{})
+	t.Cleanup(func() { require.NoError(t, g.Close()) })
+	return g
+}
+
+func inbox(t *testing.T, ps *pubsub.PubSub, inner message.Subscriber, policy handlers.Policy, config pubsub.InboxConfig) <-chan *message.Message {
+	t.Helper()
+	in, err := ps.Inbox(inner, "handler", policy, config)
+	require.NoError(t, err)
+	messages, err := in.Subscribe(t.Context(), "topic")
+	require.NoError(t, err)
+	return messages
+}
+
+// A message is acknowledged when it is recorded, whatever its handler does.
+func TestAnInboxAcknowledgesWhatIsRecorded(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, url string) {
+		st := openStore(t, url)
+		g := transport(t)
+		messages := inbox(t, newPubSub(t, st), g, again, pubsub.InboxConfig{})
+
+		first, second := newMessage("first"), newMessage("second")
+		first.Metadata.Set(store.KeyMetadata, "ada")
+		require.NoError(t, g.Publish("topic", first, second))
+		hangs := receive(t, messages)
+		require.Equal(t, "first", string(hangs.Payload))
+		require.Equal(t, first.UUID, hangs.UUID)
+		other := receive(t, messages)
+		other.Ack()
+		waitForStatus(t, st, "handler", store.Success, 1)
+
+		event, err := st.Event(t.Context(), "topic", first.UUID)
+		require.NoError(t, err)
+		require.Equal(t, "gochannel.GoChannel", event.Source)
+		require.Equal(t, "ada", event.Key)
+		hangs.Nack()
+		retried := receive(t, messages)
+		require.Equal(t, first.UUID, retried.UUID, "it comes from the record")
+		retried.Ack()
+		waitForStatus(t, st, "handler", store.Success, 2)
+	})
+}
+
+func TestAnInboxRecognisesWhatIsDeliveredAgain(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, url string) {
+		st := openStore(t, url)
+		g := transport(t)
+		messages := inbox(t, newPubSub(t, st), g, again, pubsub.InboxConfig{})
+		msg := newMessage("x")
+		for range 3 {
+			require.NoError(t, g.Publish("topic", msg.Copy()))
+		}
+		receive(t, messages).Ack()
+		waitForStatus(t, st, "handler", store.Success, 1)
+		require.NoError(t, g.Publish("topic", msg.Copy(), msg.Copy()))
+		requireCount(t, st, "handler_runs", 1)
+	})
+}
+
+// What a database does not keep, or would take for something else, is kept
+// under an id made of it, and recognised by that.
+func TestAnInboxKeepsWhateverComes(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, url string) {
+		st := openStore(t, url)
+		g := transport(t)
+		messages := inbox(t, newPubSub(t, st), g, again, pubsub.InboxConfig{
+			Source:   "kafka",
+			Identify: func(msg *message.Message) string { return "from-" + msg.Metadata.Get("offset") },
+		})
+		known := newMessage("one thing")
+		another := message.NewMessage(known.UUID, []byte("another thing"))
+		huge := message.NewMessage(strings.Repeat("x", 1000), []byte("\xff\x00"))
+		huge.Metadata.Set(store.KeyMetadata, strings.Repeat("k", 1000))
+		huge.Metadata.Set("binary\xff", "\xff")
+		nameless := message.NewMessage("", []byte(`{"n": 1}`))
+		nameless.Metadata.Set("offset", "17")
+		all := []*message.Message{known, another, huge, nameless}
+		for range 2 {
+			for _, msg := range all {
+				require.NoError(t, g.Publish("topic", msg.Copy()))
+			}
+		}
+		payloads := map[string]string{}
+		for range all {
+			msg := receive(t, messages)
+			payloads[string(msg.Payload)] = msg.UUID
+			msg.Ack()
+		}
+		waitForStatus(t, st, "handler", store.Success, len(all))
+		requireCount(t, st, "events", len(all))
+		require.Len(t, payloads, len(all))
+		require.Equal(t, known.UUID, payloads["one thing"])
+		require.Equal(t, "from-17", payloads[`{"n": 1}`])
+	})
+}
+
+// Two handlers, each with an Inbox of its own on the topic, share the event.
+func TestInboxesOfSeveralHandlersKeepOneEvent(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, url string) {
+		st := openStore(t, url)
+		g := transport(t)
+		ps := newPubSub(t, st)
+		var all []<-chan *message.Message
+		for _, handler := range []string{"one", "another"} {
+			in, err := ps.Inbox(g, handler, again, pubsub.InboxConfig{})
+			require.NoError(t, err)
+			messages, err := in.Subscribe(t.Context(), "topic")
+			require.NoError(t, err)
+			all = append(all, messages)
+		}
+		require.NoError(t, g.Publish("topic", newMessage("x")))
+		for _, messages := range all {
+			receive(t, messages).Ack()
+		}
+		waitForStatus(t, st, "one", store.Success, 1)
+		waitForStatus(t, st, "another", store.Success, 1)
+		requireCount(t, st, "events", 1)
+	})
+}
+
+// What failed is replayed to the handler, and what is published here comes to
+// it as well.
+func TestAReplayReachesTheHandlerOfAnInbox(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, url string) {
+		st := openStore(t, url)
+		g := transport(t)
+		ps := newPubSub(t, st)
+		messages := inbox(t, ps, g, handlers.Policy{Attempts: 1, Cycles: 1}, pubsub.InboxConfig{})
+		require.NoError(t, g.Publish("topic", newMessage("x")))
+		receive(t, messages).Nack()
+		waitForStatus(t, st, "handler", store.Failed, 1)
+		_, err := replay.All(t.Context(), st, store.Filter{Handler: "handler"}, replay.Request{})
+		require.NoError(t, err)
+		receive(t, messages).Ack()
+		waitForStatus(t, st, "handler", store.Success, 1)
+
+		require.NoError(t, ps.Publisher().Publish("topic", newMessage("published here")))
+		require.Equal(t, "published here", string(receive(t, messages).Payload))
+	})
+}
+
+// While the database is away nothing is acknowledged, and nothing is lost.
+func TestAnInboxWaitsForTheDatabase(t *testing.T) {
+	t.Parallel()
+	server := testdb.NewServer(t)
+	st := openStore(t, server.URL)
+	g := transport(t)
+	messages := inbox(t, newPubSub(t, st), g, again, pubsub.InboxConfig{})
+	require.NoError(t, g.Publish("topic", newMessage("before")))
+	receive(t, messages).Ack()
+	waitForStatus(t, st, "handler", store.Success, 1)
+
+	server.Crash()
+	published := make(chan error, 1)
+	go func() { published <- g.Publish("topic", newMessage("meanwhile")) }()
+	require.Eventually(t, func() bool { return st.DB().PingContext(t.Context()) != nil }, patience, time.Millisecond)
+	select {
+	case err := <-published:
+		t.Fatalf("it was acknowledged without a record: %v", err)
+	default:
+	}
+	server.Start()
+	require.NoError(t, receive(t, published))
+	msg := receive(t, messages)
+	require.Equal(t, "meanwhile", string(msg.Payload))
+	msg.Ack()
+	waitForStatus(t, st, "handler", store.Success, 2)
+}
+
+func TestAnInboxSaysWhatIsWrong(t *testing.T) {
+	ps := newPubSub(t, openStore(t, testdb.SQLite(t)))
+	_, err := ps.Inbox(nil, "handler", again, pubsub.InboxConfig{})
+	require.ErrorContains(t, err, "the subscriber is nil")
+	_, err = ps.Inbox(transport(t), "handler", again, pubsub.InboxConfig{Source: "publish"})
+	require.ErrorContains(t, err, `field Source "publish"`)
+	in, err := ps.Inbox(deaf{}, "handler", again, pubsub.InboxConfig{})
+	require.NoError(t, err)
+	_, err = in.Subscribe(t.Context(), "topic")
+	require.ErrorContains(t, err, `handler "handler" to topic "topic" at the transport: no broker`)
+	require.NoError(t, in.Close())
+}
+
+type deaf struct{ message.Subscriber }
+
+func (deaf) Subscribe(context.Context, string) (<-chan *message.Message, error) {
+	return nil, errors.New("no broker")
+}
+func (deaf) Close() error { return nil }

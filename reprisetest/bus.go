@@ -1,0 +1,306 @@
+package reprisetest
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/ThreeDotsLabs/watermill/components/cqrs"
+	"github.com/jmoiron/sqlx"
+
+	"github.com/reprise-bus/reprise/bus"
+	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/pubsub"
+	"github.com/reprise-bus/reprise/store"
+)
+
+// Bus takes the place of a *bus.Bus in tests: it has the methods that
+// applications call. It keeps what is published in memory and runs the handlers
+// before Publish returns, one after the other, each by its whole policy but for
+// Concurrency, Priority and From. What a handler publishes with its ctx is
+// delivered when that handler's run is over. Safe for concurrent use.
+type Bus struct {
+	t        testing.TB
+	settings *settings
+
+	mu        sync.Mutex
+	handlers  []cqrs.EventHandler
+	published []store.Event
+	payloads  map[store.EventID][]byte // of published
+	runs      int64
+	failed    []*failedRun
+	open      map[*sql.Tx][]store.Event // published in transactions that the bus will commit
+}
+
+type failedRun struct {
+	run      store.Run
+	result   Result
+	expected bool
+}
+
+// NewBus returns a bus with handlers; more can be added by Handle. When the test
+// is over, each run that is FAILED fails it, unless RequireFailed expected it.
+func NewBus(t testing.TB, hs ...cqrs.EventHandler) *Bus {
+	t.Helper()
+	b := &Bus{t: t, settings: newSettings(t, nil), payloads: map[store.EventID][]byte{}, open: map[*sql.Tx][]store.Event{}}
+	b.settings.begin = b.begin
+	if err := b.Handle(hs...); err != nil {
+		t.Fatalf("%v", err)
+	}
+	t.Cleanup(b.reportFailed)
+	return b
+}
+
+// With sets options and returns the bus. It comes before Handle and Publish.
+func (b *Bus) With(options ...Option) *Bus {
+	b.t.Helper()
+	b.settings.apply(b.t, options)
+	return b
+}
+
+// Handle registers handlers, as bus.Bus does. They get what is published from
+// then on.
+func (b *Bus) Handle(hs ...cqrs.EventHandler) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	known := slices.Clone(b.handlers)
+	for _, h := range hs {
+		if err := handlers.Validate(h); err != nil {
+			return fmt.Errorf("reprisetest: %w", err)
+		}
+		name := h.HandlerName()
+		topic, err := b.settings.topic(h.NewEvent())
+		if err == nil {
+			err = store.Subscription{Topic: topic, Handler: name}.Validate()
+		}
+		if err != nil {
+			return fmt.Errorf("reprisetest: handler %q: %w", name, err)
+		}
+		if slices.ContainsFunc(known, func(other cqrs.EventHandler) bool { return other.HandlerName() == name }) {
+			return fmt.Errorf("reprisetest: two handlers are named %q: the name is the handler's identity in the database, give each its own", name)
+		}
+		known = append(known, h)
+	}
+	b.handlers = known
+	return nil
+}
+
+// Publish publishes the events, all or none, and runs their handlers. As with
+// bus.Bus, a handler that fails is no error of Publish. One that cannot run here
+// is: it is transactional and there is no database, or its runs have no end.
+func (b *Bus) Publish(ctx context.Context, events ...any) error {
+	if b.settings.wouldWaitForItself(ctx) {
+		return errWaitForItself
+	}
+	accepted, err := b.accept(ctx, nil, events)
+	if err != nil {
+		return fmt.Errorf("reprisetest: publish: %w", err)
+	}
+	return b.deliver(ctx, accepted)
+}
+
+// PublishTx publishes in a transaction. In the one of InTx or of a transactional
+// handler, the events exist, and are delivered, when that is committed. Of any
+// other transaction nobody hears how it ends: the events are delivered at once.
+func (b *Bus) PublishTx(ctx context.Context, tx pubsub.Tx, events ...any) error {
+	own, ok := sqlTx(tx)
+	if !ok {
+		return errors.New("reprisetest: the transaction is nil: pass the *sql.Tx or *sqlx.Tx that is open")
+	}
+	accepted, err := b.accept(ctx, own, events)
+	if err != nil {
+		return fmt.Errorf("reprisetest: publish: %w", err)
+	}
+	return b.deliver(ctx, accepted)
+}
+
+// InTx runs f in a transaction on the database of WithDB, and commits it, or
+// rolls it back when f returns an error or panics, as bus.Bus does.
+func (b *Bus) InTx(ctx context.Context, f func(tx *bus.Tx) error) error {
+	if b.settings.db == nil {
+		return errors.New("reprisetest: InTx needs a database: give the bus one by With(reprisetest.WithDB(db))")
+	}
+	if b.settings.wouldWaitForItself(ctx) {
+		return errWaitForItself
+	}
+	return b.begin(ctx, func(tx *sqlx.Tx) error { return f(&bus.Tx{Tx: tx}) })
+}
+
+// begin runs f in a transaction, and delivers what was published in it when it
+// is committed.
+func (b *Bus) begin(ctx context.Context, f func(tx *sqlx.Tx) error) error {
+	var begun *sql.Tx
+	defer func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		delete(b.open, begun)
+	}()
+	if err := b.settings.inTx(ctx, func(tx *sqlx.Tx) error {
+		begun = tx.Tx
+		b.mu.Lock()
+		b.open[begun] = []store.Event{}
+		b.mu.Unlock()
+		return f(tx)
+	}); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	committed := b.keep(b.open[begun])
+	b.mu.Unlock()
+	return b.deliver(ctx, committed)
+}
+
+// sqlTx returns what the bus knows a transaction by, and whether there is one.
+func sqlTx(tx pubsub.Tx) (own *sql.Tx, ok bool) {
+	switch tx := tx.(type) {
+	case nil:
+		return nil, false
+	case *sql.Tx:
+		return tx, tx != nil
+	case *sqlx.Tx:
+		if tx == nil {
+			return nil, false
+		}
+		return tx.Tx, tx.Tx != nil
+	case *bus.Tx:
+		if tx == nil {
+			return nil, false
+		}
+		return sqlTx(tx.Tx)
+	default: // the test's own
+		return nil, true
+	}
+}
+
+// accept makes events of what is published, and returns those that exist from
+// now on: none that are published in a transaction which the bus will commit.
+func (b *Bus) accept(ctx context.Context, tx *sql.Tx, published []any) ([]store.Event, error) {
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("%w; nothing was published", context.Cause(ctx))
+	}
+	var events []store.Event
+	for _, p := range published {
+		e, err := b.settings.event(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		events = append(events, e)
+	}
+	events, err := store.Unique(events)
+	if err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, e := range events {
+		if payload, known := b.payloads[e.EventID()]; known && !bytes.Equal(payload, e.Payload) {
+			return nil, fmt.Errorf("event %q of topic %q: %w, with another payload: give each event an id of its own", e.ID, e.Topic, store.ErrDuplicateID)
+		}
+	}
+	held, own := b.open[tx]
+	if !own {
+		return b.keep(events), nil
+	}
+	if held, err = store.Unique(slices.Concat(held, events)); err != nil {
+		return nil, err
+	}
+	b.open[tx] = held
+	return nil, nil
+}
+
+// keep returns the events that are new, and notes them; mu is held.
+func (b *Bus) keep(events []store.Event) (fresh []store.Event) {
+	for _, e := range events {
+		if _, known := b.payloads[e.EventID()]; !known {
+			b.payloads[e.EventID()] = e.Payload
+			b.published = append(b.published, e)
+			fresh = append(fresh, e)
+		}
+	}
+	return fresh
+}
+
+// deliver runs the handlers of the events, and of those that these publish in
+// turn. Inside a handler of this bus, whoever called that handler does it.
+func (b *Bus) deliver(ctx context.Context, events []store.Event) error {
+	if outer, ok := ctx.Value(queueKey{b}).(*queue); ok && outer.add(events) {
+		return nil
+	}
+	waiting := &queue{events: events}
+	// As in production, handlers get nothing of the publisher's context.
+	ctx = context.WithValue(context.WithoutCancel(b.t.Context()), queueKey{b}, waiting)
+	for n := 0; ; n++ {
+		e, ok := waiting.next()
+		switch {
+		case !ok:
+			return nil
+		case n == endless:
+			return fmt.Errorf("reprisetest: %d events were published by handlers because of one, and there is no end: the last is %q", endless, e.Topic)
+		}
+		if err := b.handle(ctx, e); err != nil {
+			return fmt.Errorf("reprisetest: %w", err)
+		}
+	}
+}
+
+func (b *Bus) handle(ctx context.Context, e store.Event) error {
+	b.mu.Lock()
+	hs := b.handlers
+	b.mu.Unlock()
+	for _, h := range hs {
+		if b.settings.marshaler.Name(h.NewEvent()) != e.Topic {
+			continue
+		}
+		b.mu.Lock()
+		b.runs++
+		run := newRun(b.runs, h, e)
+		b.mu.Unlock()
+		result, err := b.settings.course(ctx, h, handlers.PolicyOf(h), e, run)
+		if err != nil {
+			return err
+		}
+		if result.Status == store.Failed {
+			b.mu.Lock()
+			b.failed = append(b.failed, &failedRun{run: run, result: result})
+			b.mu.Unlock()
+		}
+	}
+	return nil
+}
+
+// queue is what is still to be delivered because of one Publish.
+type queue struct {
+	mu     sync.Mutex
+	events []store.Event
+	over   bool
+}
+
+type queueKey struct{ bus *Bus }
+
+// add says whether the events will be delivered: nobody is there any more for a
+// goroutine that outlived its handler.
+func (q *queue) add(events []store.Event) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.over {
+		return false
+	}
+	q.events = append(q.events, events...)
+	return true
+}
+
+func (q *queue) next() (e store.Event, ok bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.events) == 0 {
+		q.over = true
+		return e, false
+	}
+	e, q.events = q.events[0], q.events[1:]
+	return e, true
+}

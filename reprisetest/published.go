@@ -1,0 +1,124 @@
+package reprisetest
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/store"
+)
+
+// Published returns the events of type E's topic that were published, in order,
+// as a handler gets them.
+func Published[E any](b *Bus) []E {
+	b.t.Helper()
+	_, events := published[E](b)
+	return events
+}
+
+// RequirePublished returns the one event of type E's topic that was published.
+// If there is none, or another, the test ends here.
+func RequirePublished[E any](t testing.TB, b *Bus) E {
+	t.Helper()
+	topic, events := published[E](b)
+	if len(events) != 1 {
+		t.Fatalf("reprisetest: %d events %q were published, want one; published was %s", len(events), topic, b.inventory())
+	}
+	return events[0]
+}
+
+func published[E any](b *Bus) (topic string, events []E) {
+	b.t.Helper()
+	topic, err := b.settings.topic(new(E))
+	if err != nil {
+		b.t.Fatalf("reprisetest: %v", err)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, e := range b.published {
+		if e.Topic != topic {
+			continue
+		}
+		event := new(E)
+		msg := message.NewMessage(e.ID, e.Payload)
+		msg.Metadata = e.Metadata
+		if err := b.settings.marshaler.Unmarshal(msg, event); err != nil {
+			b.t.Fatalf("reprisetest: event %q of topic %q does not decode into %T: %v", e.ID, topic, event, err)
+		}
+		events = append(events, *event)
+	}
+	return topic, events
+}
+
+// inventory says how many of what was published.
+func (b *Bus) inventory() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.published) == 0 {
+		return "nothing"
+	}
+	count := map[string]int{}
+	var topics []string
+	for _, e := range b.published {
+		if count[e.Topic]++; count[e.Topic] == 1 {
+			topics = append(topics, e.Topic)
+		}
+	}
+	for i, topic := range topics {
+		topics[i] = fmt.Sprintf("%d %q", count[topic], topic)
+	}
+	return strings.Join(topics, ", ")
+}
+
+// RequireFailed returns how a run of the handler came to be FAILED, the first
+// one that the test has not required before, and which then does not fail it.
+// If there is none, the test ends here.
+func RequireFailed(t testing.TB, b *Bus, handler string) Result {
+	t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	i := slices.IndexFunc(b.failed, func(f *failedRun) bool { return f.run.Handler == handler && !f.expected })
+	if i < 0 {
+		t.Fatalf("reprisetest: no run of handler %q is FAILED%s", handler, b.others())
+	}
+	b.failed[i].expected = true
+	return b.failed[i].result
+}
+
+// others names the handlers whose runs are FAILED; mu is held.
+func (b *Bus) others() string {
+	var names []string
+	for _, f := range b.failed {
+		if !f.expected && !slices.Contains(names, f.run.Handler) {
+			names = append(names, f.run.Handler)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; of %s there are some", strings.Join(names, ", "))
+}
+
+func (b *Bus) reportFailed() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, f := range b.failed {
+		if !f.expected {
+			b.t.Errorf("reprisetest: %s", f)
+		}
+	}
+}
+
+func (f *failedRun) String() string {
+	failure := handlers.Failure(f.run.Handler, f.result.Err)
+	text := fmt.Sprintf("the run of handler %q on event %q of topic %q is %s after attempt %d: %s: %s (if that is to be so, say RequireFailed)",
+		f.run.Handler, f.run.EventID, f.run.Topic, store.Failed, f.result.Attempts[len(f.result.Attempts)-1].Attempt, failure.Kind, failure.Message)
+	if failure.Stack != "" {
+		text += "\n" + failure.Stack
+	}
+	return text
+}
