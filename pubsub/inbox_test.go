@@ -14,6 +14,7 @@ import (
 
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/middleware"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
@@ -210,3 +211,41 @@ func (deaf) Subscribe(context.Context, string) (<-chan *message.Message, error) 
 	return nil, errors.New("no broker")
 }
 func (deaf) Close() error { return nil }
+
+// On a router that was there before: two lines for each handler, and failures
+// are tried again by its policy.
+func TestAnInboxOnARouter(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, url string) {
+		st := openStore(t, url)
+		g := transport(t)
+		in, err := newPubSub(t, st).Inbox(g, "handler", again, pubsub.InboxConfig{Recorded: true})
+		require.NoError(t, err)
+		router, err := message.NewRouter(message.RouterConfig{}, watermill.NopLogger{})
+		require.NoError(t, err)
+		router.AddMiddleware(middleware.Record(st))
+		attempts := make(chan string, 2)
+		failed := false // one call at a time: there is one message
+		router.AddConsumerHandler("handler", "topic", in, func(msg *message.Message) error {
+			attempts <- msg.UUID
+			if !failed {
+				failed = true
+				return errors.New("not yet")
+			}
+			return nil
+		})
+		ended := make(chan error, 1)
+		go func() { ended <- router.Run(t.Context()) }()
+		<-router.Running()
+
+		msg := newMessage("x")
+		require.NoError(t, g.Publish("topic", msg), "it is acknowledged, failed or not")
+		require.Equal(t, msg.UUID, receive(t, attempts))
+		require.Equal(t, msg.UUID, receive(t, attempts))
+		waitForStatus(t, st, "handler", store.Success, 1)
+		recorded, err := st.Attempts(t.Context(), only(t, st).ID)
+		require.NoError(t, err)
+		require.Equal(t, "not yet", recorded[0].Message)
+		require.NoError(t, router.Close())
+		require.NoError(t, receive(t, ended))
+	})
+}

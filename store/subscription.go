@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 )
 
@@ -37,7 +38,7 @@ type Execer interface {
 
 // Subscribe puts a subscription into the database, idempotently, with its
 // handler's policy as JSON ("" is "{}") for whoever reads the tables. It stays
-// there until somebody removes it, served or not.
+// there until somebody removes it (Unsubscribe), served or not.
 func (s *Store) Subscribe(ctx context.Context, sub Subscription, policy string) error {
 	_, err := s.subscribe(ctx, s.db, sub, policy, `DO UPDATE SET policy = excluded.policy, last_seen_at = now()`)
 	return err
@@ -62,4 +63,19 @@ func (s *Store) subscribe(ctx context.Context, db Execer, sub Subscription, poli
 	}
 	n, err := result.RowsAffected()
 	return n > 0, err
+}
+
+// Unsubscribe removes a subscription, or returns ErrNotFound: no event that is
+// published from then on gets a run of the handler, unless a process registers
+// it again. Its runs stay as they are; those that wait, wait for ever, or until
+// somebody discards them.
+func (s *Store) Unsubscribe(ctx context.Context, sub Subscription) error {
+	result, err := s.db.ExecContext(ctx, s.sql(`DELETE FROM reprise.subscriptions WHERE topic = $1 AND handler = $2`), sub.Topic, sub.Handler)
+	if err != nil {
+		return fmt.Errorf("unsubscribe handler %q from topic %q: %w", sub.Handler, sub.Topic, err)
+	}
+	if n, err := result.RowsAffected(); err != nil || n == 0 {
+		return errors.Join(err, fmt.Errorf("unsubscribe handler %q from topic %q: %w", sub.Handler, sub.Topic, ErrNotFound))
+	}
+	return nil
 }

@@ -208,6 +208,18 @@ func subscribing(promise promise) {
 		require.Len(t, db.column(`SELECT handler FROM reprise.subscriptions WHERE last_seen_at > since`), 1)
 	})
 
+	promise("a subscription that is removed gets nothing more, and keeps its runs", func(t *testing.T, db db) {
+		db.subscribe("mail", "audit")
+		db.publish(event("1"))
+		mail := store.Subscription{Topic: topic, Handler: "mail"}
+		require.NoError(t, db.Unsubscribe(ctx, mail))
+		db.publish(event("2"))
+		require.Equal(t, "1", db.runs(store.Filter{Handler: "mail"})[0].EventID)
+		require.Len(t, db.runs(store.Filter{Handler: "mail"}), 1)
+		require.Len(t, db.runs(store.Filter{Handler: "audit"}), 2)
+		require.ErrorIs(t, db.Unsubscribe(ctx, mail), store.ErrNotFound)
+	})
+
 	promise("processes that subscribe at once do not collide", func(t *testing.T, db db) {
 		atOnce(t, 8, func(int) error {
 			for _, handler := range []string{"mail", "stock"} {
