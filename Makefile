@@ -32,7 +32,8 @@ conformance: ## the long and the stress form of Watermill's Pub/Sub suite
 	$(GO) run ./internal/testpg -- $(GO) test -race -tags stress -timeout 60m -run Stress ./pubsub
 
 fuzz: ## fuzz what parses, FUZZTIME=30s each
-	set -e; for target in ./handlers:FuzzPolicy ./store:FuzzGist ./store:FuzzFilter ./store:FuzzCondition ./store:FuzzEvent ./store:FuzzPayload ./store:FuzzPrintable ./replay:FuzzReadDocument ./replay:FuzzDocumentPayload; do \
+	set -e; for target in ./handlers:FuzzPolicy ./store:FuzzGist ./store:FuzzFilter ./store:FuzzCondition ./store:FuzzEvent ./store:FuzzPayload ./store:FuzzPrintable ./replay:FuzzReadDocument ./replay:FuzzDocumentPayload \
+		./cmd/reprise:FuzzWhen ./cmd/reprise:FuzzRate; do \
 		$(GO) test -run '^$$' -fuzz "^$${target#*:}$$" -fuzztime $(FUZZTIME) "$${target%:*}"; done
 
 soak: ## cause every failure, then count every promise; SOAK='-for 1h', '-db sqlite', '-h'

@@ -128,6 +128,20 @@ func TestVersionErrorSaysWhatToDo(t *testing.T) {
 	}
 }
 
+func TestVersionsSaysWhatIsThereAndWhatIsNeeded(t *testing.T) {
+	each(t, func(t *testing.T, s source) {
+		db := open(t, s)
+		have, want, err := migrations.Versions(t.Context(), db, "")
+		require.NoError(t, err)
+		require.Zero(t, have)
+		require.Positive(t, want)
+		require.NoError(t, migrations.Up(t.Context(), db, ""))
+		have, again, err := migrations.Versions(t.Context(), db, "")
+		require.NoError(t, err)
+		require.Equal(t, []int{want, want}, []int{have, again})
+	})
+}
+
 func TestANewerDatabaseIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, s source) {

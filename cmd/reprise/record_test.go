@@ -1,0 +1,196 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/store"
+)
+
+func TestEvents(t *testing.T) {
+	eachDB(t, func(t *testing.T, db *db) {
+		db.reprise("events", "list").fails(exitNothing, "no event is selected")
+		db.failed("mail", 3)
+		r := db.reprise("events", "list").ok()
+		lines := strings.Split(r.out, "\n")
+		require.Equal(t, []string{"EVENT", "TOPIC", "KEY", "SOURCE", "PUBLISHED", "BYTES"}, strings.Fields(lines[0]))
+		require.Contains(t, lines[1], "mail-failed-2")
+		require.NotContains(t, r.out, "ada@example.com")
+
+		var seen []string
+		for before := ""; ; {
+			args := []string{"events", "list", "--topic", topic, "--since", "1h", "--limit", "2", "-o", "json"}
+			if before != "" {
+				args = append(args, "--before", before)
+			}
+			var page struct {
+				Events []eventJSON
+				Next   *string
+			}
+			db.reprise(args...).ok().json(&page)
+			for _, e := range page.Events {
+				seen = append(seen, e.ID)
+			}
+			if page.Next == nil {
+				break
+			}
+			before = *page.Next
+		}
+		require.Equal(t, []string{"mail-failed-2", "mail-failed-1", "mail-failed-0"}, seen)
+		require.Len(t, strings.Split(db.reprise("events", "list", "--key", "user-1").ok().out, "\n"), 3)
+		db.reprise("events", "list", "--before", "yesterday").fails(exitUsage, "want it as the last page said it")
+		db.reprise("events", "list", "--since", "1h", "--until", "2h").fails(exitUsage, "is not before until")
+
+		r = db.reprise("events", "show", "mail-failed-1").ok()
+		require.Contains(t, r.out, "FAILED")
+		require.NotContains(t, r.out, "ada@example.com")
+		require.Contains(t, db.reprise("events", "show", "mail-failed-1", "--payload", "--topic", topic).ok().out, "ada@example.com")
+		db.reprise("events", "show", "mail-failed-1", "--topic", "other").fails(exitNothing, `event "mail-failed-1" is not there on topic other`)
+	})
+}
+
+func TestHandlers(t *testing.T) {
+	eachDB(t, func(t *testing.T, db *db) {
+		db.reprise("handlers", "list").fails(exitNothing, "no handler is subscribed")
+		db.subscribe("trial")
+		db.serve("mail", func() error { return nil })
+		db.reprise("publish", topic, "{}").ok()
+		r := db.reprise("handlers", "list").ok()
+		require.Contains(t, r.out, "2 × 3 attempts, cycles 1h apart, timeout 10s")
+		var list struct{ Handlers []handlerJSON }
+		db.reprise("handlers", "list", "-o", "json").ok().json(&list)
+		require.Len(t, list.Handlers, 2)
+		require.Equal(t, []int{1, 0}, []int{list.Handlers[0].Instances, list.Handlers[1].Instances})
+		require.EqualValues(t, 1, list.Handlers[1].Due.Count)
+		require.NotNil(t, list.Handlers[1].OldestDue)
+	})
+}
+
+func TestAHandlerThatIsNoMoreIsRemoved(t *testing.T) {
+	eachDB(t, func(t *testing.T, db *db) {
+		db.subscribe("mail")
+		require.NoError(t, db.Subscribe(t.Context(), store.Subscription{Topic: "other", Handler: "mail"}, ""))
+		db.reprise("publish", topic, "{}").ok()
+		db.reprise("handlers", "remove", "gone").fails(exitNothing, `handler "gone" has no such subscription`)
+		db.reprise("handlers", "remove", "mail", "--yes").fails(exitUsage, "say which with --topic")
+		db.reprise("handlers", "remove", "mail", "--topic", topic).fails(exitUsage, "End the subscription of mail to user.signed_up, of whose runs 1 are due? There is no terminal")
+		db.reprise("handlers", "remove", "mail", "--topic", topic, "--yes").ok()
+		db.reprise("publish", topic, "{}").ok()
+		require.Equal(t, "1\n", db.reprise("runs", "count").ok().out)
+		require.NoError(t, db.Register(t.Context(), store.Instance{ID: "host/1/abc", Handlers: []string{"mail"}}))
+		db.reprise("handlers", "remove", "mail", "--yes").fails(exitFailed, "is served by 1 instance")
+	})
+}
+
+func TestPrune(t *testing.T) {
+	eachDB(t, func(t *testing.T, db *db) {
+		db.failed("mail", 1)
+		db.ended("mail", 2, store.Success)
+		old := time.Now().Add(-48 * time.Hour).UTC().Format("2006-01-02T15:04:05.000Z")
+		db.exec(`UPDATE reprise.events SET published_at = $1`, old)
+		db.exec(`UPDATE reprise.handler_runs SET finished_at = $1`, old)
+		db.reprise("prune", "--yes").fails(exitUsage, "--older-than is missing")
+		db.reprise("prune", "--older-than", "1d").fails(exitUsage, "There is no terminal to ask on: say --yes")
+		require.Equal(t, "Deleted 0 events with 0 runs.\n", db.reprise("prune", "--older-than", "3d", "--yes").ok().out)
+		require.Equal(t, "Deleted 2 events with 2 runs.\n", db.reprise("prune", "--older-than", "1d", "--yes").ok().out)
+		var pruned struct{ Events, Runs int }
+		db.reprise("prune", "--older-than", "1d", "--failed", "--yes", "-o", "json").ok().json(&pruned)
+		require.Equal(t, 1, pruned.Events)
+		require.Equal(t, "0\n", db.reprise("runs", "count").ok().out)
+	})
+}
+
+// severities are what doctor found, by check.
+func severities(t *testing.T, r result) map[string]string {
+	t.Helper()
+	var found struct{ Checks []check }
+	r.json(&found)
+	by := map[string]string{}
+	for _, c := range found.Checks {
+		by[c.Check] = c.Severity
+		require.Equal(t, c.Severity != ok, c.Advice != "", "%s: what is wrong comes with what to do", c.Check)
+	}
+	return by
+}
+
+func TestDoctor(t *testing.T) {
+	eachDB(t, func(t *testing.T, db *db) {
+		found := severities(t, db.reprise("doctor", "-o", "json").fails(exitCritical, ""))
+		require.Equal(t, critical, found["instances"])
+
+		require.NoError(t, db.Register(t.Context(), store.Instance{ID: "host/1/abc", Handlers: []string{"mail"}}))
+		db.subscribe("mail")
+		r := db.reprise("doctor").ok()
+		require.NotContains(t, r.out, warning)
+		for _, severity := range severities(t, db.reprise("doctor", "-o", "json").ok()) {
+			require.Equal(t, ok, severity)
+		}
+
+		db.subscribe("gone")
+		db.failed("mail", 1)
+		db.reprise("runs", "replay", "--all", "--yes").ok()
+		db.reprise("replays", "pause", "1").ok()
+		db.failed("trial", 1)
+		require.NoError(t, db.Register(t.Context(), store.Instance{ID: "host/2/def"}))
+		db.exec(`UPDATE reprise.instances SET heartbeat_at = $1 WHERE id = 'host/2/def'`, before(time.Hour))
+		found = severities(t, db.reprise("doctor", "-o", "json").fails(exitWarning, ""))
+		require.Equal(t, map[string]string{"instances": warning, "handlers": warning, "failures": warning, "operations": warning, "due": ok},
+			map[string]string{"instances": found["instances"], "handlers": found["handlers"], "failures": found["failures"], "operations": found["operations"], "due": found["due"]})
+
+		db.reprise("publish", topic, "{}").ok()
+		db.exec(`UPDATE reprise.handler_runs SET due_at = $1 WHERE handler = 'gone' AND due_at IS NOT NULL`, before(5*time.Minute))
+		found = severities(t, db.reprise("doctor", "-o", "json").fails(exitWarning, ""))
+		require.Equal(t, warning, found["due"])
+		found = severities(t, db.reprise("doctor", "--due-critical", "3m", "-o", "json").fails(exitCritical, ""))
+		require.Equal(t, critical, found["due"])
+		found = severities(t, db.reprise("doctor", "--due-warn", "1h", "--due-critical", "2h", "-o", "json").fails(exitWarning, ""))
+		require.Equal(t, ok, found["due"])
+
+		r = db.reprise("doctor").fails(exitWarning, "")
+		require.Contains(t, r.out, "reprise runs groups --since 1d")
+		require.Contains(t, r.out, "paused: 1 (replay by ")
+		db.exec(`UPDATE reprise.operations SET state = 'running', complete = $1, requested_at = $2`, false, before(time.Hour))
+		require.Contains(t, db.reprise("doctor").fails(exitWarning, "").out, "incomplete: 1 (replay by ")
+	})
+}
+
+// before is a time as both databases read it.
+func before(d time.Duration) string {
+	return time.Now().Add(-d).UTC().Format("2006-01-02T15:04:05.000Z")
+}
+
+func TestDoctorOfADatabaseThatIsDown(t *testing.T) {
+	t.Parallel()
+	r := on(t, "postgres://ops:secret@127.0.0.1:1/db?sslmode=disable", "doctor", "-o", "json").fails(exitCritical, "")
+	require.Contains(t, r.out, `"severity": "CRIT"`)
+	on(t, "", "doctor").fails(exitUsage, "no database is given")
+}
+
+func TestVersionAndCompletion(t *testing.T) {
+	t.Parallel()
+	require.True(t, strings.HasPrefix(on(t, "", "version").ok().out, "reprise "))
+	require.Contains(t, on(t, "", "completion", "bash").ok().out, "bash completion")
+	require.Contains(t, on(t, "", "__complete", "runs", "list", "--status", "").ok().out, "DISCARDED")
+}
+
+func TestMigrateStatus(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, url string) {
+		d := migrated(t, url)
+		var status struct {
+			Schema   string
+			Database int
+			Program  int
+			UpToDate bool `json:"up_to_date"`
+		}
+		d.reprise("migrate", "status", "-o", "json").ok().json(&status)
+		require.Equal(t, "reprise", status.Schema)
+		require.Equal(t, status.Program, status.Database)
+		require.True(t, status.UpToDate)
+		require.Contains(t, d.reprise("migrate", "up").ok().out, fmt.Sprintf("is at version %d", status.Program))
+	})
+}
