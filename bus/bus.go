@@ -102,7 +102,7 @@ func (b *Bus) Handle(hs ...cqrs.EventHandler) error {
 			return fmt.Errorf("bus: %w", err)
 		}
 		name := h.HandlerName()
-		topic, err := b.topic(h.NewEvent())
+		topic, err := handlers.Topic(b.config.Marshaler, h.NewEvent())
 		if err != nil {
 			return fmt.Errorf("bus: handler %q: %w", name, err)
 		}
@@ -122,14 +122,6 @@ func (b *Bus) Handle(hs ...cqrs.EventHandler) error {
 		b.handlers[name] = r
 	}
 	return nil
-}
-
-// topic is the event's name, by the marshaler.
-func (b *Bus) topic(event any) (string, error) {
-	if name := b.config.Marshaler.Name(event); name != "" {
-		return name, nil
-	}
-	return "", fmt.Errorf("event %T has no name: give it a method EventName() string, such as \"user.signed_up\", or set Config.Marshaler to one that names events", event)
 }
 
 // Run runs the handlers until ctx ends. Then nothing new starts, running

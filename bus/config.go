@@ -9,7 +9,6 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/components/cqrs"
 	"github.com/ThreeDotsLabs/watermill/message"
-	"github.com/google/uuid"
 
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/pubsub"
@@ -73,10 +72,7 @@ type Config struct {
 
 func (c *Config) setDefaults() {
 	if c.Marshaler == nil {
-		c.Marshaler = cqrs.JSONMarshaler{
-			NewUUID:      func() string { return uuid.Must(uuid.NewV7()).String() }, // near in time, near in the index
-			GenerateName: handlers.EventName,
-		}
+		c.Marshaler = handlers.JSON()
 	}
 	if c.GracePeriod == 0 {
 		c.GracePeriod = 10 * time.Second

@@ -7,8 +7,8 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/pubsub"
-	"github.com/reprise-bus/reprise/store"
 )
 
 // ErrMaybeWritten is wrapped by the error of a Publish or InTx of which nobody
@@ -80,24 +80,10 @@ func (b *Bus) marshal(ctx context.Context, events []any) ([]batch, error) {
 	var batches []batch
 	place := map[string]int{}
 	for _, event := range events {
-		if event == nil {
-			return nil, errors.New("bus: publish: the event is nil")
-		}
-		topic, err := b.topic(event)
+		topic, msg, err := handlers.Message(ctx, b.config.Marshaler, event)
 		if err != nil {
 			return nil, fmt.Errorf("bus: publish: %w", err)
 		}
-		msg, err := b.config.Marshaler.Marshal(event)
-		if err != nil {
-			return nil, fmt.Errorf("bus: publish %q: %w", topic, err)
-		}
-		if keyed, ok := event.(interface{ EventKey() string }); ok {
-			msg.Metadata.Set(store.KeyMetadata, keyed.EventKey())
-		}
-		if known, ok := event.(interface{ EventID() string }); ok && known.EventID() != "" {
-			msg.UUID = known.EventID()
-		}
-		msg.SetContext(ctx)
 		i, seen := place[topic]
 		if !seen {
 			i = len(batches)

@@ -118,19 +118,25 @@ func eventsOf(topic string, messages []*message.Message) ([]store.Event, error) 
 		if msg.UUID == "" {
 			msg.UUID = uuid.Must(uuid.NewV7()).String()
 		}
-		events[i] = store.Event{
-			ID:       msg.UUID,
-			Topic:    topic,
-			Key:      msg.Metadata.Get(store.KeyMetadata),
-			Payload:  bytes.Clone(msg.Payload),
-			Metadata: metadataOf(msg),
-			Source:   store.SourcePublish,
-		}
+		events[i] = EventOf(topic, msg)
 		if err := events[i].Validate(); err != nil {
 			return nil, err
 		}
 	}
 	return events, nil
+}
+
+// EventOf returns the event that a message with a UUID is published as. It
+// shares nothing with the message.
+func EventOf(topic string, msg *message.Message) store.Event {
+	return store.Event{
+		ID:       msg.UUID,
+		Topic:    topic,
+		Key:      msg.Metadata.Get(store.KeyMetadata),
+		Payload:  bytes.Clone(msg.Payload),
+		Metadata: metadataOf(msg),
+		Source:   store.SourcePublish,
+	}
 }
 
 // metadataOf returns the message's metadata, with the ids of what it follows

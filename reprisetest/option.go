@@ -7,7 +7,6 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/components/cqrs"
 	"github.com/ThreeDotsLabs/watermill/message"
-	"github.com/google/uuid"
 	"github.com/jmoiron/sqlx"
 
 	"github.com/reprise-bus/reprise/handlers"
@@ -44,10 +43,7 @@ type settings struct {
 
 func newSettings(t testing.TB, options []Option) *settings {
 	t.Helper()
-	s := &settings{marshaler: cqrs.JSONMarshaler{
-		NewUUID:      func() string { return uuid.Must(uuid.NewV7()).String() },
-		GenerateName: handlers.EventName,
-	}}
+	s := &settings{marshaler: handlers.JSON()}
 	s.begin = s.inTx
 	s.apply(t, options)
 	return s

@@ -33,7 +33,7 @@ func RequirePublished[E any](t testing.TB, b *Bus) E {
 
 func published[E any](b *Bus) (topic string, events []E) {
 	b.t.Helper()
-	topic, err := b.settings.topic(new(E))
+	topic, err := handlers.Topic(b.settings.marshaler, new(E))
 	if err != nil {
 		b.t.Fatalf("reprisetest: %v", err)
 	}

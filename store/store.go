@@ -141,6 +141,13 @@ func (s *Store) inTx(ctx context.Context, f func(tx *sqlx.Tx) error) (err error)
 			}
 		}
 	}()
+	if s.kind == dialect.SQLite {
+		// A reader that becomes a writer is refused when somebody else has
+		// written meanwhile; a writer from the beginning waits.
+		if _, err := tx.ExecContext(ctx, s.sql(`UPDATE reprise.instances SET id = id WHERE false`)); err != nil {
+			return err
+		}
+	}
 	if err := f(tx); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package store_test
 import (
 	"database/sql"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -29,8 +30,8 @@ func TestStore(t *testing.T) {
 		"sqlite": func(*testing.T) func(t *testing.T) *store.Store {
 			return func(t *testing.T) *store.Store { return migrated(t, testdb.Open(t, testdb.SQLite(t)), "") }
 		},
-		"sqlite, prefix": func(*testing.T) func(t *testing.T) *store.Store {
-			return func(t *testing.T) *store.Store { return migrated(t, testdb.Open(t, testdb.SQLite(t)), "billing") }
+		"sqlite, prefix, an application's pool": func(*testing.T) func(t *testing.T) *store.Store {
+			return func(t *testing.T) *store.Store { return migrated(t, openDeferred(t, testdb.SQLite(t)), "billing") }
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -38,6 +39,16 @@ func TestStore(t *testing.T) {
 			storetest.Run(t, open(t))
 		})
 	}
+}
+
+// openDeferred opens a pool as applications do: of many connections, whose
+// transactions become writers when they write.
+func openDeferred(t *testing.T, url string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("sqlite", "file:"+strings.TrimPrefix(url, "sqlite:")+"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=foreign_keys(1)")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	return db
 }
 
 func TestNewSaysWhatIsWrong(t *testing.T) {
