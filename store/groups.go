@@ -26,7 +26,7 @@ type Group struct {
 // many groups are counted less far, but each to a thousand.
 const (
 	maxGroups   = 1000
-	groupCounts = 100_000
+	groupCounts = 60_000
 	groupCount  = 1000
 )
 

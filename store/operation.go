@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -128,14 +129,21 @@ func (s *Store) Request(ctx context.Context, o Operation) (Operation, error) {
 	if err := s.db.GetContext(ctx, &o.cursor.UpTo, s.sql(`SELECT coalesce(max(id), 0) FROM reprise.handler_runs`)); err != nil {
 		return fail(err)
 	}
-	total, err := s.count(ctx, s.takes(o, 0, o.cursor.UpTo+1), totalCount, totalCount)
+	selected, err := s.selected(ctx, o)
 	if err != nil {
 		return fail(err)
 	}
-	if o.Total = total; o.Kind == Replaying {
-		if err := s.unserved(ctx, o); err != nil {
-			return o, err
+	var unserved []string
+	for _, part := range selected {
+		o.Total.N += part.Runs
+		if o.Kind == Replaying && !part.Subscribed {
+			unserved = append(unserved, part.Handler)
 		}
+	}
+	o.Total.More = o.Total.N == totalCount
+	if len(unserved) > 0 {
+		return o, fmt.Errorf("no subscription for handler %s: register it with the bus, or select other handlers; nothing was replayed",
+			strings.Join(slices.Compact(unserved), ", "))
 	}
 	if o, err = s.request(ctx, s.db, o); err != nil {
 		return fail(err)
@@ -189,30 +197,27 @@ func queryRow(ctx context.Context, q Queryer, query string, args ...any) func(in
 	}
 }
 
-// unserved is an error that names the selected handlers which have no
-// subscription.
-func (s *Store) unserved(ctx context.Context, o Operation) error {
-	handlers, err := s.handlersWithout(ctx, o, `SELECT 1 FROM reprise.subscriptions s WHERE s.topic = r.topic AND s.handler = r.handler`)
-	if err != nil || len(handlers) == 0 {
-		return err
-	}
-	return fmt.Errorf("no subscription for handler %s: register it with the bus, or select other handlers; nothing was replayed",
-		strings.Join(handlers, ", "))
+// part is how many of the selected runs are of a handler.
+type part struct {
+	Handler    string
+	Runs       int64
+	Subscribed bool
 }
 
-// handlersWithout returns the handlers of the selected runs for which the
-// query on r, a topic and a handler, finds nothing.
-func (s *Store) handlersWithout(ctx context.Context, o Operation, query string) (handlers []string, err error) {
+// selected counts the runs that the operation is about to take up, by topic and
+// handler.
+func (s *Store) selected(ctx context.Context, o Operation) (parts []part, err error) {
 	c := s.takes(o, 0, o.cursor.UpTo+1)
-	err = s.db.SelectContext(ctx, &handlers, s.compose(fmt.Sprintf(`
-		SELECT DISTINCT r.handler
-		FROM (SELECT DISTINCT r.topic, r.handler FROM (SELECT * FROM reprise.handler_runs r WHERE %s LIMIT %d) r) r
-		WHERE NOT EXISTS (%s)
-		ORDER BY r.handler`, c.where(), totalCount, query)), c.args...)
-	if err != nil {
-		return nil, fmt.Errorf("look for the handlers that are selected: %w", err)
-	}
-	return handlers, nil
+	err = s.db.SelectContext(ctx, &parts, s.compose(fmt.Sprintf(`
+		SELECT g.handler, g.runs,
+		       EXISTS (SELECT 1 FROM reprise.subscriptions s WHERE s.topic = g.topic AND s.handler = g.handler) AS subscribed
+		FROM (
+			SELECT r.topic, r.handler, count(*) AS runs
+			FROM (SELECT * FROM reprise.handler_runs r WHERE %s LIMIT %d) r
+			GROUP BY r.topic, r.handler
+		) g
+		ORDER BY g.handler`, c.where(), totalCount)), c.args...)
+	return parts, err
 }
 
 const operationColumns = `id, kind, state, requested_by, reason, selection, even_successful, rate, total, taken, cursor, complete, requested_at`

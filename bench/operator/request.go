@@ -18,7 +18,7 @@ type tick struct{ At time.Time }
 
 func (tick) EventName() string { return "tick" }
 
-// request asks for a replay of 100,000 runs, chosen from twice as many, while a
+// request asks for a replay of 100,000 runs, chosen from three times as many, while a
 // process publishes and handles other events, and prints what either took.
 func request(ctx context.Context, st *store.Store, url string, out io.Writer) error {
 	b, err := bus.Open(ctx, url, bus.Config{})
