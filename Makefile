@@ -14,6 +14,9 @@ test: lint ## check everything; narrow with TEST=regexp and ARGS='-v ./store/...
 	@race=-race; $(GO) build -race runtime/cgo 2>/dev/null || \
 	{ race=; echo 'testing without -race, which needs cgo and a C compiler'; }; \
 	set -x; $(GO) run ./internal/testpg -- $(GO) test $$race -shuffle=on -timeout 15m -run '$(TEST)' $(ARGS)
+	$(GO) build -o bin/ ./cmd/reprise ./example/incident && dir=$$(mktemp -d) && \
+	INVOICES=1000 DATABASE_URL=sqlite:$$dir/demo.db sh example/incident/demo.sh bin >"$$dir/out" 2>&1 || \
+	{ cat "$$dir/out"; exit 1; }; rm -r "$$dir"
 	cd bench && $(GO) vet ./... && $(GO) test ./...
 	cd soak && $(GO) vet . && $(GO) test . && $(GO) run . -for 20s && $(GO) run . -for 20s -db sqlite
 
