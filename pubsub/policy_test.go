@@ -360,15 +360,17 @@ func TestACallbackThatFailsIsOnRecordAndChangesNothing(t *testing.T) {
 func TestACallbackWhoseProcessDiesIsCalledAgain(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
 		st := openStore(t, url)
-		dying, survive := make(chan struct{}), make(chan struct{})
+		dying, survived := make(chan struct{}), make(chan struct{})
+		survive := sync.OnceFunc(func() { close(survived) })
 		doomed := newPubSub(t, st)
-		policy := handlers.Policy{Attempts: 1, Cycles: 1}
+		policy := handlers.Policy{Attempts: 1, Cycles: 1, Concurrency: 1} // it takes nothing else up
 		policy.OnExhausted = func(context.Context, store.Run, error) error {
 			close(dying)
-			<-survive
+			<-survived
 			return nil
 		}
 		work(t, doomed, policy, func(store.Run) error { return errWrong })
+		t.Cleanup(survive)
 		require.NoError(t, doomed.Publisher().Publish("topic", newMessage("x")))
 		<-dying
 		dead, err := st.Recover(t.Context(), -time.Second)
@@ -387,7 +389,7 @@ func TestACallbackWhoseProcessDiesIsCalledAgain(t *testing.T) {
 		require.Equal(t, store.Failed, receive(t, told).Status)
 		waitForStatus(t, st, "handler", store.Failed, 1)
 		was := only(t, st)
-		close(survive)
+		survive()
 		require.NoError(t, doomed.Close()) // its end is written, and does not count
 		require.Equal(t, was, only(t, st))
 		require.Empty(t, told)
