@@ -14,7 +14,7 @@ type Progress struct {
 	Running   int64 // in a handler
 	Waiting   int64 // for their turn, or to be tried again; of a paused operation, held
 	Elsewhere int64 // taken up by a later operation, or put back
-	Arrived   Count // runs that entered the selection since, by failing, and are not among these
+	Arrived   Count // runs that entered the selection since, by failing, and are not among these; of the newest that failed, if there are many
 }
 
 // Left is how many have no end yet, those that are not taken up included as
@@ -79,7 +79,6 @@ func (s *Store) Progress(ctx context.Context, id int64) (p Progress, err error) 
 		if p.Arrived, err = s.count(ctx, c, MaxCount, pageLook); err != nil {
 			return fail(err)
 		}
-		p.Arrived.More = p.Arrived.N >= MaxCount // the newest are looked at, and those are what arrived
 	}
 	return p, nil
 }
