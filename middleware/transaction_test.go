@@ -5,10 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net"
-	"net/url"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -258,8 +255,8 @@ func TestALostAnswerToTheCommitDoublesNothing(t *testing.T) {
 	t.Parallel()
 	address := testdb.Postgres(t)
 	direct := openEffects(t, address)
-	cut, through := cuttable(t, address)
-	st := openStore(t, through)
+	link := testdb.NewLink(t, address)
+	st := openStore(t, link.URL)
 	var calls atomic.Int64
 	ps := serve(t, st, soonAgain, func(msg *message.Message) error {
 		calls.Add(1)
@@ -273,7 +270,7 @@ func TestALostAnswerToTheCommitDoublesNothing(t *testing.T) {
 	require.NoError(t, err)
 	publish(t, transport{publisher: ps.Publisher()}, "1", "{}")
 	waitForAdvisory(t, direct) // COMMIT is under way
-	cut()
+	link.Cut()
 	require.Empty(t, effects(t, direct))
 	_, err = holder.ExecContext(t.Context(), `SELECT pg_advisory_unlock(1)`)
 	require.NoError(t, err)
@@ -368,57 +365,6 @@ func waitForAdvisory(t *testing.T, st *store.Store) {
 		err := st.DB().Get(&n, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'`)
 		return err == nil && n == 1
 	}, patience, time.Millisecond)
-}
-
-// cuttable returns the URL of the database over a network whose connections can
-// be cut; the server is not told.
-func cuttable(t *testing.T, address string) (cut func(), through string) {
-	t.Helper()
-	u, err := url.Parse(address)
-	require.NoError(t, err)
-	server := u.Host
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	u.Host = listener.Addr().String()
-	var mu sync.Mutex
-	var clients, upstreams []net.Conn
-	t.Cleanup(func() {
-		_ = listener.Close()
-		mu.Lock()
-		defer mu.Unlock()
-		for _, c := range upstreams {
-			_ = c.Close()
-		}
-	})
-	go func() {
-		for {
-			client, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			upstream, err := net.Dial("tcp", server)
-			if err != nil {
-				_ = client.Close()
-				continue
-			}
-			mu.Lock()
-			clients, upstreams = append(clients, client), append(upstreams, upstream)
-			mu.Unlock()
-			go func() { _, _ = io.Copy(upstream, client) }()
-			go func() {
-				_, _ = io.Copy(client, upstream)
-				_ = client.Close()
-			}()
-		}
-	}()
-	return func() {
-		mu.Lock()
-		defer mu.Unlock()
-		for _, c := range clients {
-			_ = c.Close()
-		}
-		clients = nil
-	}, u.String()
 }
 
 // buffer is a log that can be read while it is written.

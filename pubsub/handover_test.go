@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net"
-	"net/url"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -527,8 +524,8 @@ func TestAStatementThatOutlivesItsConnectionLosesNoRun(t *testing.T) {
 	t.Parallel()
 	address := testdb.Postgres(t)
 	direct := openStore(t, address)
-	link, through := newLink(t, address)
-	st := openStore(t, through)
+	link := testdb.NewLink(t, address)
+	st := openStore(t, link.URL)
 	ps := configured(t, st, pubsub.Config{PollInterval: 20 * time.Millisecond, HeartbeatInterval: 100 * time.Millisecond})
 	messages := subscribe(t, ps, "topic", "handler")
 	for range 5 {
@@ -541,7 +538,7 @@ func TestAStatementThatOutlivesItsConnectionLosesNoRun(t *testing.T) {
 	release := holdID(t, direct, sent.UUID)
 	go func() { failed <- ps.Publisher().Publish("topic", sent) }()
 	waitForTransactionLock(t, direct, 1)
-	link.cut()
+	link.Cut()
 	waitForTransactionLock(t, direct, 2) // database/sql tries again
 	release()
 	require.NoError(t, receive(t, failed))
@@ -571,58 +568,6 @@ func requireNothingHeldByNobody(t *testing.T, st *store.Store) {
 	require.NoError(t, st.DB().GetContext(t.Context(), &n, `SELECT count(*) FROM `+table(st, "handler_runs")+`
 		WHERE status = 'PENDING' AND due_at IS NULL AND (instance IS NULL OR instance NOT IN (SELECT id FROM `+table(st, "instances")+`))`))
 	require.Zero(t, n, "runs are leased to nobody")
-}
-
-// link is a connection to the database that can fail.
-type link struct {
-	mu      sync.Mutex
-	clients []net.Conn
-}
-
-// newLink returns the URL of the database through the link.
-func newLink(t *testing.T, address string) (*link, string) {
-	t.Helper()
-	u, err := url.Parse(address)
-	require.NoError(t, err)
-	server := u.Host
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = listener.Close() })
-	l := &link{}
-	go func() {
-		for {
-			client, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			upstream, err := net.Dial("tcp", server)
-			if err != nil {
-				_ = client.Close()
-				continue
-			}
-			t.Cleanup(func() { _ = upstream.Close() })
-			l.mu.Lock()
-			l.clients = append(l.clients, client)
-			l.mu.Unlock()
-			go func() { _, _ = io.Copy(upstream, client) }() // and the server is not told of the end
-			go func() {
-				_, _ = io.Copy(client, upstream)
-				_ = client.Close()
-			}()
-		}
-	}()
-	u.Host = listener.Addr().String()
-	return l, u.String()
-}
-
-// cut ends the connections on this side only.
-func (l *link) cut() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, c := range l.clients {
-		_ = c.Close()
-	}
-	l.clients = nil
 }
 
 // holdID makes the insert of an event wait, once it is under way, until release.

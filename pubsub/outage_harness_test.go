@@ -324,13 +324,6 @@ func claimsUnderWay(st *store.Store) (n int) {
 	return n
 }
 
-// connections is how many there have been since the last cut.
-func connections(l *link) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.clients)
-}
-
 // swamp is a connection to the database that swallows what is sent, both ways,
 // from fill to drain.
 type swamp struct{ gate sync.RWMutex }

@@ -173,8 +173,8 @@ func TestARefusalAfterALostAnswerSaysThatNobodyKnows(t *testing.T) {
 	t.Parallel()
 	address := testdb.Postgres(t)
 	direct := openStore(t, address)
-	link, through := newLink(t, address)
-	ps := configured(t, openStore(t, through), pubsub.Config{})
+	link := testdb.NewLink(t, address)
+	ps := configured(t, openStore(t, link.URL), pubsub.Config{})
 	require.NoError(t, ps.Publisher().Publish("topic", newMessage("warm")))
 
 	sent, failed := newMessage("x"), make(chan error, 1)
@@ -182,7 +182,7 @@ func TestARefusalAfterALostAnswerSaysThatNobodyKnows(t *testing.T) {
 	go func() { failed <- ps.Publisher().Publish("topic", sent) }()
 	waitForTransactionLock(t, direct, 1)
 	admit := refuseConnections(t, address)
-	link.cut()
+	link.Cut()
 	err := receive(t, failed)
 	admit()
 	release()
@@ -204,8 +204,8 @@ func TestAClaimThatOutlivesItsConnectionLosesNoRun(t *testing.T) {
 			address := testdb.Postgres(t)
 			direct := openStore(t, address)
 			elsewhere := configured(t, direct, pubsub.Config{})
-			link, through := newLink(t, address)
-			ps := configured(t, openStore(t, through), pubsub.Config{PollInterval: 20 * time.Millisecond, HeartbeatInterval: 200 * time.Millisecond})
+			link := testdb.NewLink(t, address)
+			ps := configured(t, openStore(t, link.URL), pubsub.Config{PollInterval: 20 * time.Millisecond, HeartbeatInterval: 200 * time.Millisecond})
 			messages := subscribe(t, ps, "topic", "handler")
 			require.NoError(t, ps.Publisher().Publish("topic", newMessage("warm")))
 			receive(t, messages).Ack()
@@ -221,8 +221,8 @@ func TestAClaimThatOutlivesItsConnectionLosesNoRun(t *testing.T) {
 			if refused {
 				admit, again = refuseConnections(t, address), 3 // the first of them has been refused by then
 			}
-			link.cut()
-			require.Eventually(t, func() bool { return connections(link) >= again }, patience, time.Millisecond, "it is tried again")
+			link.Cut()
+			require.Eventually(t, func() bool { return link.Connections() >= again }, patience, time.Millisecond, "it is tried again")
 			admit()
 			require.NoError(t, tx.Commit())
 			msg := receive(t, messages)
