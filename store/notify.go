@@ -14,6 +14,14 @@ func (s *Store) Notifies() bool { return s.kind == dialect.Postgres }
 // Channel is where it tells them.
 func (s *Store) Channel() string { return s.schema + "_due" }
 
+// OutboxNotice ends what a notice says that is about the outbox.
+const OutboxNotice = " outbox"
+
+// NotifyOutbox is Notify for events in the outbox, that wait for a relay.
+func (s *Store) NotifyOutbox(ctx context.Context, q Execer, from string) error {
+	return s.Notify(ctx, q, from+OutboxNotice)
+}
+
 // Notify tells the processes that listen on Channel that runs are due, when
 // q's transaction commits. from is who says so. Where the database does not
 // notify it does nothing.

@@ -20,6 +20,13 @@ const (
 	Discarding  OperationKind = "discard"  // closes them without success
 	Editing     OperationKind = "edit"     // closes one, whose event another one amends
 	Backfilling OperationKind = "backfill" // creates them, for past events
+
+	// What is done to the outbox, and to topics: see ChangeOutbox and
+	// RecordPublishing.
+	Sending    OperationKind = "send"    // sends again
+	Releasing  OperationKind = "release" // sends what was held
+	Dropping   OperationKind = "drop"    // sends never
+	Publishing OperationKind = "publish" // publishes by hand
 )
 
 // OperationState is where an operation stands; what its runs have come to is
@@ -43,12 +50,13 @@ type Operation struct {
 	State          OperationState
 	RequestedBy    string
 	Reason         string
-	Selection      Filter  // for a backfill: Handler, Topic, Since and Until
-	EvenSuccessful bool    // a replay takes up runs that succeeded, too
-	Rate           float64 // runs that become due in a second; 0 is all at once
-	Total          Count   // selected when it was asked for
-	Taken          int64   // taken up so far
-	Complete       bool    // everything that is selected is taken up
+	Selection      Filter       // for a backfill: Handler, Topic, Since and Until; for events published by hand: Topic
+	Outbox         OutboxFilter // for what is done to the outbox, instead
+	EvenSuccessful bool         // a replay takes up runs that succeeded, too
+	Rate           float64      // runs that become due in a second; 0 is all at once
+	Total          Count        // selected when it was asked for
+	Taken          int64        // taken up so far
+	Complete       bool         // everything that is selected is taken up
 	RequestedAt    time.Time
 
 	cursor cursor
@@ -65,11 +73,16 @@ type cursor struct {
 	Until time.Time `json:"until,omitzero"`
 }
 
+var errNoRequester = errors.New("it does not say who asks for it: set RequestedBy")
+
+// onOutbox says whether what it selects is in the outbox.
+func (k OperationKind) onOutbox() bool { return k == Sending || k == Releasing || k == Dropping }
+
 // Validate reports every field that a request must not have.
 func (o Operation) Validate() error {
 	var errs []error
 	if strings.TrimSpace(o.RequestedBy) == "" {
-		errs = append(errs, errors.New("it does not say who asks for it: set RequestedBy"))
+		errs = append(errs, errNoRequester)
 	}
 	if !(o.Rate >= 0 && o.Rate <= maxRate) {
 		errs = append(errs, fmt.Errorf("rate %v: want runs per second up to %d, or 0 for all at once", o.Rate, maxRate))
@@ -156,7 +169,11 @@ const totalCount = 1_000_000
 
 // request inserts the operation's row.
 func (s *Store) request(ctx context.Context, q Queryer, o Operation) (Operation, error) {
-	selection, err := json.Marshal(o.Selection)
+	selected := any(o.Selection)
+	if o.Kind.onOutbox() {
+		selected = o.Outbox
+	}
+	selection, err := json.Marshal(selected)
 	if err != nil {
 		return o, err
 	}
@@ -244,7 +261,11 @@ func (r operationRow) operation() (Operation, error) {
 		EvenSuccessful: r.EvenSuccessful, Rate: r.Rate, Taken: r.Taken, Complete: r.Complete,
 		Total: Count{N: r.Total, More: r.Total == totalCount}, RequestedAt: r.RequestedAt.Time,
 	}
-	if err := errors.Join(json.Unmarshal(r.Selection, &o.Selection), json.Unmarshal(r.Cursor, &o.cursor)); err != nil {
+	selection := any(&o.Selection)
+	if o.Kind.onOutbox() {
+		selection = &o.Outbox
+	}
+	if err := errors.Join(json.Unmarshal(r.Selection, selection), json.Unmarshal(r.Cursor, &o.cursor)); err != nil {
 		return o, fmt.Errorf("operation %d: selection or cursor in the database: %w", r.ID, err)
 	}
 	return o, nil

@@ -110,7 +110,7 @@ func InsertError(err error) error {
 		id, _, _ = strings.Cut(id, `"`)
 		return fmt.Errorf("event %q: %w, with another payload: give each message an id of its own", id, ErrDuplicateID)
 	}
-	if strings.Contains(text, "NOT NULL constraint failed") && strings.Contains(text, "events.source") { // SQLite
+	if strings.Contains(text, "NOT NULL constraint failed") && (strings.Contains(text, "events.source") || strings.Contains(text, "outbox.metadata")) { // SQLite
 		return fmt.Errorf("%w, with another payload: give each message an id of its own", ErrDuplicateID)
 	}
 	return err

@@ -150,9 +150,9 @@ func databases(t *testing.T) func(t *testing.T) *store.Store {
 	return func(t *testing.T) *store.Store {
 		db := <-free
 		t.Cleanup(func() {
+			defer func() { free <- db }()
 			_, err := db.Exec(`DROP SCHEMA reprise CASCADE`)
 			require.NoError(t, err)
-			free <- db
 		})
 		return migrated(t, db, "")
 	}

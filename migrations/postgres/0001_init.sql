@@ -104,12 +104,12 @@ CREATE TABLE reprise.instances (
     heartbeat_at timestamptz NOT NULL DEFAULT now()
 );
 
--- Somebody's request on record: a replay, a discard, an edit or a backfill. It
--- takes up what it selects batch by batch; cursor is how far it has come, and
+-- Somebody's request on record: a replay, a discard, an edit, a backfill, something
+-- done to the outbox, or events published by hand. It takes up what it selects batch by batch; cursor is how far it has come, and
 -- next_due when the next run that it takes up is due.
 CREATE TABLE reprise.operations (
     id           bigint           GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    kind         text             NOT NULL CHECK (kind IN ('replay', 'discard', 'edit', 'backfill')),
+    kind         text             NOT NULL CHECK (kind IN ('replay', 'discard', 'edit', 'backfill', 'send', 'release', 'drop', 'publish')),
     state        text             NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'paused', 'cancelled', 'undone')),
     requested_by text             NOT NULL,
     reason       text             NOT NULL DEFAULT '',
@@ -142,3 +142,46 @@ CREATE TABLE reprise.operation_runs (
 );
 
 CREATE INDEX operation_runs_by_run ON reprise.operation_runs (run_id, operation_id);
+
+-- What a broker is to carry. PENDING waits for the relay, HELD for somebody to
+-- release it; REFUSED is what the broker will never take.
+CREATE TABLE reprise.outbox (
+    id            bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    event_id      text        NOT NULL,
+    topic         text        NOT NULL,
+    key           text        NOT NULL DEFAULT '',
+    payload       json,
+    payload_bytes bytea,
+    metadata      json        NOT NULL DEFAULT '{}',
+    state         text        NOT NULL DEFAULT 'PENDING',
+    failures      integer     NOT NULL DEFAULT 0, -- sendings that failed
+    error         text,                           -- of the last one
+    operation_id  bigint,                         -- that sent it again, released or dropped it last
+    written_at    timestamptz NOT NULL DEFAULT now(),
+    sent_at       timestamptz,                    -- last
+    CONSTRAINT outbox_once UNIQUE (event_id, topic),
+    CONSTRAINT outbox_one_payload CHECK (num_nonnulls(payload, payload_bytes) = 1),
+    CONSTRAINT outbox_state CHECK (state IN ('PENDING', 'HELD', 'SENT', 'REFUSED', 'DROPPED')),
+    CONSTRAINT outbox_sent CHECK (state <> 'SENT' OR sent_at IS NOT NULL)
+) WITH (fillfactor = 80);
+
+CREATE INDEX outbox_pending ON reprise.outbox (topic, id) WHERE state = 'PENDING';
+CREATE INDEX outbox_unsent ON reprise.outbox (id) WHERE state IN ('PENDING', 'HELD', 'REFUSED');
+CREATE INDEX outbox_by_time ON reprise.outbox (written_at);
+
+-- The one process that sends what is in the outbox, until its time is over.
+CREATE TABLE reprise.relay (
+    one      boolean     PRIMARY KEY CHECK (one), -- row
+    instance text        NOT NULL,
+    until    timestamptz NOT NULL
+);
+
+-- What the application says of its topics; "*" is all others.
+CREATE TABLE reprise.topics (
+    topic       text        PRIMARY KEY,
+    transport   text        NOT NULL DEFAULT '', -- '' is the database
+    mode        text        NOT NULL DEFAULT '',
+    manual      boolean     NOT NULL DEFAULT false, -- operators may publish on it
+    description text        NOT NULL DEFAULT '',
+    declared_at timestamptz NOT NULL DEFAULT now()
+);

@@ -100,7 +100,7 @@ CREATE TABLE reprise.instances (
 
 CREATE TABLE reprise.operations (
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
-    kind         TEXT    NOT NULL CHECK (kind IN ('replay', 'discard', 'edit', 'backfill')),
+    kind         TEXT    NOT NULL CHECK (kind IN ('replay', 'discard', 'edit', 'backfill', 'send', 'release', 'drop', 'publish')),
     state        TEXT    NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'paused', 'cancelled', 'undone')),
     requested_by TEXT    NOT NULL,
     reason       TEXT    NOT NULL DEFAULT '',
@@ -132,3 +132,41 @@ CREATE TABLE reprise.operation_runs (
 ) STRICT;
 
 CREATE INDEX reprise.operation_runs_by_run ON reprise.operation_runs (run_id, operation_id);
+
+CREATE TABLE reprise.outbox (
+    id            INTEGER PRIMARY KEY AUTOINCREMENT,
+    event_id      TEXT    NOT NULL,
+    topic         TEXT    NOT NULL,
+    key           TEXT    NOT NULL DEFAULT '',
+    payload       TEXT,
+    payload_bytes BLOB,
+    metadata      TEXT    NOT NULL DEFAULT '{}',
+    state         TEXT    NOT NULL DEFAULT 'PENDING' CHECK (state IN ('PENDING', 'HELD', 'SENT', 'REFUSED', 'DROPPED')),
+    failures      INTEGER NOT NULL DEFAULT 0,
+    error         TEXT,
+    operation_id  INTEGER,
+    written_at    TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+    sent_at       TEXT,
+    UNIQUE (event_id, topic),
+    CHECK ((payload IS NULL) <> (payload_bytes IS NULL)),
+    CHECK (state <> 'SENT' OR sent_at IS NOT NULL)
+) STRICT;
+
+CREATE INDEX reprise.outbox_pending ON reprise.outbox (topic, id) WHERE state = 'PENDING';
+CREATE INDEX reprise.outbox_unsent ON reprise.outbox (id) WHERE state IN ('PENDING', 'HELD', 'REFUSED');
+CREATE INDEX reprise.outbox_by_time ON reprise.outbox (written_at);
+
+CREATE TABLE reprise.relay (
+    one      INTEGER PRIMARY KEY CHECK (one = 1),
+    instance TEXT    NOT NULL,
+    until    TEXT    NOT NULL
+) STRICT;
+
+CREATE TABLE reprise.topics (
+    topic       TEXT    PRIMARY KEY NOT NULL,
+    transport   TEXT    NOT NULL DEFAULT '',
+    mode        TEXT    NOT NULL DEFAULT '',
+    manual      INTEGER NOT NULL DEFAULT 0,
+    description TEXT    NOT NULL DEFAULT '',
+    declared_at TEXT    NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+) STRICT;

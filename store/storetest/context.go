@@ -65,7 +65,19 @@ func cancelling(promise promise) {
 				_, _, err := db.PruneBatch(ctx, store.Prune{Before: time.Now().Add(time.Hour), Failed: true}, nil)
 				return err
 			},
-			"New": func(ctx context.Context) error { _, err := store.New(ctx, db.DB().DB, db.Schema()); return err },
+			"WriteOutbox": func(ctx context.Context) error {
+				_, err := db.WriteOutbox(ctx, db.DB(), []store.Event{event("new")}, func(string) bool { return false })
+				return err
+			},
+			"Relay":        func(ctx context.Context) error { _, err := db.Relay(ctx, "a", time.Minute); return err },
+			"NextOutgoing": func(ctx context.Context) error { _, err := db.NextOutgoing(ctx, topic, 1, 1); return err },
+			"Sent":         func(ctx context.Context) error { return db.Sent(ctx, []int64{1}) },
+			"ChangeOutbox": func(ctx context.Context) error {
+				_, err := db.ChangeOutbox(ctx, store.Operation{Kind: store.Releasing, RequestedBy: "maria"})
+				return err
+			},
+			"DeclareTopics": func(ctx context.Context) error { return db.DeclareTopics(ctx, []store.Topic{{Topic: topic}}) },
+			"New":           func(ctx context.Context) error { _, err := store.New(ctx, db.DB().DB, db.Schema()); return err },
 		} {
 			require.ErrorIs(t, call(cancelled), context.Canceled, name)
 		}

@@ -31,6 +31,7 @@ func Run(t *testing.T, open func(t *testing.T) *store.Store) {
 		"prune":     pruning,
 		"select":    selecting,
 		"groups":    grouping,
+		"outbox":    relaying,
 		"context":   cancelling,
 	} {
 		t.Run(name, func(t *testing.T) {

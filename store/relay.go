@@ -1,0 +1,127 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/reprise-bus/reprise/internal/dialect"
+)
+
+// Relay makes the instance the one that sends what is in the outbox, or lets it
+// go on being that, for so long by the database's clock, and says whether it is.
+func (s *Store) Relay(ctx context.Context, instance string, ttl time.Duration) (bool, error) {
+	var is bool
+	err := s.db.GetContext(ctx, &is, s.sql(`
+		INSERT INTO reprise.relay AS r (one, instance, until) VALUES (true, $1, now($2))
+		ON CONFLICT (one) DO UPDATE SET instance = excluded.instance, until = excluded.until
+		WHERE r.instance = excluded.instance OR r.until < now()
+		RETURNING true`), instance, ttl.Seconds())
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("become the relay: %w", err)
+	}
+	return is, nil
+}
+
+// ResignRelay lets another instance be the relay at once.
+func (s *Store) ResignRelay(ctx context.Context, instance string) error {
+	if _, err := s.db.ExecContext(ctx, s.sql(`DELETE FROM reprise.relay WHERE instance = $1`), instance); err != nil {
+		return fmt.Errorf("resign as the relay: %w", err)
+	}
+	return nil
+}
+
+// RelayedBy returns the instance that is the relay, "" when there is none.
+func (s *Store) RelayedBy(ctx context.Context) (instance string, err error) {
+	err = s.db.GetContext(ctx, &instance, s.sql(`SELECT instance FROM reprise.relay WHERE until >= now()`))
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return "", fmt.Errorf("look for the relay: %w", err)
+	}
+	return instance, nil
+}
+
+// WaitingTopics returns the topics of which something is PENDING in the outbox.
+func (s *Store) WaitingTopics(ctx context.Context) (topics []string, err error) {
+	// From one topic to the next: there may be a million messages of each.
+	if err := s.db.SelectContext(ctx, &topics, s.sql(`
+		WITH RECURSIVE waiting AS (
+			SELECT min(topic) AS topic FROM reprise.outbox WHERE state = 'PENDING'
+			UNION ALL
+			SELECT (SELECT min(o.topic) FROM reprise.outbox o WHERE o.state = 'PENDING' AND o.topic > w.topic)
+			FROM waiting w WHERE w.topic IS NOT NULL
+		)
+		SELECT topic FROM waiting WHERE topic IS NOT NULL`)); err != nil {
+		return nil, fmt.Errorf("look into the outbox: %w", err)
+	}
+	return topics, nil
+}
+
+// Waiting says whether something of the topic is PENDING in the outbox.
+func (s *Store) Waiting(ctx context.Context, topic string) (waiting bool, err error) {
+	if err := s.db.GetContext(ctx, &waiting, s.sql(`
+		SELECT EXISTS (SELECT 1 FROM reprise.outbox WHERE state = 'PENDING' AND topic = $1)`), topic); err != nil {
+		return false, fmt.Errorf("look into the outbox: %w", err)
+	}
+	return waiting, nil
+}
+
+// NextOutgoing returns the oldest events of the topic that are PENDING, with
+// their metadata and payloads, at most limit of them and, but for the first, as
+// many as are together below size bytes of payload.
+func (s *Store) NextOutgoing(ctx context.Context, topic string, limit, size int) ([]Outgoing, error) {
+	payload := `coalesce(octet_length(payload::text), octet_length(payload_bytes))`
+	if s.kind == dialect.SQLite {
+		payload = `coalesce(length(CAST(payload AS BLOB)), length(payload_bytes))`
+	}
+	var rows []outgoingRow
+	if err := s.db.SelectContext(ctx, &rows, s.sql(`
+		SELECT `+outgoingColumns+` FROM reprise.outbox o
+		JOIN (
+			SELECT id, sum(`+payload+`) OVER (ORDER BY id) AS total, row_number() OVER (ORDER BY id) AS place
+			FROM (SELECT * FROM reprise.outbox WHERE state = 'PENDING' AND topic = $1 ORDER BY id LIMIT $2) n
+		) n ON n.id = o.id
+		WHERE n.total <= $3 OR n.place = 1
+		ORDER BY o.id`), topic, limit, size); err != nil {
+		return nil, fmt.Errorf("read the outbox: %w", err)
+	}
+	return outgoingOf(rows)
+}
+
+// Sent marks events in the outbox as sent.
+func (s *Store) Sent(ctx context.Context, ids []int64) error {
+	return s.markOutgoing(ctx, ids, `SET state = 'SENT', sent_at = now(), error = NULL WHERE state IN ('PENDING', 'DROPPED')`)
+}
+
+// RefusedByBroker marks an event in the outbox as one that the broker will
+// never take as it is.
+func (s *Store) RefusedByBroker(ctx context.Context, id int64, cause string) error {
+	return s.markOutgoing(ctx, []int64{id}, `SET state = 'REFUSED', failures = failures + 1, error = $1 WHERE state = 'PENDING'`, cause)
+}
+
+// SendingFailed keeps why an event in the outbox could not be sent; it stays
+// PENDING.
+func (s *Store) SendingFailed(ctx context.Context, id int64, cause string) error {
+	return s.markOutgoing(ctx, []int64{id}, `SET failures = failures + 1, error = $1 WHERE state = 'PENDING'`, cause)
+}
+
+func (s *Store) markOutgoing(ctx context.Context, ids []int64, set string, args ...any) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	c := &conditions{args: args}
+	which := `IN (SELECT value FROM json_each(%s))`
+	if s.kind == dialect.Postgres {
+		which = `IN (SELECT value::bigint FROM json_array_elements_text(%s::json))`
+	}
+	list, _ := json.Marshal(ids) // numbers always marshal
+	if _, err := s.db.ExecContext(ctx, s.compose(`UPDATE reprise.outbox `+set+` AND id `+c.format(which, string(list))), c.args...); err != nil {
+		return fmt.Errorf("mark what was sent of the outbox: %w", err)
+	}
+	return nil
+}
