@@ -9,12 +9,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/ThreeDotsLabs/watermill/pubsub/gochannel"
 	"github.com/jmoiron/sqlx"
 	"github.com/stretchr/testify/require"
 
 	"github.com/reprise-bus/reprise/bus"
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -27,13 +31,13 @@ type userSignedUp struct {
 func (userSignedUp) EventName() string  { return "user.signed_up" }
 func (e userSignedUp) EventKey() string { return e.ID }
 
-// The story that Reprise is for, on every database: a user signs up, one
-// handler fails while the other succeeds, the record shows it, and a replay
-// heals it.
+// The story that Reprise is for, on every database and every transport: a user
+// signs up, one handler fails while the other succeeds, the record shows it, and
+// a replay heals it.
 func TestAFailedHandlerIsOnRecordAndHealedByReplay(t *testing.T) {
-	testdb.Each(t, func(t *testing.T, url string) {
+	eachTransport(t, func(t *testing.T, open func() *bus.Bus) {
 		ctx := t.Context()
-		b := open(t, url)
+		b := open()
 		_, err := b.DB().ExecContext(ctx, `CREATE TABLE users (id text PRIMARY KEY, email text, trial boolean)`)
 		require.NoError(t, err)
 
@@ -92,9 +96,10 @@ func TestAFailedHandlerIsOnRecordAndHealedByReplay(t *testing.T) {
 
 // A transaction that is rolled back publishes nothing.
 func TestARolledBackPublishNeverHappened(t *testing.T) {
-	testdb.Each(t, func(t *testing.T, url string) {
-		b := open(t, url)
+	eachTransport(t, func(t *testing.T, open func() *bus.Bus) {
+		b := open()
 		require.NoError(t, b.Handle(handlers.New("h", func(context.Context, userSignedUp) error { return nil })))
+		run(t, b)
 
 		tx, err := b.DB().BeginTx(t.Context(), nil)
 		require.NoError(t, err)
@@ -102,27 +107,25 @@ func TestARolledBackPublishNeverHappened(t *testing.T) {
 		require.NoError(t, tx.Rollback())
 
 		require.NoError(t, b.Publish(t.Context(), userSignedUp{ID: "real"}))
-		runs, err := b.Store().Runs(t.Context(), store.Filter{})
-		require.NoError(t, err)
-		require.Len(t, runs, 1)
-		require.Equal(t, "real", runs[0].Key)
+		require.Equal(t, "real", waitForRun(t, b, store.Filter{Status: store.Success}).Key)
+		require.Equal(t, "real", waitForRun(t, b, store.Filter{}).Key, "the only one")
 	})
 }
 
 // What was published while nobody ran is handled when somebody does.
 func TestAnEventOutlivesTheProcessThatPublishedIt(t *testing.T) {
-	testdb.Each(t, func(t *testing.T, url string) {
+	eachTransport(t, func(t *testing.T, open func() *bus.Bus) {
 		handled := make(chan userSignedUp, 1)
 		handle := handlers.New("h", func(_ context.Context, e userSignedUp) error {
 			handled <- e
 			return nil
 		})
-		before := open(t, url)
+		before := open()
 		require.NoError(t, before.Handle(handle))
 		require.NoError(t, before.Publish(t.Context(), userSignedUp{ID: "u1"}))
 		require.NoError(t, before.Close())
 
-		after := open(t, url)
+		after := open()
 		require.NoError(t, after.Handle(handle))
 		run(t, after)
 		require.Equal(t, "u1", receive(t, handled).ID)
@@ -130,10 +133,44 @@ func TestAnEventOutlivesTheProcessThatPublishedIt(t *testing.T) {
 	})
 }
 
-// open returns a bus that is closed when the test ends.
-func open(t *testing.T, url string) *bus.Bus {
+// eachTransport runs f on every database, and on every transport over it. Each
+// call of open is another process, so to say.
+func eachTransport(t *testing.T, f func(t *testing.T, open func() *bus.Bus)) {
+	for name, connect := range map[string]func(t *testing.T) *pubsub.Transport{
+		"database":  func(*testing.T) *pubsub.Transport { return nil },
+		"gochannel": goChannel,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testdb.Each(t, func(t *testing.T, url string) {
+				transport := connect(t)
+				f(t, func() *bus.Bus { return open(t, url, transport) })
+			})
+		})
+	}
+}
+
+// goChannel is a transport within this process: any Watermill Pub/Sub is one.
+func goChannel(t *testing.T) *pubsub.Transport {
 	t.Helper()
-	b, err := bus.Open(t.Context(), url, bus.Config{Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	channel := gochannel.NewGoChannel(gochannel.Config{Persistent: true}, watermill.NopLogger{})
+	t.Cleanup(func() { require.NoError(t, channel.Close()) })
+	return &pubsub.Transport{
+		Name:       "gochannel",
+		Publisher:  func() (message.Publisher, error) { return openEnded{channel}, nil },
+		Subscriber: func(string) (message.Subscriber, error) { return openEnded{channel}, nil },
+	}
+}
+
+// openEnded is a GoChannel that outlives the buses that close it.
+type openEnded struct{ *gochannel.GoChannel }
+
+func (openEnded) Close() error { return nil }
+
+// open returns a bus that is closed when the test ends.
+func open(t *testing.T, url string, transport *pubsub.Transport) *bus.Bus {
+	t.Helper()
+	b, err := bus.Open(t.Context(), url, bus.Config{Transport: transport, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.Close()) })
 	return b

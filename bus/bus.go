@@ -30,7 +30,8 @@ type Bus struct {
 	config Config
 	store  *store.Store
 	pubsub *pubsub.PubSub
-	owned  *sql.DB // the pool, when Open made it
+	outbox *pubsub.Outbox // nil: the database carries the events
+	owned  *sql.DB        // the pool, when Open made it
 
 	mu       sync.Mutex
 	handlers map[string]registered // by name
@@ -74,7 +75,11 @@ func newBus(ctx context.Context, config Config) (*Bus, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bus: %w", err)
 	}
-	return &Bus{config: config, store: st, pubsub: ps, handlers: map[string]registered{}}, nil
+	b := &Bus{config: config, store: st, pubsub: ps, handlers: map[string]registered{}}
+	if err := b.connect(ctx); err != nil {
+		return nil, fmt.Errorf("bus: %w", err)
+	}
+	return b, nil
 }
 
 // Store returns the record: events, runs and attempts.
@@ -137,16 +142,17 @@ func (b *Bus) Run(ctx context.Context) error {
 	b.ran = true
 	b.mu.Unlock()
 
-	var pruning sync.WaitGroup
-	stop := func() {}
+	var besides sync.WaitGroup
+	besidesCtx, stop := context.WithCancel(ctx)
 	if b.config.Retention > 0 {
-		var pruneCtx context.Context
-		pruneCtx, stop = context.WithCancel(ctx)
-		pruning.Go(func() { b.pruneLoop(pruneCtx) })
+		besides.Go(func() { b.pruneLoop(besidesCtx) })
+	}
+	if b.outbox != nil {
+		besides.Go(func() { b.outbox.Run(besidesCtx) })
 	}
 	err := b.route(ctx)
 	stop()
-	pruning.Wait()
+	besides.Wait()
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		err = nil // a shutdown before everything was up
 	}
@@ -211,7 +217,11 @@ func (b *Bus) router() (*message.Router, error) {
 	router.AddMiddleware(middleware.Record(b.store))
 	router.AddMiddleware(b.config.Middleware...)
 	for name, r := range b.handlers {
-		handler := router.AddConsumerHandler(name, r.topic, b.pubsub.RecordedSubscriber(name, r.policy), handlers.Func(r.handler, b.config.Marshaler))
+		subscriber, err := b.subscriber(name, r)
+		if err != nil {
+			return nil, err
+		}
+		handler := router.AddConsumerHandler(name, r.topic, subscriber, handlers.Func(r.handler, b.config.Marshaler))
 		if timeout := r.policy.AttemptTimeout(); timeout > 0 {
 			handler.AddMiddleware(middleware.Timeout(timeout))
 		}
@@ -225,7 +235,11 @@ func (b *Bus) router() (*message.Router, error) {
 // Close closes the pool that Open made; the pool of New stays open. Call it
 // when Run has returned and nothing is published any more.
 func (b *Bus) Close() error {
-	err := b.pubsub.Close()
+	var err error
+	if b.outbox != nil {
+		err = b.outbox.Close()
+	}
+	err = errors.Join(err, b.pubsub.Close())
 	if b.owned == nil {
 		return err
 	}

@@ -50,6 +50,20 @@ type Config struct {
 	HeartbeatInterval time.Duration
 	DeadAfter         time.Duration
 
+	// Transport carries events between processes, such as that of pubsub/kafka:
+	// what is published goes to the broker, and what the broker delivers is
+	// recorded and handled as ever. Default: the database carries them.
+	Transport *pubsub.Transport
+
+	// Topics says something of single topics. An application that names topics
+	// here decides on which of them operators may publish; one that names none
+	// allows all.
+	Topics map[string]Topic
+
+	// SendTimeout is how long the broker of a Transport may take for an event
+	// until that goes by the outbox. Default 2 s.
+	SendTimeout time.Duration
+
 	// Retention is how long an event is kept after it was published and all its
 	// runs have ended; then Run deletes it with its runs. One with a FAILED run
 	// stays, until that is replayed, discarded or pruned by hand. Default: all
@@ -70,6 +84,16 @@ type Config struct {
 	Unprepared bool
 }
 
+// Topic is what an application says of a topic. A zero field means its default.
+type Topic struct {
+	// Mode is how its events are published; default the Transport's. Without a
+	// Transport it can only be pubsub.ViaDatabase.
+	Mode pubsub.Mode
+
+	Manual      bool   // operators may publish on it, from the command line
+	Description string // for them: what an event there brings about
+}
+
 func (c *Config) setDefaults() {
 	if c.Marshaler == nil {
 		c.Marshaler = handlers.JSON()
@@ -88,12 +112,33 @@ func (c Config) Validate() error {
 	if c.Retention < 0 {
 		errs = append(errs, fmt.Errorf("field Retention %v: want a positive duration, or 0 to keep everything", c.Retention))
 	}
+	if c.Transport != nil {
+		if err := c.Transport.Validate(); err != nil {
+			errs = append(errs, fmt.Errorf("field Transport: %w", err))
+		}
+	}
+	if err := c.outbox().Validate(); err != nil {
+		errs = append(errs, err)
+	}
+	for name, topic := range c.Topics {
+		if c.Transport == nil && topic.Mode != "" && topic.Mode != pubsub.ViaDatabase {
+			errs = append(errs, fmt.Errorf("field Topics[%q]: mode %q without a Transport: set one, or leave the mode out", name, topic.Mode))
+		}
+	}
 	for i, m := range c.Middleware {
 		if m == nil {
 			errs = append(errs, fmt.Errorf("field Middleware[%d] is nil", i))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (c Config) outbox() pubsub.OutboxConfig {
+	modes := make(map[string]pubsub.Mode, len(c.Topics))
+	for name, topic := range c.Topics {
+		modes[name] = topic.Mode
+	}
+	return pubsub.OutboxConfig{Topics: modes, SendTimeout: c.SendTimeout}
 }
 
 func (c Config) pubsub() pubsub.Config {

@@ -22,14 +22,18 @@ var ErrMaybeWritten = pubsub.ErrMaybeWritten
 //
 // An event that has a method EventKey() string gets that key. One that has a
 // method EventID() string gets that id, which is to be unique on its topic:
-// publishing it again does nothing. Inside a handler, pass its ctx: the event then carries correlation and causation ids.
+// publishing it again does nothing. Inside a handler, pass its ctx: the event
+// then carries correlation and causation ids.
+//
+// With a Transport, one event is with the broker or in the outbox when Publish
+// returns; several, being all or none, go by the outbox.
 func (b *Bus) Publish(ctx context.Context, events ...any) error {
 	batches, err := b.marshal(ctx, events)
 	if err != nil {
 		return err
 	}
 	if len(batches) <= 1 {
-		return publish(b.pubsub.Publisher(), batches)
+		return publish(b.publisher(), batches)
 	}
 	return b.publishTogether(ctx, batches)
 }
@@ -45,7 +49,7 @@ func (b *Bus) PublishTx(ctx context.Context, tx pubsub.Tx, events ...any) error 
 	if err != nil {
 		return err
 	}
-	return publish(b.pubsub.PublisherTx(tx), batches)
+	return publish(b.publisherTx(tx), batches)
 }
 
 // Tx is the transaction of InTx: a *sqlx.Tx.
@@ -106,5 +110,5 @@ func publish(to message.Publisher, batches []batch) error {
 
 // publishTogether publishes on several topics in one transaction.
 func (b *Bus) publishTogether(ctx context.Context, batches []batch) error {
-	return b.InTx(ctx, func(tx *Tx) error { return publish(b.pubsub.PublisherTx(tx), batches) })
+	return b.InTx(ctx, func(tx *Tx) error { return publish(b.publisherTx(tx), batches) })
 }

@@ -31,6 +31,8 @@ type Inbox struct {
 	own    *Subscriber
 	config InboxConfig
 
+	once      sync.Once
+	closing   chan struct{}
 	receiving sync.WaitGroup
 }
 
@@ -68,7 +70,7 @@ func (p *PubSub) Inbox(inner message.Subscriber, handler string, policy handlers
 		return nil, fmt.Errorf("inbox: field Source %q: it means something else, name the transport", config.Source)
 	}
 	return &Inbox{
-		pubsub: p, inner: inner, config: config,
+		pubsub: p, inner: inner, config: config, closing: make(chan struct{}),
 		own: &Subscriber{pubsub: p, handler: handler, policy: policy, recorded: config.Recorded},
 	}, nil
 }
@@ -86,7 +88,9 @@ func (in *Inbox) SubscribeInitialize(topic string) error {
 }
 
 // Subscribe delivers the handler's due runs on the topic, those that the
-// transport brings and all others, as Subscriber.Subscribe does.
+// transport brings and all others, as Subscriber.Subscribe does. A transport
+// that is away, or ends the subscription by itself, is subscribed to again until
+// that works: what is due here is handled meanwhile.
 func (in *Inbox) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	out, err := in.own.Subscribe(ctx, topic)
@@ -94,16 +98,12 @@ func (in *Inbox) Subscribe(ctx context.Context, topic string) (<-chan *message.M
 		cancel()
 		return nil, err
 	}
-	from, err := in.inner.Subscribe(ctx, topic)
-	if err != nil {
-		cancel()
-		return nil, fmt.Errorf("inbox: subscribe handler %q to topic %q at the transport: %w", in.own.handler, topic, err)
-	}
+	from, failed := in.inner.Subscribe(ctx, topic)
 	stop := context.AfterFunc(in.pubsub.loopCtx, cancel)
 	in.receiving.Go(func() {
 		defer cancel()
 		defer stop()
-		in.receive(ctx, topic, from)
+		in.receiveAll(ctx, topic, from, failed)
 	})
 	return out, nil
 }
@@ -111,9 +111,42 @@ func (in *Inbox) Subscribe(ctx context.Context, topic string) (<-chan *message.M
 // Close ends what the transport delivers, and what is delivered here, as
 // Subscriber.Close does.
 func (in *Inbox) Close() error {
+	in.once.Do(func() { close(in.closing) })
 	err := in.inner.Close()
 	in.receiving.Wait()
 	return errors.Join(err, in.own.Close())
+}
+
+// receiveAll receives, and subscribes to the transport again when that ends,
+// until the Inbox does.
+func (in *Inbox) receiveAll(ctx context.Context, topic string, from <-chan *message.Message, err error) {
+	health := outage{what: "subscribing handler " + in.own.handler + " to topic " + topic + " at " + in.config.Source, log: in.pubsub.config.Logger}
+	pace := newPause()
+	for {
+		if err == nil {
+			health.report(ctx, nil)
+			pace.Reset()
+			in.receive(ctx, topic, from)
+			err = errors.New("the transport ended the subscription")
+		}
+		pause := time.After(pace.NextBackOff())
+		select {
+		case <-ctx.Done():
+			return
+		case <-in.closing:
+			return
+		default:
+			health.report(ctx, err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-in.closing:
+			return
+		case <-pause:
+		}
+		from, err = in.inner.Subscribe(ctx, topic)
+	}
 }
 
 // receive records what the transport delivers until it delivers no more: what

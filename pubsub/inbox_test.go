@@ -1,7 +1,6 @@
 package pubsub_test
 
 import (
-	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -198,19 +197,7 @@ func TestAnInboxSaysWhatIsWrong(t *testing.T) {
 	require.ErrorContains(t, err, "the subscriber is nil")
 	_, err = ps.Inbox(transport(t), "handler", again, pubsub.InboxConfig{Source: "publish"})
 	require.ErrorContains(t, err, `field Source "publish"`)
-	in, err := ps.Inbox(deaf{}, "handler", again, pubsub.InboxConfig{})
-	require.NoError(t, err)
-	_, err = in.Subscribe(t.Context(), "topic")
-	require.ErrorContains(t, err, `handler "handler" to topic "topic" at the transport: no broker`)
-	require.NoError(t, in.Close())
 }
-
-type deaf struct{ message.Subscriber }
-
-func (deaf) Subscribe(context.Context, string) (<-chan *message.Message, error) {
-	return nil, errors.New("no broker")
-}
-func (deaf) Close() error { return nil }
 
 // On a router that was there before: two lines for each handler, and failures
 // are tried again by its policy.

@@ -2,6 +2,7 @@ package pubsub
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"time"
 
@@ -35,7 +36,7 @@ func (p *PubSub) announceTx(ctx context.Context, tx Tx, inserted store.Inserted)
 // notifier sends notices to the other processes on the database. Its goroutine
 // lives as long as one is to be sent.
 type notifier struct {
-	pubsub *PubSub
+	send func(ctx context.Context) error // nil where nobody can be told
 
 	mu      sync.Mutex
 	last    time.Time
@@ -44,10 +45,17 @@ type notifier struct {
 	notices sync.RWMutex // held for reading while one is on its way
 }
 
+func (p *PubSub) newNotifier(notify func(ctx context.Context, q store.Execer, from string) error) *notifier {
+	if !p.store.Notifies() {
+		return &notifier{}
+	}
+	return &notifier{send: func(ctx context.Context) error { return notify(ctx, p.store.DB(), p.origin) }}
+}
+
 // soon sends a notice as soon as one may be sent, and does not wait for it. One
 // that fails is none: the others poll.
 func (n *notifier) soon() {
-	if !n.pubsub.store.Notifies() {
+	if n.send == nil {
 		return
 	}
 	n.mu.Lock()
@@ -68,7 +76,7 @@ func (n *notifier) soon() {
 		n.mu.Unlock()
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		_ = n.pubsub.store.Notify(ctx, n.pubsub.store.DB(), n.pubsub.origin)
+		_ = n.send(ctx)
 	}()
 }
 
@@ -79,7 +87,8 @@ func (n *notifier) wait() {
 	defer n.notices.Unlock()
 }
 
-// listenLoop wakes the claimer when another process has something due. The
+// listenLoop wakes the claimer when another process has something due, and the
+// relay when one has something to be sent. The
 // listener connects again by itself; what was missed meanwhile is looked for.
 func (p *PubSub) listenLoop(ctx context.Context) {
 	health := outage{what: "listening for notices of other processes", log: p.config.Logger}
@@ -100,7 +109,17 @@ func (p *PubSub) listenLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case n := <-listener.Notify:
-			if n == nil || n.Extra != p.origin { // nil: it was disconnected
+			if n == nil { // it was disconnected
+				signal(p.wake)
+				signal(p.relay)
+				continue
+			}
+			from, outbox := strings.CutSuffix(n.Extra, store.OutboxNotice)
+			switch {
+			case from == p.origin:
+			case outbox:
+				signal(p.relay)
+			default:
 				signal(p.wake)
 			}
 		}

@@ -2,6 +2,7 @@ package pubsub
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -23,6 +24,13 @@ import (
 const (
 	CorrelationIDMetadata = "correlation_id" // Watermill's: the id of the event that began it all
 	CausationIDMetadata   = "causation_id"   // the id of the event whose handler published this one
+)
+
+// What W3C's Trace Context calls the trace that a message belongs to: it goes
+// on with what a handler publishes.
+const (
+	traceParent = "traceparent"
+	traceState  = "tracestate"
 )
 
 // Tx is a transaction of the caller's: *sql.Tx, *sqlx.Tx and *Transaction are.
@@ -85,7 +93,7 @@ func (p *Publisher) publish(ctx context.Context, topic string, messages []*messa
 	case p.tx == nil:
 		return p.pubsub.writer.publish(ctx, events)
 	case isNil(p.tx):
-		return errors.New("the transaction is nil: pass the *sql.Tx or *sqlx.Tx that is open")
+		return errNilTx
 	default:
 		return p.pubsub.publishTx(ctx, p.tx, events)
 	}
@@ -139,8 +147,8 @@ func EventOf(topic string, msg *message.Message) store.Event {
 	}
 }
 
-// metadataOf returns the message's metadata, with the ids of what it follows
-// from when it is published inside a handler.
+// metadataOf returns the message's metadata, with the ids and the trace of what
+// it follows from when it is published inside a handler.
 func metadataOf(msg *message.Message) message.Metadata {
 	metadata := maps.Clone(msg.Metadata)
 	cause := cqrs.OriginalMessageFromCtx(msg.Context())
@@ -154,11 +162,13 @@ func metadataOf(msg *message.Message) message.Metadata {
 		metadata.Set(CausationIDMetadata, cause.UUID)
 	}
 	if metadata.Get(CorrelationIDMetadata) == "" {
-		correlation := cause.Metadata.Get(CorrelationIDMetadata)
-		if correlation == "" {
-			correlation = cause.UUID
+		metadata.Set(CorrelationIDMetadata, cmp.Or(cause.Metadata.Get(CorrelationIDMetadata), cause.UUID))
+	}
+	if metadata.Get(traceParent) == "" && cause.Metadata.Get(traceParent) != "" {
+		metadata.Set(traceParent, cause.Metadata.Get(traceParent))
+		if state := cause.Metadata.Get(traceState); state != "" {
+			metadata.Set(traceState, state)
 		}
-		metadata.Set(CorrelationIDMetadata, correlation)
 	}
 	return metadata
 }

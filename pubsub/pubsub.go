@@ -120,6 +120,7 @@ type PubSub struct {
 	wake  chan struct{} // something may be due
 	nudge chan struct{} // something will be due soon: a caller's transaction
 	serve chan struct{} // something else is served now
+	relay chan struct{} // something is to be sent from the outbox
 
 	subscriptions sync.WaitGroup     // goroutines of subscriptions
 	handovers     sync.WaitGroup     // neither delivered nor cancelled
@@ -148,11 +149,12 @@ func New(st *store.Store, config Config) (*PubSub, error) {
 		wake:       make(chan struct{}, 1),
 		nudge:      make(chan struct{}, 1),
 		serve:      make(chan struct{}, 1),
+		relay:      make(chan struct{}, 1),
 	}
 	p.origin = p.current.id
 	p.finisher = newFinisher(st, config.Logger, p.ended)
-	p.writer = &writer{pubsub: p}
-	p.notifier = &notifier{pubsub: p}
+	p.writer = &writer{now: p.publishNow, large: p.publishLarge}
+	p.notifier = p.newNotifier(st.Notify)
 	p.loopCtx, p.stop = context.WithCancel(context.Background())
 	return p, nil
 }

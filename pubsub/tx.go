@@ -16,6 +16,7 @@ type Transaction struct {
 	*sqlx.Tx
 	handovers []*handover
 	inserted  store.Inserted
+	outgoing  []func() // told of the commit
 }
 
 // InTx runs f in a transaction and commits it, or rolls it back when f returns
@@ -41,6 +42,9 @@ func (p *PubSub) InTx(ctx context.Context, f func(tx *Transaction) error) (err e
 				h.deliver()
 			}
 			p.announce(tx.inserted)
+			for _, committed := range tx.outgoing {
+				committed()
+			}
 			return
 		}
 		for _, h := range tx.handovers {

@@ -35,7 +35,8 @@ const (
 // written, others gather and are the next. Its goroutines live as long as
 // something is waiting.
 type writer struct {
-	pubsub *PubSub
+	now   func(ctx context.Context, events []store.Event) error                            // writes them in one statement
+	large func(ctx context.Context, chunks [][]store.Event, committing *atomic.Bool) error // in one transaction
 
 	mu      sync.Mutex
 	waiting []*call
@@ -84,7 +85,7 @@ func (w *writer) publishLarge(ctx context.Context, chunks [][]store.Event) error
 	w.batches.RLock()
 	go func() {
 		defer w.batches.RUnlock()
-		ended <- w.pubsub.publishLarge(ctx, chunks, &committing)
+		ended <- w.large(ctx, chunks, &committing)
 	}()
 	select {
 	case err := <-ended:
@@ -199,7 +200,7 @@ func (w *writer) writeTogether(calls []*call) (callers int) {
 	for _, c := range calls[1:] {
 		events = append(events[:len(events):len(events)], c.events...)
 	}
-	err := w.pubsub.publishNow(context.Background(), events)
+	err := w.now(context.Background(), events)
 	callers = len(calls) + w.count()
 	switch {
 	case len(calls) > 1 && store.Unacceptable(err):
@@ -238,19 +239,31 @@ func (p *PubSub) publishNow(ctx context.Context, events []store.Event) error {
 // publishLarge inserts what one statement does not take, in a transaction. Its
 // runs are due: nobody has that many free slots.
 func (p *PubSub) publishLarge(ctx context.Context, chunks [][]store.Event, committing *atomic.Bool) error {
+	var inserted store.Inserted
+	err := p.inOneTx(ctx, committing, func(tx *sqlx.Tx) (err error) {
+		inserted, err = p.insertChunks(ctx, tx, chunks)
+		return err
+	})
+	if err == nil {
+		p.announce(inserted)
+	}
+	return err
+}
+
+// inOneTx says of its error what is known, and to whoever waits no longer when
+// it begins to commit.
+func (p *PubSub) inOneTx(ctx context.Context, committing *atomic.Bool, write func(tx *sqlx.Tx) error) error {
 	tx, err := p.store.DB().BeginTxx(ctx, nil)
 	if err != nil {
 		return nothingWritten(err)
 	}
-	inserted, err := p.insertChunks(ctx, tx, chunks)
-	if err != nil {
+	if err := write(tx); err != nil {
 		return errors.Join(nothingWritten(err), rollback(tx))
 	}
 	committing.Store(true)
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("commit: %w", whatIsKnown(err))
 	}
-	p.announce(inserted)
 	return nil
 }
 

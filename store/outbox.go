@@ -129,8 +129,9 @@ func (s *Store) outboxInsert(events []Event, states []string) (string, []any) {
 // OutboxFilter selects events in the outbox: all of what is set must hold. The
 // zero filter selects all of them.
 type OutboxFilter struct {
-	IDs     []int64       `json:"ids,omitempty"`   // any of these; nil is any, while an empty list selects none
-	State   OutgoingState `json:"state,omitempty"` // "" is any
+	IDs     []int64       `json:"ids,omitempty"`    // any of these; nil is any, while an empty list selects none
+	State   OutgoingState `json:"state,omitempty"`  // "" is any
+	Unsent  bool          `json:"unsent,omitempty"` // what is neither sent nor dropped: PENDING, HELD or REFUSED
 	Topic   string        `json:"topic,omitempty"`
 	EventID string        `json:"event,omitempty"`
 	Key     string        `json:"key,omitempty"`
@@ -145,7 +146,7 @@ type OutboxFilter struct {
 
 // Empty says whether the filter selects all, whatever the page.
 func (f OutboxFilter) Empty() bool {
-	return f.IDs == nil && f.State == "" && f.Topic == "" && f.EventID == "" && f.Key == "" && f.Since.IsZero() && f.Until.IsZero()
+	return f.IDs == nil && f.State == "" && !f.Unsent && f.Topic == "" && f.EventID == "" && f.Key == "" && f.Since.IsZero() && f.Until.IsZero()
 }
 
 // Validate reports every field that nothing can be selected by.
@@ -178,9 +179,8 @@ func (s *Store) outgoing(f OutboxFilter) *conditions {
 	if f.State != "" {
 		c.and(`o.state = '` + string(f.State) + `'`) // valid, and as the index has it
 	}
-	switch f.State {
-	case OutgoingPending, OutgoingHeld, OutgoingRefused:
-		c.and(`o.state IN ('PENDING', 'HELD', 'REFUSED')`)
+	if f.Unsent || f.State == OutgoingPending || f.State == OutgoingHeld || f.State == OutgoingRefused {
+		c.and(`o.state IN ('PENDING', 'HELD', 'REFUSED')`) // as the index has it
 	}
 	for _, named := range []struct{ column, value string }{{"topic", f.Topic}, {"event_id", f.EventID}, {"key", f.Key}} {
 		if named.value != "" {
@@ -246,13 +246,26 @@ type OutboxCount struct {
 	Topic  string
 	State  OutgoingState
 	N      int64
-	Oldest time.Time // written
+	Oldest time.Time // written, or sent again, released or dropped since
 	Error  string    // of a sending that failed, if one did
 }
 
 // OutboxCounts counts what is not sent, by topic and state: PENDING, HELD and
 // REFUSED.
 func (s *Store) OutboxCounts(ctx context.Context) ([]OutboxCount, error) {
+	return s.countOutgoing(ctx, s.outgoing(OutboxFilter{Unsent: true}))
+}
+
+// PreviewOutbox counts what ChangeOutbox would do something to, by topic and
+// state, and changes nothing.
+func (s *Store) PreviewOutbox(ctx context.Context, o Operation) ([]OutboxCount, error) {
+	if err := o.ValidateOutbox(); err != nil {
+		return nil, err
+	}
+	return s.countOutgoing(ctx, s.changes(o))
+}
+
+func (s *Store) countOutgoing(ctx context.Context, c *conditions) ([]OutboxCount, error) {
 	var rows []struct {
 		Topic  string        `db:"topic"`
 		State  OutgoingState `db:"state"`
@@ -260,10 +273,11 @@ func (s *Store) OutboxCounts(ctx context.Context) ([]OutboxCount, error) {
 		Oldest instant       `db:"oldest"`
 		Error  string        `db:"error"`
 	}
-	if err := s.db.SelectContext(ctx, &rows, s.sql(`
-		SELECT o.topic, o.state, count(*) AS n, min(o.written_at) AS oldest, coalesce(max(o.error), '') AS error
-		FROM reprise.outbox o WHERE o.state IN ('PENDING', 'HELD', 'REFUSED')
-		GROUP BY o.topic, o.state ORDER BY o.topic, o.state`)); err != nil {
+	if err := s.db.SelectContext(ctx, &rows, s.compose(`
+		SELECT o.topic, o.state, count(*) AS n, min(coalesce(p.requested_at, o.written_at)) AS oldest, coalesce(max(o.error), '') AS error
+		FROM reprise.outbox o LEFT JOIN reprise.operations p ON p.id = o.operation_id
+		WHERE `+c.where()+`
+		GROUP BY o.topic, o.state ORDER BY o.topic, o.state`), c.args...); err != nil {
 		return nil, fmt.Errorf("count the outbox: %w", err)
 	}
 	counts := make([]OutboxCount, len(rows))
@@ -284,13 +298,12 @@ func (s *Store) OutboxCounts(ctx context.Context) ([]OutboxCount, error) {
 // What a relay has in its hands at that moment may be sent all the same, and is
 // SENT then.
 func (s *Store) ChangeOutbox(ctx context.Context, o Operation) (Operation, error) {
-	from, to, err := o.outboxChange()
-	if err != nil {
-		return o, fmt.Errorf("%s: %w", o.Kind, err)
+	if err := o.ValidateOutbox(); err != nil {
+		return o, err
 	}
-	c := s.outgoing(o.Outbox)
-	c.and(`o.state IN ('` + strings.Join(from, `', '`) + `')`)
-	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
+	_, to, _ := o.outboxChange()
+	c := s.changes(o)
+	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
 		asked, err := s.request(ctx, tx, o)
 		if err != nil {
 			return err
@@ -306,13 +319,33 @@ func (s *Store) ChangeOutbox(ctx context.Context, o Operation) (Operation, error
 		}
 		asked.Total, asked.Complete = Count{N: asked.Taken}, true
 		o = asked
-		_, err = tx.ExecContext(ctx, s.sql(`UPDATE reprise.operations SET total = $2, taken = $2, complete = true WHERE id = $1`), o.ID, o.Taken)
-		return err
+		if _, err := tx.ExecContext(ctx, s.sql(`UPDATE reprise.operations SET total = $2, taken = $2, complete = true WHERE id = $1`), o.ID, o.Taken); err != nil {
+			return err
+		}
+		return s.NotifyOutbox(ctx, tx, "")
 	})
 	if err != nil {
 		return o, fmt.Errorf("%s what is in the outbox: %w", o.Kind, err)
 	}
-	return o, s.NotifyOutbox(ctx, s.db, "")
+	return o, nil
+}
+
+// ValidateOutbox reports every field that a request to ChangeOutbox must not
+// have.
+func (o Operation) ValidateOutbox() error {
+	if _, _, err := o.outboxChange(); err != nil {
+		return fmt.Errorf("%s: %w", o.Kind, err)
+	}
+	return nil
+}
+
+// changes returns the conditions of what ChangeOutbox does something to, on
+// rows o.
+func (s *Store) changes(o Operation) *conditions {
+	from, _, _ := o.outboxChange()
+	c := s.outgoing(o.Outbox)
+	c.and(`o.state IN ('` + strings.Join(from, `', '`) + `')`)
+	return c
 }
 
 // outboxChange returns the states that the operation takes events from, and the

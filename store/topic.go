@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,6 +34,7 @@ func (s *Store) DeclareTopics(ctx context.Context, topics []Topic) error {
 			return err
 		}
 	}
+	topics = slices.SortedFunc(slices.Values(topics), func(a, b Topic) int { return strings.Compare(a.Topic, b.Topic) }) // in one order everywhere
 	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
 		for _, t := range topics {
 			if _, err := tx.ExecContext(ctx, s.sql(`

@@ -172,6 +172,59 @@ func relaying(promise promise) {
 		}
 	})
 
+	promise("what a change of the outbox would do is counted by topic and state, and nothing is changed", func(t *testing.T, db db) {
+		var events []store.Event
+		for i := range 6 {
+			events = append(events, outgoing(fmt.Sprint(i), []string{"free", "held"}[i%2], "", "1"))
+		}
+		_, err := db.WriteOutbox(ctx, db.DB(), events, func(topic string) bool { return topic == "held" })
+		require.NoError(t, err)
+		free, err := db.Outbox(ctx, store.OutboxFilter{Topic: "free"})
+		require.NoError(t, err)
+		require.NoError(t, db.RefusedByBroker(ctx, free[0].ID, "too large"))
+		require.NoError(t, db.Sent(ctx, []int64{free[1].ID}))
+		would := func(kind store.OperationKind, f store.OutboxFilter) []store.OutboxCount {
+			t.Helper()
+			counts, err := db.PreviewOutbox(ctx, store.Operation{Kind: kind, RequestedBy: "maria", Outbox: f})
+			require.NoError(t, err)
+			for i := range counts {
+				require.False(t, counts[i].Oldest.IsZero())
+				counts[i].Oldest = time.Time{}
+			}
+			return counts
+		}
+		refused := store.OutboxCount{Topic: "free", State: store.OutgoingRefused, N: 1, Error: "too large"}
+		held := store.OutboxCount{Topic: "held", State: store.OutgoingHeld, N: 3}
+		require.Equal(t, []store.OutboxCount{refused}, would(store.Sending, store.OutboxFilter{}))
+		require.Equal(t, []store.OutboxCount{{Topic: "free", State: store.OutgoingSent, N: 1}}, would(store.Sending, store.OutboxFilter{State: store.OutgoingSent}))
+		require.Equal(t, []store.OutboxCount{held}, would(store.Releasing, store.OutboxFilter{}))
+		require.Equal(t, []store.OutboxCount{{Topic: "free", State: store.OutgoingPending, N: 1}, refused, held}, would(store.Dropping, store.OutboxFilter{}))
+		require.Empty(t, would(store.Dropping, store.OutboxFilter{Topic: "other"}))
+		_, err = db.PreviewOutbox(ctx, store.Operation{Kind: store.Dropping, RequestedBy: "maria", Outbox: store.OutboxFilter{State: store.OutgoingSent}})
+		require.ErrorContains(t, err, "what is SENT: want of the states [PENDING HELD REFUSED]")
+
+		unsent, err := db.Outbox(ctx, store.OutboxFilter{Unsent: true})
+		require.NoError(t, err)
+		require.Len(t, unsent, 5, "nothing was changed")
+		operations, err := db.Operations(ctx, 0, 0)
+		require.NoError(t, err)
+		require.Empty(t, operations)
+	})
+
+	promise("what was released waits since then, and not since it was written", func(t *testing.T, db db) {
+		_, err := db.WriteOutbox(ctx, db.DB(), []store.Event{outgoing("1", "held", "", "1")}, func(string) bool { return true })
+		require.NoError(t, err)
+		db.exec(`UPDATE reprise.outbox SET written_at = '2026-07-01T12:00:00.000Z'`)
+		written, err := db.OutboxCounts(ctx)
+		require.NoError(t, err)
+		o, err := db.ChangeOutbox(ctx, store.Operation{Kind: store.Releasing, RequestedBy: "maria"})
+		require.NoError(t, err)
+		released, err := db.OutboxCounts(ctx)
+		require.NoError(t, err)
+		require.True(t, written[0].Oldest.Equal(time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)))
+		require.True(t, released[0].Oldest.Equal(o.RequestedAt))
+	})
+
 	promise("what the application says of its topics, and what is published by hand, is on record", func(t *testing.T, db db) {
 		require.NoError(t, db.DeclareTopics(ctx, []store.Topic{{Topic: store.AllTopics, Transport: "kafka", Mode: "direct"}, {Topic: "orders", Manual: true}}))
 		require.NoError(t, db.DeclareTopics(ctx, []store.Topic{{Topic: "orders", Transport: "kafka", Mode: "hold", Manual: true, Description: "for the warehouse"}}))

@@ -1,0 +1,246 @@
+package pubsub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/jmoiron/sqlx"
+
+	"github.com/reprise-bus/reprise/store"
+)
+
+// Outbox publishes events that a Transport carries, each as the mode of its
+// topic says, and loses none while the broker is away: what cannot be sent waits
+// in the database. Run sends it. Safe for concurrent use.
+type Outbox struct {
+	pubsub    *PubSub
+	transport *Transport
+	config    OutboxConfig
+	line      line
+	writer    *writer
+	notifier  *notifier
+
+	mu        sync.Mutex
+	diversion map[string]*diversion // by topic
+	watched   bool                  // watch is running
+	closed    bool
+
+	settled  chan struct{} // a topic has nothing to be sent any more, perhaps
+	work     sync.WaitGroup
+	workCtx  context.Context
+	stopWork context.CancelFunc
+}
+
+// OutboxConfig sets what an Outbox does. A zero field means its default.
+type OutboxConfig struct {
+	// Topics says how events of a topic are published, unless it is as the
+	// Transport's Mode says.
+	Topics map[string]Mode
+
+	// SendTimeout is how long the broker may take for one message. What it has
+	// not taken by then is sent again later, from the outbox. Default 2 s.
+	SendTimeout time.Duration
+}
+
+// Validate reports every field that has no meaning.
+func (c OutboxConfig) Validate() error {
+	var errs []error
+	for topic, mode := range c.Topics {
+		if _, err := ParseMode(string(mode)); err != nil {
+			errs = append(errs, fmt.Errorf("field Topics[%q]: %w", topic, err))
+		}
+	}
+	if c.SendTimeout < 0 {
+		errs = append(errs, fmt.Errorf("field SendTimeout %v: want a positive duration", c.SendTimeout))
+	}
+	return errors.Join(errs...)
+}
+
+// Outbox returns one for what the transport carries. It does nothing until it
+// is used; Close it before the PubSub.
+func (p *PubSub) Outbox(transport *Transport, config OutboxConfig) (*Outbox, error) {
+	if transport == nil {
+		return nil, errors.New("outbox: the transport is nil: without one, publish by PubSub.Publisher")
+	}
+	if err := transport.Validate(); err != nil {
+		return nil, fmt.Errorf("outbox: transport: %w", err)
+	}
+	if err := config.Validate(); err != nil {
+		return nil, fmt.Errorf("outbox: config: %w", err)
+	}
+	if config.SendTimeout == 0 {
+		config.SendTimeout = 2 * time.Second
+	}
+	o := &Outbox{pubsub: p, transport: transport, config: config, diversion: map[string]*diversion{}, settled: make(chan struct{}, 1)}
+	o.line.connect = transport.Publisher
+	o.writer = &writer{now: o.writeNow, large: o.writeLarge}
+	o.notifier = p.newNotifier(p.store.NotifyOutbox)
+	o.workCtx, o.stopWork = context.WithCancel(context.Background())
+	return o, nil
+}
+
+// Mode returns how events of the topic are published.
+func (o *Outbox) Mode(topic string) Mode {
+	for _, mode := range []Mode{o.config.Topics[topic], o.transport.Mode} {
+		if mode != "" {
+			return mode
+		}
+	}
+	return Direct
+}
+
+func (o *Outbox) held(topic string) bool { return o.Mode(topic) == Hold }
+
+// OutboxPublisher is a Watermill publisher of events that a Transport carries.
+type OutboxPublisher struct {
+	outbox *Outbox
+	tx     Tx // nil: not in a transaction of the caller's
+}
+
+var _ message.Publisher = (*OutboxPublisher)(nil)
+
+// Publisher returns a publisher whose messages are with the broker, or committed
+// to the outbox, when Publish returns.
+func (o *Outbox) Publisher() *OutboxPublisher { return &OutboxPublisher{outbox: o} }
+
+// PublisherTx returns a publisher that writes in the caller's transaction: what
+// it publishes is sent when the caller has committed, and never if not.
+func (o *Outbox) PublisherTx(tx Tx) *OutboxPublisher { return &OutboxPublisher{outbox: o, tx: tx} }
+
+// Publish publishes the messages, as Publisher.Publish does in the database: all
+// of them or, with an error other than ErrMaybeWritten, none. Several messages
+// of one call go by the outbox, since no broker takes all or none. What the
+// broker refuses for what it is, such as a message that is too large, is an
+// error of Publish if it was sent directly; in the outbox it is REFUSED.
+//
+// Messages of one key that one process publishes one after the other are sent
+// in that order, unless the first was published by PublisherTx in a transaction
+// other than InTx's, and the next directly.
+func (p *OutboxPublisher) Publish(topic string, messages ...*message.Message) error {
+	if len(messages) == 0 {
+		return nil
+	}
+	if err := p.publish(messages[0].Context(), topic, messages); err != nil {
+		return fmt.Errorf("publish on topic %q: %w", topic, err)
+	}
+	return nil
+}
+
+// Close does nothing: see Publisher.Close.
+func (p *OutboxPublisher) Close() error { return nil }
+
+func (p *OutboxPublisher) publish(ctx context.Context, topic string, messages []*message.Message) error {
+	o := p.outbox
+	mode := o.Mode(topic)
+	if mode == ViaDatabase {
+		return (&Publisher{pubsub: o.pubsub, tx: p.tx}).publish(ctx, topic, messages)
+	}
+	if ctx.Err() != nil {
+		return nothingWritten(context.Cause(ctx))
+	}
+	events, err := eventsOf(topic, messages)
+	switch {
+	case err != nil:
+		return err
+	case p.tx != nil && isNil(p.tx):
+		return errNilTx
+	case p.tx != nil:
+		return o.writeTx(ctx, p.tx, events)
+	case mode == Direct && len(events) == 1:
+		return o.direct(ctx, events[0])
+	default:
+		return o.write(ctx, topic, events)
+	}
+}
+
+// write commits events of a topic to the outbox.
+func (o *Outbox) write(ctx context.Context, topic string, events []store.Event) error {
+	if o.pubsub.wouldWaitForItself(ctx) {
+		return errWaitForItself
+	}
+	defer o.divert(topic)()
+	return o.writer.publish(ctx, events)
+}
+
+// writeNow writes events of any topics in one statement.
+func (o *Outbox) writeNow(ctx context.Context, events []store.Event) error {
+	events, err := store.Unique(events)
+	if err != nil {
+		return nothingWritten(err)
+	}
+	if _, err := o.pubsub.store.WriteOutbox(ctx, o.pubsub.store.DB(), events, o.held); err != nil {
+		return whatIsKnown(err)
+	}
+	o.announce()
+	return nil
+}
+
+// writeLarge writes what one statement does not take, in a transaction.
+func (o *Outbox) writeLarge(ctx context.Context, chunks [][]store.Event, committing *atomic.Bool) error {
+	err := o.pubsub.inOneTx(ctx, committing, func(tx *sqlx.Tx) error { return o.writeChunks(ctx, tx, chunks) })
+	if err == nil {
+		o.announce()
+	}
+	return err
+}
+
+func (o *Outbox) writeChunks(ctx context.Context, tx store.Queryer, chunks [][]store.Event) error {
+	for _, events := range chunks {
+		events, err := store.Unique(events)
+		if err != nil {
+			return err
+		}
+		if _, err := o.pubsub.store.WriteOutbox(ctx, tx, events, o.held); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeTx writes events of one topic in the caller's transaction.
+func (o *Outbox) writeTx(ctx context.Context, tx Tx, events []store.Event) error {
+	if err := o.writeChunks(ctx, tx, split(events)); err != nil {
+		return err
+	}
+	if own, ok := tx.(*Transaction); ok {
+		topic := events[0].Topic
+		own.outgoing = append(own.outgoing, func() {
+			o.divert(topic)()
+			o.announce()
+		})
+		return nil
+	}
+	return o.pubsub.store.NotifyOutbox(ctx, tx, "") // which comes to this process, too
+}
+
+// announce tells the relay, here or elsewhere, that there is something to send.
+func (o *Outbox) announce() {
+	signal(o.pubsub.relay)
+	o.notifier.soon()
+}
+
+// Close waits for what is being sent, for as long as that may take, and closes
+// the connection to the broker. Run has returned before.
+func (o *Outbox) Close() error {
+	o.mu.Lock()
+	closed := o.closed
+	o.closed = true
+	o.mu.Unlock()
+	if closed {
+		return nil
+	}
+	o.stopWork()
+	o.writer.wait()
+	o.notifier.wait()
+	ctx, cancel := context.WithTimeout(context.Background(), max(farewell, 2*o.config.SendTimeout))
+	defer cancel()
+	if !within(ctx, o.work.Wait) {
+		return errors.New("the broker has not answered: what was being sent is sent again from the outbox, or its publisher was told")
+	}
+	return o.line.close()
+}

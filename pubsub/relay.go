@@ -1,0 +1,237 @@
+package pubsub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"github.com/reprise-bus/reprise/store"
+)
+
+const (
+	relayBatch = 500             // messages that are read at once
+	relayLanes = 64              // messages that are sent at once
+	maxPause   = 2 * time.Second // until a broker that was away is tried again
+)
+
+// Run sends what is in the outbox, in one process at a time, until ctx ends. It
+// returns when nothing is being sent any more. What is in the hands of a process
+// that dies is sent again by another, after 15 s or five times SendTimeout.
+func (o *Outbox) Run(ctx context.Context) {
+	r := &relay{outbox: o, instance: o.pubsub.origin, ttl: max(15*time.Second, 5*o.config.SendTimeout), topics: map[string]bool{}}
+	r.run(ctx)
+}
+
+// relay is the one process that sends, or would be.
+type relay struct {
+	outbox   *Outbox
+	instance string
+	ttl      time.Duration
+
+	until   time.Time          // it is the relay at least until then
+	lead    context.Context    // while it is
+	resign  context.CancelFunc // ends lead
+	sending sync.WaitGroup     // one goroutine a topic
+	mu      sync.Mutex
+	topics  map[string]bool // that have one
+}
+
+func (r *relay) run(ctx context.Context) {
+	p := r.outbox.pubsub
+	health := outage{what: "looking into the outbox", log: p.config.Logger}
+	for ctx.Err() == nil {
+		health.report(ctx, r.look(ctx))
+		timer := time.NewTimer(p.config.PollInterval)
+		select {
+		case <-ctx.Done():
+		case <-p.relay:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+	if r.lead == nil {
+		return
+	}
+	r.resign()
+	r.sending.Wait()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
+	defer cancel()
+	_ = p.store.ResignRelay(ctx, r.instance) // or its time is over by itself
+}
+
+// look becomes the relay if it can, and has every topic sent that waits.
+func (r *relay) look(ctx context.Context) error {
+	leading, err := r.leads(ctx)
+	if err != nil || !leading {
+		return err
+	}
+	waiting, err := r.outbox.pubsub.store.WaitingTopics(ctx)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, topic := range waiting {
+		if !r.topics[topic] {
+			r.topics[topic] = true
+			r.sending.Go(func() { r.sendTopic(r.lead, topic) })
+		}
+	}
+	return nil
+}
+
+// leads says whether this process is the relay, and sees to it that it stays so.
+func (r *relay) leads(ctx context.Context) (bool, error) {
+	now := time.Now()
+	switch {
+	case r.lead != nil && now.Before(r.until.Add(-2*r.ttl/3)):
+		return true, nil
+	case r.lead == nil && now.Before(r.until):
+		return false, nil // asked a moment ago
+	}
+	is, err := r.outbox.pubsub.store.Relay(ctx, r.instance, r.ttl)
+	switch {
+	case is:
+		r.until = now.Add(r.ttl)
+		if r.lead == nil {
+			r.lead, r.resign = context.WithCancel(context.WithoutCancel(ctx))
+		}
+		return true, nil
+	case err != nil && r.lead != nil && now.Before(r.until.Add(-r.ttl/3)):
+		return true, err // it still is
+	}
+	if r.lead != nil {
+		r.resign()
+		r.sending.Wait()
+		r.lead = nil
+	}
+	if err == nil {
+		r.until = now.Add(r.ttl / 3)
+	}
+	return false, err
+}
+
+// sendTopic sends what is PENDING of a topic until nothing is, or ctx ends.
+func (r *relay) sendTopic(ctx context.Context, topic string) {
+	p := r.outbox.pubsub
+	health := outage{what: "sending what is in the outbox on topic " + topic, log: p.config.Logger}
+	pace := newPause()
+	for {
+		sent, err := r.sendBatch(ctx, topic)
+		health.report(ctx, err)
+		switch {
+		case ctx.Err() != nil || err == nil && sent == 0:
+			r.mu.Lock()
+			delete(r.topics, topic)
+			r.mu.Unlock()
+			signal(r.outbox.settled)
+			if ctx.Err() == nil {
+				signal(p.relay) // for what was written when we had looked already
+			}
+			return
+		case err == nil:
+			pace.Reset()
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pace.NextBackOff()):
+		}
+	}
+}
+
+func newPause() *backoff.ExponentialBackOff {
+	b := newBackoff()
+	b.MaxInterval = maxPause
+	return b
+}
+
+// sendBatch sends the oldest messages of a topic, those of one key one after the
+// other, and returns how many it has seen the end of.
+func (r *relay) sendBatch(ctx context.Context, topic string) (ended int, err error) {
+	st := r.outbox.pubsub.store
+	batch, err := st.NextOutgoing(ctx, topic, relayBatch, maxBytes)
+	if err != nil || len(batch) == 0 {
+		return 0, err
+	}
+	// The first failure stops all lanes: each would wait for the same broker.
+	going, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var (
+		lanes   sync.WaitGroup
+		mu      sync.Mutex
+		sent    []int64
+		refused int
+		failed  store.Outgoing
+		cause   error
+	)
+	for _, lane := range lanesOf(batch) {
+		lanes.Go(func() {
+			for _, m := range lane {
+				if going.Err() != nil {
+					return
+				}
+				// One that is on its way is waited for, also when others failed
+				// or this is the end.
+				err := r.outbox.send(context.WithoutCancel(ctx), m.Event)
+				if err != nil && r.outbox.refused(err) {
+					if err = r.refuse(m, err); err == nil {
+						mu.Lock()
+						refused++
+						mu.Unlock()
+						continue
+					}
+				}
+				mu.Lock()
+				if err == nil {
+					sent = append(sent, m.ID)
+				} else if cause == nil {
+					cause, failed = err, m
+					stop(err)
+				}
+				mu.Unlock()
+				if err != nil {
+					return
+				}
+			}
+		})
+	}
+	lanes.Wait()
+	// Though ctx may have ended: what is not marked is sent again.
+	mark, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
+	defer cancel()
+	if err := st.Sent(mark, sent); err != nil {
+		return refused, err
+	}
+	if cause != nil {
+		return len(sent) + refused, errors.Join(fmt.Errorf("event %q: %w", failed.Event.ID, cause), st.SendingFailed(mark, failed.ID, cause.Error()))
+	}
+	return len(sent) + refused, nil
+}
+
+func (r *relay) refuse(m store.Outgoing, cause error) error {
+	r.outbox.pubsub.config.Logger.Error("the broker refuses an event: it stays in the outbox",
+		"topic", m.Event.Topic, "event", m.Event.ID, "outbox", m.ID, "error", cause)
+	ctx, cancel := context.WithTimeout(context.Background(), farewell)
+	defer cancel()
+	return r.outbox.pubsub.store.RefusedByBroker(ctx, m.ID, cause.Error())
+}
+
+// lanesOf puts messages of one key into one lane, in order.
+func lanesOf(batch []store.Outgoing) (lanes [relayLanes][]store.Outgoing) {
+	for i, m := range batch {
+		lane := i % relayLanes
+		if m.Event.Key != "" {
+			h := fnv.New32a()
+			_, _ = h.Write([]byte(m.Event.Key)) // never fails
+			lane = int(h.Sum32() % relayLanes)
+		}
+		lanes[lane] = append(lanes[lane], m)
+	}
+	return lanes
+}
