@@ -17,8 +17,8 @@ func (b *Bus) pruneLoop(ctx context.Context) {
 			return
 		case err != nil:
 			b.config.Logger.Warn("deleting old events fails; trying again", "in", interval, "error", err)
-		case deleted.Events > 0:
-			b.config.Logger.Info("deleted old events", "events", deleted.Events, "runs", deleted.Runs, "older_than", b.config.Retention)
+		case deleted != store.Pruned{}:
+			b.config.Logger.Info("deleted old events", "events", deleted.Events, "runs", deleted.Runs, "outgoing", deleted.Outgoing, "older_than", b.config.Retention)
 		}
 		select {
 		case <-ctx.Done():

@@ -11,7 +11,8 @@ import (
 )
 
 // Prune says what may be deleted: events that were published, and whose runs
-// all ended, before a time. What failed stays, unless it is asked for.
+// all ended, before a time; and what was sent from the outbox, or dropped. What
+// failed or was refused stays; runs that failed do not if that is asked for.
 type Prune struct {
 	Before time.Time // by the database's clock
 	Failed bool      // events with FAILED runs, too
@@ -19,8 +20,9 @@ type Prune struct {
 
 // Pruned is what was deleted.
 type Pruned struct {
-	Events int64
-	Runs   int64
+	Events   int64
+	Runs     int64
+	Outgoing int64 // events in the outbox
 }
 
 // Prune deletes all that may be, batch by batch. progress, if it is not nil, is
@@ -38,7 +40,29 @@ func (s *Store) Prune(ctx context.Context, p Prune, progress func(Pruned)) (tota
 			progress(total)
 		}
 	}
+	for n := int64(pruneLook); n == pruneLook; {
+		if n, err = s.pruneOutbox(ctx, p.Before); err != nil {
+			return total, err
+		}
+		total.Outgoing += n
+		if progress != nil {
+			progress(total)
+		}
+	}
 	return total, nil
+}
+
+// pruneOutbox deletes the next batch of what was sent or dropped.
+func (s *Store) pruneOutbox(ctx context.Context, before time.Time) (int64, error) {
+	result, err := s.db.ExecContext(ctx, s.compose(fmt.Sprintf(`
+		DELETE FROM reprise.outbox WHERE id IN (
+			SELECT id FROM reprise.outbox
+			WHERE written_at < $1 AND state IN ('SENT', 'DROPPED') AND coalesce(sent_at, written_at) < $1
+			ORDER BY written_at LIMIT %d)`, pruneLook)), s.time(before))
+	if err != nil {
+		return 0, fmt.Errorf("prune the outbox: %w", err)
+	}
+	return result.RowsAffected()
 }
 
 // PruneBatch deletes the next batch of events with all that belongs to them, in
