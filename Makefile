@@ -13,7 +13,7 @@ help: ## list the targets
 test: lint ## check everything; narrow with TEST=regexp and ARGS='-v ./store/...'
 	@race=-race; $(GO) build -race runtime/cgo 2>/dev/null || \
 	{ race=; echo 'testing without -race, which needs cgo and a C compiler'; }; \
-	set -x; $(GO) run ./internal/testpg -- $(GO) test $$race -shuffle=on -timeout 15m -run '$(TEST)' $(ARGS)
+	set -x; $(GO) run ./internal/testpg -- $(GO) run ./internal/testkafka -- $(GO) test $$race -shuffle=on -timeout 15m -run '$(TEST)' $(ARGS)
 	$(GO) build -o bin/ ./cmd/reprise ./example/incident && dir=$$(mktemp -d) && \
 	INVOICES=1000 DATABASE_URL=sqlite:$$dir/demo.db sh example/incident/demo.sh bin >"$$dir/out" 2>&1 || \
 	{ cat "$$dir/out"; exit 1; }; rm -r "$$dir"
@@ -31,19 +31,19 @@ fmt: ## format the code
 	"$$($(GO) env GOROOT)/bin/gofmt" -l -w .
 
 conformance: ## the long and the stress form of Watermill's Pub/Sub suite
-	CONFORMANCE=full $(GO) run ./internal/testpg -- $(GO) test -race -timeout 30m -run Conformance ./pubsub
+	CONFORMANCE=full $(GO) run ./internal/testpg -- $(GO) run ./internal/testkafka -- $(GO) test -race -timeout 60m -run Conformance ./pubsub ./pubsub/kafka ./pubsub/nats
 	$(GO) run ./internal/testpg -- $(GO) test -race -tags stress -timeout 60m -run Stress ./pubsub
 
 fuzz: ## fuzz what parses, FUZZTIME=30s each
 	set -e; for target in ./handlers:FuzzPolicy ./store:FuzzGist ./store:FuzzFilter ./store:FuzzCondition ./store:FuzzEvent ./store:FuzzPayload ./store:FuzzPrintable ./replay:FuzzReadDocument ./replay:FuzzDocumentPayload \
-		./cmd/reprise:FuzzWhen ./cmd/reprise:FuzzRate; do \
+		./cmd/reprise:FuzzWhen ./cmd/reprise:FuzzRate ./cmd/reprise:FuzzFill ./pubsub/kafka:FuzzParse ./pubsub/nats:FuzzParse; do \
 		$(GO) test -run '^$$' -fuzz "^$${target#*:}$$" -fuzztime $(FUZZTIME) "$${target%:*}"; done
 
 soak: ## cause every failure, then count every promise; SOAK='-for 1h', '-db sqlite', '-h'
 	cd soak && $(GO) run . $(SOAK)
 
 cover: ## test coverage by function, the total last; profile in coverage.out
-	$(GO) run ./internal/testpg -- $(GO) test -timeout 15m -coverpkg ./... -coverprofile coverage.out ./...
+	$(GO) run ./internal/testpg -- $(GO) run ./internal/testkafka -- $(GO) test -timeout 15m -coverpkg ./... -coverprofile coverage.out ./...
 	$(GO) tool cover -func coverage.out
 
 example: ## run the example
@@ -56,4 +56,7 @@ demo-replay: ## 100,000 invoices, three kinds of trouble, and the command line t
 postgres: ## keep a throwaway Postgres up until interrupted
 	$(GO) run ./internal/testpg
 
-.PHONY: help test lint fmt conformance fuzz soak cover example demo-replay postgres
+kafka: ## keep a throwaway Kafka up until interrupted
+	$(GO) run ./internal/testkafka
+
+.PHONY: help test lint fmt conformance fuzz soak cover example demo-replay postgres kafka

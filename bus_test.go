@@ -9,15 +9,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill"
-	"github.com/ThreeDotsLabs/watermill/message"
-	"github.com/ThreeDotsLabs/watermill/pubsub/gochannel"
+	"github.com/ThreeDotsLabs/watermill/components/cqrs"
 	"github.com/jmoiron/sqlx"
 	"github.com/stretchr/testify/require"
 
 	"github.com/reprise-bus/reprise/bus"
 	"github.com/reprise-bus/reprise/handlers"
-	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
@@ -133,48 +130,16 @@ func TestAnEventOutlivesTheProcessThatPublishedIt(t *testing.T) {
 	})
 }
 
-// eachTransport runs f on every database, and on every transport over it. Each
-// call of open is another process, so to say.
-func eachTransport(t *testing.T, f func(t *testing.T, open func() *bus.Bus)) {
-	for name, connect := range map[string]func(t *testing.T) *pubsub.Transport{
-		"database":  func(*testing.T) *pubsub.Transport { return nil },
-		"gochannel": goChannel,
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			testdb.Each(t, func(t *testing.T, url string) {
-				transport := connect(t)
-				f(t, func() *bus.Bus { return open(t, url, transport) })
-			})
-		})
-	}
-}
-
-// goChannel is a transport within this process: any Watermill Pub/Sub is one.
-func goChannel(t *testing.T) *pubsub.Transport {
-	t.Helper()
-	channel := gochannel.NewGoChannel(gochannel.Config{Persistent: true}, watermill.NopLogger{})
-	t.Cleanup(func() { require.NoError(t, channel.Close()) })
-	return &pubsub.Transport{
-		Name:       "gochannel",
-		Publisher:  func() (message.Publisher, error) { return openEnded{channel}, nil },
-		Subscriber: func(string) (message.Subscriber, error) { return openEnded{channel}, nil },
-	}
-}
-
-// openEnded is a GoChannel that outlives the buses that close it.
-type openEnded struct{ *gochannel.GoChannel }
-
-func (openEnded) Close() error { return nil }
-
 // open returns a bus that is closed when the test ends.
-func open(t *testing.T, url string, transport *pubsub.Transport) *bus.Bus {
+func open(t *testing.T, url string, carrier *pubsub.Transport, names cqrs.CommandEventMarshaler) *bus.Bus {
 	t.Helper()
-	b, err := bus.Open(t.Context(), url, bus.Config{Transport: transport, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	b, err := bus.Open(t.Context(), url, bus.Config{Transport: carrier, Marshaler: names, Logger: logger(t)})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.Close()) })
 	return b
 }
+
+func logger(t *testing.T) *slog.Logger { return slog.New(slog.NewTextHandler(t.Output(), nil)) }
 
 // run runs the bus until the test ends.
 func run(t *testing.T, b *bus.Bus) {

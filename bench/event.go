@@ -37,7 +37,10 @@ type setup struct {
 	Defaults    bool   `json:"defaults"`    // as a user gets it, instead of tuned for throughput
 	SleepMS     int    `json:"sleep_ms"`    // how long a handler takes
 	FailEvery   int    `json:"fail_every"`  // every so many-th event fails at its first attempt; 0 for none
-	Latency     bool   `json:"latency"`     // remember how old each event was at the handler's first line
+	Latency     bool   `json:"latency"`     // remember how old each event was at the handler's first line, and how long each call of Publish took
+
+	Brokers []string `json:"brokers,omitempty"` // of Kafka, which carries the events; none: the database does
+	Topic   string   `json:"topic,omitempty"`   // there
 }
 
 // handling is what all handlers of a process do and count together.

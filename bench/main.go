@@ -68,6 +68,7 @@ type options struct {
 	output         string
 	svg, results   string
 	databaseURL    string
+	brokers        string
 }
 
 func exec(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -84,6 +85,7 @@ func exec(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.StringVar(&o.svg, "svg", "", "also write bar charts to this `file`")
 	flags.StringVar(&o.results, "results", "", "also write the figures, with the machine and all versions, to this `file` (Markdown)")
 	flags.StringVar(&o.databaseURL, "database-url", os.Getenv(urlVariable), "`URL` of a Postgres server, by a role that may create databases;\nwithout it and without "+urlVariable+", a throwaway server is started")
+	flags.StringVar(&o.brokers, "kafka-brokers", os.Getenv(brokersVariable), "`host:port` of Kafka brokers, with commas, for the works on Kafka;\nwithout it and without "+brokersVariable+", a throwaway broker is started, which takes Java;\nwithout Java these works are left out")
 	flags.Usage = func() { usage(stderr, flags) }
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -92,8 +94,15 @@ func exec(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if o.databaseURL == "" {
-		return underThrowawayServer(ctx, args, stdout, stderr)
+	onKafka := slices.ContainsFunc(p.works, func(w *work) bool { return w.kafka })
+	if postgres, kafka := o.databaseURL == "", o.brokers == "" && onKafka; postgres || kafka {
+		return underThrowawayServers(ctx, postgres, kafka, args, stdout, stderr)
+	}
+	if onKafka && os.Getenv(kafkaVariable) != noKafka {
+		if p.kafka, err = connectKafka(o.brokers); err != nil {
+			return err
+		}
+		defer p.kafka.close()
 	}
 	if p.cluster, err = connect(ctx, o.databaseURL); err != nil {
 		return err
@@ -145,12 +154,27 @@ func (o options) plan(rest []string) (p plan, err error) {
 		p.works = append(p.works, worksNamed(name, histories)...)
 	}
 	p.works = slices.DeleteFunc(p.works, func(w *work) bool {
-		return w.only != "" && !slices.ContainsFunc(p.systems, func(s *system) bool { return s.name == w.only })
+		return !slices.ContainsFunc(p.systems, w.does)
 	})
 	if len(names) > 0 && len(p.works) == 0 && len(p.systems) > 0 {
-		errs = append(errs, fmt.Errorf("-works: none of them is done by these systems: they are about %s", ours))
+		errs = append(errs, fmt.Errorf("-works: none of them is done by these systems: %s", doers(names)))
 	}
 	return p, errors.Join(errs...)
+}
+
+// doers says which systems do the works of these names.
+func doers(works []string) string {
+	var all []string
+	for _, name := range works {
+		var does []string
+		for _, s := range systems {
+			if worksNamed(name, []int{0})[0].does(s) {
+				does = append(does, s.name)
+			}
+		}
+		all = append(all, name+" is done by "+strings.Join(does, ", "))
+	}
+	return strings.Join(all, "; ")
 }
 
 func (o options) report(ctx context.Context, args []string, p plan, rs []result, stdout io.Writer) error {

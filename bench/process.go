@@ -98,7 +98,16 @@ func (p *process) settle(ctx context.Context, n int, limit time.Duration) (int, 
 
 // latencies returns how old each event was at its handler's first line, in the order of arrival.
 func (p *process) latencies(ctx context.Context) ([]time.Duration, error) {
-	r, err := p.do(ctx, command{Op: "latencies"})
+	return p.durations(ctx, "latencies")
+}
+
+// calls returns how long each call of the last publish took.
+func (p *process) calls(ctx context.Context) ([]time.Duration, error) {
+	return p.durations(ctx, "calls")
+}
+
+func (p *process) durations(ctx context.Context, op string) ([]time.Duration, error) {
+	r, err := p.do(ctx, command{Op: op})
 	ds := make([]time.Duration, len(r.Latencies))
 	for i, us := range r.Latencies {
 		ds[i] = time.Duration(us) * time.Microsecond

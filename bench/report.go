@@ -156,7 +156,11 @@ func (w *work) figure(f figures) string {
 	if m.value(f) == 0 {
 		return "–"
 	}
-	return number(m.value(f)) + " " + m.unit
+	s := number(m.value(f)) + " " + m.unit
+	if w.measure == rate && f.P50 != 0 {
+		s += ", " + number(f.P50) + " " + measures[latency].unit
+	}
+	return s
 }
 
 // describe is a line for the log.

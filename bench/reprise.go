@@ -8,10 +8,13 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/ThreeDotsLabs/watermill/components/cqrs"
+	"github.com/ThreeDotsLabs/watermill/message"
 	_ "github.com/lib/pq"
 
 	"github.com/reprise-bus/reprise/bus"
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/pubsub/kafka"
 )
 
 // reprisePeer is the bus as an application uses it, on a pool of its own.
@@ -44,6 +47,13 @@ func openReprise(ctx context.Context, s setup, handle func(context.Context, even
 	if s.Concurrency > 0 {
 		conf.Concurrency = s.Concurrency
 	}
+	if len(s.Brokers) > 0 {
+		conf.Transport, err = kafka.New(kafka.Config{Brokers: s.Brokers, GroupPrefix: groupPrefix(s.Topic), Logger: conf.Logger})
+		if err != nil {
+			return nil, err
+		}
+		conf.Marshaler = onTopic{handlers.JSON(), s.Topic}
+	}
 	b, err := bus.New(ctx, conf)
 	if err != nil {
 		return nil, err
@@ -60,6 +70,21 @@ func openReprise(ctx context.Context, s setup, handle func(context.Context, even
 		(SELECT max(id) + 1 FROM reprise.handler_runs), 0)`).Scan(&p.oldest)
 	return p, err
 }
+
+// openWithoutBroker is the bus whose events the database carries.
+func openWithoutBroker(ctx context.Context, s setup, handle func(context.Context, event) error) (peer, error) {
+	s.Brokers = nil
+	return openReprise(ctx, s, handle)
+}
+
+// onTopic has all events on one topic, which is a trial's own.
+type onTopic struct {
+	cqrs.CommandEventMarshaler
+	topic string
+}
+
+func (m onTopic) Name(any) string                         { return m.topic }
+func (m onTopic) NameFromMessage(*message.Message) string { return m.topic }
 
 func (p *reprisePeer) Publish(ctx context.Context, events []event) error {
 	anys := make([]any, len(events))

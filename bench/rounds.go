@@ -12,6 +12,7 @@ import (
 // the machine does meanwhile is shared by all; the result is the median of the rounds.
 type plan struct {
 	cluster *cluster
+	kafka   *broker // nil: there is none
 	systems []*system
 	works   []*work
 	rounds  int
@@ -38,7 +39,7 @@ func (p plan) run(ctx context.Context) ([]result, error) {
 		for _, w := range p.works {
 			for i := range p.systems {
 				s := p.systems[(i+round)%len(p.systems)] // none is always the first
-				if w.only != "" && w.only != s.name {
+				if !w.does(s) {
 					continue
 				}
 				key := [2]string{s.name, w.name}
@@ -54,7 +55,7 @@ func (p plan) run(ctx context.Context) ([]result, error) {
 					f = figures{Note: "failed: " + firstLine(err.Error())}
 				}
 				measured[key] = append(measured[key], f)
-				fmt.Fprintf(p.log, "round %d/%d  %-16s %-10s %s\n", round+1, p.rounds, w.name, s.name, w.describe(f))
+				fmt.Fprintf(p.log, "round %d/%d  %-16s %-16s %s\n", round+1, p.rounds, w.name, s.name, w.describe(f))
 			}
 		}
 	}
@@ -62,7 +63,7 @@ func (p plan) run(ctx context.Context) ([]result, error) {
 }
 
 func (p plan) try(ctx context.Context, s *system, w *work, kept map[string]string) (f figures, err error) {
-	t := &trial{system: s, cluster: p.cluster, n: p.size(w), limit: p.limit, name: kept[w.name]}
+	t := &trial{system: s, cluster: p.cluster, kafka: p.kafka, n: p.size(w), limit: p.limit, name: kept[w.name]}
 	if t.name == "" {
 		t.fresh = true
 		if t.name, err = p.cluster.create(ctx, s.name); err != nil {

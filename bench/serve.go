@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,7 +15,7 @@ import (
 // A command is one line on a child's standard input, a reply one line on its standard output.
 // graphile/graphile.mjs speaks the same.
 type command struct {
-	Op      string `json:"op"` // open, publish, start, wait, latencies or close
+	Op      string `json:"op"` // open, publish, calls, start, wait, latencies or close
 	Setup   *setup `json:"setup,omitempty"`
 	Load    *load  `json:"load,omitempty"`
 	N       int    `json:"n,omitempty"`
@@ -97,6 +98,7 @@ type child struct {
 	peer      peer
 	handling  handling
 	published atomic.Int64
+	calls     []int64 // microseconds that each call of the last publish took
 }
 
 func (s *child) do(ctx context.Context, c command) (r reply, err error) {
@@ -110,6 +112,8 @@ func (s *child) do(ctx context.Context, c command) (r reply, err error) {
 		s.peer, err = s.open(ctx, *c.Setup, s.handling.handle)
 	case "publish":
 		r.N, err = s.publish(ctx, *c.Load, limit)
+	case "calls":
+		r.Latencies = s.calls
 	case "start":
 		err = s.peer.Start(ctx)
 	case "wait":
@@ -130,6 +134,7 @@ func (s *child) publish(ctx context.Context, l load, limit time.Duration) (int, 
 	var next, done atomic.Int64
 	var wg sync.WaitGroup
 	errs := make([]error, l.Callers)
+	calls := make([][]int64, l.Callers)
 	for caller := range l.Callers {
 		wg.Go(func() {
 			for limit == 0 || time.Now().Before(until) {
@@ -143,14 +148,19 @@ func (s *child) publish(ctx context.Context, l load, limit time.Duration) (int, 
 				for i := range batch {
 					batch[i] = newEvent(first + i)
 				}
+				start := time.Now()
 				if errs[caller] = s.peer.Publish(ctx, batch); errs[caller] != nil {
 					return
+				}
+				if s.handling.setup.Latency {
+					calls[caller] = append(calls[caller], time.Since(start).Microseconds())
 				}
 				done.Add(int64(k))
 			}
 		})
 	}
 	wg.Wait()
+	s.calls = slices.Concat(calls...)
 	return int(done.Load()), errors.Join(errs...)
 }
 

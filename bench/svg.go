@@ -35,6 +35,7 @@ const (
 // apart.
 var colours = map[string]string{
 	ours: "#0072b2", "river": "#e69f00", "graphile": "#009e73", "watermill": "#cc79a7", "naive": "#999999",
+	stockKafka: "#d55e00", withoutBroker: "#56b4e9",
 }
 
 // charts is a chart for each work, and one for all works that only one system does.
@@ -46,7 +47,7 @@ func charts(rs []result) (cs []chart, height int) {
 			y = c.End + 34
 		}
 	}
-	alone := slices.DeleteFunc(slices.Clone(rs), func(r result) bool { return r.work.only == "" })
+	alone := slices.DeleteFunc(slices.Clone(rs), func(r result) bool { return !r.work.alone() })
 	for len(rs) > 0 {
 		w := rs[0].work
 		k := slices.IndexFunc(rs, func(r result) bool { return r.work != w })
@@ -58,7 +59,7 @@ func charts(rs []result) (cs []chart, height int) {
 		if m.less {
 			better = "less is better"
 		}
-		if w.only == "" {
+		if !w.alone() {
 			add(newChart(w.name+", "+m.unit, w.about+"; "+better, rs[:k], y, func(r result) string { return r.System }))
 		}
 		rs = rs[k:]
@@ -70,9 +71,15 @@ func charts(rs []result) (cs []chart, height int) {
 
 func newChart(title, about string, rs []result, y int, label func(result) string) chart {
 	value := func(r result) float64 { return measures[r.work.measure].value(r.figures) }
+	tail := func(r result) float64 { // of what the bar is about
+		if r.work.measure != latency {
+			return 0
+		}
+		return r.P99
+	}
 	longest := 0.0
 	for _, r := range rs {
-		longest = max(longest, value(r), r.P99)
+		longest = max(longest, value(r), tail(r))
 	}
 	c := chart{Y: y, Title: title, About: about, End: y + 28}
 	for _, r := range rs {
@@ -82,10 +89,10 @@ func newChart(title, about string, rs []result, y int, label func(result) string
 		}
 		b := bar{Y: c.End, Label: label(r), Colour: colours[r.System], Value: number(v), Width: max(1, int(v/longest*barRoom))}
 		b.ValueX = barLeft + b.Width
-		if r.P99 != 0 {
-			b.Tail = barLeft + int(r.P99/longest*barRoom)
+		if p99 := tail(r); p99 != 0 {
+			b.Tail = barLeft + int(p99/longest*barRoom)
 			b.ValueX = max(b.ValueX, b.Tail)
-			b.Value += " (p99 " + number(r.P99) + ")"
+			b.Value += " (p99 " + number(p99) + ")"
 		}
 		b.ValueX += 8
 		c.Bars = append(c.Bars, b)
@@ -116,7 +123,7 @@ func writeSVG(out io.Writer, rs []result) error {
 	var legend []entry
 	for _, s := range systems {
 		if slices.ContainsFunc(rs, func(r result) bool { return r.System == s.name }) {
-			legend = append(legend, entry{20 + 120*len(legend), s.name, colours[s.name]})
+			legend = append(legend, entry{20 + 118*len(legend), s.name, colours[s.name]})
 		}
 	}
 	cs, height := charts(rs)

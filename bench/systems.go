@@ -13,6 +13,7 @@ import (
 type system struct {
 	name    string
 	about   string
+	partial bool // does only the works that name it
 	command func() ([]string, error)
 	open    opener            // what the process runs, if it is this program
 	notes   map[string]string // by work: what to know about the figure
@@ -56,16 +57,41 @@ var systems = []*system{
 	},
 	{
 		name:    "naive",
-		about:   "the same with a middleware that INSERTs PENDING and UPDATEs SUCCESS, one statement each",
+		about:   "the same with a middleware that INSERTs PENDING and UPDATEs SUCCESS, one statement each; on Kafka, with stock watermill-kafka",
 		command: goCommand("naive"),
 		open:    openNaive,
 		notes:   stockNotes,
 	},
+	{
+		name:    stockKafka,
+		about:   "stock watermill-kafka behind a router, its defaults; nothing is recorded",
+		partial: true,
+		command: goCommand(stockKafka),
+		open:    openWatermillKafka,
+		notes:   stockNotes,
+	},
+	{
+		name:    withoutBroker,
+		about:   "reprise without a broker: events and runs are written in the database",
+		partial: true,
+		command: goCommand(withoutBroker),
+		open:    openWithoutBroker,
+	},
 }
 
+// Systems that works name.
+const (
+	stockKafka    = "watermill-kafka"
+	withoutBroker = "reprise-database"
+)
+
+var onKafka = []string{ours, "naive", stockKafka}
+
 var stockNotes = map[string]string{
-	"slow":  "one message at a time",
-	"mixed": "retried by middleware.Retry, which holds the group",
+	"slow":          "one message at a time",
+	"mixed":         "retried by middleware.Retry, which holds the group",
+	"kafka-slow":    "one message of a partition at a time",
+	"kafka-slow-16": "one message of a partition at a time",
 }
 
 // goCommand is this program as the process that runs a system.

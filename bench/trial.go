@@ -21,6 +21,7 @@ type figures struct {
 type trial struct {
 	system  *system
 	cluster *cluster
+	kafka   *broker // nil: there is none
 	name    string  // of its database
 	fresh   bool    // the database is empty
 	db      *sql.DB // that database, beside the system's own connections

@@ -12,10 +12,11 @@ type work struct {
 	name    string
 	about   string
 	measure measure
-	n       int    // events; scaled by -n, unless fixed
-	fixed   bool   // n is no load
-	only    string // the one system that does it
-	keep    bool   // its database serves all rounds
+	n       int      // events; scaled by -n, unless fixed
+	fixed   bool     // n is no load
+	only    []string // the systems that do it; nil: those that do everything
+	keep    bool     // its database serves all rounds
+	kafka   bool     // it takes Kafka
 	run     func(ctx context.Context, t *trial) (figures, error)
 }
 
@@ -61,16 +62,39 @@ var works = []*work{
 		run: drain(setup{Handlers: 10})},
 	{name: "mixed", n: 20_000, about: "drain while 1 % of the handler calls fail the first time and are retried",
 		run: drain(setup{Handlers: 1, FailEvery: 100})},
-	{name: "history", n: drainEvents, only: ours, keep: true, about: "drain beside many finished runs (see -history); reprise only",
+	{name: "history", n: drainEvents, only: []string{ours}, keep: true, about: "drain beside many finished runs (see -history); reprise only",
 		run: drainAfter(0)},
 	{name: "memory", n: 1_000_000, measure: memory, about: "peak resident memory of the process that drains a million events, MiB",
 		run: peakMemory},
 	{name: "idle", n: 50, fixed: true, measure: chatter, about: "statements per second of a process with 50 handlers and nothing to do",
 		run: idle},
-	{name: "floor", n: 50_000, only: ours, about: "the rows of sustained written by SQL alone, on two connections: the limit; reprise only",
+	{name: "floor", n: 50_000, only: []string{ours}, about: "the rows of sustained written by SQL alone, on two connections: the limit; reprise only",
 		run: floor(false)},
-	{name: "floor-drain", n: drainEvents, only: ours, about: "the rows of drain written by SQL alone, on two connections: the limit; reprise only",
+	{name: "floor-drain", n: drainEvents, only: []string{ours}, about: "the rows of drain written by SQL alone, on two connections: the limit; reprise only",
 		run: floor(true)},
+	{name: "kafka", n: 50_000, only: onKafka, kafka: true, about: "events wait on 12 partitions in Kafka, each under a key of its own; subscribe and handle them all",
+		run: drainKafka(setup{Handlers: 1})},
+	{name: "kafka-slow", n: 5_000, only: onKafka, kafka: true, about: "the same with handlers that take 10 ms, 100 at once where the partitions are not the limit",
+		run: drainKafka(setup{Handlers: 1, Concurrency: 100, SleepMS: 10})},
+	{name: "kafka-slow-16", n: 5_000, only: onKafka, kafka: true, about: "the same, 16 at once, as by reprise's defaults",
+		run: drainKafka(setup{Handlers: 1, Concurrency: 16, SleepMS: 10})},
+	{name: "kafka-publish-16", n: 20_000, only: []string{ours, stockKafka}, kafka: true, about: "publish one event a call to Kafka, 16 callers; ms are those of a call",
+		run: publishKafka(16)},
+	{name: "outbox-down-1", n: 20_000, only: []string{ours, withoutBroker}, about: "publish one event a call while Kafka is down, one caller; ms are those of a call",
+		run: outboxDown(1)},
+	{name: "outbox-down", n: 20_000, only: []string{ours, withoutBroker}, about: "the same, 16 callers",
+		run: outboxDown(16)},
+}
+
+// alone says whether the work compares nobody.
+func (w *work) alone() bool { return len(w.only) == 1 }
+
+// does says whether the system does the work.
+func (w *work) does(s *system) bool {
+	if w.only == nil {
+		return !s.partial
+	}
+	return slices.Contains(w.only, s.name)
 }
 
 func workNames() []string {
@@ -149,18 +173,26 @@ func publish(callers int) func(context.Context, *trial) (figures, error) {
 			return f, err
 		}
 		defer p.close(ctx)
-		// The first calls open connections.
-		if _, err := p.publish(ctx, load{Events: 10 * callers, Batch: 1, Callers: callers}, 0); err != nil {
-			return f, err
-		}
-		if err := t.calm(ctx); err != nil {
-			return f, err
-		}
-		start := time.Now()
-		done, err := p.publish(ctx, load{Events: t.n, Batch: 1, Callers: callers}, t.limit)
-		return t.rate(start, done, t.n), err
+		f, _, err = t.publishing(ctx, p, callers)
+		return f, err
 	}
 }
+
+// publishing measures a process that publishes single events.
+func (t *trial) publishing(ctx context.Context, p *process, callers int) (f figures, done int, err error) {
+	if _, err := p.publish(ctx, firstCalls(callers), 0); err != nil {
+		return f, 0, err
+	}
+	if err := t.calm(ctx); err != nil {
+		return f, 0, err
+	}
+	start := time.Now()
+	done, err = p.publish(ctx, load{Events: t.n, Batch: 1, Callers: callers}, t.limit)
+	return t.rate(start, done, t.n), done, err
+}
+
+// firstCalls open connections and are not counted.
+func firstCalls(callers int) load { return load{Events: 10 * callers, Batch: 1, Callers: callers} }
 
 // calm lets a system that has just started come to rest.
 func (t *trial) calm(ctx context.Context) error {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/reprise-bus/reprise/bus"
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/pubsub/transport"
 )
 
 // app is the sign-up service. Its database is the bus's.
@@ -22,11 +23,13 @@ type app struct {
 	mail        *mailServer
 	log         *slog.Logger
 	databaseURL string
+	carried     bool // by a broker, from the outbox on
 }
 
 // withApp opens the app, calls f with it, and closes it. Without a database URL
-// it makes a SQLite file, which stays for looking around.
-func withApp(ctx context.Context, databaseURL string, logs io.Writer, f func(*app) error) (err error) {
+// it makes a SQLite file, which stays for looking around; without a transport's,
+// the database carries the events.
+func withApp(ctx context.Context, databaseURL, transportURL string, logs io.Writer, f func(*app) error) (err error) {
 	if databaseURL == "" {
 		dir, err := os.MkdirTemp("", "reprise-example-")
 		if err != nil {
@@ -41,13 +44,17 @@ func withApp(ctx context.Context, databaseURL string, logs io.Writer, f func(*ap
 	defer mail.close()
 
 	log := slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	b, err := bus.Open(ctx, databaseURL, bus.Config{Logger: log})
+	carrier, err := transport.Open(transportURL, log)
+	if err != nil {
+		return err
+	}
+	b, err := bus.Open(ctx, databaseURL, bus.Config{Transport: carrier, Logger: log})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
 
-	a := &app{bus: b, mail: mail, log: log, databaseURL: databaseURL}
+	a := &app{bus: b, mail: mail, log: log, databaseURL: databaseURL, carried: carrier != nil}
 	if err := a.createUsers(ctx); err != nil {
 		return err
 	}

@@ -34,6 +34,8 @@ usage: go run ./example [-serve [-addr HOST:PORT] [-handle=false] [-mail-down]]
 
 DATABASE_URL names a database to play in, postgres://user:password@host/database
 or sqlite:path/to/file.db. Without it, each start makes a new SQLite file.
+REPRISE_TRANSPORT names a broker to carry the events, kafka://host:9092 or
+nats://host:4222. Without it, the database does.
 
 `
 
@@ -61,7 +63,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, getenv fu
 
 	var err error
 	if *serve {
-		err = withApp(ctx, getenv("DATABASE_URL"), stderr, func(a *app) error {
+		err = withApp(ctx, getenv("DATABASE_URL"), getenv("REPRISE_TRANSPORT"), stderr, func(a *app) error {
 			a.mail.setDown(*mailDown)
 			return a.serve(ctx, *addr, *handle, stdout)
 		})
@@ -69,7 +71,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer, getenv fu
 		// The bus logs handlers that fail. The story tells of them itself: the
 		// log is only for when it goes wrong.
 		var log bytes.Buffer
-		err = withApp(ctx, getenv("DATABASE_URL"), &log, func(a *app) error { return a.play(ctx, stdout) })
+		err = withApp(ctx, getenv("DATABASE_URL"), getenv("REPRISE_TRANSPORT"), &log, func(a *app) error { return a.play(ctx, stdout) })
 		if err != nil {
 			log.WriteTo(stderr)
 		}

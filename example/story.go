@@ -21,7 +21,8 @@ func (a *app) play(ctx context.Context, out io.Writer) (err error) {
 		return err
 	}
 	defer server.Close()
-	if err := a.signUpThree(ctx, out, "http://"+server.Addr); err != nil {
+	emails, err := a.signUpThree(ctx, out, "http://"+server.Addr)
+	if err != nil {
 		return err
 	}
 	// What an earlier process left behind is due too, and part of the story.
@@ -29,10 +30,14 @@ func (a *app) play(ctx context.Context, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	if len(runs) == 0 {
+	switch {
+	case len(runs) > 0:
+		printRuns(out, runs)
+	case a.carried:
+		fmt.Fprint(out, "\nThe events wait in the outbox, for the broker: it is the handlers' process that sends them.\n")
+	default:
 		return errors.New("another process runs the handlers on this database: stop it, or play in another one")
 	}
-	printRuns(out, runs)
 
 	fmt.Fprint(out, "\n== The handlers start. The mail server is down.\n\n")
 	a.mail.setDown(true)
@@ -46,6 +51,11 @@ func (a *app) play(ctx context.Context, out io.Writer) (err error) {
 		stop()
 		err = errors.Join(err, <-ended)
 	}()
+	if a.carried {
+		if runs, err = a.waitForRuns(ctx, emails); err != nil {
+			return err
+		}
+	}
 	if runs, err = a.waitForEnds(ctx, runs); err != nil {
 		return err
 	}
@@ -79,27 +89,53 @@ By hand:      %s
 
 // signUpThree signs up people who are new, also when the story is played on
 // the same database again.
-func (a *app) signUpThree(ctx context.Context, out io.Writer, url string) error {
+func (a *app) signUpThree(ctx context.Context, out io.Writer, url string) (emails []string, err error) {
 	var users int
 	if err := a.bus.DB().QueryRowContext(ctx, `SELECT count(*) FROM users`).Scan(&users); err != nil {
-		return err
+		return nil, err
 	}
 	for _, name := range []string{"ada", "grace", "barbara"} {
 		if users > 0 {
 			name = fmt.Sprintf("%s+%d", name, users)
 		}
+		emails = append(emails, name+"@example.com")
 		body := fmt.Sprintf(`{"email": "%s@example.com"}`, name)
 		response, err := http.Post(url+"/signup", "application/json", strings.NewReader(body))
 		if err != nil {
-			return err
+			return nil, err
 		}
 		response.Body.Close()
 		fmt.Fprintf(out, "POST /signup %s: %s\n", body, response.Status)
 		if response.StatusCode != http.StatusCreated {
-			return errors.New("the sign-up was refused")
+			return nil, errors.New("the sign-up was refused")
 		}
 	}
-	return nil
+	return emails, nil
+}
+
+// waitForRuns returns the runs of those who signed up, two for each, when the
+// broker has brought all of them.
+func (a *app) waitForRuns(ctx context.Context, emails []string) (runs []store.Run, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, errors.New("the broker has not brought the events within 30 s"))
+	defer cancel()
+	for {
+		runs = nil
+		for _, email := range emails {
+			found, err := a.bus.Store().Runs(ctx, store.Filter{Topic: topic, Key: email})
+			if err != nil {
+				return nil, err
+			}
+			runs = append(runs, found...)
+		}
+		if len(runs) == 2*len(emails) {
+			return runs, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // waitForEnds returns the runs as they are when none is PENDING any more.

@@ -151,7 +151,7 @@ func TestAnInterruptedStoryEndsAndSaysSo(t *testing.T) {
 // inApp calls f with an app that is open.
 func inApp(t *testing.T, databaseURL string, f func(a *app)) {
 	t.Helper()
-	require.NoError(t, withApp(t.Context(), databaseURL, t.Output(), func(a *app) error {
+	require.NoError(t, withApp(t.Context(), databaseURL, "", t.Output(), func(a *app) error {
 		f(a)
 		return nil
 	}))

@@ -156,7 +156,10 @@ func (in *Inbox) receive(ctx context.Context, topic string, from <-chan *message
 	for msg := range from {
 		batch := gathered(msg, from)
 		if !in.record(ctx, topic, batch, &health) {
-			return // the transport keeps what is not acknowledged
+			for _, msg := range batch { // another process may have it at once
+				msg.Nack()
+			}
+			return
 		}
 		for _, msg := range batch {
 			msg.Ack()
@@ -164,7 +167,8 @@ func (in *Inbox) receive(ctx context.Context, topic string, from <-chan *message
 	}
 }
 
-// gathered returns the message and those that wait behind it.
+// gathered returns the message and those that wait behind it: of a subscriber
+// whose channel has no buffer, few or none.
 func gathered(first *message.Message, from <-chan *message.Message) []*message.Message {
 	const most = 500
 	batch, size := []*message.Message{first}, len(first.Payload)

@@ -30,6 +30,7 @@ type Outbox struct {
 	watched   bool                  // watch is running
 	closed    bool
 
+	nudge    chan struct{} // something is to be sent soon: a caller's transaction
 	settled  chan struct{} // a topic has nothing to be sent any more, perhaps
 	work     sync.WaitGroup
 	workCtx  context.Context
@@ -76,7 +77,8 @@ func (p *PubSub) Outbox(transport *Transport, config OutboxConfig) (*Outbox, err
 	if config.SendTimeout == 0 {
 		config.SendTimeout = 2 * time.Second
 	}
-	o := &Outbox{pubsub: p, transport: transport, config: config, diversion: map[string]*diversion{}, settled: make(chan struct{}, 1)}
+	o := &Outbox{pubsub: p, transport: transport, config: config, diversion: map[string]*diversion{}}
+	o.nudge, o.settled = make(chan struct{}, 1), make(chan struct{}, 1)
 	o.line.connect = transport.Publisher
 	o.writer = &writer{now: o.writeNow, large: o.writeLarge}
 	o.notifier = p.newNotifier(p.store.NotifyOutbox)
@@ -215,7 +217,8 @@ func (o *Outbox) writeTx(ctx context.Context, tx Tx, events []store.Event) error
 		})
 		return nil
 	}
-	return o.pubsub.store.NotifyOutbox(ctx, tx, "") // which comes to this process, too
+	signal(o.nudge)
+	return o.pubsub.store.NotifyOutbox(ctx, tx, o.pubsub.origin)
 }
 
 // announce tells the relay, here or elsewhere, that there is something to send.

@@ -44,13 +44,16 @@ type relay struct {
 func (r *relay) run(ctx context.Context) {
 	p := r.outbox.pubsub
 	health := outage{what: "looking into the outbox", log: p.config.Logger}
-	for ctx.Err() == nil {
+	for wait := p.config.PollInterval; ctx.Err() == nil; {
 		health.report(ctx, r.look(ctx))
-		timer := time.NewTimer(p.config.PollInterval)
+		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
+		case <-r.outbox.nudge: // soon, and then ever more rarely: the commit is the caller's
+			wait = time.Millisecond
 		case <-p.relay:
 		case <-timer.C:
+			wait = min(2*wait, p.config.PollInterval)
 		}
 		timer.Stop()
 	}

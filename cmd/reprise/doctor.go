@@ -28,6 +28,10 @@ const (
 	deadPercent = 20      // of a table's rows
 	deadRows    = 100_000 // and that many
 	takingUp    = time.Minute
+
+	// What waits in the outbox for longer; the latter if nobody sends.
+	unsentWarn     = time.Minute
+	unsentCritical = 15 * time.Minute
 )
 
 func doctorCommand(a *app) *cobra.Command {
@@ -36,7 +40,10 @@ func doctorCommand(a *app) *cobra.Command {
 		Use:   "doctor",
 		Short: "Look for what is wrong, and say what to do",
 		Long: `Look for what is wrong, and say what to do. The exit code is 0 when all is well,
-4 with a warning, and 5 with something critical.`,
+4 with a warning, and 5 with something critical.
+
+What waits in the outbox for a minute is a warning, and for 15 minutes critical
+if no process sends it. What the broker has refused is a warning, too.`,
 		Example: "  reprise doctor\n  reprise doctor --due-critical 1h -o json",
 		Args:    cobra.NoArgs,
 		RunE: do(func(ctx context.Context) error {
@@ -119,7 +126,7 @@ func (a *app) examine(ctx context.Context, db *sql.DB, e *examination) (err erro
 		return err
 	}
 	e.found("database", ok, fmt.Sprintf("it answers; schema %q is at version %d", e.st.Schema(), version), "")
-	for _, look := range []func(context.Context) error{e.clock, e.instances, e.subscriptions, e.failures, e.operations, e.tables} {
+	for _, look := range []func(context.Context) error{e.clock, e.instances, e.subscriptions, e.failures, e.outbox, e.operations, e.tables} {
 		if err := look(ctx); err != nil {
 			return err
 		}
@@ -214,6 +221,73 @@ func (e *examination) failures(ctx context.Context) error {
 	return nil
 }
 
+func (e *examination) outbox(ctx context.Context) error {
+	counts, err := e.st.OutboxCounts(ctx)
+	if err != nil {
+		return err
+	}
+	relay, err := e.st.RelayedBy(ctx)
+	if err != nil {
+		return err
+	}
+	in := map[store.OutgoingState][]store.OutboxCount{}
+	for _, c := range counts {
+		in[c.State] = append(in[c.State], c)
+	}
+	severity, findings, advice := ok, []string{}, []string{}
+	if waits, finding := waiting(in[store.OutgoingPending], e.now); waits > unsentWarn {
+		severity = warning
+		if relay == "" {
+			if waits > unsentCritical {
+				severity = critical
+			}
+			findings = append(findings, finding+", and no process sends")
+			advice = append(advice, "Start the application, with its transport configured: one of its processes sends what waits. See reprise outbox status.")
+		} else {
+			findings = append(findings, finding+", sent by "+relay)
+			advice = append(advice, "The broker takes less than is published, or nothing: see whether it is up. What waits is sent when it is. See reprise outbox status.")
+		}
+	}
+	if refused := in[store.OutgoingRefused]; len(refused) > 0 {
+		if severity == ok {
+			severity = warning
+		}
+		for _, c := range refused {
+			findings = append(findings, fmt.Sprintf("%s of topic %s REFUSED: %s", thousands(c.N), c.Topic, c.Error))
+		}
+		advice = append(advice, "What the broker refuses stays until somebody decides: see reprise outbox list --state REFUSED; then reprise outbox send, or drop.")
+	}
+	if len(findings) == 0 {
+		findings = append(findings, "nothing waits for long")
+	}
+	if held := in[store.OutgoingHeld]; len(held) > 0 {
+		findings = append(findings, "HELD until somebody releases it: "+byTopic(held))
+	}
+	e.found("outbox", severity, strings.Join(findings, "; "), strings.Join(advice, " "))
+	return nil
+}
+
+// waiting says for how long the oldest of these messages waits, and in words how
+// many do, and what keeps it.
+func waiting(counts []store.OutboxCount, now time.Time) (time.Duration, string) {
+	if len(counts) == 0 {
+		return 0, ""
+	}
+	oldest, n := counts[0], int64(0)
+	for _, c := range counts {
+		n += c.N
+		if c.Oldest.Before(oldest.Oldest) {
+			oldest = c
+		}
+	}
+	waits := now.Sub(oldest.Oldest)
+	finding := fmt.Sprintf("%s to be sent, the first since %s (topic %s", several(n, "message"), ago(waits), oldest.Topic)
+	if oldest.Error != "" {
+		finding += ": " + oldest.Error
+	}
+	return waits, finding + ")"
+}
+
 func (e *examination) operations(ctx context.Context) error {
 	operations, err := e.st.Operations(ctx, 0, store.MaxLimit)
 	if err != nil {
@@ -225,7 +299,7 @@ func (e *examination) operations(ctx context.Context) error {
 		switch {
 		case o.State == store.Paused:
 			paused = append(paused, text)
-		case o.State == store.Running && !o.Complete && e.now.Sub(o.RequestedAt) > takingUp:
+		case o.State == store.Running && !o.Complete && onRuns(o) && e.now.Sub(o.RequestedAt) > takingUp:
 			left = append(left, text)
 		}
 	}

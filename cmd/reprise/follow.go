@@ -23,7 +23,7 @@ func (a *app) follow(ctx context.Context, st *store.Store, id int64) (store.Prog
 		}
 		if err == nil {
 			m.set(p.Taken-p.Running-p.Waiting, became(p))
-			if p.Over() {
+			if p.Over() || p.Kind == store.Publishing { // of which nobody knows whether it goes on
 				return p, nil
 			}
 			err = pause(ctx, max(lookEvery, 4*time.Since(began)))

@@ -20,7 +20,9 @@ func pruneCommand(a *app) *cobra.Command {
 		Short: "Delete old events with their runs",
 		Long: `Delete events that were published, and whose runs all ended, so long ago, with
 their runs and attempts. What is PENDING stays, and what FAILED unless --failed
-says otherwise. It goes batch by batch: after Ctrl-C, what is gone stays gone.`,
+says otherwise. Of the outbox, what was SENT or DROPPED so long ago.
+
+It goes batch by batch: after Ctrl-C, what is gone stays gone.`,
 		Example: `  reprise prune --older-than 90d
   reprise prune --older-than 720h --failed --yes`,
 		Args: cobra.NoArgs,
@@ -47,18 +49,20 @@ func (a *app) prune(ctx context.Context, st *store.Store, olderThan time.Duratio
 	if failed {
 		what = "events whose runs all ended, those that FAILED included"
 	}
-	if err := a.confirm(ctx, yes, fmt.Sprintf("Delete for good the %s, before %s?", what, p.Before.Local().Format(time.DateTime))); err != nil {
+	if err := a.confirm(ctx, yes, fmt.Sprintf("Delete for good the %s, and what was sent from the outbox or dropped, before %s?", what, p.Before.Local().Format(time.DateTime))); err != nil {
 		return err
 	}
 	m := a.meter("deleting events", 0)
 	total, err := st.Prune(ctx, p, func(done store.Pruned) { m.set(done.Events, "") })
 	m.clear()
 	data := struct {
-		Before *time.Time `json:"before"`
-		Events int64      `json:"events"`
-		Runs   int64      `json:"runs"`
-	}{utc(p.Before), total.Events, total.Runs}
+		Before   *time.Time `json:"before"`
+		Events   int64      `json:"events"`
+		Runs     int64      `json:"runs"`
+		Messages int64      `json:"messages"` // of the outbox
+	}{utc(p.Before), total.Events, total.Runs, total.Outgoing}
 	return errors.Join(err, a.print(data, func(out io.Writer) {
-		fmt.Fprintf(out, "Deleted %s with %s.\n", several(total.Events, "event"), several(total.Runs, "run"))
+		fmt.Fprintf(out, "Deleted %s with %s, and %s of the outbox.\n",
+			several(total.Events, "event"), several(total.Runs, "run"), several(total.Outgoing, "message"))
 	}))
 }

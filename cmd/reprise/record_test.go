@@ -94,10 +94,12 @@ func TestPrune(t *testing.T) {
 		old := time.Now().Add(-48 * time.Hour).UTC().Format("2006-01-02T15:04:05.000Z")
 		db.exec(`UPDATE reprise.events SET published_at = $1`, old)
 		db.exec(`UPDATE reprise.handler_runs SET finished_at = $1`, old)
+		require.NoError(t, db.Sent(t.Context(), db.outbox("orders", 2, false)[:1]))
+		db.exec(`UPDATE reprise.outbox SET written_at = $1, sent_at = $2`, old, old)
 		db.reprise("prune", "--yes").fails(exitUsage, "--older-than is missing")
 		db.reprise("prune", "--older-than", "1d").fails(exitUsage, "There is no terminal to ask on: say --yes")
-		require.Equal(t, "Deleted 0 events with 0 runs.\n", db.reprise("prune", "--older-than", "3d", "--yes").ok().out)
-		require.Equal(t, "Deleted 2 events with 2 runs.\n", db.reprise("prune", "--older-than", "1d", "--yes").ok().out)
+		require.Equal(t, "Deleted 0 events with 0 runs, and 0 messages of the outbox.\n", db.reprise("prune", "--older-than", "3d", "--yes").ok().out)
+		require.Equal(t, "Deleted 2 events with 2 runs, and 1 message of the outbox.\n", db.reprise("prune", "--older-than", "1d", "--yes").ok().out)
 		var pruned struct{ Events, Runs int }
 		db.reprise("prune", "--older-than", "1d", "--failed", "--yes", "-o", "json").ok().json(&pruned)
 		require.Equal(t, 1, pruned.Events)
@@ -156,6 +158,53 @@ func TestDoctor(t *testing.T) {
 		require.Contains(t, r.out, "paused: 1 (replay by ")
 		db.exec(`UPDATE reprise.operations SET state = 'running', complete = $1, requested_at = $2`, false, before(time.Hour))
 		require.Contains(t, db.reprise("doctor").fails(exitWarning, "").out, "incomplete: 1 (replay by ")
+	})
+}
+
+func TestDoctorLooksIntoTheOutbox(t *testing.T) {
+	eachDB(t, func(t *testing.T, db *db) {
+		require.NoError(t, db.Register(t.Context(), store.Instance{ID: "host/1/abc"}))
+		doctor := func(want string) string {
+			t.Helper()
+			r := db.reprise("doctor", "-o", "json")
+			require.Equal(t, want, severities(t, r)["outbox"])
+			require.Equal(t, map[string]int{ok: 0, warning: exitWarning, critical: exitCritical}[want], r.code)
+			return r.out
+		}
+		require.Contains(t, doctor(ok), "nothing waits for long")
+		db.outbox("held", 2, true)
+		require.Contains(t, doctor(ok), "nothing waits for long; HELD until somebody releases it: held (2)")
+		orders := db.outbox("orders", 3, false)
+		doctor(ok)
+
+		written := func(ago time.Duration) { db.exec(`UPDATE reprise.outbox SET written_at = $1`, before(ago)) }
+		written(5 * time.Minute)
+		out := doctor(warning)
+		require.Contains(t, out, "3 messages to be sent, the first since 5m")
+		require.Contains(t, out, "and no process sends")
+		require.Contains(t, out, "Start the application, with its transport configured")
+		written(20 * time.Minute)
+		doctor(critical)
+
+		is, err := db.Relay(t.Context(), "host/1/abc", time.Minute)
+		require.NoError(t, err)
+		require.True(t, is)
+		require.NoError(t, db.SendingFailed(t.Context(), orders[0], "connection refused"))
+		out = doctor(warning)
+		require.Contains(t, out, "(topic orders: connection refused), sent by host/1/abc")
+		db.reprise("outbox", "release", "--topic", "held", "--yes").ok()
+		require.NoError(t, db.Sent(t.Context(), orders[1:]))
+		require.NoError(t, db.RefusedByBroker(t.Context(), orders[0], "message too large"))
+		out = doctor(warning)
+		require.Contains(t, out, `"1 of topic orders REFUSED: message too large"`, "what was just released does not wait for long")
+		require.Contains(t, out, "reprise outbox list --state REFUSED")
+		db.reprise("outbox", "drop", "--all", "--reason", "test", "--yes").ok()
+		doctor(ok)
+
+		o, err := db.RecordPublishing(t.Context(), store.Operation{RequestedBy: "maria", Selection: store.Filter{Topic: topic}})
+		require.NoError(t, err)
+		db.exec(`UPDATE reprise.operations SET requested_at = $1 WHERE id = $2`, before(time.Hour), o.ID)
+		db.reprise("doctor").ok() // what nobody can go on with is no reason to warn
 	})
 }
 

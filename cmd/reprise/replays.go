@@ -15,9 +15,10 @@ import (
 
 func replaysCommand(a *app) *cobra.Command {
 	return group(&cobra.Command{
-		Use:     "replays",
-		Short:   "See and steer replays, discards, edits and backfills",
-		Long:    "What is done to runs is an operation on record: by whom, why, and how far it is.",
+		Use:   "replays",
+		Short: "See and steer replays, discards, edits, backfills and other operations",
+		Long: `What is done to runs is an operation on record: by whom, why, and how far it is.
+So is what is done to the outbox, and what is published by hand.`,
 		Example: "  reprise replays list\n  reprise replays show 7 --wait\n  reprise replays pause 7",
 	}, replaysListCommand(a), replaysShowCommand(a), replaysPauseCommand(a), replaysResumeCommand(a), replaysCancelCommand(a), replaysUndoCommand(a))
 }
@@ -73,7 +74,7 @@ func (a *app) replaysList(ctx context.Context, st *store.Store, before int64, li
 		return err
 	}
 	if len(operations) == 0 {
-		return nothing("nothing was replayed, discarded, edited or backfilled")
+		return nothing("no operation is on record")
 	}
 	if list.Next != nil {
 		a.say("More: the same with --before %d", *list.Next)
@@ -84,14 +85,40 @@ func (a *app) replaysList(ctx context.Context, st *store.Store, before int64, li
 func (a *app) printOperations(out io.Writer, operations []store.Operation, now time.Time) {
 	t := a.table("ID", "KIND", "STATE", "TAKEN", "TOTAL", "RATE", "BY", "AT", "SELECTION", "REASON")
 	for _, o := range operations {
-		t.add(o.ID, o.Kind, stateOf(o), thousands(o.Taken), o.Total, rateText(o.Rate), o.RequestedBy, at(o.RequestedAt, now), flagsOf(o.Selection), o.Reason)
+		t.add(o.ID, o.Kind, stateOf(o), thousands(o.Taken), o.Total, rateOf(o), o.RequestedBy, at(o.RequestedAt, now), selectionOf(o), o.Reason)
 	}
 	t.write(out)
+}
+
+// onOutbox says whether the operation is on what is in the outbox.
+func onOutbox(o store.Operation) bool {
+	return o.Kind == store.Sending || o.Kind == store.Releasing || o.Kind == store.Dropping
+}
+
+// onRuns says whether the operation is on runs, which can be steered.
+func onRuns(o store.Operation) bool { return !onOutbox(o) && o.Kind != store.Publishing }
+
+// selectionOf writes what an operation selects as it would be typed.
+func selectionOf(o store.Operation) string {
+	if onOutbox(o) {
+		return outboxFlagsOf(o.Outbox)
+	}
+	return flagsOf(o.Selection)
+}
+
+// rateOf is the pace of an operation that has one.
+func rateOf(o store.Operation) string {
+	if o.Kind != store.Replaying && o.Kind != store.Backfilling {
+		return ""
+	}
+	return rateText(o.Rate)
 }
 
 // stateOf is the state for people, who want to know what is left to be asked for.
 func stateOf(o store.Operation) string {
 	switch {
+	case o.State == store.Running && o.Complete && !onRuns(o):
+		return "over"
 	case o.State == store.Running && o.Complete:
 		return "requested"
 	case o.State == store.Running:
@@ -116,7 +143,7 @@ type operationJSON struct {
 	Complete       bool                 `json:"complete"`
 	By             string               `json:"by"`
 	Reason         string               `json:"reason"`
-	Selection      store.Filter         `json:"selection"`
+	Selection      any                  `json:"selection"` // store.Filter, or store.OutboxFilter
 	EvenSuccessful bool                 `json:"even_successful"`
 	Rate           float64              `json:"rate"`
 	Total          countJSON            `json:"total"`
@@ -140,14 +167,19 @@ type progressJSON struct {
 
 func newOperationJSON(o store.Operation) operationJSON {
 	o.Selection.Since, o.Selection.Until = o.Selection.Since.UTC(), o.Selection.Until.UTC()
+	o.Outbox.Since, o.Outbox.Until = o.Outbox.Since.UTC(), o.Outbox.Until.UTC()
+	selection := any(o.Selection)
+	if onOutbox(o) {
+		selection = o.Outbox
+	}
 	return operationJSON{
-		ID: o.ID, Kind: o.Kind, State: o.State, Complete: o.Complete, By: o.RequestedBy, Reason: o.Reason, Selection: o.Selection,
+		ID: o.ID, Kind: o.Kind, State: o.State, Complete: o.Complete, By: o.RequestedBy, Reason: o.Reason, Selection: selection,
 		EvenSuccessful: o.EvenSuccessful, Rate: o.Rate, Total: newCountJSON(o.Total), Taken: o.Taken, RequestedAt: utc(o.RequestedAt),
 	}
 }
 
 // hasProgress says whether the operation's runs go on after it took them up.
-func hasProgress(o store.Operation) bool { return o.Kind != store.Discarding }
+func hasProgress(o store.Operation) bool { return onRuns(o) && o.Kind != store.Discarding }
 
 func (a *app) printOperation(ctx context.Context, st *store.Store, p store.Progress) error {
 	now, err := st.Clock(ctx)
@@ -169,11 +201,13 @@ func printProgress(out io.Writer, p store.Progress, now time.Time) {
 	say("STATE", stateNow(p))
 	say("REQUESTED", fmt.Sprintf("by %s at %s", o.RequestedBy, at(o.RequestedAt, now)))
 	say("REASON", o.Reason)
-	say("SELECTION", flagsOf(o.Selection))
-	if o.Kind == store.Replaying || o.Kind == store.Backfilling {
-		say("RATE", rateText(o.Rate))
+	say("SELECTION", selectionOf(o))
+	say("RATE", rateOf(o))
+	if o.Kind == store.Publishing {
+		say("PUBLISHED", thousands(o.Taken))
+	} else {
+		say("TAKEN UP", fmt.Sprintf("%s of %s", thousands(o.Taken), o.Total))
 	}
-	say("TAKEN UP", fmt.Sprintf("%s of %s", thousands(o.Taken), o.Total))
 	if hasProgress(o) {
 		say("DONE", thousands(p.Succeeded))
 		say("FAILED AGAIN", thousands(p.Failed))
@@ -198,6 +232,10 @@ func printProgress(out io.Writer, p store.Progress, now time.Time) {
 func next(p store.Progress) string {
 	id := p.ID
 	switch {
+	case p.Kind == store.Sending || p.Kind == store.Releasing:
+		return "reprise outbox status"
+	case !onRuns(p.Operation):
+		return ""
 	case p.State == store.Undone || p.State == store.Cancelled || p.Kind == store.Editing:
 		return ""
 	case p.Kind == store.Discarding && p.Complete:

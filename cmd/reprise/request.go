@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os/user"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,10 +22,26 @@ type request struct {
 }
 
 func (r *request) add(c *cobra.Command) {
+	r.addWho(c)
+	c.Flags().BoolVarP(&r.yes, "yes", "y", false, "do not ask")
+}
+
+// addWho adds who wants it, and why.
+func (r *request) addWho(c *cobra.Command) {
 	flags := c.Flags()
 	flags.StringVar(&r.by, "by", "", "who wants it; default: the user of this system")
 	flags.StringVar(&r.reason, "reason", "", "why, for those who read the record")
-	flags.BoolVarP(&r.yes, "yes", "y", false, "do not ask")
+}
+
+// who wants it, where nothing else asks the system.
+func (r *request) who() string {
+	if r.by != "" {
+		return r.by
+	}
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return "unknown"
 }
 
 func (r *request) addDryRun(c *cobra.Command) {
@@ -55,7 +72,7 @@ func (a *app) carryOut(ctx context.Context, st *store.Store, r request, total in
 	o, err := begin(r.request(func(o store.Operation) { m.set(o.Taken, "") }))
 	m.clear()
 	if err != nil {
-		if o.ID != 0 {
+		if o.ID != 0 && onRuns(o) {
 			a.say("Operation %d (%s) is on record. It stopped after %s of %s.\nTo go on: reprise replays resume %d. To take it back: reprise replays %s %d.",
 				o.ID, o.Kind, thousands(o.Taken), several(o.Total.N, "run"), o.ID, takeBack(o.Kind), o.ID)
 		}

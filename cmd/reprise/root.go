@@ -39,7 +39,7 @@ is replayed is run by whatever process serves the handler.`,
 			a.started = true
 		},
 	},
-		migrateCommand(a), publishCommand(a), runsCommand(a), eventsCommand(a), handlersCommand(a),
+		migrateCommand(a), publishCommand(a), runsCommand(a), eventsCommand(a), handlersCommand(a), topicsCommand(a), outboxCommand(a),
 		replaysCommand(a), backfillCommand(a), pruneCommand(a), doctorCommand(a), versionCommand(a), exitCodesTopic())
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.databaseURL, "database-url", "", "postgres://… or sqlite:FILE; better in REPRISE_DATABASE_URL, where others do not see the password")

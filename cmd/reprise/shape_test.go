@@ -21,12 +21,15 @@ func TestTheShapeOfTheJSON(t *testing.T) {
 		db.subscribe("mail", "trial")
 		require.NoError(t, db.Register(t.Context(), store.Instance{ID: "host/1/abc", Handlers: []string{"mail"}}))
 		db.failed("mail", 3)
+		db.outbox("orders", 3, true)
+		require.NoError(t, db.DeclareTopics(t.Context(), []store.Topic{{Topic: store.AllTopics, Transport: "kafka"}}))
 		var out strings.Builder
 		for _, command := range []string{
 			"migrate status", "version", "publish other {}", "runs list --limit 2", "runs count", "runs groups", "runs replay --all --dry-run",
 			"runs replay 1 --yes", "runs discard 2 --reason test --yes", "runs show 1 --payload --stack", "runs edit 3 --metadata a=b --yes", "runs export 3",
-			"replays list --limit 2", "replays show 1", "events list --limit 1", "events show mail-failed-0 --payload", "handlers list",
+			"replays list --limit 2", "replays show 2", "events list --limit 1", "events show mail-failed-0 --payload", "handlers list",
 			"backfill trial --dry-run", "prune --older-than 1d --yes", "doctor",
+			"outbox list --limit 2", "outbox status", "outbox release --all --dry-run", "outbox release 1 --reason test --yes", "outbox show 1 --payload", "topics list",
 		} {
 			r := db.reprise(append(strings.Fields(command), "-o", "json")...)
 			require.NotContains(t, []int{exitFailed, exitUsage, exitNothing}, r.code, r.errs)

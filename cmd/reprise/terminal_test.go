@@ -100,6 +100,31 @@ func TestAskedAtATerminal(t *testing.T) {
 	})
 }
 
+func TestAskedAtATerminalAboutTheOutbox(t *testing.T) {
+	eachDB(t, func(t *testing.T, db *db) {
+		id := db.outbox("orders", 1, true)[0]
+		for _, c := range []struct {
+			question string
+			args     []string
+			then     store.OutgoingState
+		}{
+			{"Release 1 message of orders (1)? [y/N]", []string{"release", "--all"}, store.OutgoingPending},
+			{"Drop 1 message of orders (1)? [y/N]", []string{"drop", "--all", "--reason", "test"}, store.OutgoingDropped},
+			{"Send 1 message again of orders (1)? [y/N]", []string{"send", "--state", "DROPPED", "--all"}, store.OutgoingPending},
+		} {
+			was := db.state(id)
+			args := append([]string{"outbox"}, c.args...)
+			code, text := db.atTerminal(t.Context(), nil, answer(t, c.question, "n\n"), args...)
+			require.Equal(t, exitFailed, code)
+			require.Contains(t, text, "nothing was done")
+			require.Equal(t, was, db.state(id))
+			code, text = db.atTerminal(t.Context(), nil, answer(t, c.question, "y\n"), args...)
+			require.Zero(t, code, text)
+			require.Equal(t, c.then, db.state(id))
+		}
+	})
+}
+
 func TestInterruptingAQuestionDoesNothing(t *testing.T) {
 	eachDB(t, func(t *testing.T, db *db) {
 		db.subscribe("mail")

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	_ "github.com/lib/pq"
+
+	"github.com/reprise-bus/reprise/internal/beside"
 )
 
 // Server is a running Postgres server that ends, and leaves no files, at the
@@ -44,7 +46,7 @@ func Start(ctx context.Context, bin Binaries, settings ...string) (*Server, erro
 	if err != nil {
 		return nil, err
 	}
-	keep, release, err := guard(dir)
+	keep, release, err := beside.Guard(dir, stop)
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}

@@ -6,18 +6,19 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/user"
 	"path/filepath"
 	"strconv"
 	"syscall"
+
+	"github.com/reprise-bus/reprise/internal/beside"
 )
 
 // makeHome makes a directory for a server, and the attributes with which to
 // start its programs. Postgres refuses to run as root; there they run as user
 // postgres or nobody, who then owns the directory.
 func makeHome() (dir string, attr *syscall.SysProcAttr, err error) {
-	attr = ownGroup()
+	attr = beside.OwnGroup()
 	if os.Geteuid() != 0 {
 		dir, err = os.MkdirTemp("", "reprise-testpg-")
 		return dir, attr, err
@@ -84,38 +85,11 @@ func reachable(dir string) bool {
 	}
 }
 
-// guard starts a shell that outlives this process, however it ends, by just
-// long enough to stop the server in dir and remove dir. It waits on a pipe
-// whose other end only this process holds; release closes it and waits. After
-// keep, dir stays.
-func guard(dir string) (keep, release func(), err error) {
-	const script = `
-		while read -r word; do keep=$word; done
-		file=$1/data/postmaster.pid # the server removes it last
-		pid=$(head -n 1 "$file" 2>/dev/null) && kill -QUIT "$pid" 2>/dev/null &&
-			for _ in 1 2 3 4 5; do
-				test -e "$file" && sleep 1
-			done
-		test -n "$keep" || rm -rf "$1" || { sleep 1; rm -rf "$1"; }`
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, nil, err
-	}
-	defer r.Close()
-	cmd := exec.Command("/bin/sh", "-c", script, "sh", dir)
-	cmd.Dir = "/"
-	cmd.Stdin, cmd.Stderr = r, os.Stderr
-	cmd.SysProcAttr = ownGroup()
-	if err := cmd.Start(); err != nil {
-		return nil, nil, errors.Join(err, w.Close())
-	}
-	keep = func() { _, _ = w.WriteString("keep\n") } // if the shell is gone, it has removed it already
-	release = func() {
-		_ = w.Close()
-		_ = cmd.Wait() // what it could not remove is on standard error
-	}
-	return keep, release, nil
-}
-
-// ownGroup keeps what is typed at the terminal away from a child.
-func ownGroup() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
+// stop is the script that ends the server in the directory $1. The server
+// removes its file last.
+const stop = `
+	file=$1/data/postmaster.pid
+	pid=$(head -n 1 "$file" 2>/dev/null) && kill -QUIT "$pid" 2>/dev/null &&
+		for _ in 1 2 3 4 5; do
+			test -e "$file" && sleep 1
+		done`

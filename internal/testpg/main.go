@@ -29,10 +29,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"os/signal"
-	"syscall"
-	"time"
 
+	"github.com/reprise-bus/reprise/internal/beside"
 	"github.com/reprise-bus/reprise/internal/pgserver"
 )
 
@@ -61,11 +59,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return 2
 	}
 
-	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, stopSignals()...)
-	ctx, cancel := signal.NotifyContext(context.Background(), stopSignals()...)
+	ctx, signals, cancel := beside.Signals()
 	defer cancel()
-	go signalWhenOrphaned()
 
 	code, err := serve(ctx, flags.Args(), *keep, settings, signals, stdout, stderr)
 	if err != nil {
@@ -84,7 +79,7 @@ func serve(ctx context.Context, command []string, keep bool, settings []string, 
 				return 1, err
 			}
 			fmt.Fprintf(stderr, "testpg: using the server of %s, %s\n", urlVariable, redact(url))
-			return runCommand(command, url, signals)
+			return beside.Run(command, signals, urlVariable+"="+url)
 		}
 	}
 
@@ -120,61 +115,5 @@ func serve(ctx context.Context, command []string, keep bool, settings []string, 
 			return 1, nil
 		}
 	}
-	return runCommand(command, server.URL, signals)
-}
-
-// runCommand runs command to its end, passes on what arrives on signals, and
-// leaves nothing of its process group behind.
-func runCommand(command []string, url string, signals <-chan os.Signal) (int, error) {
-	cmd := exec.Command(command[0], command[1:]...)
-	cmd.Env = append(os.Environ(), urlVariable+"="+url)
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.SysProcAttr = ownGroup()
-	if err := cmd.Start(); err != nil {
-		return 1, err
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	for {
-		select {
-		case s := <-signals:
-			signalGroup(cmd.Process, s)
-		case err := <-ended:
-			signalGroup(cmd.Process, os.Kill)
-			if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
-				return 1, err
-			}
-			return exitCode(cmd.ProcessState), nil
-		}
-	}
-}
-
-// exitCode is what a shell would report for the ended process.
-func exitCode(state *os.ProcessState) int {
-	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
-		return 128 + int(status.Signal())
-	}
-	return state.ExitCode()
-}
-
-// stopSignals are those that would end testpg. A hangup that whoever started
-// it ignores (nohup) stays ignored.
-func stopSignals() []os.Signal {
-	s := []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT}
-	if !signal.Ignored(syscall.SIGHUP) {
-		s = append(s, syscall.SIGHUP)
-	}
-	return s
-}
-
-// signalWhenOrphaned terminates testpg when its parent is gone: killing
-// "go run" or "make" does not reach the program that they run.
-func signalWhenOrphaned() {
-	parent := os.Getppid()
-	for os.Getppid() == parent {
-		time.Sleep(500 * time.Millisecond)
-	}
-	if self, err := os.FindProcess(os.Getpid()); err == nil {
-		self.Signal(syscall.SIGTERM)
-	}
+	return beside.Run(command, signals, urlVariable+"="+server.URL)
 }

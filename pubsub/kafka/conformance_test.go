@@ -1,0 +1,62 @@
+package kafka_test
+
+import (
+	"os"
+	"testing"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/ThreeDotsLabs/watermill/pubsub/tests"
+	"github.com/stretchr/testify/require"
+
+	"github.com/reprise-bus/reprise/internal/testbroker"
+	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/pubsub/kafka"
+)
+
+// features is what can be claimed. Delivery is at least once: what was acked and
+// not committed comes again. Order is not guaranteed, since many messages are
+// under way at once, and the suite publishes without keys. New subscribers that
+// receive old messages would be ones without a group, which a handler always is;
+// that a new handler does is a test of our own. CONFORMANCE=full runs the long
+// form.
+func features() tests.Features {
+	return tests.Features{
+		ConsumerGroups:                   true,
+		ExactlyOnceDelivery:              false,
+		GuaranteedOrder:                  false,
+		Persistent:                       true,
+		NewSubscriberReceivesOldMessages: false,
+		ForceShort:                       os.Getenv("CONFORMANCE") != "full",
+	}
+}
+
+// Watermill's own suite for Pub/Subs. Its tests are one group each, as are those
+// of an application.
+func TestWatermillConformance(t *testing.T) {
+	t.Parallel()
+	group := func(t *testing.T, handler string) (message.Publisher, message.Subscriber) {
+		transport := newTransport(t, kafka.Config{})
+		pub, err := transport.Publisher()
+		require.NoError(t, err)
+		sub, err := transport.Subscriber(handler)
+		require.NoError(t, err)
+		return pub, sub
+	}
+	one := func(t *testing.T) (message.Publisher, message.Subscriber) { return group(t, "handler-of-"+t.Name()) }
+	tests.TestPubSub(t, features(), one, group)
+}
+
+func TestWatermillConformanceOfAnInbox(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, url string) {
+		st := openStore(t, url)
+		prefix := testbroker.Name("conformance")
+		group := func(t *testing.T, handler string) (message.Publisher, message.Subscriber) {
+			transport := newTransport(t, kafka.Config{GroupPrefix: prefix})
+			pub, err := transport.Publisher()
+			require.NoError(t, err)
+			return pub, newInbox(t, newPubSub(t, st), transport, handler, again, false)
+		}
+		one := func(t *testing.T) (message.Publisher, message.Subscriber) { return group(t, t.Name()) }
+		tests.TestPubSub(t, features(), one, group)
+	})
+}

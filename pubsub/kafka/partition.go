@@ -1,0 +1,173 @@
+package kafka
+
+import (
+	"context"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/ThreeDotsLabs/watermill/message"
+)
+
+// Of a partition so much is under way before no more is fetched; what was
+// fetched already comes on top, at most a second time as much.
+const (
+	mostMessages = 1000
+	mostBytes    = 4 << 20
+)
+
+// lingering is how long what was delivered may still be acked when a partition
+// is given up.
+const lingering = time.Second
+
+// nackPause is how long after a nack a message is sent again.
+const nackPause = 100 * time.Millisecond
+
+// partition is one that this member has: what was fetched and is not marked
+// yet, oldest first. For use by one goroutine.
+type partition struct {
+	subscription *subscription
+	session      sarama.ConsumerGroupSession
+	claim        sarama.ConsumerGroupClaim
+
+	flights []flight
+	sent    int // how many of them were delivered
+	bytes   int
+	paused  bool
+	again   *message.Message // the first of them, on its way once more
+	retry   <-chan time.Time // when it will be
+}
+
+// flight is a message on its way.
+type flight struct {
+	msg    *message.Message
+	cancel context.CancelFunc // of the message's context
+	offset int64
+	size   int
+}
+
+func (p *partition) run() {
+	defer p.end()
+	for {
+		var out chan<- *message.Message
+		var next *message.Message
+		if p.again != nil {
+			out, next = p.subscription.out, p.again
+		} else if p.sent < len(p.flights) {
+			out, next = p.subscription.out, p.flights[p.sent].msg
+		}
+		acked, nacked := p.first()
+		select {
+		case from, open := <-p.claim.Messages():
+			if !open {
+				return
+			}
+			p.add(from)
+		case out <- next:
+			if p.again != nil {
+				p.again = nil
+			} else {
+				p.sent++
+			}
+		case <-acked:
+			p.mark()
+		case <-nacked:
+			p.retry = time.After(nackPause)
+			p.repeat()
+		case <-p.retry:
+			p.retry = nil
+			p.again = p.flights[0].msg
+		case <-p.session.Context().Done():
+			return
+		}
+	}
+}
+
+func (p *partition) add(from *sarama.ConsumerMessage) {
+	msg := unmarshal(from)
+	ctx, cancel := context.WithCancel(p.subscription.ctx)
+	msg.SetContext(ctx)
+	f := flight{msg: msg, cancel: cancel, offset: from.Offset, size: len(from.Value)}
+	p.flights = append(p.flights, f)
+	p.bytes += f.size
+	if !p.paused && (len(p.flights) >= mostMessages || p.bytes >= mostBytes) {
+		p.paused = true
+		p.subscription.group.Pause(p.itself())
+	}
+}
+
+// first returns the signals of the oldest message, once it was delivered.
+func (p *partition) first() (acked, nacked <-chan struct{}) {
+	if p.sent == 0 || p.again != nil || p.retry != nil {
+		return nil, nil
+	}
+	return p.flights[0].msg.Acked(), p.flights[0].msg.Nacked()
+}
+
+// mark takes off the oldest message, which was acked, and those behind it that
+// were as well.
+func (p *partition) mark() {
+	for last := false; !last; last = p.sent == 0 || !isAcked(p.flights[0].msg) {
+		p.session.MarkOffset(p.claim.Topic(), p.claim.Partition(), p.flights[0].offset+1, "")
+		p.bytes -= p.flights[0].size
+		p.flights[0].cancel()
+		p.flights[0] = flight{}
+		p.flights = p.flights[1:]
+		p.sent--
+	}
+	if p.paused && len(p.flights) <= mostMessages/2 && p.bytes <= mostBytes/2 {
+		p.resume()
+	}
+}
+
+func isAcked(msg *message.Message) bool {
+	select {
+	case <-msg.Acked():
+		return true
+	default:
+		return false
+	}
+}
+
+// repeat makes the oldest message, which was nacked, anew.
+func (p *partition) repeat() {
+	first := &p.flights[0]
+	first.cancel()
+	ctx, cancel := context.WithCancel(p.subscription.ctx)
+	first.msg, first.cancel = first.msg.Copy(), cancel
+	first.msg.SetContext(ctx)
+}
+
+// end marks what is acked in time. The rest is left to whoever has the
+// partition next.
+func (p *partition) end() {
+	if p.paused {
+		p.resume() // it may come back
+	}
+	timeout := time.After(lingering)
+	for waiting := true; waiting && p.sent > 0; {
+		acked, nacked := p.first()
+		if acked == nil {
+			break
+		}
+		select {
+		case <-acked:
+			p.mark()
+		case <-nacked:
+			waiting = false
+		case <-timeout:
+			waiting = false
+		}
+	}
+	for _, f := range p.flights {
+		f.cancel()
+	}
+}
+
+func (p *partition) resume() {
+	p.paused = false
+	p.subscription.group.Resume(p.itself())
+}
+
+func (p *partition) itself() map[string][]int32 {
+	return map[string][]int32{p.claim.Topic(): {p.claim.Partition()}}
+}

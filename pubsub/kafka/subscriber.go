@@ -1,0 +1,95 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/IBM/sarama"
+	"github.com/ThreeDotsLabs/watermill/message"
+)
+
+// subscriber is the subscriber of one handler. Unlike watermill-kafka's it has
+// many messages of a partition under way at once, delivers what it cannot read,
+// and does not wait for the broker: it is made for an Inbox, which acks a
+// message when that is recorded.
+//
+// What is acked is marked in the order of the partition, up to the first message
+// that is not. A nack sends that one again.
+type subscriber struct {
+	config Config
+	group  string
+
+	open  context.Context // until Close
+	stop  context.CancelFunc
+	loops sync.WaitGroup // of the subscriptions
+	mu    sync.Mutex     // of Subscribe and Close
+}
+
+var _ message.SubscribeInitializer = (*subscriber)(nil)
+
+func newSubscriber(config Config, handler string) *subscriber {
+	s := &subscriber{config: config, group: config.GroupPrefix + handler}
+	s.open, s.stop = context.WithCancel(context.Background())
+	return s
+}
+
+// Subscribe delivers what the topic has for the handler until ctx ends or the
+// subscriber is closed.
+func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open.Err() != nil {
+		return nil, errors.New("the subscriber is closed: use a new one")
+	}
+	client, err := sarama.NewClient(s.config.Brokers, s.config.consumer())
+	if err != nil {
+		return nil, fmt.Errorf("kafka: %w", err)
+	}
+	group, err := sarama.NewConsumerGroupFromClient(s.group, client)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("kafka: %w", err), client.Close())
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(s.open, cancel)
+	sub := newSubscription(ctx, s, topic, client, group)
+	s.loops.Go(func() {
+		defer cancel()
+		defer stop()
+		sub.run()
+	})
+	return sub.out, nil
+}
+
+// SubscribeInitialize makes the topic unless it exists, or this application
+// may not.
+func (s *subscriber) SubscribeInitialize(topic string) error {
+	config := s.config.consumer()
+	config.Metadata.Full = true // or the controller is not found
+	admin, err := sarama.NewClusterAdmin(s.config.Brokers, config)
+	if err != nil {
+		return fmt.Errorf("kafka: make topic %q: %w", topic, err)
+	}
+	err = admin.CreateTopic(topic, &sarama.TopicDetail{NumPartitions: -1, ReplicationFactor: -1}, false)
+	if slices.ContainsFunc([]error{
+		sarama.ErrTopicAlreadyExists, sarama.ErrTopicAuthorizationFailed, sarama.ErrClusterAuthorizationFailed, sarama.ErrPolicyViolation,
+	}, func(fine error) bool { return errors.Is(err, fine) }) {
+		err = nil
+	}
+	if err != nil {
+		err = fmt.Errorf("kafka: make topic %q: %w", topic, err)
+	}
+	return errors.Join(err, admin.Close())
+}
+
+// Close ends what is delivered, and the channels with it. What was delivered
+// may be acked for a second more.
+func (s *subscriber) Close() error {
+	s.mu.Lock()
+	s.stop()
+	s.mu.Unlock()
+	s.loops.Wait()
+	return nil
+}

@@ -1,0 +1,167 @@
+package nats
+
+import (
+	"cmp"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// Config says how NATS is reached and used. A zero field means its default.
+type Config struct {
+	// URL is where the server is, or the servers of a cluster, with commas in
+	// between: "nats://user:password@h1:4222,nats://user:password@h2:4222".
+	URL string
+
+	// Name is what the servers call the connections; default "reprise".
+	Name string
+
+	// CredentialsFile and Token are two ways to say who connects, beside a user
+	// and a password in URL.
+	CredentialsFile string
+	Token           string
+
+	// TLS secures the connections; default: only where the server asks for it.
+	TLS *tls.Config
+
+	// Stream is the name of one stream that has all topics among its subjects;
+	// default: the stream of each topic is found by its subject, or made.
+	Stream string
+
+	// NoProvision is for streams that others look after: none is made, and a
+	// topic without one is an error. Consumers are made all the same, where
+	// there is none of the name.
+	NoProvision bool
+
+	// GroupPrefix stands before a handler's name in the name of its consumer,
+	// for several services with handlers of one name; default none.
+	GroupPrefix string
+
+	// AckWait is how long after its delivery a message that was not acknowledged
+	// is delivered again; default 30 s, or what a consumer has that exists.
+	AckWait time.Duration
+
+	// Options are more options of the connections, applied last.
+	Options []nats.Option
+
+	// Logger is told once when nothing can be received, and once when it can be
+	// again; default slog.Default().
+	Logger *slog.Logger
+}
+
+// Validate reports every field that has no meaning.
+func (c Config) Validate() error {
+	var errs []error
+	if err := checkServers(c.URL); err != nil {
+		errs = append(errs, fmt.Errorf("field URL: %w", err))
+	}
+	if c.CredentialsFile != "" && c.Token != "" {
+		errs = append(errs, errors.New("fields CredentialsFile and Token: want one of them"))
+	}
+	if strings.ContainsAny(c.Stream, " \t\r\n\f.*>/\\") {
+		errs = append(errs, fmt.Errorf("field Stream %q: want a name without spaces and . * > / \\", c.Stream))
+	}
+	if c.AckWait < 0 {
+		errs = append(errs, fmt.Errorf("field AckWait %v: want a positive duration", c.AckWait))
+	}
+	return errors.Join(errs...)
+}
+
+// checkServers names no part of what is wrong: there may be a password in it.
+func checkServers(servers string) error {
+	list := strings.Split(servers, ",")
+	for i, server := range list {
+		u, err := url.Parse(server)
+		switch {
+		case server == "":
+			err = errors.New("is empty")
+		case err != nil:
+			err = errors.New("is no URL")
+		case !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) || u.Hostname() == "":
+			err = errors.New("is no URL of a NATS server")
+		}
+		if err != nil {
+			return fmt.Errorf("server %d of %d %w: want nats://host:4222, or nats://user:password@host:4222 with %%xx for special characters", i+1, len(list), err)
+		}
+	}
+	return nil
+}
+
+// Parse returns the configuration that a URL says: nats://host:4222, or
+// nats://user:password@h1:4222,h2:4222 for several servers, with any of the
+// parameters name, group_prefix, stream, creds (a file) and tls (true or
+// false).
+func Parse(u *url.URL) (Config, error) {
+	config, err := parse(u)
+	if err != nil {
+		return Config{}, fmt.Errorf("nats URL: %w", err)
+	}
+	return config, nil
+}
+
+func parse(u *url.URL) (Config, error) {
+	if u.Scheme != "nats" {
+		return Config{}, fmt.Errorf("scheme %q: want nats", u.Scheme)
+	}
+	if u.Opaque != "" || strings.Trim(u.Path, "/") != "" || u.Fragment != "" {
+		return Config{}, errors.New("there is more than servers and parameters: want nats://host:4222?name=value")
+	}
+	var c Config
+	if err := c.parameters(u.RawQuery); err != nil {
+		return Config{}, err
+	}
+	user := ""
+	if u.User != nil {
+		user = strings.ReplaceAll(u.User.String(), ",", "%2C") + "@"
+	}
+	var servers []string
+	for host := range strings.SplitSeq(u.Host, ",") {
+		servers = append(servers, "nats://"+user+host)
+	}
+	c.URL = strings.Join(servers, ",")
+	return c, c.Validate()
+}
+
+func (c *Config) parameters(query string) error {
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return errors.New("the parameters are no query: want name=value&name=value")
+	}
+	secure := ""
+	known := []struct {
+		name  string
+		field *string
+	}{{"name", &c.Name}, {"group_prefix", &c.GroupPrefix}, {"stream", &c.Stream}, {"creds", &c.CredentialsFile}, {"tls", &secure}}
+	var names []string
+	for _, p := range known {
+		names = append(names, p.name)
+		given := values[p.name]
+		delete(values, p.name)
+		switch len(given) {
+		case 0:
+		case 1:
+			*p.field = given[0]
+		default:
+			return fmt.Errorf("parameter %q is given %d times: want it once", p.name, len(given))
+		}
+	}
+	for name := range values {
+		return fmt.Errorf("parameter %q: want one of %s", name, strings.Join(names, ", "))
+	}
+	on, err := strconv.ParseBool(cmp.Or(secure, "false"))
+	if err != nil {
+		return fmt.Errorf("parameter tls %q: want true or false", secure)
+	}
+	if on {
+		c.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	return nil
+}

@@ -1,0 +1,60 @@
+package nats_test
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/ThreeDotsLabs/watermill/pubsub/tests"
+	"github.com/stretchr/testify/require"
+
+	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/pubsub/nats"
+)
+
+// features is what can be claimed. Delivery is at least once: an ack can be
+// lost. Order is not guaranteed, since many messages are under way at once, and
+// what comes again comes late. New subscribers that receive old messages would
+// be ones without a group, which a handler always is; that a new handler does is
+// a test of our own. CONFORMANCE=full runs the long form.
+func features() tests.Features {
+	return tests.Features{
+		ConsumerGroups:                   true,
+		ExactlyOnceDelivery:              false,
+		GuaranteedOrder:                  false,
+		Persistent:                       true,
+		NewSubscriberReceivesOldMessages: false,
+		ForceShort:                       os.Getenv("CONFORMANCE") != "full",
+	}
+}
+
+// Watermill's own suite for Pub/Subs.
+func TestWatermillConformance(t *testing.T) {
+	t.Parallel()
+	// What a test of the suite leaves behind unacknowledged comes again soon.
+	transport := newTransport(t, nats.Config{URL: newServer(t).URL, AckWait: 2 * time.Second})
+	group := func(t *testing.T, handler string) (message.Publisher, message.Subscriber) {
+		pub, err := transport.Publisher()
+		require.NoError(t, err)
+		sub, err := transport.Subscriber(handler)
+		require.NoError(t, err)
+		return pub, sub
+	}
+	one := func(t *testing.T) (message.Publisher, message.Subscriber) { return group(t, "handler") }
+	tests.TestPubSub(t, features(), one, group)
+}
+
+func TestWatermillConformanceOfAnInbox(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, url string) {
+		st := openStore(t, url)
+		transport := newTransport(t, nats.Config{URL: newServer(t).URL, AckWait: 2 * time.Second})
+		group := func(t *testing.T, handler string) (message.Publisher, message.Subscriber) {
+			pub, err := transport.Publisher()
+			require.NoError(t, err)
+			return pub, newInbox(t, newPubSub(t, st), transport, handler, again, false)
+		}
+		one := func(t *testing.T) (message.Publisher, message.Subscriber) { return group(t, "handler") }
+		tests.TestPubSub(t, features(), one, group)
+	})
+}

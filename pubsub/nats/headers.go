@@ -1,0 +1,102 @@
+package nats
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/textproto"
+	"strings"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	uuidHeader = "_watermill_message_uuid" // watermill-nats' WatermillUUIDHdr
+	restHeader = "Reprise-Metadata"
+)
+
+// marshal returns the message as it goes to the server.
+func marshal(topic string, msg *message.Message) *nats.Msg {
+	header := nats.Header{}
+	rest := map[string]string{}
+	set := func(key, value string) {
+		if carries(key, value) {
+			header.Set(key, value)
+		} else {
+			rest[key] = value
+		}
+	}
+	for key, value := range msg.Metadata {
+		set(key, value)
+	}
+	if msg.UUID != "" {
+		set(uuidHeader, msg.UUID)
+		header.Set(nats.MsgIdHdr, duplicateID(topic, msg))
+	}
+	if len(rest) > 0 {
+		text, _ := json.Marshal(rest) // strings have no way to fail
+		header.Set(restHeader, string(text))
+	}
+	return &nats.Msg{Subject: topic, Header: header, Data: msg.Payload}
+}
+
+// carries says whether a header brings the value back as it is, and means
+// nothing to the server or its client.
+func carries(key, value string) bool {
+	switch key {
+	case "", restHeader, "Status", "Description":
+		return false
+	}
+	notKey := func(r rune) bool { return noName(r) && !strings.ContainsRune("!#$%&'*+.^`|~", r) }
+	return !strings.ContainsFunc(key, notKey) && !strings.HasPrefix(strings.ToLower(key), "nats-") &&
+		!strings.ContainsAny(value, "\r\n") && value == textproto.TrimString(value)
+}
+
+// duplicateID is what the server knows a message again by. The UUID alone will
+// not do: messages are passed on to other topics of the stream under it, and
+// another payload under a known UUID is another event.
+func duplicateID(topic string, msg *message.Message) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%s\x00%s\x00", topic, msg.UUID)
+	h.Write(msg.Payload)
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// unmarshal returns the message as it came, whatever its headers are.
+func unmarshal(in jetstream.Msg) *message.Message {
+	metadata := message.Metadata{}
+	for key, values := range in.Headers() {
+		switch key {
+		case nats.MsgIdHdr, nats.ExpectedLastMsgIdHdr, nats.ExpectedStreamHdr, nats.ExpectedLastSubjSeqHdr, nats.ExpectedLastSeqHdr:
+		default:
+			metadata[key] = strings.Join(values, ", ")
+		}
+	}
+	rest := map[string]string{}
+	if err := json.Unmarshal([]byte(metadata[restHeader]), &rest); err == nil {
+		delete(metadata, restHeader)
+		for key, value := range rest {
+			metadata[key] = value
+		}
+	}
+	id := metadata[uuidHeader]
+	delete(metadata, uuidHeader)
+	if id == "" {
+		id = place(in)
+	}
+	msg := message.NewMessage(id, in.Data())
+	msg.Metadata = metadata
+	return msg
+}
+
+// place is where the stream has the message.
+func place(in jetstream.Msg) string {
+	where, err := in.Metadata()
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf("%s/%d", where.Stream, where.Sequence.Stream)
+}

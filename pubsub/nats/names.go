@@ -1,0 +1,45 @@
+package nats
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+)
+
+// checkTopic is an error for a topic that is no subject to publish on.
+func checkTopic(topic string) error {
+	for token := range strings.SplitSeq(topic, ".") {
+		if token == "" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '*' || r == '>' }) || topic[0] == '$' {
+			return fmt.Errorf("topic %q: want a subject, words with dots in between, without spaces, * and >, and no $ first: %w", topic, nats.ErrBadSubject)
+		}
+	}
+	return nil
+}
+
+// named returns text as the name of a stream or a consumer, which is another
+// one for any other text.
+func named(text string) string {
+	clean := strings.Map(func(r rune) rune {
+		if noName(r) {
+			return '_'
+		}
+		return r
+	}, text)
+	const most = 100
+	if len(clean) > most {
+		clean = clean[:most]
+	}
+	if clean == text && text != "" && !regexp.MustCompile(`-[0-9a-f]{10}$`).MatchString(text) {
+		return text
+	}
+	return fmt.Sprintf("%s-%x", clean, sha256.Sum256([]byte(text)))[:len(clean)+11]
+}
+
+// noName says that a name should not have the character. The server takes more
+// of them than other programs do.
+func noName(r rune) bool {
+	return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '_')
+}

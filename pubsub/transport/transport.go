@@ -1,0 +1,90 @@
+// Package transport makes a pubsub.Transport of a URL, for a program that lets
+// its environment decide what carries its events:
+//
+//	carrier, err := transport.FromEnv() // REPRISE_TRANSPORT, or none
+//	b, err := bus.Open(ctx, databaseURL, bus.Config{Transport: carrier})
+//
+// It brings the clients of all brokers into the program. One that always uses
+// the same broker takes that package instead: pubsub/kafka, pubsub/nats.
+package transport
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"strings"
+
+	"github.com/reprise-bus/reprise/pubsub"
+	"github.com/reprise-bus/reprise/pubsub/kafka"
+	"github.com/reprise-bus/reprise/pubsub/nats"
+)
+
+// Variable is the environment variable that FromEnv reads.
+const Variable = "REPRISE_TRANSPORT"
+
+// FromEnv returns the transport that the environment variable REPRISE_TRANSPORT
+// names, or nil where it is not set: then the database carries the events.
+func FromEnv() (*pubsub.Transport, error) {
+	t, err := Open(os.Getenv(Variable), nil)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", Variable, err)
+	}
+	return t, nil
+}
+
+// Open returns the transport of a URL, and nil for "" and "database:":
+//
+//	kafka://user:password@host:9092,host:9092?tls=true
+//	nats://user:password@host:4222
+//
+// with parameters that kafka.Parse and nats.Parse list, and one that is common
+// to all: mode=direct, outbox, hold or database, which is Transport.Mode. It
+// connects to nothing yet. Errors show no password. A nil logger is
+// slog.Default().
+func Open(rawURL string, logger *slog.Logger) (*pubsub.Transport, error) {
+	if rawURL == "" || rawURL == "database:" {
+		return nil, nil
+	}
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		// What is wrong with it is quoted by err, and may be part of a password.
+		return nil, errors.New("the transport's URL cannot be read: want such as kafka://host:9092 or nats://host:4222; special characters of a password are escaped, such as / by %2F")
+	}
+	query := u.Query()
+	mode, err := pubsub.ParseMode(query.Get("mode"))
+	if err != nil {
+		return nil, err
+	}
+	query.Del("mode")
+	u.RawQuery = query.Encode()
+
+	var t *pubsub.Transport
+	switch strings.ToLower(u.Scheme) {
+	case "kafka":
+		config, err := kafka.Parse(u)
+		if err != nil {
+			return nil, err
+		}
+		config.Logger = logger
+		t, err = kafka.New(config)
+		if err != nil {
+			return nil, err
+		}
+	case "nats":
+		config, err := nats.Parse(u)
+		if err != nil {
+			return nil, err
+		}
+		config.Logger = logger
+		t, err = nats.New(config)
+		if err != nil {
+			return nil, err
+		}
+	default:
+		return nil, fmt.Errorf("the transport's URL begins with %q: want kafka://host:9092, nats://host:4222, or database: for none", u.Scheme+":")
+	}
+	t.Mode = mode
+	return t, nil
+}
