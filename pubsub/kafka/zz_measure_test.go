@@ -1,26 +1,41 @@
 package kafka_test
-import ("testing";"time";"sync";"sync/atomic";"fmt";"sort"
+import ("testing";"time";"fmt";"os"
+ "github.com/twmb/franz-go/pkg/kgo"
  "github.com/IBM/sarama"
+ wk "github.com/ThreeDotsLabs/watermill-kafka/v3/pkg/kafka"
  "github.com/ThreeDotsLabs/watermill/message"
+ "github.com/ThreeDotsLabs/watermill"
  "github.com/reprise-bus/reprise/internal/testbroker"
+ "github.com/reprise-bus/reprise/internal/testdb"
+ "github.com/reprise-bus/reprise/pubsub"
+ "github.com/stretchr/testify/require"
  "github.com/reprise-bus/reprise/pubsub/kafka")
-func TestMeasurePublish(t *testing.T){
+func TestMeasureInbox(t *testing.T){
+ N:=200_000
+ topic:=testbroker.Topic(t,12)
+ c,_:=kgo.NewClient(kgo.SeedBrokers(testbroker.Kafka(t)...),kgo.DefaultProduceTopic(topic))
+ pay:=make([]byte,200); for i:=range pay{pay[i]='a'+byte(i%26)}
+ for i:=0;i<N;i++{ c.Produce(t.Context(),&kgo.Record{Key:[]byte(fmt.Sprint(i)),Value:[]byte(`"`+string(pay)+`"`),Headers:[]kgo.RecordHeader{{Key:wk.UUIDHeaderKey,Value:[]byte(watermill.NewUUID())}}},nil)}
+ c.Flush(t.Context()); c.Close()
  for round:=0;round<2;round++{
- for _,c:=range []struct{name string; f func(*sarama.Config)}{
-  {"idempotent max1",func(c *sarama.Config){}},
-  {"plain max1",func(c *sarama.Config){c.Producer.Idempotent=false}},
-  {"plain max5",func(c *sarama.Config){c.Producer.Idempotent=false;c.Net.MaxOpenRequests=5}},
- }{
- for _,callers:=range []int{1,16,256}{
-  topic:=testbroker.Topic(t,12)
-  tr:=newTransport(t,kafka.Config{Sarama:c.f}); pub,err:=tr.Publisher(); if err!=nil{t.Fatal(err)}
-  warm:=newMessage("x"); pub.Publish(topic,warm)
-  var n atomic.Int64; var mu sync.Mutex; var lat []time.Duration
-  end:=time.Now().Add(2*time.Second); var wg sync.WaitGroup
-  for i:=0;i<callers;i++{ wg.Go(func(){ var l []time.Duration; for j:=0;time.Now().Before(end);j++{ m:=newMessage("0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789"); m.Metadata.Set("key",fmt.Sprint(i,j)); b:=time.Now(); if err:=pub.Publish(topic,m);err!=nil{t.Error(err);return}; l=append(l,time.Since(b)); n.Add(1)}; mu.Lock(); lat=append(lat,l...); mu.Unlock()})}
-  wg.Wait(); sort.Slice(lat,func(i,j int)bool{return lat[i]<lat[j]})
-  fmt.Printf("%-16s callers %3d: %6d/s p50 %v p99 %v\n",c.name,callers,n.Load()/2,lat[len(lat)/2].Round(10*time.Microsecond),lat[len(lat)*99/100].Round(10*time.Microsecond))
-  pub.Close()
+ for _,kind:=range []string{"ours","stock"}{
+  for _,handle:=range []bool{false,true}{
+  if kind=="stock"&&os.Getenv("NOSTOCK")!=""{continue}
+  n:=N; if kind=="stock"{n=20000}
+  st:=openStore(t,testdb.Postgres(t)); ps:=newPubSub(t,st)
+  var sub message.Subscriber
+  group:=testbroker.Name("g")
+  if kind=="ours"{ tr:=newTransport(t,kafka.Config{}); sub,_=tr.Subscriber(group)} else {
+   cfg:=wk.DefaultSaramaSubscriberConfig(); cfg.Consumer.Offsets.Initial=sarama.OffsetOldest
+   sub,_=wk.NewSubscriber(wk.SubscriberConfig{Brokers:testbroker.Kafka(t),Unmarshaler:wk.DefaultMarshaler{},ConsumerGroup:group,OverwriteSaramaConfig:cfg},nil)
+  }
+  in,err:=ps.Inbox(sub,"handler",again,pubsub.InboxConfig{}); require.NoError(t,err)
+  b:=time.Now()
+  ch,err:=in.Subscribe(t.Context(),topic); require.NoError(t,err)
+  if handle { go func(){for m:=range ch{m.Ack()}}() }
+  var first time.Time
+  for { var k int; q:="SELECT count(*) FROM reprise.handler_runs"; if handle{q+=" WHERE status='SUCCESS'"}; require.NoError(t,st.DB().Get(&k,q)); if k>0&&first.IsZero(){first=time.Now()}; if k>=n{break}; time.Sleep(50*time.Millisecond)}
+  fmt.Printf("%s handled=%v: %d in %v (first after %v): %d/s\n",kind,handle,n,time.Since(first).Round(time.Millisecond),first.Sub(b).Round(time.Millisecond),int(float64(n)/time.Since(first).Seconds()))
+  in.Close()
  }}}
- _ = message.Message{}
 }
