@@ -93,8 +93,9 @@ func (b *Bus) DB() *sql.DB { return b.config.DB }
 // error, none. It comes before Run.
 //
 // A handler gets the events that are published from its first registration on,
-// by whatever process. One that only publishes registers its handlers too, and
-// leaves Run to others: then nothing that it publishes comes too early.
+// by whatever process; with a Transport, all that the broker still has of the
+// topic. A process that only publishes registers its handlers too, and leaves
+// Run to others: then nothing that it publishes comes too early.
 func (b *Bus) Handle(hs ...cqrs.EventHandler) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()

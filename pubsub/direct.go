@@ -15,7 +15,7 @@ import (
 // direct sends an event to the broker or, if that fails or the topic is
 // diverted, writes it into the outbox.
 func (o *Outbox) direct(ctx context.Context, e store.Event) error {
-	if o.diverted(e.Topic) {
+	if o.diverted(ctx, e.Topic) {
 		return o.write(ctx, e.Topic, []store.Event{e})
 	}
 	err := o.send(ctx, e)
@@ -83,7 +83,24 @@ type diversion struct {
 	written bool // some have been
 }
 
-func (o *Outbox) diverted(topic string) bool {
+// diverted says whether events of the topic are to be written into the outbox.
+// The first time it asks the database, for what an earlier process has left
+// there; while that does not answer, what can be sent is sent.
+func (o *Outbox) diverted(ctx context.Context, topic string) bool {
+	o.mu.Lock()
+	known := o.known[topic]
+	o.mu.Unlock()
+	if !known {
+		ctx, cancel := context.WithTimeout(ctx, o.config.SendTimeout)
+		defer cancel()
+		waiting, err := o.pubsub.store.Waiting(ctx, topic)
+		if waiting {
+			o.divert(topic)()
+		}
+		o.mu.Lock()
+		o.known[topic] = err == nil
+		o.mu.Unlock()
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.diversion[topic] != nil

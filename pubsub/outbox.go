@@ -27,6 +27,7 @@ type Outbox struct {
 
 	mu        sync.Mutex
 	diversion map[string]*diversion // by topic
+	known     map[string]bool       // topics whose messages in the outbox this process would know of
 	watched   bool                  // watch is running
 	closed    bool
 
@@ -77,7 +78,7 @@ func (p *PubSub) Outbox(transport *Transport, config OutboxConfig) (*Outbox, err
 	if config.SendTimeout == 0 {
 		config.SendTimeout = 2 * time.Second
 	}
-	o := &Outbox{pubsub: p, transport: transport, config: config, diversion: map[string]*diversion{}}
+	o := &Outbox{pubsub: p, transport: transport, config: config, diversion: map[string]*diversion{}, known: map[string]bool{}}
 	o.nudge, o.settled = make(chan struct{}, 1), make(chan struct{}, 1)
 	o.line.connect = transport.Publisher
 	o.writer = &writer{now: o.writeNow, large: o.writeLarge}

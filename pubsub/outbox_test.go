@@ -192,6 +192,28 @@ func TestABrokerThatIsAwayLosesNothing(t *testing.T) {
 	})
 }
 
+// What a process left in the outbox is not overtaken by what the next publishes.
+func TestWhatAnEarlierProcessLeftGoesFirst(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, url string) {
+		st := openStore(t, url)
+		b := &broker{down: errors.New("connection refused")}
+		earlier := outboxOf(t, newPubSub(t, st), b.transport(pubsub.Direct), pubsub.OutboxConfig{})
+		require.NoError(t, earlier.Publisher().Publish("topic", keyed("ada", "1")))
+		require.NoError(t, earlier.Close())
+		b.set(nil)
+		next := outboxOf(t, newPubSub(t, st), b.transport(pubsub.Direct), pubsub.OutboxConfig{})
+		require.NoError(t, next.Publisher().Publish("topic", keyed("ada", "2")))
+		require.Empty(t, b.payloads())
+		relay(t, next)
+		b.waitFor(t, "1", "2")
+		require.Eventually(t, func() bool {
+			before := len(inOutbox(t, st, ""))
+			require.NoError(t, next.Publisher().Publish("topic", keyed("ada", "more")))
+			return len(inOutbox(t, st, "")) == before
+		}, 20*time.Second, 50*time.Millisecond, "afterwards it is published directly")
+	})
+}
+
 // A broker that hangs costs the first publishes SendTimeout; those that come
 // after them find the topic diverted.
 func TestABrokerThatHangsHoldsUpNobody(t *testing.T) {
