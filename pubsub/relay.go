@@ -33,7 +33,7 @@ type relay struct {
 	instance string
 	ttl      time.Duration
 
-	until   time.Time          // it is the relay at least until then
+	until   time.Time          // it is the relay at least until then or, if it is not, does not ask before
 	lead    context.Context    // while it is
 	resign  context.CancelFunc // ends lead
 	sending sync.WaitGroup     // one goroutine a topic
@@ -97,7 +97,14 @@ func (r *relay) leads(ctx context.Context) (bool, error) {
 	case r.lead == nil && now.Before(r.until):
 		return false, nil // asked a moment ago
 	}
-	is, err := r.outbox.pubsub.store.Relay(ctx, r.instance, r.ttl)
+	st := r.outbox.pubsub.store
+	if r.lead == nil {
+		r.until = now.Add(r.outbox.pubsub.config.PollInterval)
+		if by, err := st.RelayedBy(ctx); err != nil || by != "" && by != r.instance {
+			return false, err
+		}
+	}
+	is, err := st.Relay(ctx, r.instance, r.ttl)
 	switch {
 	case is:
 		r.until = now.Add(r.ttl)
@@ -112,9 +119,6 @@ func (r *relay) leads(ctx context.Context) (bool, error) {
 		r.resign()
 		r.sending.Wait()
 		r.lead = nil
-	}
-	if err == nil {
-		r.until = now.Add(r.ttl / 3)
 	}
 	return false, err
 }
