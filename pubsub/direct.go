@@ -2,10 +2,8 @@ package pubsub
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
-	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -15,10 +13,15 @@ import (
 // direct sends an event to the broker or, if that fails or the topic is
 // diverted, writes it into the outbox.
 func (o *Outbox) direct(ctx context.Context, e store.Event) error {
-	if o.diverted(ctx, e.Topic) {
-		return o.write(ctx, e.Topic, []store.Event{e})
+	written, err := o.enter(ctx, e.Topic)
+	if err != nil {
+		return err
 	}
-	err := o.send(ctx, e)
+	if written != nil {
+		defer written()
+		return o.write(ctx, []store.Event{e})
+	}
+	err = o.send(ctx, e)
 	switch {
 	case err == nil:
 		return nil
@@ -27,7 +30,8 @@ func (o *Outbox) direct(ctx context.Context, e store.Event) error {
 	case ctx.Err() != nil:
 		return maybeWritten(context.Cause(ctx))
 	}
-	if written := o.write(ctx, e.Topic, []store.Event{e}); written != nil {
+	defer o.divert(e.Topic)()
+	if written := o.write(ctx, []store.Event{e}); written != nil {
 		return fmt.Errorf("neither the broker takes the event (%w) nor the outbox (%w); %w", err, written, ErrMaybeWritten)
 	}
 	return nil
@@ -75,106 +79,3 @@ func outgoing(e store.Event) *message.Message {
 	maps.Copy(msg.Metadata, e.Metadata)
 	return msg
 }
-
-// diversion is a topic whose events this process writes into the outbox, since
-// others of the topic are there that must not be overtaken.
-type diversion struct {
-	writing int  // by publishes that are under way
-	written bool // some have been
-}
-
-// diverted says whether events of the topic are to be written into the outbox.
-// The first time it asks the database, for what an earlier process has left
-// there; while that does not answer, what can be sent is sent.
-func (o *Outbox) diverted(ctx context.Context, topic string) bool {
-	o.mu.Lock()
-	known := o.known[topic]
-	o.mu.Unlock()
-	if !known {
-		ctx, cancel := context.WithTimeout(ctx, o.config.SendTimeout)
-		defer cancel()
-		waiting, err := o.pubsub.store.Waiting(ctx, topic)
-		if waiting {
-			o.divert(topic)()
-		}
-		o.mu.Lock()
-		o.known[topic] = err == nil
-		o.mu.Unlock()
-	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.diversion[topic] != nil
-}
-
-// divert diverts a topic, if its events are sent directly, while something is
-// written, and then until nothing of it is to be sent.
-func (o *Outbox) divert(topic string) (written func()) {
-	if o.Mode(topic) != Direct {
-		return func() {}
-	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	d := o.diversion[topic]
-	if d == nil {
-		d = &diversion{}
-		o.diversion[topic] = d
-	}
-	d.writing++
-	if !o.watched && !o.closed {
-		o.watched = true
-		o.work.Go(o.watch)
-	}
-	return func() {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		d.writing--
-		d.written = true
-	}
-}
-
-// watch ends the diversions that are over, until there are none. After an error
-// of the database they stay.
-func (o *Outbox) watch() {
-	const first, most = 10 * time.Millisecond, time.Second
-	for wait := first; ; wait = min(2*wait, most) {
-		timer := time.NewTimer(wait)
-		select {
-		case <-o.workCtx.Done():
-			timer.Stop()
-			return
-		case <-o.settled:
-		case <-timer.C:
-		}
-		timer.Stop()
-		if o.reopen() {
-			return
-		}
-	}
-}
-
-// reopen says whether no topic is diverted any more.
-func (o *Outbox) reopen() bool {
-	waiting, err := o.pubsub.store.WaitingTopics(o.workCtx)
-	if err != nil {
-		waiting = nil
-	}
-	waits := make(map[string]bool, len(waiting))
-	for _, topic := range waiting {
-		waits[topic] = true
-	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for topic, d := range o.diversion {
-		switch {
-		case d.writing > 0 || err != nil:
-		case d.written: // perhaps since we looked: see next time
-			d.written = false
-		case !waits[topic]:
-			delete(o.diversion, topic)
-		}
-	}
-	o.watched = len(o.diversion) > 0
-	return !o.watched
-}
-
-var errNilTx = errors.New("the transaction is nil: pass the *sql.Tx or *sqlx.Tx that is open")

@@ -28,7 +28,7 @@ type Outbox struct {
 	mu        sync.Mutex
 	diversion map[string]*diversion // by topic
 	known     map[string]bool       // topics whose messages in the outbox this process would know of
-	watched   bool                  // watch is running
+	watching  bool                  // watch is running
 	closed    bool
 
 	nudge    chan struct{} // something is to be sent soon: a caller's transaction
@@ -157,16 +157,18 @@ func (p *OutboxPublisher) publish(ctx context.Context, topic string, messages []
 	case mode == Direct && len(events) == 1:
 		return o.direct(ctx, events[0])
 	default:
-		return o.write(ctx, topic, events)
+		defer o.divert(topic)()
+		return o.write(ctx, events)
 	}
 }
 
-// write commits events of a topic to the outbox.
-func (o *Outbox) write(ctx context.Context, topic string, events []store.Event) error {
+var errNilTx = errors.New("the transaction is nil: pass the *sql.Tx or *sqlx.Tx that is open")
+
+// write commits events to the outbox.
+func (o *Outbox) write(ctx context.Context, events []store.Event) error {
 	if o.pubsub.wouldWaitForItself(ctx) {
 		return errWaitForItself
 	}
-	defer o.divert(topic)()
 	return o.writer.publish(ctx, events)
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -235,6 +236,48 @@ func TestABrokerThatHangsHoldsUpNobody(t *testing.T) {
 		require.Eventually(t, func() bool { return len(inOutbox(t, st, store.OutgoingSent)) == 21 }, 20*time.Second, time.Millisecond)
 		require.Equal(t, "first", b.payloads()[1], "it is sent again, under the same UUID")
 		require.Equal(t, b.taken[0].UUID, b.taken[1].UUID)
+	})
+}
+
+// When the broker is back, events go there directly again, however many are
+// published meanwhile.
+func TestADiversionEndsUnderLoad(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, url string) {
+		st := openStore(t, url)
+		b := &broker{down: errors.New("connection refused")}
+		o := outboxOf(t, newPubSub(t, st), b.transport(pubsub.Direct), pubsub.OutboxConfig{})
+		relay(t, o)
+		var published atomic.Int64
+		var callers sync.WaitGroup
+		ctx, stop := context.WithCancel(t.Context())
+		for caller := range 4 {
+			callers.Go(func() {
+				for ctx.Err() == nil {
+					if err := o.Publisher().Publish("topic", keyed(fmt.Sprint(caller), "x")); err != nil {
+						t.Error(err)
+					}
+					published.Add(1)
+				}
+			})
+		}
+		more := func() {
+			from := published.Load()
+			require.Eventually(t, func() bool { return published.Load() > from+20 }, 20*time.Second, time.Millisecond)
+		}
+		more()
+		b.set(nil)
+		newest := func() int64 {
+			found, err := st.Outbox(t.Context(), store.OutboxFilter{Limit: 1})
+			require.NoError(t, err)
+			return found[0].ID
+		}
+		require.Eventually(t, func() bool {
+			before := newest()
+			more()
+			return newest() == before
+		}, 20*time.Second, 10*time.Millisecond)
+		stop()
+		callers.Wait()
 	})
 }
 

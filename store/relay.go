@@ -71,6 +71,21 @@ func (s *Store) Waiting(ctx context.Context, topic string) (waiting bool, err er
 	return waiting, nil
 }
 
+// Backlog counts what is PENDING of a topic in the outbox, up to most, and says
+// whether sending any of that has failed.
+func (s *Store) Backlog(ctx context.Context, topic string, most int) (n int, failing bool, err error) {
+	var found struct {
+		N       int  `db:"n"`
+		Failing bool `db:"failing"`
+	}
+	if err := s.db.GetContext(ctx, &found, s.sql(`
+		SELECT count(*) AS n, coalesce(max(failures), 0) > 0 AS failing
+		FROM (SELECT failures FROM reprise.outbox WHERE state = 'PENDING' AND topic = $1 ORDER BY id LIMIT $2) o`), topic, most); err != nil {
+		return 0, false, fmt.Errorf("look into the outbox: %w", err)
+	}
+	return found.N, found.Failing, nil
+}
+
 // NextOutgoing returns the oldest events of the topic that are PENDING, with
 // their metadata and payloads, at most limit of them and, but for the first, as
 // many as are together below size bytes of payload.

@@ -124,7 +124,16 @@ func relaying(promise promise) {
 		require.True(t, waiting("free"))
 		require.False(t, waiting("held"))
 
+		backlog := func(most, n int, failing bool) {
+			t.Helper()
+			got, fails, err := db.Backlog(ctx, "free", most)
+			require.NoError(t, err)
+			require.Equal(t, n, got)
+			require.Equal(t, failing, fails)
+		}
+		backlog(10, 3, false)
 		require.NoError(t, db.SendingFailed(ctx, state("0").ID, "connection refused"))
+		backlog(2, 2, true)
 		require.NoError(t, db.RefusedByBroker(ctx, state("2").ID, "too large"))
 		counts, err := db.OutboxCounts(ctx)
 		require.NoError(t, err)
