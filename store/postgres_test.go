@@ -152,3 +152,30 @@ func TestRecoveringWaitsForNoTransaction(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, store.KindAbandoned, run.ErrorKind)
 }
+
+// While the database does not get to prepare one statement, since a table that
+// it reads is locked, others are prepared and run.
+func TestPreparingAStatementHoldsUpNoOther(t *testing.T) {
+	t.Parallel()
+	st := migrated(t, testdb.Open(t, testdb.Postgres(t)), "")
+	require.NoError(t, st.Register(t.Context(), store.Instance{ID: "a", Host: "host"}))
+	lock, err := st.DB().BeginTxx(t.Context(), nil)
+	require.NoError(t, err)
+	lock.MustExec(`LOCK TABLE reprise.handler_runs IN EXCLUSIVE MODE`)
+	claimed := make(chan error, 1)
+	go func() {
+		_, err := st.Claim(context.Background(), "a", 0, []store.Want{{Topic: "topic", Handler: "handler", N: 1}})
+		claimed <- err
+	}()
+	require.Eventually(t, func() bool {
+		var waits bool
+		require.NoError(t, st.DB().Get(&waits, `SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'relation')`))
+		return waits
+	}, 20*time.Second, time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	_, err = st.Heartbeat(ctx, "a", 0, time.Minute)
+	require.NoError(t, err)
+	require.NoError(t, lock.Rollback())
+	require.NoError(t, <-claimed)
+}

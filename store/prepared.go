@@ -4,9 +4,9 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
-	"errors"
 	"math/bits"
 	"sync"
+	"sync/atomic"
 
 	"github.com/jmoiron/sqlx"
 
@@ -29,8 +29,40 @@ type preparedStmt struct {
 	magnitude int // of the highest run id when it was prepared
 	stmt      *sqlx.Stmt
 
-	using  sync.RWMutex
-	closed bool // using is held
+	mu      sync.Mutex
+	users   int
+	retired bool // nobody begins to use it any more; the last user closes it
+}
+
+// use says whether it may be used.
+func (p *preparedStmt) use() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.retired {
+		p.users++
+	}
+	return !p.retired
+}
+
+// release ends one use.
+func (p *preparedStmt) release() {
+	p.mu.Lock()
+	p.users--
+	last := p.retired && p.users == 0
+	p.mu.Unlock()
+	if last {
+		_ = p.stmt.Close() // whatever comes of it, nobody needs it
+	}
+}
+
+func (p *preparedStmt) retire() {
+	p.mu.Lock()
+	p.retired = true
+	unused := p.users == 0
+	p.mu.Unlock()
+	if unused {
+		_ = p.stmt.Close()
+	}
 }
 
 // saw is told of a run's id.
@@ -43,47 +75,74 @@ func (s *Store) saw(run int64) {
 	}
 }
 
-// prepare returns the prepared form of a statement, for one use: its lock using
-// is held for reading. It returns nil where statements are not prepared.
+// prepare returns the prepared form of a statement, for one use, which ends with
+// release. It returns nil where statements are not prepared.
 func (s *Store) prepare(ctx context.Context, query string) (*preparedStmt, error) {
 	if !s.prepares || s.kind != dialect.Postgres {
 		return nil, nil
 	}
 	for {
-		p, outgrown, err := s.current(ctx, query)
-		if outgrown != nil {
-			outgrown.using.Lock() // whoever uses it is done
-			outgrown.closed = true
-			err = errors.Join(err, outgrown.stmt.Close())
-			outgrown.using.Unlock()
-		}
+		p, err := s.current(ctx, query)
 		if err != nil {
 			return nil, err
 		}
-		p.using.RLock()
-		if !p.closed {
+		if p.use() {
 			return p, nil
 		}
-		p.using.RUnlock() // it was outgrown between the two locks
 	}
 }
 
-// current returns the statement that is prepared for the size the tables have,
-// and the one that it replaces.
-func (s *Store) current(ctx context.Context, query string) (current, outgrown *preparedStmt, err error) {
+// preparation is one statement's. Whoever prepares it holds up nobody else: the
+// database may take its time, such as while a table is locked.
+type preparation struct {
+	turn    chan struct{} // of capacity one: filled by who prepares
+	current atomic.Pointer[preparedStmt]
+}
+
+func (s *Store) preparation(query string) *preparation {
+	if p, known := s.prepared.Load(query); known {
+		return p.(*preparation)
+	}
+	p, _ := s.prepared.LoadOrStore(query, &preparation{turn: make(chan struct{}, 1)})
+	return p.(*preparation)
+}
+
+// current returns the statement that is prepared for the size the tables have or,
+// while somebody prepares that, the one from before.
+func (s *Store) current(ctx context.Context, query string) (*preparedStmt, error) {
 	magnitude := bits.Len64(uint64(s.highest.Load()))
-	s.preparing.Lock()
-	defer s.preparing.Unlock()
-	kept := s.prepared[query]
+	p := s.preparation(query)
+	kept := p.current.Load()
 	if kept != nil && kept.magnitude >= magnitude {
-		return kept, nil, nil
+		return kept, nil
+	}
+	if kept != nil {
+		select {
+		case p.turn <- struct{}{}:
+		default:
+			return kept, nil
+		}
+	} else {
+		select {
+		case p.turn <- struct{}{}:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	defer func() { <-p.turn }()
+	if kept = p.current.Load(); kept != nil && kept.magnitude >= magnitude {
+		return kept, nil // somebody else was first
 	}
 	stmt, err := s.db.PreparexContext(ctx, query)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	s.prepared[query] = &preparedStmt{magnitude: magnitude, stmt: stmt}
-	return s.prepared[query], kept, nil
+	fresh := &preparedStmt{magnitude: magnitude, stmt: stmt}
+	p.current.Store(fresh)
+	if kept != nil {
+		kept.retire()
+	}
+	return fresh, nil
 }
 
 // QueryPrepared runs a statement on q, prepared where q is the store's pool.
@@ -127,7 +186,7 @@ func (s *Store) queryPrepared(ctx context.Context, q Queryer, query string, args
 	case p == nil:
 		return s.db.QueryContext(ctx, query, args...)
 	default:
-		defer p.using.RUnlock()
+		defer p.release()
 		return p.stmt.QueryContext(ctx, args...)
 	}
 }
@@ -144,7 +203,7 @@ func (s *Store) execPrepared(ctx context.Context, q Execer, query string, args .
 	case p == nil:
 		return s.db.ExecContext(ctx, query, args...)
 	default:
-		defer p.using.RUnlock()
+		defer p.release()
 		return p.stmt.ExecContext(ctx, args...)
 	}
 }

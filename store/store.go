@@ -40,10 +40,9 @@ type Store struct {
 	schema     string
 	statements sync.Map // written → qualified
 
-	prepares  bool
-	highest   atomic.Int64 // run id seen
-	preparing sync.Mutex
-	prepared  map[string]*preparedStmt
+	prepares bool
+	highest  atomic.Int64 // run id seen
+	prepared sync.Map     // written → *preparation
 }
 
 // sqlDialect is what PostgreSQL and SQLite do differently on the way of an
@@ -77,7 +76,7 @@ func New(ctx context.Context, db *sql.DB, schema string, options ...Option) (*St
 	if err := migrations.Check(ctx, db, schema); err != nil {
 		return nil, err
 	}
-	s := &Store{kind: kind, schema: schema, prepares: true, prepared: map[string]*preparedStmt{}}
+	s := &Store{kind: kind, schema: schema, prepares: true}
 	for _, option := range options {
 		option(s)
 	}
