@@ -13,6 +13,9 @@ import (
 	wkafka "github.com/ThreeDotsLabs/watermill-kafka/v3/pkg/kafka"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
 )
 
 // A broker is the Kafka that all systems share, each on topics of its own.
@@ -37,7 +40,24 @@ func connectKafka(addresses string) (*broker, error) {
 	if b.admin, err = sarama.NewClusterAdminFromClient(b.client); err != nil {
 		return nil, errors.Join(fmt.Errorf("connect to Kafka: %w", err), b.client.Close())
 	}
+	if _, err := b.client.Coordinator("bench"); err != nil { // the first group that a broker has waits for it
+		return nil, errors.Join(fmt.Errorf("connect to Kafka: %w", err), b.close())
+	}
 	return b, nil
+}
+
+// version is a guess, from what the broker says that it can do.
+func (b *broker) version(ctx context.Context) string {
+	client, err := kgo.NewClient(kgo.SeedBrokers(b.addrs...))
+	if err != nil {
+		return "unknown version"
+	}
+	defer client.Close()
+	can, err := kmsg.NewPtrApiVersionsRequest().RequestWith(ctx, client)
+	if err != nil {
+		return "unknown version"
+	}
+	return kversion.FromApiVersionsResponse(can).VersionGuess()
 }
 
 func (b *broker) close() error { return b.admin.Close() } // and the client with it

@@ -1,4 +1,5 @@
-// Command bench runs Reprise beside what a user would pick instead, on the same Postgres.
+// Command bench runs Reprise beside what a user would pick instead, on the same Postgres and the
+// same Kafka.
 //
 // Every system runs in a process of its own and on a database of its own, which is dropped after
 // the trial. The works are written once for all systems (works.go): a process is driven by lines
@@ -208,10 +209,11 @@ func toFile(path string, write func(io.Writer) error) error {
 func usage(out io.Writer, flags *flag.FlagSet) {
 	fmt.Fprint(out, `usage: go run . [flags]
 
-Runs Reprise beside other systems on the same Postgres and compares them.
+Runs Reprise beside other systems on the same Postgres, and the same Kafka, and compares them.
 
     go run .                                            everything: hours
     go run . -works drain,latency -rounds 1 -n 5000     a first look: minutes
+    go run . -works kafka,outbox-down -rounds 1         the same of Kafka
     go run . -results RESULTS.md -svg results.svg       keep what was measured
 
 Systems:

@@ -48,11 +48,45 @@ func TestBadOptionsAreAllNamed(t *testing.T) {
 
 func TestWorksOfReprisesTablesNeedReprise(t *testing.T) {
 	o := options{systems: "river", works: "floor", history: "0", rounds: 1, n: 1, limit: time.Second, output: "json"}
-	if _, err := o.plan(nil); err == nil {
-		t.Error("no error")
+	if _, err := o.plan(nil); err == nil || !strings.Contains(err.Error(), "floor is done by reprise") {
+		t.Errorf("error %v", err)
 	}
 	o.works = "floor,drain"
 	if p, err := o.plan(nil); err != nil || len(p.works) != 1 {
 		t.Errorf("%d works, %v", len(p.works), err)
+	}
+}
+
+func TestSystemsOnKafkaDoTheWorksThatNameThem(t *testing.T) {
+	o := options{systems: "river,watermill-kafka", works: "drain,kafka,outbox-down", history: "0", rounds: 1, n: 1, limit: time.Second, output: "json"}
+	p, err := o.plan(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pairs []string
+	for _, w := range p.works {
+		for _, s := range p.systems {
+			if w.does(s) {
+				pairs = append(pairs, w.name+" by "+s.name)
+			}
+		}
+	}
+	if got := strings.Join(pairs, ", "); got != "drain by river, kafka by watermill-kafka" {
+		t.Errorf("done: %s", got)
+	}
+}
+
+func TestWhatWorksNameIsASystem(t *testing.T) {
+	for _, w := range works {
+		for _, name := range w.only {
+			if systemNamed(name) == nil {
+				t.Errorf("%s is done by %q, which is no system", w.name, name)
+			}
+		}
+	}
+	for _, s := range systems {
+		if colours[s.name] == "" {
+			t.Errorf("%s has no colour", s.name)
+		}
 	}
 }

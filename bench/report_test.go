@@ -138,6 +138,18 @@ history-1000000  reprise   29,000 per second
 	}
 }
 
+func TestARateShowsHowLongACallTakes(t *testing.T) {
+	w := workNamed(t, "kafka-publish-16")
+	rs := []result{{System: ours, Work: w.name, figures: figures{PerSec: 500, P50: 1.5, P99: 1000}, work: w}}
+	if got := rows(rs)[0]; got.figure != "500 per second, 1.50 ms (p50)" || got.p99 != "1,000" {
+		t.Errorf("the row is %+v", got)
+	}
+	cs, _ := charts(rs)
+	if b := cs[0].Bars[0]; b.Tail != 0 || b.Value != "500" || b.Width != barRoom {
+		t.Errorf("the bar is %+v: want one of 500 a second alone", b)
+	}
+}
+
 func TestNumbersKeepThreeDigits(t *testing.T) {
 	for v, want := range map[float64]string{
 		0: "", 0.123: "0.12", 9.994: "9.99", 9.996: "10.0", 99.94: "99.9", 99.96: "100", 999.4: "999", 1234.5: "1,235", 1234567: "1,234,567",

@@ -37,6 +37,9 @@ Written by the command below; do not edit. What each work and each system is, sa
 	fact("rounds", fmt.Sprintf("%d, interleaved; medians; one measurement takes at most %v", p.rounds, p.limit))
 	fact("Go", runtime.Version())
 	fact("Postgres", version+", on the same machine, with "+strings.Join(settings, ", "))
+	if p.kafka != nil {
+		fact("Kafka", fmt.Sprintf("%s, on the same machine; a topic has %d partitions", p.kafka.version(ctx), partitions))
+	}
 	for _, v := range versions(p.systems) {
 		fact(v[0], v[1])
 	}
@@ -61,7 +64,7 @@ Written by the command below; do not edit. What each work and each system is, sa
 		fmt.Fprintf(&b, "- **%s**: %s\n", s.name, s.about)
 	}
 	fmt.Fprintf(&b, `
-Each runs in a process of its own, with %d database connections, on a database that is dropped after the trial. A handler does nothing, unless the work says so; an event is about 200 bytes. The clock of a drain stops when the end of the last handler run is in the database.
+Each runs in a process of its own, with %d database connections, on a database that is dropped after the trial. A handler does nothing, unless the work says so; an event is about 200 bytes. The clock of a drain stops when the end of the last handler run is in the database. Before a drain from Kafka one producer, the same for all, has published the events; its clock starts when the system is told to subscribe, and nobody waits for offsets, which are committed each second.
 `, connections)
 	_, err = io.WriteString(out, b.String())
 	return err
@@ -76,7 +79,8 @@ func versions(ss []*system) (vs [][2]string) {
 	for _, dep := range info.Deps {
 		switch dep.Path {
 		case "github.com/riverqueue/river", "github.com/jackc/pgx/v5", "github.com/lib/pq",
-			"github.com/ThreeDotsLabs/watermill", "github.com/ThreeDotsLabs/watermill-sql/v3":
+			"github.com/ThreeDotsLabs/watermill", "github.com/ThreeDotsLabs/watermill-sql/v3",
+			"github.com/ThreeDotsLabs/watermill-kafka/v3", "github.com/IBM/sarama":
 			vs = append(vs, [2]string{dep.Path, dep.Version})
 		}
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // A command is one line on a child's standard input, a reply one line on its standard output.
-// graphile/graphile.mjs speaks the same.
+// graphile/graphile.mjs speaks the same, but for calls.
 type command struct {
 	Op      string `json:"op"` // open, publish, calls, start, wait, latencies or close
 	Setup   *setup `json:"setup,omitempty"`

@@ -87,6 +87,10 @@ func TestEverythingPublishedIsHandledOnce(t *testing.T) {
 			t.Errorf("published %d, %v", n, err)
 		}
 		slices.Sort(p.batch)
+		calls, err := child.calls(t.Context())
+		if len(calls) != len(p.batch) || err != nil {
+			t.Errorf("%d calls took their time, %v; want %d", len(calls), err, len(p.batch))
+		}
 		if !slices.Equal(p.batch, []int{50, 100, 100, 100, 100, 100, 100, 100, 100, 100, 100}) {
 			t.Errorf("batches %v", p.batch)
 		}

@@ -64,7 +64,7 @@ var systems = []*system{
 	},
 	{
 		name:    stockKafka,
-		about:   "stock watermill-kafka behind a router, its defaults; nothing is recorded",
+		about:   "stock watermill-kafka behind a router, its defaults, but from the oldest offset; nothing is recorded",
 		partial: true,
 		command: goCommand(stockKafka),
 		open:    openWatermillKafka,
@@ -92,6 +92,8 @@ var stockNotes = map[string]string{
 	"mixed":         "retried by middleware.Retry, which holds the group",
 	"kafka-slow":    "one message of a partition at a time",
 	"kafka-slow-16": "one message of a partition at a time",
+
+	"kafka-publish-16": "waits for the leader, not for all replicas in sync",
 }
 
 // goCommand is this program as the process that runs a system.

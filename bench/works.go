@@ -72,7 +72,7 @@ var works = []*work{
 		run: floor(false)},
 	{name: "floor-drain", n: drainEvents, only: []string{ours}, about: "the rows of drain written by SQL alone, on two connections: the limit; reprise only",
 		run: floor(true)},
-	{name: "kafka", n: 50_000, only: onKafka, kafka: true, about: "events wait on 12 partitions in Kafka, each under a key of its own; subscribe and handle them all",
+	{name: "kafka", n: 100_000, only: onKafka, kafka: true, about: "events wait on 12 partitions in Kafka, each under a key of its own; subscribe and handle them all",
 		run: drainKafka(setup{Handlers: 1})},
 	{name: "kafka-slow", n: 5_000, only: onKafka, kafka: true, about: "the same with handlers that take 10 ms, 100 at once where the partitions are not the limit",
 		run: drainKafka(setup{Handlers: 1, Concurrency: 100, SleepMS: 10})},
