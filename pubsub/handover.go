@@ -22,12 +22,18 @@ type handover struct {
 // reserve takes free slots of subscriptions here, as many as they have events
 // to come. A subscription with a backlog gives none: what is older goes first.
 func (p *PubSub) reserve(events []store.Event) *handover {
-	if !p.store.LeasesOnInsert() {
-		return nil
-	}
 	coming := map[string]int{}
 	for _, e := range events {
 		coming[e.Topic]++
+	}
+	return p.reserveFor(func(key store.Subscription) int { return coming[key.Topic] })
+}
+
+// reserveFor takes free slots for as many events as are coming to each
+// subscription.
+func (p *PubSub) reserveFor(coming func(key store.Subscription) int) *handover {
+	if !p.store.LeasesOnInsert() {
+		return nil
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -36,7 +42,7 @@ func (p *PubSub) reserve(events []store.Event) *handover {
 	}
 	h := &handover{pubsub: p, slots: map[store.Subscription][]*subscription{}}
 	for key, subs := range p.active {
-		n := coming[key.Topic]
+		n := coming(key)
 		if n == 0 {
 			continue
 		}

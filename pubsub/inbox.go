@@ -195,7 +195,7 @@ func (in *Inbox) record(ctx context.Context, topic string, batch []*message.Mess
 	}
 	events = in.distinct(events)
 	for pace := newBackoff(); ; {
-		err := in.write(ctx, events)
+		err := in.write(ctx, topic, events)
 		health.report(ctx, err)
 		if err == nil {
 			return true
@@ -210,23 +210,48 @@ func (in *Inbox) record(ctx context.Context, topic string, batch []*message.Mess
 
 // write records the events together or, when one of them has the id of another
 // that is there, each for itself.
-func (in *Inbox) write(ctx context.Context, events []store.Event) error {
-	fresh, err := in.pubsub.store.Receive(ctx, in.own.handler, events)
-	if errors.Is(err, store.ErrDuplicateID) {
-		if len(events) == 1 {
-			return in.write(ctx, []store.Event{renamed(events[0])})
-		}
-		for _, e := range events {
-			if err := in.write(ctx, []store.Event{e}); err != nil {
-				return err
-			}
-		}
-		return nil
+func (in *Inbox) write(ctx context.Context, topic string, events []store.Event) error {
+	err := in.receiveTogether(ctx, topic, events)
+	if !errors.Is(err, store.ErrDuplicateID) {
+		return err
 	}
-	if err == nil && fresh > 0 {
-		in.pubsub.announce(store.Inserted{Due: int(fresh)})
+	if len(events) == 1 {
+		return in.write(ctx, topic, []store.Event{renamed(events[0])})
 	}
-	return err
+	for _, e := range events {
+		if err := in.write(ctx, topic, []store.Event{e}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// receiveTogether records the events in one statement, and hands those that are
+// new to the handler as far as it has free slots.
+func (in *Inbox) receiveTogether(ctx context.Context, topic string, events []store.Event) error {
+	p := in.pubsub
+	key := store.Subscription{Topic: topic, Handler: in.own.handler}
+	h := p.reserveFor(func(other store.Subscription) int {
+		if other == key {
+			return len(events)
+		}
+		return 0
+	})
+	h.begin()
+	received, err := p.store.Receive(ctx, key.Handler, events, h.lease())
+	if h.wanted() && (received.Resent || err != nil && !store.Refused(err)) {
+		p.doubt(h.leaser)
+		signal(p.wake)
+	}
+	h.leased(received.Leased, events)
+	h.inserted()
+	if err != nil {
+		h.cancel()
+		return err
+	}
+	h.deliver()
+	p.announce(store.Inserted{Due: received.Due})
+	return nil
 }
 
 // event is the message as the database keeps it.

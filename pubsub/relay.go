@@ -46,12 +46,14 @@ func (r *relay) run(ctx context.Context) {
 	health := outage{what: "looking into the outbox", log: p.config.Logger}
 	for wait := p.config.PollInterval; ctx.Err() == nil; {
 		health.report(ctx, r.look(ctx))
+		looked := time.Now()
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
 		case <-r.outbox.nudge: // soon, and then ever more rarely: the commit is the caller's
 			wait = time.Millisecond
 		case <-p.relay:
+			time.Sleep(quiet - time.Since(looked)) // what is written meanwhile is found, too
 		case <-timer.C:
 			wait = min(2*wait, p.config.PollInterval)
 		}

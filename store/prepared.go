@@ -148,18 +148,26 @@ func (s *Store) current(ctx context.Context, query string) (*preparedStmt, error
 // QueryPrepared runs a statement on q, prepared where q is the store's pool.
 // Refused knows of its error how often the statement was sent.
 func (s *Store) QueryPrepared(ctx context.Context, q Queryer, query string, args ...any) (*sql.Rows, error) {
-	times := 1
+	rows, _, err := s.queryCounted(ctx, q, query, args...)
+	return rows, err
+}
+
+// queryCounted tells how often the statement was sent, of which one without an
+// error is the last.
+func (s *Store) queryCounted(ctx context.Context, q Queryer, query string, args ...any) (_ *sql.Rows, times *int, err error) {
+	times = new(int)
+	*times = 1
 	if len(args) > 0 {
 		if v, ok := args[0].(driver.Valuer); ok { // as on PostgreSQL
-			times = 0
-			args = append([]any{sending{v, &times}}, args[1:]...)
+			*times = 0
+			args = append([]any{sending{v, times}}, args[1:]...)
 		}
 	}
 	rows, err := s.queryPrepared(ctx, q, query, args...)
 	if err != nil {
-		return nil, &sentError{err, times}
+		return nil, times, &sentError{err, *times}
 	}
-	return rows, nil
+	return rows, times, nil
 }
 
 // sending is an argument that counts how often it is sent: database/sql asks

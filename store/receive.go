@@ -11,43 +11,56 @@ import (
 	"github.com/reprise-bus/reprise/internal/dialect"
 )
 
+// Received is what a Receive wrote.
+type Received struct {
+	Leased []LeasedRun // the runs that were leased
+	Due    int         // how many other runs are new
+	Resent bool        // the statement was sent twice: what is not new may be leased as well
+}
+
 // Receive writes events that another transport delivered, unless they are
-// known, and a due run of the handler for each, unless there is one. It returns
-// how many runs are new. All of it is committed when it returns or, with an
-// error, nothing.
+// known, and a run of the handler for each, unless there is one, in their order:
+// leased, for so many of the first events as the lease's Want says, and due
+// otherwise. All of it is committed when it returns or, with an error that is
+// Refused, nothing.
 //
 // The events must be valid, of one Source and Unique; a few hundred make a good
 // statement. Another payload under an id that its topic has already is
 // ErrDuplicateID.
-func (s *Store) Receive(ctx context.Context, handler string, events []Event) (fresh int64, err error) {
+func (s *Store) Receive(ctx context.Context, handler string, events []Event, lease LeaseOnInsert) (in Received, err error) {
 	if err := validName("handler", handler); err != nil {
-		return 0, err
+		return in, err
 	}
 	for i := range events {
 		if err := events[i].Validate(); err != nil {
-			return 0, err
+			return in, err
 		}
 		if source := events[i].Source; source == "" || source == SourcePublish {
-			return 0, fmt.Errorf("receive event %q: source %q: want the name of the subscriber that delivered it", events[i].ID, source)
+			return in, fmt.Errorf("receive event %q: source %q: want the name of the subscriber that delivered it", events[i].ID, source)
 		}
 	}
-	receive := s.receive
 	if s.kind == dialect.SQLite {
-		receive = s.receiveSQLite
+		in, err = s.receiveSQLite(ctx, handler, events)
+	} else {
+		in, err = s.receive(ctx, handler, events, lease)
 	}
-	if fresh, err = receive(ctx, handler, events); err != nil {
-		return 0, fmt.Errorf("receive %d events for handler %q: %w", len(events), handler, InsertError(err))
+	if err != nil {
+		return Received{}, fmt.Errorf("receive %d events for handler %q: %w", len(events), handler, InsertError(err))
 	}
-	return fresh, nil
+	return in, nil
 }
 
-func (s *Store) receive(ctx context.Context, handler string, events []Event) (fresh int64, err error) {
+func (s *Store) receive(ctx context.Context, handler string, events []Event, lease LeaseOnInsert) (in Received, err error) {
 	_, args := postgres{}.insert(events, LeaseOnInsert{})
 	sources := make(pq.StringArray, len(events))
 	for i := range events {
 		sources[i] = events[i].Source
 	}
-	rows, err := s.QueryPrepared(ctx, s.db, s.sql(`
+	n := 0
+	for _, w := range lease.Wants {
+		n += w.N
+	}
+	rows, times, err := s.queryCounted(ctx, s.db, s.sql(`
 		WITH input AS (
 			SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bool[], $5::text[], $6::bytea[], $7::text[], $8::text[])
 				WITH ORDINALITY AS e (id, topic, key, json, text, bytes, metadata, source, place)
@@ -58,29 +71,48 @@ func (s *Store) receive(ctx context.Context, handler string, events []Event) (fr
 			ON CONFLICT (id, topic) DO UPDATE SET source = ('`+taken+`' || was.id)::int::text -- which fails
 			WHERE was.payload::text IS DISTINCT FROM excluded.payload::text
 			OR was.payload_bytes IS DISTINCT FROM excluded.payload_bytes
+			RETURNING was.id, was.topic
+		), known AS ( -- locked, so that nobody forgets the instance before the leases are committed
+			SELECT id FROM reprise.instances WHERE id = $10 FOR KEY SHARE
 		), run AS (
-			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, due_at, published_at)
-			SELECT i.id, i.topic, $9, i.key, now(),
-			       coalesce((SELECT e.published_at FROM reprise.events e WHERE e.id = i.id AND e.topic = i.topic), now())
+			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, attempt, tries, instance, due_at, started_at, published_at)
+			SELECT i.id, i.topic, $9, i.key, (k.id IS NOT NULL)::int, (k.id IS NOT NULL)::int, k.id,
+			       CASE WHEN k.id IS NULL THEN now() END, CASE WHEN k.id IS NOT NULL THEN now() END,
+			       CASE WHEN e.id IS NOT NULL THEN now() -- it is new
+			       ELSE coalesce((SELECT was.published_at FROM reprise.events was WHERE was.id = i.id AND was.topic = i.topic), now()) END
 			FROM input i
+			LEFT JOIN event e ON e.id = i.id AND e.topic = i.topic
+			LEFT JOIN known k ON i.place <= $11
 			ORDER BY i.place
 			ON CONFLICT (event_id, topic, handler) DO NOTHING
-			RETURNING 1
+			RETURNING id, event_id, topic, instance
 		)
-		SELECT count(*) FROM run`), append(args, sources, handler)...)
+		SELECT count(*) FILTER (WHERE instance IS NULL),
+		       array_agg(id) FILTER (WHERE instance IS NOT NULL),
+		       array_agg(event_id) FILTER (WHERE instance IS NOT NULL),
+		       array_agg(topic) FILTER (WHERE instance IS NOT NULL)
+		FROM run`),
+		append(args, sources, handler, lease.Instance, n)...)
 	if err != nil {
-		return 0, err
+		return in, err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
+	in.Resent = *times > 1
 	for rows.Next() {
-		if err := rows.Scan(&fresh); err != nil {
-			return 0, err
+		var runs pq.Int64Array
+		var ids, topics pq.StringArray
+		if err := rows.Scan(&in.Due, &runs, &ids, &topics); err != nil {
+			return in, err
+		}
+		for i, run := range runs {
+			s.saw(run)
+			in.Leased = append(in.Leased, LeasedRun{RunID: run, Handler: handler, EventID: EventID{Topic: topics[i], ID: ids[i]}})
 		}
 	}
-	return fresh, rows.Err()
+	return in, rows.Err()
 }
 
-func (s *Store) receiveSQLite(ctx context.Context, handler string, events []Event) (fresh int64, err error) {
+func (s *Store) receiveSQLite(ctx context.Context, handler string, events []Event) (in Received, err error) {
 	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
 		for _, e := range events {
 			c := encode(e)
@@ -103,9 +135,9 @@ func (s *Store) receiveSQLite(ctx context.Context, handler string, events []Even
 			if err != nil {
 				return err
 			}
-			fresh += n
+			in.Due += int(n)
 		}
 		return nil
 	})
-	return fresh, err
+	return in, err
 }

@@ -18,9 +18,10 @@ func receiving(promise promise) {
 	}
 	receive := func(db db, handler string, events []store.Event) int64 {
 		db.t.Helper()
-		fresh, err := db.Receive(ctx, handler, events)
+		received, err := db.Receive(ctx, handler, events, store.LeaseOnInsert{})
 		require.NoError(db.t, err)
-		return fresh
+		require.Empty(db.t, received.Leased)
+		return int64(received.Due)
 	}
 
 	promise("what is delivered becomes a due run of the one handler", func(t *testing.T, db db) {
@@ -55,18 +56,65 @@ func receiving(promise promise) {
 		receive(db, "mail", delivered("1"))
 		other := delivered("2", "1")
 		other[1].Payload = []byte("another")
-		_, err := db.Receive(ctx, "mail", other)
+		_, err := db.Receive(ctx, "mail", other, store.LeaseOnInsert{})
 		require.ErrorIs(t, err, store.ErrDuplicateID)
 		other[1].Payload = []byte(`"another"`)
-		_, err = db.Receive(ctx, "mail", other)
+		_, err = db.Receive(ctx, "mail", other, store.LeaseOnInsert{})
 		require.ErrorIs(t, err, store.ErrDuplicateID)
 		require.Len(t, db.runs(store.Filter{}), 1)
 		for want, bad := range map[string]store.Event{
 			`source "publish"`: {ID: "3", Topic: topic, Source: store.SourcePublish},
 			"topic is empty":   {ID: "3", Source: "kafka"},
 		} {
-			_, err := db.Receive(ctx, "mail", []store.Event{bad})
+			_, err := db.Receive(ctx, "mail", []store.Event{bad}, store.LeaseOnInsert{})
 			require.ErrorContains(t, err, want)
 		}
+	})
+
+	promise("as many runs as are asked for are leased, and all are in order", func(t *testing.T, db db) {
+		if !db.LeasesOnInsert() {
+			return
+		}
+		db.register("a")
+		lease := func(instance string, n int) store.LeaseOnInsert {
+			return store.LeaseOnInsert{Instance: instance, Wants: []store.Want{want(topic, "mail", n)}}
+		}
+		receive(db, "mail", delivered("known"))
+		receive(db, "audit", delivered("2"))
+		received, err := db.Receive(ctx, "mail", delivered("known", "1", "2", "3"), lease("a", 3))
+		require.NoError(t, err)
+		require.Equal(t, 1, received.Due)
+		require.Len(t, received.Leased, 2, "of the first three, one has a run")
+		for i, l := range received.Leased {
+			require.Equal(t, []string{"1", "2"}[i], l.EventID.ID)
+			require.Equal(t, topic, l.EventID.Topic)
+			run, err := db.Run(ctx, l.RunID)
+			require.NoError(t, err)
+			require.Equal(t, "a", run.Instance)
+			require.Equal(t, 1, run.Attempt)
+			require.Equal(t, db.event(l.EventID.ID).PublishedAt, run.PublishedAt)
+			lost, err := db.End(ctx, []store.Outcome{{Lease: run.Lease(), Status: store.Success}})
+			require.NoError(t, err)
+			require.Empty(t, lost)
+		}
+		var order []string
+		for _, r := range db.runs(store.Filter{Handler: "mail"}) {
+			order = append([]string{r.EventID}, order...)
+		}
+		require.Equal(t, []string{"known", "1", "2", "3"}, order)
+		again, err := db.Receive(ctx, "mail", delivered("known", "1", "2", "3"), lease("a", 4))
+		require.NoError(t, err)
+		require.Zero(t, again)
+		gone, err := db.Receive(ctx, "mail", delivered("4"), lease("nobody", 1))
+		require.NoError(t, err)
+		require.Equal(t, store.Received{Due: 1}, gone, "an instance that is not known gets none")
+	})
+
+	promise("a run whose event is gone stays what it is when the event comes again", func(t *testing.T, db db) {
+		require.EqualValues(t, 1, receive(db, "mail", delivered("1")))
+		db.exec(`DELETE FROM reprise.events`)
+		require.Zero(t, receive(db, "mail", delivered("1")))
+		require.Len(t, db.runs(store.Filter{}), 1)
+		require.Equal(t, event("1").Payload, db.event("1").Payload)
 	})
 }
