@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -31,6 +32,7 @@ type Inbox struct {
 	own    *Subscriber
 	config InboxConfig
 
+	news      atomic.Int64 // batches since an event was known already
 	once      sync.Once
 	closing   chan struct{}
 	receiving sync.WaitGroup
@@ -226,6 +228,11 @@ func (in *Inbox) write(ctx context.Context, topic string, events []store.Event) 
 	return nil
 }
 
+// likelyNew is after how many batches in which every event was new the next one
+// is expected to be like that. Where another handler has recorded the same
+// events, they are not.
+const likelyNew = 8
+
 // receiveTogether records the events in one statement, and hands those that are
 // new to the handler as far as it has free slots.
 func (in *Inbox) receiveTogether(ctx context.Context, topic string, events []store.Event) error {
@@ -238,10 +245,25 @@ func (in *Inbox) receiveTogether(ctx context.Context, topic string, events []sto
 		return 0
 	})
 	h.begin()
-	received, err := p.store.Receive(ctx, key.Handler, events, h.lease())
-	if h.wanted() && (received.Resent || err != nil && !store.Refused(err)) {
-		p.doubt(h.leaser)
-		signal(p.wake)
+	call := func(receive func(context.Context, string, []store.Event, store.LeaseOnInsert) (store.Received, error)) (store.Received, error) {
+		received, err := receive(ctx, key.Handler, events, h.lease())
+		if h.wanted() && (received.Resent || err != nil && !store.Refused(err)) {
+			p.doubt(h.leaser)
+			signal(p.wake)
+		}
+		return received, err
+	}
+	var received store.Received
+	err := store.ErrKnown
+	if in.news.Load() >= likelyNew {
+		received, err = call(p.store.ReceiveNew)
+	}
+	if errors.Is(err, store.ErrKnown) {
+		received, err = call(p.store.Receive)
+	}
+	in.news.Add(1)
+	if err != nil || received.Known > 0 {
+		in.news.Store(0)
 	}
 	h.leased(received.Leased, events)
 	h.inserted()

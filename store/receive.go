@@ -15,6 +15,7 @@ import (
 type Received struct {
 	Leased []LeasedRun // the runs that were leased
 	Due    int         // how many other runs are new
+	Known  int         // how many of the events are not
 	Resent bool        // the statement was sent twice: what is not new may be leased as well
 }
 
@@ -27,7 +28,26 @@ type Received struct {
 // The events must be valid, of one Source and Unique; a few hundred make a good
 // statement. Another payload under an id that its topic has already is
 // ErrDuplicateID.
-func (s *Store) Receive(ctx context.Context, handler string, events []Event, lease LeaseOnInsert) (in Received, err error) {
+func (s *Store) Receive(ctx context.Context, handler string, events []Event, lease LeaseOnInsert) (Received, error) {
+	return s.receiveAny(ctx, receiveAny, handler, events, lease)
+}
+
+// ErrKnown is returned by ReceiveNew.
+var ErrKnown = errors.New("an event is known already")
+
+// ReceiveNew is Receive of events of which none is known: the database has less
+// to look for. If one is, nothing is written, and the error is ErrKnown.
+func (s *Store) ReceiveNew(ctx context.Context, handler string, events []Event, lease LeaseOnInsert) (Received, error) {
+	in, err := s.receiveAny(ctx, receiveNew, handler, events, lease)
+	if sqlState(err) == uniqueViolation {
+		err = fmt.Errorf("%w: %w", ErrKnown, err)
+	}
+	return in, err
+}
+
+const uniqueViolation = "23505"
+
+func (s *Store) receiveAny(ctx context.Context, query, handler string, events []Event, lease LeaseOnInsert) (in Received, err error) {
 	if err := validName("handler", handler); err != nil {
 		return in, err
 	}
@@ -42,7 +62,7 @@ func (s *Store) Receive(ctx context.Context, handler string, events []Event, lea
 	if s.kind == dialect.SQLite {
 		in, err = s.receiveSQLite(ctx, handler, events)
 	} else {
-		in, err = s.receive(ctx, handler, events, lease)
+		in, err = s.receive(ctx, query, handler, events, lease)
 	}
 	if err != nil {
 		return Received{}, fmt.Errorf("receive %d events for handler %q: %w", len(events), handler, InsertError(err))
@@ -50,7 +70,53 @@ func (s *Store) Receive(ctx context.Context, handler string, events []Event, lea
 	return in, nil
 }
 
-func (s *Store) receive(ctx context.Context, handler string, events []Event, lease LeaseOnInsert) (in Received, err error) {
+// The statements of Receive and ReceiveNew. All runs are one INSERT, so that
+// they are in the order of the events.
+const (
+	receivedInput = `
+		WITH input AS (
+			SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bool[], $5::text[], $6::bytea[], $7::text[], $8::text[])
+				WITH ORDINALITY AS e (id, topic, key, json, text, bytes, metadata, source, place)
+		), known AS ( -- locked, so that nobody forgets the instance before the leases are committed
+			SELECT id FROM reprise.instances WHERE id = $10 FOR KEY SHARE
+		), event AS (
+			INSERT INTO reprise.events AS was (id, topic, key, payload, payload_bytes, metadata, source)
+			SELECT id, topic, key, CASE WHEN json THEN text::json END, CASE WHEN NOT json THEN bytes END, metadata::json, source
+			FROM input`
+	receivedRuns = `
+			RETURNING was.id, was.topic
+		), run AS (
+			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, attempt, tries, instance, due_at, started_at, published_at)
+			SELECT i.id, i.topic, $9, i.key, (k.id IS NOT NULL)::int, (k.id IS NOT NULL)::int, k.id,
+			       CASE WHEN k.id IS NULL THEN now() END, CASE WHEN k.id IS NOT NULL THEN now() END, `
+	receivedEnd = `
+			RETURNING id, event_id, topic, instance
+		)
+		SELECT cardinality($1) - (SELECT count(*) FROM event),
+		       count(*) FILTER (WHERE instance IS NULL),
+		       array_agg(id) FILTER (WHERE instance IS NOT NULL),
+		       array_agg(event_id) FILTER (WHERE instance IS NOT NULL),
+		       array_agg(topic) FILTER (WHERE instance IS NOT NULL)
+		FROM run`
+
+	receiveAny = receivedInput + `
+			ON CONFLICT (id, topic) DO UPDATE SET source = ('` + taken + `' || was.id)::int::text -- which fails
+			WHERE was.payload::text IS DISTINCT FROM excluded.payload::text
+			OR was.payload_bytes IS DISTINCT FROM excluded.payload_bytes` + receivedRuns + `
+			       CASE WHEN e.id IS NOT NULL THEN now() -- it is new
+			       ELSE coalesce((SELECT was.published_at FROM reprise.events was WHERE was.id = i.id AND was.topic = i.topic), now()) END
+			FROM input i
+			LEFT JOIN event e ON e.id = i.id AND e.topic = i.topic
+			LEFT JOIN known k ON i.place <= $11
+			ORDER BY i.place
+			ON CONFLICT (event_id, topic, handler) DO NOTHING` + receivedEnd
+	receiveNew = receivedInput + receivedRuns + `now()
+			FROM input i
+			LEFT JOIN known k ON i.place <= $11
+			ORDER BY i.place` + receivedEnd
+)
+
+func (s *Store) receive(ctx context.Context, query, handler string, events []Event, lease LeaseOnInsert) (in Received, err error) {
 	_, args := postgres{}.insert(events, LeaseOnInsert{})
 	sources := make(pq.StringArray, len(events))
 	for i := range events {
@@ -60,39 +126,7 @@ func (s *Store) receive(ctx context.Context, handler string, events []Event, lea
 	for _, w := range lease.Wants {
 		n += w.N
 	}
-	rows, times, err := s.queryCounted(ctx, s.db, s.sql(`
-		WITH input AS (
-			SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bool[], $5::text[], $6::bytea[], $7::text[], $8::text[])
-				WITH ORDINALITY AS e (id, topic, key, json, text, bytes, metadata, source, place)
-		), event AS (
-			INSERT INTO reprise.events AS was (id, topic, key, payload, payload_bytes, metadata, source)
-			SELECT id, topic, key, CASE WHEN json THEN text::json END, CASE WHEN NOT json THEN bytes END, metadata::json, source
-			FROM input
-			ON CONFLICT (id, topic) DO UPDATE SET source = ('`+taken+`' || was.id)::int::text -- which fails
-			WHERE was.payload::text IS DISTINCT FROM excluded.payload::text
-			OR was.payload_bytes IS DISTINCT FROM excluded.payload_bytes
-			RETURNING was.id, was.topic
-		), known AS ( -- locked, so that nobody forgets the instance before the leases are committed
-			SELECT id FROM reprise.instances WHERE id = $10 FOR KEY SHARE
-		), run AS (
-			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, attempt, tries, instance, due_at, started_at, published_at)
-			SELECT i.id, i.topic, $9, i.key, (k.id IS NOT NULL)::int, (k.id IS NOT NULL)::int, k.id,
-			       CASE WHEN k.id IS NULL THEN now() END, CASE WHEN k.id IS NOT NULL THEN now() END,
-			       CASE WHEN e.id IS NOT NULL THEN now() -- it is new
-			       ELSE coalesce((SELECT was.published_at FROM reprise.events was WHERE was.id = i.id AND was.topic = i.topic), now()) END
-			FROM input i
-			LEFT JOIN event e ON e.id = i.id AND e.topic = i.topic
-			LEFT JOIN known k ON i.place <= $11
-			ORDER BY i.place
-			ON CONFLICT (event_id, topic, handler) DO NOTHING
-			RETURNING id, event_id, topic, instance
-		)
-		SELECT count(*) FILTER (WHERE instance IS NULL),
-		       array_agg(id) FILTER (WHERE instance IS NOT NULL),
-		       array_agg(event_id) FILTER (WHERE instance IS NOT NULL),
-		       array_agg(topic) FILTER (WHERE instance IS NOT NULL)
-		FROM run`),
-		append(args, sources, handler, lease.Instance, n)...)
+	rows, times, err := s.queryCounted(ctx, s.db, s.sql(query), append(args, sources, handler, lease.Instance, n)...)
 	if err != nil {
 		return in, err
 	}
@@ -101,7 +135,7 @@ func (s *Store) receive(ctx context.Context, handler string, events []Event, lea
 	for rows.Next() {
 		var runs pq.Int64Array
 		var ids, topics pq.StringArray
-		if err := rows.Scan(&in.Due, &runs, &ids, &topics); err != nil {
+		if err := rows.Scan(&in.Known, &in.Due, &runs, &ids, &topics); err != nil {
 			return in, err
 		}
 		for i, run := range runs {
@@ -116,13 +150,19 @@ func (s *Store) receiveSQLite(ctx context.Context, handler string, events []Even
 	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
 		for _, e := range events {
 			c := encode(e)
-			if _, err := tx.ExecContext(ctx, s.sql(`
+			inserted, err := tx.ExecContext(ctx, s.sql(`
 				INSERT INTO reprise.events AS was (id, topic, key, payload, payload_bytes, metadata, source)
 				VALUES ($1, $2, $3, $4, $5, $6, $7)
 				ON CONFLICT (id, topic) DO UPDATE SET source = NULL -- which fails
 				WHERE was.payload IS NOT excluded.payload OR was.payload_bytes IS NOT excluded.payload_bytes`),
-				e.ID, e.Topic, e.Key, c.textOrNull(), c.bytesOrNull(), c.metadata, e.Source); err != nil {
+				e.ID, e.Topic, e.Key, c.textOrNull(), c.bytesOrNull(), c.metadata, e.Source)
+			if err != nil {
 				return err
+			}
+			if n, err := inserted.RowsAffected(); err != nil {
+				return err
+			} else if n == 0 {
+				in.Known++
 			}
 			result, err := tx.ExecContext(ctx, s.sql(`
 				INSERT INTO reprise.handler_runs (event_id, topic, handler, key, due_at, published_at)

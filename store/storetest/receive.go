@@ -104,7 +104,15 @@ func receiving(promise promise) {
 		require.Equal(t, []string{"known", "1", "2", "3"}, order)
 		again, err := db.Receive(ctx, "mail", delivered("known", "1", "2", "3"), lease("a", 4))
 		require.NoError(t, err)
-		require.Zero(t, again)
+		require.Equal(t, store.Received{Known: 4}, again)
+		_, err = db.ReceiveNew(ctx, "mail", delivered("new", "1"), lease("a", 4))
+		require.ErrorIs(t, err, store.ErrKnown)
+		require.True(t, store.Refused(err))
+		fresh, err := db.ReceiveNew(ctx, "mail", delivered("new", "newer"), lease("a", 1))
+		require.NoError(t, err)
+		require.Len(t, fresh.Leased, 1)
+		require.Equal(t, "new", fresh.Leased[0].EventID.ID)
+		require.Equal(t, 1, fresh.Due)
 		gone, err := db.Receive(ctx, "mail", delivered("4"), lease("nobody", 1))
 		require.NoError(t, err)
 		require.Equal(t, store.Received{Due: 1}, gone, "an instance that is not known gets none")
@@ -113,6 +121,10 @@ func receiving(promise promise) {
 	promise("a run whose event is gone stays what it is when the event comes again", func(t *testing.T, db db) {
 		require.EqualValues(t, 1, receive(db, "mail", delivered("1")))
 		db.exec(`DELETE FROM reprise.events`)
+		if db.LeasesOnInsert() {
+			_, err := db.ReceiveNew(ctx, "mail", delivered("1"), store.LeaseOnInsert{})
+			require.ErrorIs(t, err, store.ErrKnown)
+		}
 		require.Zero(t, receive(db, "mail", delivered("1")))
 		require.Len(t, db.runs(store.Filter{}), 1)
 		require.Equal(t, event("1").Payload, db.event("1").Payload)
