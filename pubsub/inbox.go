@@ -228,6 +228,36 @@ func (in *Inbox) write(ctx context.Context, topic string, events []store.Event) 
 	return nil
 }
 
+// insert takes the cheaper statement for what is likely to be new.
+func (in *Inbox) insert(ctx context.Context, events []store.Event, h *handover) (store.Received, error) {
+	st := in.pubsub.store
+	if in.news.Load() >= likelyNew {
+		received, err := in.try(ctx, st.ReceiveNew, events, h)
+		if !errors.Is(err, store.ErrKnown) {
+			return received, err
+		}
+	}
+	received, err := in.try(ctx, st.Receive, events, h)
+	in.news.Add(1)
+	if err != nil || received.Known > 0 {
+		in.news.Store(0)
+	}
+	return received, err
+}
+
+type receive func(ctx context.Context, handler string, events []store.Event, lease store.LeaseOnInsert) (store.Received, error)
+
+// try runs one statement. If nobody knows what it has leased, neither does this
+// process, and goes on as another.
+func (in *Inbox) try(ctx context.Context, receive receive, events []store.Event, h *handover) (store.Received, error) {
+	received, err := receive(ctx, in.own.handler, events, h.lease())
+	if h.wanted() && (received.Resent || err != nil && !store.Refused(err)) {
+		in.pubsub.doubt(h.leaser)
+		signal(in.pubsub.wake)
+	}
+	return received, err
+}
+
 // likelyNew is after how many batches in which every event was new the next one
 // is expected to be like that. Where another handler has recorded the same
 // events, they are not.
@@ -245,26 +275,7 @@ func (in *Inbox) receiveTogether(ctx context.Context, topic string, events []sto
 		return 0
 	})
 	h.begin()
-	call := func(receive func(context.Context, string, []store.Event, store.LeaseOnInsert) (store.Received, error)) (store.Received, error) {
-		received, err := receive(ctx, key.Handler, events, h.lease())
-		if h.wanted() && (received.Resent || err != nil && !store.Refused(err)) {
-			p.doubt(h.leaser)
-			signal(p.wake)
-		}
-		return received, err
-	}
-	var received store.Received
-	err := store.ErrKnown
-	if in.news.Load() >= likelyNew {
-		received, err = call(p.store.ReceiveNew)
-	}
-	if errors.Is(err, store.ErrKnown) {
-		received, err = call(p.store.Receive)
-	}
-	in.news.Add(1)
-	if err != nil || received.Known > 0 {
-		in.news.Store(0)
-	}
+	received, err := in.insert(ctx, events, h)
 	h.leased(received.Leased, events)
 	h.inserted()
 	if err != nil {
