@@ -117,6 +117,7 @@ func (c Config) producer() *sarama.Config {
 	s.Metadata.Timeout = 2 * time.Second
 	s.Producer.RequiredAcks = sarama.WaitForAll
 	s.Producer.Idempotent = true
+	s.Producer.Transaction.Retry.Max = 10 // times 100 ms, of asking who it is when it connects
 	s.Producer.Timeout = 2 * time.Second
 	s.Producer.Retry.Max = 3
 	s.Producer.Partitioner = sarama.NewMurmur2Partitioner

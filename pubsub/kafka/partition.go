@@ -8,8 +8,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// Of a partition so much is under way before no more is fetched; what was
-// fetched already comes on top, at most a second time as much.
+// Of a partition so much is under way before no more is fetched. What the broker
+// has answered already comes on top: a mebibyte, compressed.
 const (
 	mostMessages = 1000
 	mostBytes    = 4 << 20
