@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -119,25 +120,33 @@ func TestTheExamplesInTheHelp(t *testing.T) {
 	visit(newRoot(&app{getenv: os.Getenv}))
 }
 
-// So is every command in docs/cli.md.
+// So is every command in the docs.
 func TestTheExamplesInTheDocs(t *testing.T) {
 	t.Parallel()
-	docs, err := os.ReadFile("../../docs/cli.md")
+	files, err := filepath.Glob("../../docs/*.md")
 	require.NoError(t, err)
-	examples := 0
-	for line := range strings.SplitSeq(string(docs), "\n") {
-		command, found := strings.CutPrefix(strings.TrimPrefix(strings.TrimLeft(line, " "), "$ "), "reprise ")
-		if !found || !strings.HasPrefix(line, "    ") {
-			continue
+	require.NotEmpty(t, files)
+	for _, file := range append(files, "../../README.md") {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		examples := 0
+		for line := range strings.SplitSeq(string(text), "\n") {
+			command, found := strings.CutPrefix(strings.TrimPrefix(strings.TrimLeft(line, " "), "$ "), "reprise ")
+			if !found || !strings.HasPrefix(line, "    ") {
+				continue
+			}
+			examples++
+			command, _, _ = strings.Cut(command, " #")
+			for _, redirection := range []string{" <", " >", " |"} {
+				command, _, _ = strings.Cut(command, redirection)
+			}
+			r := on(t, "sqlite:/nonexistent/none.db", words(command)...)
+			require.NotEqual(t, exitUsage, r.code, "%s: %s: %s", file, line, r.errs)
 		}
-		examples++
-		command, _, _ = strings.Cut(command, " #")
-		command, _, _ = strings.Cut(command, " <")
-		command, _, _ = strings.Cut(command, " |")
-		r := on(t, "sqlite:/nonexistent/none.db", words(command)...)
-		require.NotEqual(t, exitUsage, r.code, "%s: %s", line, r.errs)
+		if filepath.Base(file) == "cli.md" {
+			require.Greater(t, examples, 20)
+		}
 	}
-	require.Greater(t, examples, 20)
 }
 
 // words are those of a line as a shell takes them.
