@@ -37,13 +37,16 @@ func connect(brokers []string, config *sarama.Config) (*watermillkafka.Publisher
 }
 
 func (p *publisher) Publish(topic string, messages ...*message.Message) error {
+	if err := checkTopic(topic); err != nil {
+		return err
+	}
 	for _, msg := range messages {
 		err := p.together.Publish(topic, msg)
 		if errors.Is(err, sarama.ErrMessageSizeTooLarge) {
 			err = p.publishAlone(topic, msg)
 		}
 		if err != nil {
-			return fmt.Errorf("topic %q: %w", topic, err)
+			return fmt.Errorf("kafka: topic %q: %w", topic, err)
 		}
 	}
 	return nil

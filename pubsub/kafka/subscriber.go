@@ -39,12 +39,17 @@ func newSubscriber(config Config, handler string) *subscriber {
 // Subscribe delivers what the topic has for the handler until ctx ends or the
 // subscriber is closed.
 func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+	if err := checkTopic(topic); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.open.Err() != nil {
 		return nil, errors.New("the subscriber is closed: use a new one")
 	}
-	client, err := sarama.NewClient(s.config.Brokers, s.config.consumer())
+	config := s.config.consumer()
+	links := newLinks(config)
+	client, err := sarama.NewClient(s.config.Brokers, config)
 	if err != nil {
 		return nil, fmt.Errorf("kafka: %w", err)
 	}
@@ -54,7 +59,7 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(s.open, cancel)
-	sub := newSubscription(ctx, s, topic, client, group)
+	sub := newSubscription(ctx, s, topic, links, client, group)
 	s.loops.Go(func() {
 		defer cancel()
 		defer stop()
@@ -66,6 +71,9 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 // SubscribeInitialize makes the topic unless it exists, or this application
 // may not.
 func (s *subscriber) SubscribeInitialize(topic string) error {
+	if err := checkTopic(topic); err != nil {
+		return err
+	}
 	config := s.config.consumer()
 	config.Metadata.Full = true // or the controller is not found
 	admin, err := sarama.NewClusterAdmin(s.config.Brokers, config)

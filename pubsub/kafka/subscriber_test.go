@@ -2,6 +2,7 @@ package kafka_test
 
 import (
 	"fmt"
+	"net"
 	"testing"
 	"time"
 
@@ -203,6 +204,8 @@ func TestCloseWhileTheBrokerIsAway(t *testing.T) {
 	require.Less(t, time.Since(began), 10*time.Second)
 	_, err = sub.Subscribe(t.Context(), "topic")
 	require.ErrorContains(t, err, "the subscriber is closed")
+	_, err = sub.Subscribe(t.Context(), "no topic")
+	require.ErrorIs(t, err, sarama.ErrInvalidTopic)
 	require.NoError(t, sub.Close())
 }
 
@@ -229,4 +232,32 @@ func TestAMessageTakesItsTime(t *testing.T) {
 	slow.Ack()
 	waitForCommits(t, newClient(t), topic+"handler", topic, 1, 2)
 	require.Zero(t, lines.count("receiving"))
+}
+
+// A broker that does not answer holds up no end.
+func TestCloseWhileTheBrokerDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	accepted := make(chan net.Conn, 100)
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- conn
+		}
+	}()
+	transport := newTransport(t, kafka.Config{Brokers: []string{listener.Addr().String()}})
+	sub, err := transport.Subscriber("handler")
+	require.NoError(t, err)
+	messages := subscribe(t, sub, "topic")
+	defer receive(t, accepted).Close()
+	began := time.Now()
+	require.NoError(t, sub.Close())
+	_, open := <-messages
+	require.False(t, open)
+	require.Less(t, time.Since(began), 10*time.Second)
 }

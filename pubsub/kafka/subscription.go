@@ -3,6 +3,8 @@ package kafka
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 type subscription struct {
 	ctx    context.Context // of the messages; its end is the subscription's
 	topic  string
+	links  *links
 	client sarama.Client
 	group  sarama.ConsumerGroup
 	out    chan *message.Message
@@ -27,9 +30,9 @@ type subscription struct {
 
 // newSubscription returns one that has some messages ready, so that who records
 // them together finds many.
-func newSubscription(ctx context.Context, s *subscriber, topic string, client sarama.Client, group sarama.ConsumerGroup) *subscription {
+func newSubscription(ctx context.Context, s *subscriber, topic string, links *links, client sarama.Client, group sarama.ConsumerGroup) *subscription {
 	return &subscription{
-		ctx: ctx, topic: topic, client: client, group: group, config: s.config,
+		ctx: ctx, topic: topic, links: links, client: client, group: group, config: s.config,
 		out:    make(chan *message.Message, 500),
 		health: outage{what: "receiving " + topic + " as " + s.group, log: s.config.Logger},
 	}
@@ -38,14 +41,10 @@ func newSubscription(ctx context.Context, s *subscriber, topic string, client sa
 // run is a member of the group until the context ends, however often the broker
 // goes away meanwhile.
 func (s *subscription) run() {
-	reported := make(chan struct{})
-	go func() {
-		defer close(reported)
-		for err := range s.group.Errors() { // it is tried again
-			s.trouble.Store(&err)
-			s.config.Logger.Debug("Kafka reports an error", "topic", s.topic, "error", err)
-		}
-	}()
+	var beside sync.WaitGroup
+	beside.Go(s.listen)
+	over := make(chan struct{})
+	beside.Go(func() { s.hurry(over) })
 	for pace := newBackoff(); s.ctx.Err() == nil; {
 		began := time.Now()
 		err := s.consume()
@@ -58,8 +57,9 @@ func (s *subscription) run() {
 		case <-time.After(pace.NextBackOff()):
 		}
 	}
-	s.leave()
-	<-reported
+	s.note(errors.Join(s.group.Close(), s.client.Close()))
+	close(over)
+	beside.Wait()
 	s.close()
 }
 
@@ -67,44 +67,47 @@ func (s *subscription) run() {
 func (s *subscription) consume() error {
 	s.session = nil
 	s.trouble.Store(nil)
-	joined := make(chan struct{})
-	stop := context.AfterFunc(s.ctx, func() { s.hurry(joined) })
 	err := s.group.Consume(s.ctx, []string{s.topic}, s)
-	close(joined)
-	stop()
 	if err == nil && s.session != nil {
 		err = context.Cause(s.session.Context())
 	}
-	if last := s.trouble.Load(); last != nil {
-		err = errors.Join(err, *last)
+	last := s.trouble.Load()
+	switch {
+	case last == nil && err == nil:
+		return errors.New("the session ended")
+	case last == nil:
+		return err
+	case err == nil:
+		return *last
 	}
-	if err == nil {
-		err = errors.New("the session ended")
-	}
-	return err
+	return fmt.Errorf("%w; %w", err, *last)
 }
 
-// hurry cuts the connections when an ended session is not over within a while:
-// joining a group takes as long as its other members do.
-func (s *subscription) hurry(over <-chan struct{}) {
-	select {
-	case <-over:
-	case <-time.After(lingering + 2*time.Second):
-		_ = s.client.Close()
+// listen keeps the last error that sarama tells of by the way. It tries again
+// by itself, or ends the session.
+func (s *subscription) listen() {
+	for err := range s.group.Errors() {
+		s.trouble.Store(&err)
+		s.note(err)
 	}
 }
 
-func (s *subscription) leave() {
-	if err := errors.Join(s.group.Close(), ignoreClosed(s.client.Close())); err != nil {
+func (s *subscription) note(err error) {
+	if err != nil {
 		s.config.Logger.Debug("Kafka reports an error", "topic", s.topic, "error", err)
 	}
 }
 
-func ignoreClosed(err error) error {
-	if errors.Is(err, sarama.ErrClosedClient) {
-		return nil
+// hurry cuts the connections when the end takes long: joining a group takes as
+// long as its other members do, and anything as long as a broker that does not
+// answer.
+func (s *subscription) hurry(over <-chan struct{}) {
+	<-s.ctx.Done()
+	select {
+	case <-over:
+	case <-time.After(lingering + 2*time.Second):
+		s.links.Cut()
 	}
-	return err
 }
 
 // close leaves to the group what was ready and nobody took.
