@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/reprise-bus/reprise/internal/outage"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -14,13 +15,13 @@ import (
 // is woken and once a PollInterval. After a publish in a caller's transaction
 // it looks again soon, and then ever more rarely: the commit is the caller's.
 func (p *PubSub) claimLoop(ctx context.Context) {
-	health := outage{what: "claiming due runs", log: p.config.Logger}
-	pace := newBackoff()
+	health := outage.Outage{What: "claiming due runs", Log: p.config.Logger}
+	pace := outage.Pace(5 * time.Second)
 	wait := p.config.PollInterval
 	for {
 		more, asked, err := p.claim(ctx)
 		if asked {
-			health.report(ctx, err)
+			health.Report(ctx, err)
 		}
 		if err == nil {
 			pace.Reset()

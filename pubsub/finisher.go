@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/reprise-bus/reprise/internal/outage"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -76,7 +77,7 @@ func (f *finisher) close(ctx context.Context) error {
 
 func (f *finisher) loop() {
 	defer close(f.ended)
-	health := outage{what: "writing how runs ended", log: f.log}
+	health := outage.Outage{What: "writing how runs ended", Log: f.log}
 	var last time.Time
 	for {
 		select {
@@ -95,15 +96,15 @@ func (f *finisher) loop() {
 }
 
 // flush writes until nothing is waiting or the finisher gives up.
-func (f *finisher) flush(health *outage) {
-	pace := newBackoff()
+func (f *finisher) flush(health *outage.Outage) {
+	pace := outage.Pace(5 * time.Second)
 	for {
 		batch := f.take()
 		if len(batch) == 0 {
 			return
 		}
 		lost, err := f.store.End(f.ctx, batch)
-		health.report(f.ctx, err)
+		health.Report(f.ctx, err)
 		if err == nil {
 			pace.Reset()
 			f.reportLost(lost)

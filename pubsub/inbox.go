@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/outage"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -122,11 +123,11 @@ func (in *Inbox) Close() error {
 // receiveAll receives, and subscribes to the transport again when that ends,
 // until the Inbox does.
 func (in *Inbox) receiveAll(ctx context.Context, topic string, from <-chan *message.Message, err error) {
-	health := outage{what: "subscribing handler " + in.own.handler + " to topic " + topic + " at " + in.config.Source, log: in.pubsub.config.Logger}
-	pace := newPause()
+	health := outage.Outage{What: "subscribing handler " + in.own.handler + " to topic " + topic + " at " + in.config.Source, Log: in.pubsub.config.Logger}
+	pace := outage.Pace(maxPause)
 	for {
 		if err == nil {
-			health.report(ctx, nil)
+			health.Report(ctx, nil)
 			pace.Reset()
 			in.receive(ctx, topic, from)
 			err = errors.New("the transport ended the subscription")
@@ -138,7 +139,7 @@ func (in *Inbox) receiveAll(ctx context.Context, topic string, from <-chan *mess
 		case <-in.closing:
 			return
 		default:
-			health.report(ctx, err)
+			health.Report(ctx, err)
 		}
 		select {
 		case <-ctx.Done():
@@ -154,7 +155,7 @@ func (in *Inbox) receiveAll(ctx context.Context, topic string, from <-chan *mess
 // receive records what the transport delivers until it delivers no more: what
 // gathers while one batch is written is the next.
 func (in *Inbox) receive(ctx context.Context, topic string, from <-chan *message.Message) {
-	health := outage{what: "recording what " + in.config.Source + " delivers on " + topic, log: in.pubsub.config.Logger}
+	health := outage.Outage{What: "recording what " + in.config.Source + " delivers on " + topic, Log: in.pubsub.config.Logger}
 	for msg := range from {
 		batch := gathered(msg, from)
 		if !in.record(ctx, topic, batch, &health) {
@@ -190,15 +191,15 @@ func gathered(first *message.Message, from <-chan *message.Message) []*message.M
 
 // record writes the batch, however long that takes, and says whether it did
 // before ctx ended.
-func (in *Inbox) record(ctx context.Context, topic string, batch []*message.Message, health *outage) bool {
+func (in *Inbox) record(ctx context.Context, topic string, batch []*message.Message, health *outage.Outage) bool {
 	events := make([]store.Event, len(batch))
 	for i, msg := range batch {
 		events[i] = in.event(topic, msg)
 	}
 	events = in.distinct(events)
-	for pace := newBackoff(); ; {
+	for pace := outage.Pace(5 * time.Second); ; {
 		err := in.write(ctx, topic, events)
-		health.report(ctx, err)
+		health.Report(ctx, err)
 		if err == nil {
 			return true
 		}

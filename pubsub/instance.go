@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/reprise-bus/reprise/internal/outage"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -30,8 +31,8 @@ const gather = 20 * time.Millisecond
 func (p *PubSub) heartbeatLoop(ctx context.Context) {
 	ticker := time.NewTicker(p.config.HeartbeatInterval)
 	defer ticker.Stop()
-	health := outage{what: "heartbeat", log: p.config.Logger}
-	recovering := outage{what: "taking over from dead instances", log: p.config.Logger}
+	health := outage.Outage{What: "heartbeat", Log: p.config.Logger}
+	recovering := outage.Outage{What: "taking over from dead instances", Log: p.config.Logger}
 	healthySince := time.Now()
 	var announced []string
 	for {
@@ -49,7 +50,7 @@ func (p *PubSub) heartbeatLoop(ctx context.Context) {
 		handlers := p.serving()
 		beat, cancel := context.WithTimeout(ctx, p.config.DeadAfter/2)
 		others, err := p.heartbeat(beat, handlers, !slices.Equal(handlers, announced))
-		health.report(ctx, err)
+		health.Report(ctx, err)
 		if err != nil {
 			healthySince = time.Now()
 		} else {
@@ -59,7 +60,7 @@ func (p *PubSub) heartbeatLoop(ctx context.Context) {
 			if others {
 				err = p.recoverDead(beat)
 			}
-			recovering.report(ctx, err)
+			recovering.Report(ctx, err)
 		}
 		cancel()
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/lib/pq"
 
+	"github.com/reprise-bus/reprise/internal/outage"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -91,13 +92,13 @@ func (n *notifier) wait() {
 // relay when one has something to be sent. The
 // listener connects again by itself; what was missed meanwhile is looked for.
 func (p *PubSub) listenLoop(ctx context.Context) {
-	health := outage{what: "listening for notices of other processes", log: p.config.Logger}
+	health := outage.Outage{What: "listening for notices of other processes", Log: p.config.Logger}
 	listener := pq.NewListener(p.config.ListenURL, 100*time.Millisecond, 10*time.Second, func(event pq.ListenerEventType, err error) {
 		switch event {
 		case pq.ListenerEventConnected, pq.ListenerEventReconnected:
-			health.report(ctx, nil)
+			health.Report(ctx, nil)
 		case pq.ListenerEventDisconnected, pq.ListenerEventConnectionAttemptFailed:
-			health.report(ctx, err)
+			health.Report(ctx, err)
 		}
 	})
 	var listening sync.WaitGroup

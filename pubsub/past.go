@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/reprise-bus/reprise/internal/outage"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -11,11 +12,11 @@ import (
 // ones of its own registration or of an operator's request that was left.
 // Processes that serve the same handler share the work.
 func (p *PubSub) catchUp(ctx context.Context, sub store.Subscription) {
-	health := outage{what: "backfill of handler " + sub.Handler, log: p.config.Logger}
-	pace := newBackoff()
+	health := outage.Outage{What: "backfill of handler " + sub.Handler, Log: p.config.Logger}
+	pace := outage.Pace(5 * time.Second)
 	for {
 		more, err := p.takePast(ctx, sub)
-		health.report(ctx, err)
+		health.Report(ctx, err)
 		switch {
 		case err == nil && !more:
 			return

@@ -19,6 +19,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/reprise-bus/reprise/internal/outage"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -251,7 +252,7 @@ func (p *PubSub) Close() error {
 // soon as the database takes it.
 func (p *PubSub) leave(ctx context.Context) error {
 	for _, i := range p.identities() {
-		pace := newBackoff()
+		pace := outage.Pace(5 * time.Second)
 		for {
 			err := errors.Join(p.giveBackUnknown(ctx, i), p.store.Deregister(ctx, i.id))
 			if err == nil {

@@ -8,8 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
-
+	"github.com/reprise-bus/reprise/internal/outage"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -43,9 +42,9 @@ type relay struct {
 
 func (r *relay) run(ctx context.Context) {
 	p := r.outbox.pubsub
-	health := outage{what: "looking into the outbox", log: p.config.Logger}
+	health := outage.Outage{What: "looking into the outbox", Log: p.config.Logger}
 	for wait := p.config.PollInterval; ctx.Err() == nil; {
-		health.report(ctx, r.look(ctx))
+		health.Report(ctx, r.look(ctx))
 		looked := time.Now()
 		timer := time.NewTimer(wait)
 		select {
@@ -128,11 +127,11 @@ func (r *relay) leads(ctx context.Context) (bool, error) {
 // sendTopic sends what is PENDING of a topic until nothing is, or ctx ends.
 func (r *relay) sendTopic(ctx context.Context, topic string) {
 	p := r.outbox.pubsub
-	health := outage{what: "sending what is in the outbox on topic " + topic, log: p.config.Logger}
-	pace := newPause()
+	health := outage.Outage{What: "sending what is in the outbox on topic " + topic, Log: p.config.Logger}
+	pace := outage.Pace(maxPause)
 	for {
 		sent, err := r.sendBatch(ctx, topic)
-		health.report(ctx, err)
+		health.Report(ctx, err)
 		switch {
 		case ctx.Err() != nil || err == nil && sent == 0:
 			r.mu.Lock()
@@ -152,12 +151,6 @@ func (r *relay) sendTopic(ctx context.Context, topic string) {
 		case <-time.After(pace.NextBackOff()):
 		}
 	}
-}
-
-func newPause() *backoff.ExponentialBackOff {
-	b := newBackoff()
-	b.MaxInterval = maxPause
-	return b
 }
 
 // sendBatch sends the oldest messages of a topic, those of one key one after the

@@ -111,14 +111,14 @@ func (c Config) common() *sarama.Config {
 func (c Config) producer() *sarama.Config {
 	s := c.common()
 	s.Net.MaxOpenRequests = 1
-	s.Net.ReadTimeout = 3 * time.Second
-	s.Net.WriteTimeout = 3 * time.Second
+	s.Net.ReadTimeout = 2 * time.Second
+	s.Net.WriteTimeout = 2 * time.Second
 	s.Metadata.Retry.Max = 5
 	s.Metadata.Timeout = 2 * time.Second
 	s.Producer.RequiredAcks = sarama.WaitForAll
 	s.Producer.Idempotent = true
 	s.Producer.Transaction.Retry.Max = 10 // times 100 ms, of asking who it is when it connects
-	s.Producer.Timeout = 2 * time.Second
+	s.Producer.Timeout = 1500 * time.Millisecond
 	s.Producer.Retry.Max = 3
 	s.Producer.Partitioner = sarama.NewMurmur2Partitioner
 	if c.Sarama != nil {

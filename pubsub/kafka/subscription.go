@@ -10,6 +10,8 @@ import (
 
 	"github.com/IBM/sarama"
 	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/reprise-bus/reprise/internal/outage"
 )
 
 // subscription is one membership in a consumer group. It is told of its
@@ -22,7 +24,7 @@ type subscription struct {
 	group  sarama.ConsumerGroup
 	out    chan *message.Message
 	config Config
-	health outage
+	health outage.Outage
 
 	session sarama.ConsumerGroupSession // the last one
 	trouble atomic.Pointer[error]       // the last one, of any partition
@@ -34,7 +36,7 @@ func newSubscription(ctx context.Context, s *subscriber, topic string, links *li
 	return &subscription{
 		ctx: ctx, topic: topic, links: links, client: client, group: group, config: s.config,
 		out:    make(chan *message.Message, 500),
-		health: outage{what: "receiving " + topic + " as " + s.group, log: s.config.Logger},
+		health: outage.Outage{What: "receiving " + topic + " as " + s.group, Log: s.config.Logger},
 	}
 }
 
@@ -45,10 +47,10 @@ func (s *subscription) run() {
 	beside.Go(s.listen)
 	over := make(chan struct{})
 	beside.Go(func() { s.hurry(over) })
-	for pace := newBackoff(); s.ctx.Err() == nil; {
+	for pace := outage.Pace(5 * time.Second); s.ctx.Err() == nil; {
 		began := time.Now()
 		err := s.consume()
-		s.health.report(s.ctx, err)
+		s.health.Report(s.ctx, err)
 		if time.Since(began) > time.Minute {
 			pace.Reset()
 		}
@@ -125,7 +127,7 @@ func (s *subscription) close() {
 // Setup is called when the session begins.
 func (s *subscription) Setup(session sarama.ConsumerGroupSession) error {
 	s.session = session
-	s.health.report(s.ctx, nil)
+	s.health.Report(s.ctx, nil)
 	return nil
 }
 

@@ -10,6 +10,8 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/semaphore"
+
+	"github.com/reprise-bus/reprise/internal/outage"
 )
 
 const (
@@ -24,7 +26,7 @@ type subscription struct {
 	values     context.Context // what the subscriber's context carries, without its end
 	out        chan *message.Message
 	room       *semaphore.Weighted
-	health     outage
+	health     outage.Outage
 	pace       *backoff.ExponentialBackOff
 }
 
@@ -33,8 +35,8 @@ func newSubscription(s *subscriber, ctx context.Context, topic string) *subscrip
 		subscriber: s, topic: topic, values: context.WithoutCancel(ctx),
 		out:    make(chan *message.Message, batch),
 		room:   semaphore.NewWeighted(maxBytes),
-		health: outage{what: "receiving " + topic + " from NATS", log: s.config.Logger},
-		pace:   newBackoff(),
+		health: outage.Outage{What: "receiving " + topic + " from NATS", Log: s.config.Logger},
+		pace:   outage.Pace(5 * time.Second),
 	}
 }
 
@@ -42,7 +44,7 @@ func newSubscription(s *subscriber, ctx context.Context, topic string) *subscrip
 func (s *subscription) run(ctx context.Context) {
 	defer s.close()
 	for {
-		s.health.report(ctx, s.receive(ctx))
+		s.health.Report(ctx, s.receive(ctx))
 		select {
 		case <-ctx.Done():
 			return
@@ -80,7 +82,7 @@ func (s *subscription) receive(ctx context.Context) error {
 		return err
 	}
 	defer s.rest(ctx, messages)
-	s.health.report(ctx, nil)
+	s.health.Report(ctx, nil)
 	s.pace.Reset()
 
 	there, gone := context.WithCancel(ctx)

@@ -1,0 +1,41 @@
+// Package outage is for what is tried again until it works, such as reaching a
+// server: it is logged when it begins to fail, and when it works again.
+package outage
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+)
+
+// Outage logs when something begins to fail and when it works again, and nothing
+// in between. For use by one goroutine.
+type Outage struct {
+	What string
+	Log  *slog.Logger
+
+	since time.Time
+}
+
+// Report is told of each try. What fails because ctx has ended is no outage.
+func (o *Outage) Report(ctx context.Context, err error) {
+	switch {
+	case ctx.Err() != nil:
+	case err != nil && o.since.IsZero():
+		o.since = time.Now()
+		o.Log.Warn(o.What+" fails; trying again until it works", "error", err)
+	case err == nil && !o.since.IsZero():
+		o.Log.Info(o.What+" works again", "after", time.Since(o.since).Round(time.Millisecond))
+		o.since = time.Time{}
+	}
+}
+
+// Pace returns the waits between tries, which grow to the longest.
+func Pace(longest time.Duration) *backoff.ExponentialBackOff {
+	b := backoff.NewExponentialBackOff()
+	b.InitialInterval = min(50*time.Millisecond, longest)
+	b.MaxInterval = longest
+	return b
+}
