@@ -110,7 +110,7 @@ func (s *Store) outboxInsert(events []Event, states []string) (string, []any) {
 			WHERE was.payload IS NOT excluded.payload OR was.payload_bytes IS NOT excluded.payload_bytes
 			RETURNING 1`), args
 	}
-	_, args := postgres{}.insert(events, LeaseOnInsert{})
+	args := arrays(events)
 	return s.sql(`
 		WITH written AS (
 			INSERT INTO reprise.outbox AS was (event_id, topic, key, payload, payload_bytes, metadata, state)

@@ -15,6 +15,31 @@ import (
 type postgres struct{}
 
 func (postgres) insert(events []Event, lease LeaseOnInsert) (string, []any) {
+	if len(events) == 1 {
+		return insertOne, oneEvent(events[0], lease)
+	}
+	args := arrays(events)
+	if len(lease.Wants) == 0 {
+		return insertEvents + insertDue, args
+	}
+	leaseTopics, leaseHandlers, leaseNs := wantArrays(lease.Wants)
+	return insertEvents + insertLeased, append(args, lease.Instance, leaseTopics, leaseHandlers, leaseNs)
+}
+
+// oneEvent returns the parameters of insertOne.
+func oneEvent(e Event, lease LeaseOnInsert) []any {
+	c := encode(e)
+	handlers := make(pq.StringArray, 0, len(lease.Wants))
+	for _, w := range lease.Wants {
+		if w.Topic == e.Topic {
+			handlers = append(handlers, w.Handler)
+		}
+	}
+	return []any{handlers, lease.Instance, e.ID, e.Topic, e.Key, c.textOrNull(), c.bytesOrNull(), c.metadata}
+}
+
+// arrays returns the columns of events.
+func arrays(events []Event) []any {
 	n := len(events)
 	var (
 		ids      = make(pq.StringArray, n)
@@ -30,20 +55,38 @@ func (postgres) insert(events []Event, lease LeaseOnInsert) (string, []any) {
 		ids[i], topics[i], keys[i], metadata[i] = e.ID, e.Topic, e.Key, c.metadata
 		json[i], texts[i], bytes[i] = c.json, c.text, c.bytes
 	}
-	args := []any{ids, topics, keys, json, texts, bytes, metadata}
-	if len(lease.Wants) == 0 {
-		return insertEvents + insertDue, args
-	}
-	leaseTopics, leaseHandlers, leaseNs := wantArrays(lease.Wants)
-	return insertEvents + insertLeased, append(args, lease.Instance, leaseTopics, leaseHandlers, leaseNs)
+	return []any{ids, topics, keys, json, texts, bytes, metadata}
 }
 
 // The insert is on every publisher's way: what it does not need for a lease it
-// leaves out when there is none, and it says which events are new only when
-// they are not simply all. An event that is there already with another payload
+// leaves out when there is none, it says which events are new only when they are
+// not simply all, and for a single one, which takes the database two thirds of
+// the time then, it has a statement of its own. An event that is there already with another payload
 // makes it fail: nothing is written then, and the error, unlike a violated
 // constraint's, quotes no row.
 const (
+	insertOne = `
+		WITH known AS ( -- locked, so that nobody forgets the instance before the leases are committed
+			SELECT id FROM reprise.instances WHERE id = $2 FOR KEY SHARE
+		), published AS (
+			INSERT INTO reprise.events AS was (id, topic, key, payload, payload_bytes, metadata)
+			VALUES ($3::text, $4::text, $5::text, $6::text::json, $7::bytea, $8::text::json)
+			ON CONFLICT (id, topic) DO UPDATE SET source = ('` + taken + `' || was.id)::int::text -- which fails
+			WHERE was.payload::text IS DISTINCT FROM excluded.payload::text
+			OR was.payload_bytes IS DISTINCT FROM excluded.payload_bytes
+			RETURNING 1
+		), run AS (
+			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, attempt, tries, instance, due_at, started_at)
+			SELECT $3::text, $4::text, s.handler, $5::text, (k.id IS NOT NULL)::int, (k.id IS NOT NULL)::int, k.id,
+			       CASE WHEN k.id IS NULL THEN now() END, CASE WHEN k.id IS NOT NULL THEN now() END
+			FROM published
+			CROSS JOIN reprise.subscriptions s
+			LEFT JOIN known k ON s.handler = ANY ($1::text[])
+			WHERE s.topic = $4
+			RETURNING id, handler, instance
+		)
+		SELECT EXISTS (SELECT FROM published), r.id, r.handler, r.instance IS NOT NULL
+		FROM (SELECT) one LEFT JOIN run r ON true`
 	insertEvents = `
 		WITH published AS (
 			INSERT INTO reprise.events AS was (id, topic, key, payload, payload_bytes, metadata)
@@ -96,6 +139,9 @@ const (
 )
 
 func (postgres) inserted(s *Store, rows *sql.Rows, events []Event, lease LeaseOnInsert) (in Inserted, err error) {
+	if len(events) == 1 {
+		return insertedOne(s, rows, events[0].EventID())
+	}
 	for rows.Next() {
 		var (
 			n                              int
@@ -123,6 +169,32 @@ func (postgres) inserted(s *Store, rows *sql.Rows, events []Event, lease LeaseOn
 				Handler: runHandlers[i],
 				EventID: EventID{Topic: runTopics[i], ID: runIDs[i]},
 			}
+		}
+	}
+	return in, rows.Err()
+}
+
+// insertedOne reads a row for each run, or one without a run.
+func insertedOne(s *Store, rows *sql.Rows, event EventID) (in Inserted, err error) {
+	for rows.Next() {
+		var (
+			fresh   bool
+			run     sql.NullInt64
+			handler sql.NullString
+			leased  bool
+		)
+		if err := rows.Scan(&fresh, &run, &handler, &leased); err != nil {
+			return in, err
+		}
+		if fresh && in.IDs == nil {
+			in.IDs = []EventID{event}
+		}
+		switch {
+		case leased:
+			s.saw(run.Int64)
+			in.Leased = append(in.Leased, LeasedRun{RunID: run.Int64, Handler: handler.String, EventID: event})
+		case run.Valid:
+			in.Due++
 		}
 	}
 	return in, rows.Err()

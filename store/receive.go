@@ -117,7 +117,7 @@ const (
 )
 
 func (s *Store) receive(ctx context.Context, query, handler string, events []Event, lease LeaseOnInsert) (in Received, err error) {
-	_, args := postgres{}.insert(events, LeaseOnInsert{})
+	args := arrays(events)
 	sources := make(pq.StringArray, len(events))
 	for i := range events {
 		sources[i] = events[i].Source
