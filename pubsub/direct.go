@@ -19,7 +19,7 @@ func (o *Outbox) direct(ctx context.Context, e store.Event) error {
 	}
 	if written != nil {
 		defer written()
-		return o.write(ctx, []store.Event{e})
+		return o.writer.publish(ctx, []store.Event{e})
 	}
 	err = o.send(ctx, e)
 	switch {
@@ -31,7 +31,7 @@ func (o *Outbox) direct(ctx context.Context, e store.Event) error {
 		return maybeWritten(context.Cause(ctx))
 	}
 	defer o.divert(e.Topic)()
-	if written := o.write(ctx, []store.Event{e}); written != nil {
+	if written := o.writer.publish(ctx, []store.Event{e}); written != nil {
 		return fmt.Errorf("neither the broker takes the event (%w) nor the outbox (%w); %w", err, written, ErrMaybeWritten)
 	}
 	return nil

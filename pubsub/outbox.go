@@ -150,6 +150,8 @@ func (p *OutboxPublisher) publish(ctx context.Context, topic string, messages []
 	switch {
 	case err != nil:
 		return err
+	case p.tx == nil && o.pubsub.wouldWaitForItself(ctx): // if the broker does not take it
+		return errWaitForItself
 	case p.tx != nil && isNil(p.tx):
 		return errNilTx
 	case p.tx != nil:
@@ -158,19 +160,11 @@ func (p *OutboxPublisher) publish(ctx context.Context, topic string, messages []
 		return o.direct(ctx, events[0])
 	default:
 		defer o.divert(topic)()
-		return o.write(ctx, events)
+		return o.writer.publish(ctx, events)
 	}
 }
 
 var errNilTx = errors.New("the transaction is nil: pass the *sql.Tx or *sqlx.Tx that is open")
-
-// write commits events to the outbox.
-func (o *Outbox) write(ctx context.Context, events []store.Event) error {
-	if o.pubsub.wouldWaitForItself(ctx) {
-		return errWaitForItself
-	}
-	return o.writer.publish(ctx, events)
-}
 
 // writeNow writes events of any topics in one statement.
 func (o *Outbox) writeNow(ctx context.Context, events []store.Event) error {

@@ -330,6 +330,24 @@ func TestWhatIsPublishedInATransactionIsSentWhenThatIsCommitted(t *testing.T) {
 	})
 }
 
+// A transactional handler on SQLite holds the one connection that can write:
+// were the broker to fail, what it publishes besides could not be kept.
+func TestATransactionalHandlerOnSQLitePublishesInItsTransaction(t *testing.T) {
+	t.Parallel()
+	st := openStore(t, testdb.SQLite(t))
+	b := &broker{}
+	o := outboxOf(t, newPubSub(t, st), b.transport(pubsub.Direct), pubsub.OutboxConfig{})
+	relay(t, o)
+	tx, err := st.DB().BeginTxx(t.Context(), nil)
+	require.NoError(t, err)
+	msg := newMessage("x")
+	msg.SetContext(handlers.WithTx(t.Context(), tx))
+	require.ErrorContains(t, o.Publisher().Publish("topic", msg), "publish in its transaction")
+	require.NoError(t, o.PublisherTx(tx).Publish("topic", msg))
+	require.NoError(t, tx.Commit())
+	b.waitFor(t, "x")
+}
+
 // The modes: what is held waits for somebody, what goes by the database is
 // handled from there.
 func TestTheModeOfATopicSaysHowItIsPublished(t *testing.T) {
