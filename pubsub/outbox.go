@@ -239,8 +239,9 @@ func (o *Outbox) Close() error {
 	o.notifier.wait()
 	ctx, cancel := context.WithTimeout(context.Background(), max(farewell, 2*o.config.SendTimeout))
 	defer cancel()
-	if !within(ctx, o.work.Wait) {
+	var err error
+	if !within(ctx, o.work.Wait, func() { err = o.line.close() }) {
 		return errors.New("the broker has not answered: what was being sent is sent again from the outbox, or its publisher was told")
 	}
-	return o.line.close()
+	return err
 }
