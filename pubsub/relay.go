@@ -52,7 +52,10 @@ func (r *relay) run(ctx context.Context) {
 		case <-r.outbox.nudge: // soon, and then ever more rarely: the commit is the caller's
 			wait = time.Millisecond
 		case <-p.relay:
-			time.Sleep(quiet - time.Since(looked)) // what is written meanwhile is found, too
+			select { // what is written meanwhile is found, too
+			case <-ctx.Done():
+			case <-time.After(quiet - time.Since(looked)):
+			}
 		case <-timer.C:
 			wait = min(2*wait, p.config.PollInterval)
 		}

@@ -16,6 +16,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/reprise-bus/reprise/internal/beside"
 )
 
 func TestParseMajor(t *testing.T) {
@@ -95,8 +97,8 @@ func TestEveryJarIsListedOnce(t *testing.T) {
 }
 
 func TestTailIsTheLastLines(t *testing.T) {
-	require.Equal(t, "a\nb", tail([]byte("a\nb\n")))
-	require.Equal(t, 30, bytes.Count([]byte(tail(bytes.Repeat([]byte("x\n"), 50))), []byte("x")))
+	require.Equal(t, "a\nb", beside.Tail([]byte("a\nb\n")))
+	require.Equal(t, 30, bytes.Count([]byte(beside.Tail(bytes.Repeat([]byte("x\n"), 50))), []byte("x")))
 }
 
 // What was written is there after a stop, and after a crash, at the same

@@ -3,13 +3,10 @@
 package kafkaserver
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -77,11 +74,11 @@ func Start(ctx context.Context, options Options) (*Server, error) {
 }
 
 func (s *Server) initialise(ctx context.Context, options Options) error {
-	port, err := freePort()
+	port, err := beside.FreePort()
 	if err != nil {
 		return err
 	}
-	controller, err := freePort()
+	controller, err := beside.FreePort()
 	if err != nil {
 		return err
 	}
@@ -120,7 +117,7 @@ func (s *Server) initialise(ctx context.Context, options Options) error {
 	format := exec.CommandContext(ctx, s.java, s.arguments("kafka.tools.StorageTool", "format", "-t", "cmVwcmlzZS10ZXN0a2Fma2E", "-c", s.properties())...)
 	format.SysProcAttr = beside.OwnGroup()
 	if out, err := format.CombinedOutput(); err != nil {
-		return fmt.Errorf("format Kafka's storage: %w\n%s", err, tail(out))
+		return fmt.Errorf("format Kafka's storage: %w\n%s", err, beside.Tail(out))
 	}
 	return s.Restart(ctx)
 }
@@ -250,26 +247,5 @@ func (s *Server) logTail(since int64) string {
 	if err != nil {
 		return err.Error()
 	}
-	return tail(log[min(since, int64(len(log))):])
-}
-
-// tail is the last lines of text.
-func tail(text []byte) string {
-	lines := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
-	return string(bytes.Join(lines[max(0, len(lines)-30):], []byte("\n")))
-}
-
-// freePort looks below the ports that systems give to clients: one of those
-// might take it while the broker is down.
-func freePort() (int, error) {
-	const lowest, n, tries = 20000, 12000, 100
-	var err error
-	for range tries {
-		var l net.Listener
-		port := lowest + rand.IntN(n)
-		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
-			return port, l.Close()
-		}
-	}
-	return 0, err
+	return beside.Tail(log[min(since, int64(len(log))):])
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/reprise-bus/reprise/internal/beside"
 )
 
 func TestParseMajor(t *testing.T) {
@@ -48,8 +50,8 @@ func TestFindSaysWhatIsWrongWithPGBIN(t *testing.T) {
 }
 
 func TestTailIsTheLastLines(t *testing.T) {
-	require.Equal(t, "a\nb", tail([]byte("a\nb\n")))
-	require.Equal(t, 20, bytes.Count([]byte(tail(bytes.Repeat([]byte("x\n"), 50))), []byte("x")))
+	require.Equal(t, "a\nb", beside.Tail([]byte("a\nb\n")))
+	require.Equal(t, 30, bytes.Count([]byte(beside.Tail(bytes.Repeat([]byte("x\n"), 50))), []byte("x")))
 }
 
 func TestAServerRunsUntilStopped(t *testing.T) {

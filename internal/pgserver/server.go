@@ -3,13 +3,10 @@
 package pgserver
 
 import (
-	"bytes"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -63,11 +60,11 @@ func (s *Server) initialise(ctx context.Context) error {
 		"-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
 	initdb.Dir, initdb.SysProcAttr = s.Dir, s.attr
 	if out, err := initdb.CombinedOutput(); err != nil {
-		return fmt.Errorf("initdb: %w\n%s", err, tail(out))
+		return fmt.Errorf("initdb: %w\n%s", err, beside.Tail(out))
 	}
 	var err error
 	for range 3 { // another process may take the free port first
-		if s.port, err = freePort(); err != nil {
+		if s.port, err = beside.FreePort(); err != nil {
 			return err
 		}
 		s.URL = fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", s.port)
@@ -215,28 +212,7 @@ func (s *Server) logTail() string {
 	if err != nil {
 		return err.Error()
 	}
-	return tail(log)
-}
-
-// tail is the last lines of text.
-func tail(text []byte) string {
-	lines := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
-	return string(bytes.Join(lines[max(0, len(lines)-20):], []byte("\n")))
-}
-
-// freePort looks below the ports that systems give to clients: one of those
-// might take it while the server is down.
-func freePort() (int, error) {
-	const lowest, n, tries = 20000, 12000, 100
-	var err error
-	for range tries {
-		var l net.Listener
-		port := lowest + rand.IntN(n)
-		if l, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
-			return port, l.Close()
-		}
-	}
-	return 0, err
+	return beside.Tail(log)
 }
 
 // Ping connects once. It returns when ctx ends even where lib/pq would not: in

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/IBM/sarama"
+
+	"github.com/reprise-bus/reprise/internal/parameters"
 )
 
 // Config says how Kafka is reached and used. A zero field means its default.
@@ -162,7 +164,9 @@ func parse(u *url.URL) (Config, error) {
 		return Config{}, errors.New("there is more than brokers and parameters: want kafka://host:9092?name=value")
 	}
 	var c Config
-	if err := c.parameters(u.RawQuery); err != nil {
+	err := parameters.Parse(u.RawQuery, parameters.Text("client_id", &c.ClientID), parameters.Text("group_prefix", &c.GroupPrefix),
+		parameters.Text("mechanism", &c.Mechanism), parameters.TLS(&c.TLS))
+	if err != nil {
 		return Config{}, err
 	}
 	if u.Host != "" {
@@ -173,40 +177,4 @@ func parse(u *url.URL) (Config, error) {
 		c.Password, _ = u.User.Password()
 	}
 	return c, c.Validate()
-}
-
-func (c *Config) parameters(query string) error {
-	values, err := url.ParseQuery(query)
-	if err != nil {
-		return errors.New("the parameters are no query: want name=value&name=value")
-	}
-	secure := ""
-	known := []struct {
-		name  string
-		field *string
-	}{{"client_id", &c.ClientID}, {"group_prefix", &c.GroupPrefix}, {"mechanism", &c.Mechanism}, {"tls", &secure}}
-	var names []string
-	for _, p := range known {
-		names = append(names, p.name)
-		given := values[p.name]
-		delete(values, p.name)
-		switch len(given) {
-		case 0:
-		case 1:
-			*p.field = given[0]
-		default:
-			return fmt.Errorf("parameter %q is given %d times: want it once", p.name, len(given))
-		}
-	}
-	for name := range values {
-		return fmt.Errorf("parameter %q: want one of %s", name, strings.Join(names, ", "))
-	}
-	on, err := strconv.ParseBool(cmp.Or(secure, "false"))
-	if err != nil {
-		return fmt.Errorf("parameter tls %q: want true or false", secure)
-	}
-	if on {
-		c.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
-	}
-	return nil
 }

@@ -1,18 +1,18 @@
 package nats
 
 import (
-	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/reprise-bus/reprise/internal/parameters"
 )
 
 // Config says how NATS is reached and used. A zero field means its default.
@@ -115,7 +115,9 @@ func parse(u *url.URL) (Config, error) {
 		return Config{}, errors.New("there is more than servers and parameters: want nats://host:4222?name=value")
 	}
 	var c Config
-	if err := c.parameters(u.RawQuery); err != nil {
+	err := parameters.Parse(u.RawQuery, parameters.Text("name", &c.Name), parameters.Text("group_prefix", &c.GroupPrefix),
+		parameters.Text("stream", &c.Stream), parameters.Text("creds", &c.CredentialsFile), parameters.TLS(&c.TLS))
+	if err != nil {
 		return Config{}, err
 	}
 	user := ""
@@ -128,40 +130,4 @@ func parse(u *url.URL) (Config, error) {
 	}
 	c.URL = strings.Join(servers, ",")
 	return c, c.Validate()
-}
-
-func (c *Config) parameters(query string) error {
-	values, err := url.ParseQuery(query)
-	if err != nil {
-		return errors.New("the parameters are no query: want name=value&name=value")
-	}
-	secure := ""
-	known := []struct {
-		name  string
-		field *string
-	}{{"name", &c.Name}, {"group_prefix", &c.GroupPrefix}, {"stream", &c.Stream}, {"creds", &c.CredentialsFile}, {"tls", &secure}}
-	var names []string
-	for _, p := range known {
-		names = append(names, p.name)
-		given := values[p.name]
-		delete(values, p.name)
-		switch len(given) {
-		case 0:
-		case 1:
-			*p.field = given[0]
-		default:
-			return fmt.Errorf("parameter %q is given %d times: want it once", p.name, len(given))
-		}
-	}
-	for name := range values {
-		return fmt.Errorf("parameter %q: want one of %s", name, strings.Join(names, ", "))
-	}
-	on, err := strconv.ParseBool(cmp.Or(secure, "false"))
-	if err != nil {
-		return fmt.Errorf("parameter tls %q: want true or false", secure)
-	}
-	if on {
-		c.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
-	}
-	return nil
 }

@@ -1,0 +1,66 @@
+// Package parameters reads those of the URLs that name a broker.
+package parameters
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+// Parameter is one that a URL may have, once.
+type Parameter struct {
+	Name string
+	Set  func(value string) error
+}
+
+// Text is one that is kept as it is.
+func Text(name string, into *string) Parameter {
+	return Parameter{name, func(value string) error {
+		*into = value
+		return nil
+	}}
+}
+
+// TLS is the parameter tls, true or false, which secures connections.
+func TLS(into **tls.Config) Parameter {
+	return Parameter{"tls", func(value string) error {
+		on, err := strconv.ParseBool(value)
+		if err != nil {
+			return fmt.Errorf("parameter tls %q: want true or false", value)
+		}
+		if on {
+			*into = &tls.Config{MinVersion: tls.VersionTLS12}
+		}
+		return nil
+	}}
+}
+
+// Parse sets what a URL's query says of the parameters that are known. One that
+// is not, or that is given twice, is an error.
+func Parse(query string, known ...Parameter) error {
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return errors.New("the parameters are no query: want name=value&name=value")
+	}
+	var names []string
+	for _, p := range known {
+		names = append(names, p.Name)
+		given := values[p.Name]
+		delete(values, p.Name)
+		if len(given) > 1 {
+			return fmt.Errorf("parameter %q is given %d times: want it once", p.Name, len(given))
+		}
+		if len(given) == 1 && given[0] != "" {
+			if err := p.Set(given[0]); err != nil {
+				return err
+			}
+		}
+	}
+	for name := range values {
+		return fmt.Errorf("parameter %q: want one of %s", name, strings.Join(names, ", "))
+	}
+	return nil
+}
