@@ -1,7 +1,6 @@
 package kafkaserver
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -16,8 +15,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kgo"
-
-	"github.com/reprise-bus/reprise/internal/beside"
 )
 
 func TestParseMajor(t *testing.T) {
@@ -94,11 +91,6 @@ func TestEveryJarIsListedOnce(t *testing.T) {
 		seen[filepath.Base(path)] = true
 	}
 	require.True(t, seen["kafka_2.13-"+version+".jar"])
-}
-
-func TestTailIsTheLastLines(t *testing.T) {
-	require.Equal(t, "a\nb", beside.Tail([]byte("a\nb\n")))
-	require.Equal(t, 30, bytes.Count([]byte(beside.Tail(bytes.Repeat([]byte("x\n"), 50))), []byte("x")))
 }
 
 // What was written is there after a stop, and after a crash, at the same

@@ -10,6 +10,7 @@ import (
 
 	"github.com/reprise-bus/reprise/internal/testbroker"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testtransport"
 	"github.com/reprise-bus/reprise/pubsub/kafka"
 )
 
@@ -48,13 +49,13 @@ func TestWatermillConformance(t *testing.T) {
 
 func TestWatermillConformanceOfAnInbox(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testtransport.Store(t, url)
 		prefix := testbroker.Name("conformance")
 		group := func(t *testing.T, handler string) (message.Publisher, message.Subscriber) {
 			transport := newTransport(t, kafka.Config{GroupPrefix: prefix})
 			pub, err := transport.Publisher()
 			require.NoError(t, err)
-			return pub, newInbox(t, newPubSub(t, st), transport, handler, again, false)
+			return pub, testtransport.Inbox(t, testtransport.PubSub(t, st), transport, handler, testtransport.Again(), false)
 		}
 		one := func(t *testing.T) (message.Publisher, message.Subscriber) { return group(t, t.Name()) }
 		tests.TestPubSub(t, features(), one, group)

@@ -18,6 +18,7 @@ import (
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/testbroker"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testtransport"
 	"github.com/reprise-bus/reprise/middleware"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/pubsub/kafka"
@@ -35,14 +36,14 @@ func serve(t testing.TB, ps *pubsub.PubSub, transport *pubsub.Transport, st *sto
 	router, err := message.NewRouter(message.RouterConfig{}, watermill.NopLogger{})
 	require.NoError(t, err)
 	router.AddMiddleware(middleware.Record(st))
-	in := newInbox(t, ps, transport, h.HandlerName(), h.Policy(), true)
+	in := testtransport.Inbox(t, ps, transport, h.HandlerName(), h.Policy(), true)
 	router.AddConsumerHandler(h.HandlerName(), topic, in, handlers.Func(h, handlers.JSON()))
 	ended := make(chan error, 1)
 	go func() { ended <- router.Run(t.Context()) }()
 	<-router.Running()
 	stop = sync.OnceFunc(func() {
 		require.NoError(t, router.Close())
-		require.NoError(t, receive(t, ended))
+		require.NoError(t, testtransport.Receive(t, ended))
 	})
 	t.Cleanup(stop)
 	return stop
@@ -51,18 +52,18 @@ func serve(t testing.TB, ps *pubsub.PubSub, transport *pubsub.Transport, st *sto
 // What cannot be decoded is FAILED, and does not come back.
 func TestAnUndecodableMessageFails(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testtransport.Store(t, url)
 		topic := testbroker.Topic(t, 1)
 		transport := newTransport(t, kafka.Config{GroupPrefix: topic})
-		require.NoError(t, newPublisher(t, transport).Publish(topic, newMessage("{no JSON")))
+		require.NoError(t, testtransport.Publisher(t, transport).Publish(topic, testtransport.Message("{no JSON")))
 		client := newClient(t)
 		produce(t, client, &kgo.Record{Topic: topic, Value: []byte(`{"N": "a word"}`)}, &kgo.Record{Topic: topic})
-		serve(t, newPubSub(t, st), transport, st, topic, handlers.New("handler", func(context.Context, created) error {
+		serve(t, testtransport.PubSub(t, st), transport, st, topic, handlers.New("handler", func(context.Context, created) error {
 			return nil
-		}, handlers.Policy{Attempts: 2, Cycles: 1, Backoff: again.Backoff}))
-		waitForStatus(t, st, "handler", store.Failed, 3)
+		}, handlers.Policy{Attempts: 2, Cycles: 1, Backoff: testtransport.Again().Backoff}))
+		testtransport.WaitForStatus(t, st, "handler", store.Failed, 3)
 		waitForCommits(t, client, topic+"handler", topic, 1, 3)
-		requireCount(t, st, "handler_runs", 3)
+		testtransport.RequireCount(t, st, "handler_runs", 3)
 		event, err := st.Event(t.Context(), topic, topic+"/0/1")
 		require.NoError(t, err)
 		require.Equal(t, "kafka", event.Source)
@@ -72,12 +73,12 @@ func TestAnUndecodableMessageFails(t *testing.T) {
 // A message that hangs, one that panics, and everything else of their partition.
 func TestAPoisonousMessageHoldsUpNoOther(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testtransport.Store(t, url)
 		topic := testbroker.Topic(t, 1)
 		transport := newTransport(t, kafka.Config{GroupPrefix: topic})
-		pub := newPublisher(t, transport)
+		pub := testtransport.Publisher(t, transport)
 		release := make(chan struct{})
-		serve(t, newPubSub(t, st), transport, st, topic, handlers.New("handler", func(_ context.Context, e created) error {
+		serve(t, testtransport.PubSub(t, st), transport, st, topic, handlers.New("handler", func(_ context.Context, e created) error {
 			switch e.N {
 			case 0:
 				<-release
@@ -87,41 +88,41 @@ func TestAPoisonousMessageHoldsUpNoOther(t *testing.T) {
 			return nil
 		}, handlers.Policy{Attempts: 1, Cycles: 1}))
 		for i := range 100 {
-			require.NoError(t, pub.Publish(topic, newMessage(fmt.Sprintf(`{"N": %d}`, i))))
+			require.NoError(t, pub.Publish(topic, testtransport.Message(fmt.Sprintf(`{"N": %d}`, i))))
 		}
-		waitForStatus(t, st, "handler", store.Success, 98)
-		waitForStatus(t, st, "handler", store.Failed, 1)
+		testtransport.WaitForStatus(t, st, "handler", store.Success, 98)
+		testtransport.WaitForStatus(t, st, "handler", store.Failed, 1)
 		waitForCommits(t, newClient(t), topic+"handler", topic, 1, 100)
 		close(release)
-		waitForStatus(t, st, "handler", store.Success, 99)
+		testtransport.WaitForStatus(t, st, "handler", store.Success, 99)
 	})
 }
 
 // A process that records, and dies before the broker hears of it.
 func TestWhatIsDeliveredAgainAfterACrashIsOneRun(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testtransport.Store(t, url)
 		topic := testbroker.Topic(t, 1)
 		client := newClient(t)
 		dies := newTransport(t, kafka.Config{GroupPrefix: topic, Sarama: func(c *sarama.Config) {
 			c.Consumer.Offsets.AutoCommit.Enable = false
 		}})
-		require.NoError(t, newPublisher(t, dies).Publish(topic, newMessage(`{"N": 1}`)))
+		require.NoError(t, testtransport.Publisher(t, dies).Publish(topic, testtransport.Message(`{"N": 1}`)))
 		produce(t, client, &kgo.Record{Topic: topic, Value: []byte(`{"N": 2}`)})
 		var calls atomic.Int32
 		handler := handlers.New("handler", func(context.Context, created) error {
 			calls.Add(1)
 			return nil
 		})
-		stop := serve(t, newPubSub(t, st), dies, st, topic, handler)
-		waitForStatus(t, st, "handler", store.Success, 2)
+		stop := serve(t, testtransport.PubSub(t, st), dies, st, topic, handler)
+		testtransport.WaitForStatus(t, st, "handler", store.Success, 2)
 		stop()
 		require.Zero(t, committed(t, client, topic+"handler", topic, 1))
 
-		serve(t, newPubSub(t, st), newTransport(t, kafka.Config{GroupPrefix: topic}), st, topic, handler)
+		serve(t, testtransport.PubSub(t, st), newTransport(t, kafka.Config{GroupPrefix: topic}), st, topic, handler)
 		waitForCommits(t, client, topic+"handler", topic, 1, 2)
 		require.EqualValues(t, 2, calls.Load())
-		requireCount(t, st, "handler_runs", 2)
+		testtransport.RequireCount(t, st, "handler_runs", 2)
 	})
 }
 
@@ -130,9 +131,9 @@ func TestWhatIsDeliveredAgainAfterACrashIsOneRun(t *testing.T) {
 func TestARebalanceDisturbsNoHandler(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
 		const partitions, n = 6, 600
-		st := openStore(t, url)
+		st := testtransport.Store(t, url)
 		topic := testbroker.Topic(t, partitions)
-		lines, logger := newLogged(t)
+		lines, logger := testtransport.NewLogged(t)
 		transport := newTransport(t, kafka.Config{GroupPrefix: topic, Logger: logger, Sarama: func(c *sarama.Config) {
 			c.Consumer.Group.Heartbeat.Interval = 100 * time.Millisecond
 		}})
@@ -144,7 +145,7 @@ func TestARebalanceDisturbsNoHandler(t *testing.T) {
 			handled[e.N]++
 			return nil
 		})
-		serve(t, newPubSub(t, st), transport, st, topic, handler)
+		serve(t, testtransport.PubSub(t, st), transport, st, topic, handler)
 		published := make(chan error, 1)
 		joins := make(chan struct{})
 		go func() {
@@ -153,30 +154,30 @@ func TestARebalanceDisturbsNoHandler(t *testing.T) {
 				if i%(n/4) == 0 {
 					<-joins
 				}
-				err = pub.Publish(topic, newMessage(fmt.Sprintf(`{"N": %d}`, i)))
+				err = pub.Publish(topic, testtransport.Message(fmt.Sprintf(`{"N": %d}`, i)))
 			}
 			published <- err
 		}()
 		client := newClient(t)
 		joins <- struct{}{}
 		for round := range 3 {
-			stop := serve(t, newPubSub(t, st), transport, st, topic, handler)
+			stop := serve(t, testtransport.PubSub(t, st), transport, st, topic, handler)
 			joins <- struct{}{}
 			waitForMembers(t, client, topic+"handler", 2)
 			stop()
 			waitForMembers(t, client, topic+"handler", 1)
 			t.Log("round", round)
 		}
-		require.NoError(t, receive(t, published))
-		waitForStatus(t, st, "handler", store.Success, n)
+		require.NoError(t, testtransport.Receive(t, published))
+		testtransport.WaitForStatus(t, st, "handler", store.Success, n)
 		waitForCommits(t, client, topic+"handler", topic, partitions, n)
-		requireCount(t, st, "handler_runs", n)
+		testtransport.RequireCount(t, st, "handler_runs", n)
 		mu.Lock()
 		defer mu.Unlock()
 		for i := range n {
 			require.Equal(t, 1, handled[i], i)
 		}
-		require.Zero(t, lines.count("receiving"), "a rebalance is no outage")
+		require.Zero(t, lines.Count("receiving"), "a rebalance is no outage")
 	})
 }
 
@@ -184,13 +185,13 @@ func TestARebalanceDisturbsNoHandler(t *testing.T) {
 // received.
 func TestNothingIsLostWhenTheBrokerRestarts(t *testing.T) {
 	t.Parallel()
-	st := openStore(t, testdb.Postgres(t))
+	st := testtransport.Store(t, testdb.Postgres(t))
 	broker := testbroker.OwnKafka(t)
 	testbroker.CreateTopic(t, []string{broker.Addr}, "created", 3)
-	lines, logger := newLogged(t)
+	lines, logger := testtransport.NewLogged(t)
 	transport := newTransport(t, kafka.Config{Brokers: []string{broker.Addr}, Logger: logger})
-	serve(t, newPubSub(t, st), transport, st, "created", handlers.New("handler", func(context.Context, created) error { return nil }))
-	pub := newPublisher(t, transport)
+	serve(t, testtransport.PubSub(t, st), transport, st, "created", handlers.New("handler", func(context.Context, created) error { return nil }))
+	pub := testtransport.Publisher(t, transport)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var sent atomic.Int64
@@ -198,7 +199,7 @@ func TestNothingIsLostWhenTheBrokerRestarts(t *testing.T) {
 	for range 4 {
 		publishing.Go(func() {
 			for ctx.Err() == nil {
-				msg := newMessage(fmt.Sprintf(`{"N": %d}`, sent.Add(1)))
+				msg := testtransport.Message(fmt.Sprintf(`{"N": %d}`, sent.Add(1)))
 				for pub.Publish("created", msg) != nil { // as an outbox does
 					time.Sleep(10 * time.Millisecond)
 				}
@@ -212,24 +213,24 @@ func TestNothingIsLostWhenTheBrokerRestarts(t *testing.T) {
 	}
 	waitForSome := func() {
 		t.Helper()
-		before := count(t, st, "handler_runs")
-		require.Eventually(t, func() bool { return count(t, st, "handler_runs") > before }, patience, 10*time.Millisecond)
+		before := testtransport.Count(t, st, "handler_runs")
+		require.Eventually(t, func() bool { return testtransport.Count(t, st, "handler_runs") > before }, patience, 10*time.Millisecond)
 	}
 	more()
 	waitForSome()
 	for i, end := range []func(){broker.Stop, broker.Kill} {
 		end()
-		require.Eventually(t, func() bool { return lines.count("receiving created as handler fails") == i+1 }, patience, 10*time.Millisecond)
+		require.Eventually(t, func() bool { return lines.Count("receiving created as handler fails") == i+1 }, patience, 10*time.Millisecond)
 		broker.Start()
 		more()
-		require.Eventually(t, func() bool { return lines.count("receiving created as handler works again") == i+1 }, patience, 10*time.Millisecond)
+		require.Eventually(t, func() bool { return lines.Count("receiving created as handler works again") == i+1 }, patience, 10*time.Millisecond)
 		waitForSome()
 	}
 	cancel()
 	publishing.Wait()
-	waitForStatus(t, st, "handler", store.Success, int(sent.Load()))
-	requireCount(t, st, "handler_runs", int(sent.Load()))
-	require.Equal(t, 2, lines.count("receiving"+" created as handler fails"))
+	testtransport.WaitForStatus(t, st, "handler", store.Success, int(sent.Load()))
+	testtransport.RequireCount(t, st, "handler_runs", int(sent.Load()))
+	require.Equal(t, 2, lines.Count("receiving"+" created as handler fails"))
 }
 
 // Another program's consumer group reads the topic beside a handler: each gets
@@ -237,14 +238,14 @@ func TestNothingIsLostWhenTheBrokerRestarts(t *testing.T) {
 func TestAForeignGroupIsNotDisturbed(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
 		const n = 100
-		st := openStore(t, url)
+		st := testtransport.Store(t, url)
 		topic := testbroker.Topic(t, 3)
 		transport := newTransport(t, kafka.Config{GroupPrefix: topic})
 		foreign := newClient(t, kgo.ConsumeTopics(topic), kgo.ConsumerGroup(topic+"foreign"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit())
-		serve(t, newPubSub(t, st), transport, st, topic, handlers.New("handler", func(context.Context, created) error { return nil }))
-		pub := newPublisher(t, transport)
+		serve(t, testtransport.PubSub(t, st), transport, st, topic, handlers.New("handler", func(context.Context, created) error { return nil }))
+		pub := testtransport.Publisher(t, transport)
 		for i := range n {
-			require.NoError(t, pub.Publish(topic, newMessage(fmt.Sprintf(`{"N": %d}`, i))))
+			require.NoError(t, pub.Publish(topic, testtransport.Message(fmt.Sprintf(`{"N": %d}`, i))))
 		}
 		got := map[int]bool{}
 		for _, r := range consume(t, foreign, n) {
@@ -253,7 +254,7 @@ func TestAForeignGroupIsNotDisturbed(t *testing.T) {
 			got[e.N] = true
 		}
 		require.Len(t, got, n)
-		waitForStatus(t, st, "handler", store.Success, n)
+		testtransport.WaitForStatus(t, st, "handler", store.Success, n)
 		waitForCommits(t, foreign, topic+"handler", topic, 3, n)
 		require.Zero(t, committed(t, foreign, topic+"foreign", topic, 3), "it has not committed yet")
 		require.NoError(t, foreign.CommitUncommittedOffsets(t.Context()))

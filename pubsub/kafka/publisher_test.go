@@ -19,6 +19,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/reprise-bus/reprise/internal/testbroker"
+	"github.com/reprise-bus/reprise/internal/testtransport"
 	"github.com/reprise-bus/reprise/pubsub/kafka"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -28,7 +29,7 @@ func TestAKeyHasThePartitionThatJavaGivesIt(t *testing.T) {
 	t.Parallel()
 	const partitions = 12
 	topic := testbroker.Topic(t, partitions)
-	pub := newPublisher(t, newTransport(t, kafka.Config{}))
+	pub := testtransport.Publisher(t, newTransport(t, kafka.Config{}))
 	want := map[string]int32{}
 	for key, hash := range map[string]int32{
 		"21":                         -973932308,
@@ -39,7 +40,7 @@ func TestAKeyHasThePartitionThatJavaGivesIt(t *testing.T) {
 		"abc": 479470107,
 	} {
 		want[key] = (hash & 0x7fffffff) % partitions
-		msg := newMessage("x")
+		msg := testtransport.Message("x")
 		msg.Metadata.Set(store.KeyMetadata, key)
 		require.NoError(t, pub.Publish(topic, msg))
 	}
@@ -54,13 +55,13 @@ func TestAKeyHasThePartitionThatJavaGivesIt(t *testing.T) {
 func TestWhatHasOneKeyIsInOrder(t *testing.T) {
 	t.Parallel()
 	topic := testbroker.Topic(t, 3)
-	pub := newPublisher(t, newTransport(t, kafka.Config{}))
+	pub := testtransport.Publisher(t, newTransport(t, kafka.Config{}))
 	var all sync.WaitGroup
 	const keys, each = 8, 50
 	for key := range keys {
 		all.Go(func() {
 			for n := range each {
-				msg := newMessage(fmt.Sprint(n))
+				msg := testtransport.Message(fmt.Sprint(n))
 				msg.Metadata.Set(store.KeyMetadata, fmt.Sprint(key))
 				if err := pub.Publish(topic, msg); err != nil {
 					t.Error(err)
@@ -81,17 +82,17 @@ func TestAMessageComesBackAsItWas(t *testing.T) {
 	t.Parallel()
 	topic := testbroker.Topic(t, 1)
 	transport := newTransport(t, kafka.Config{GroupPrefix: topic})
-	sent := []*message.Message{newMessage(`{"n": 1}`), newMessage("\x00\xff"), newMessage("")}
+	sent := []*message.Message{testtransport.Message(`{"n": 1}`), testtransport.Message("\x00\xff"), testtransport.Message("")}
 	sent[0].Metadata = message.Metadata{
 		store.KeyMetadata: "ada",
 		"traceparent":     "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 		"empty":           "", "with space": "a: b\r\nc", "größe": "\u2028",
 	}
-	require.NoError(t, newPublisher(t, transport).Publish(topic, sent...))
+	require.NoError(t, testtransport.Publisher(t, transport).Publish(topic, sent...))
 	got := map[string]*message.Message{}
-	messages := subscribe(t, newSubscriber(t, transport, "handler"), topic)
+	messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), topic)
 	for range sent {
-		msg := receive(t, messages)
+		msg := testtransport.Receive(t, messages)
 		msg.Ack()
 		got[msg.UUID] = msg
 	}
@@ -108,10 +109,10 @@ func TestWatermillKafkaIsUnderstood(t *testing.T) {
 	require.NoError(t, err)
 	defer theirs.Close()
 	transport := newTransport(t, kafka.Config{GroupPrefix: topic})
-	sent := newMessage("theirs")
+	sent := testtransport.Message("theirs")
 	sent.Metadata.Set("a", "b")
 	require.NoError(t, theirs.Publish(topic, sent))
-	msg := receive(t, subscribe(t, newSubscriber(t, transport, "handler"), topic))
+	msg := testtransport.Receive(t, testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), topic))
 	require.True(t, sent.Equals(msg))
 	msg.Ack()
 
@@ -122,11 +123,11 @@ func TestWatermillKafkaIsUnderstood(t *testing.T) {
 	}, nil)
 	require.NoError(t, err)
 	defer reader.Close()
-	ours := newMessage("ours")
-	require.NoError(t, newPublisher(t, transport).Publish(topic, ours))
-	messages := subscribe(t, reader, topic)
-	receive(t, messages).Ack()
-	msg = receive(t, messages)
+	ours := testtransport.Message("ours")
+	require.NoError(t, testtransport.Publisher(t, transport).Publish(topic, ours))
+	messages := testtransport.Subscribe(t, reader, topic)
+	testtransport.Receive(t, messages).Ack()
+	msg = testtransport.Receive(t, messages)
 	require.True(t, ours.Equals(msg))
 	msg.Ack()
 }
@@ -137,15 +138,15 @@ func TestWhatIsRefusedAndWhatIsNot(t *testing.T) {
 	broker := testbroker.OwnKafka(t, "auto.create.topics.enable=false", fmt.Sprintf("message.max.bytes=%d", largest))
 	testbroker.CreateTopic(t, []string{broker.Addr}, "topic", 1)
 	transport := newTransport(t, kafka.Config{Brokers: []string{broker.Addr}})
-	pub := newPublisher(t, transport)
-	fits, large, huge := newMessage(strings.Repeat("x", largest*3/5)), newMessage(strings.Repeat("x", largest+1)), newMessage(strings.Repeat("x", 2<<20))
+	pub := testtransport.Publisher(t, transport)
+	fits, large, huge := testtransport.Message(strings.Repeat("x", largest*3/5)), testtransport.Message(strings.Repeat("x", largest+1)), testtransport.Message(strings.Repeat("x", 2<<20))
 	require.NoError(t, pub.Publish("topic", fits))
-	reserved := newMessage("x")
+	reserved := testtransport.Message("x")
 	reserved.Metadata.Set(watermillkafka.UUIDHeaderKey, "x")
 	for what, err := range map[string]error{
 		"too large for the broker": pub.Publish("topic", large),
 		"too large for the client": pub.Publish("topic", huge),
-		"no name of a topic":       pub.Publish("no topic/at all", newMessage("x")),
+		"no name of a topic":       pub.Publish("no topic/at all", testtransport.Message("x")),
 		"reserved metadata":        pub.Publish("topic", reserved),
 	} {
 		require.Error(t, err, what)
@@ -153,7 +154,7 @@ func TestWhatIsRefusedAndWhatIsNot(t *testing.T) {
 		require.NotContains(t, err.Error(), "xxx")
 	}
 	began := time.Now()
-	err := pub.Publish("missing", newMessage("x"))
+	err := pub.Publish("missing", testtransport.Message("x"))
 	require.ErrorIs(t, err, sarama.ErrUnknownTopicOrPartition)
 	require.Less(t, time.Since(began), 10*time.Second)
 	require.False(t, transport.Refused(err))
@@ -176,12 +177,12 @@ func TestAPublishFailsSoonWhileTheBrokerIsAway(t *testing.T) {
 	t.Parallel()
 	broker := testbroker.OwnKafka(t)
 	transport := newTransport(t, kafka.Config{Brokers: []string{broker.Addr}})
-	pub := newPublisher(t, transport)
-	require.NoError(t, pub.Publish("topic", newMessage("before")))
+	pub := testtransport.Publisher(t, transport)
+	require.NoError(t, pub.Publish("topic", testtransport.Message("before")))
 	broker.Kill()
 	for range 2 {
 		began := time.Now()
-		err := pub.Publish("topic", newMessage("never"))
+		err := pub.Publish("topic", testtransport.Message("never"))
 		require.Error(t, err)
 		require.False(t, transport.Refused(err))
 		require.Less(t, time.Since(began), 10*time.Second)
@@ -190,7 +191,7 @@ func TestAPublishFailsSoonWhileTheBrokerIsAway(t *testing.T) {
 	require.Error(t, err)
 	require.False(t, transport.Refused(err))
 	broker.Start()
-	require.Eventually(t, func() bool { return pub.Publish("topic", newMessage("after")) == nil }, patience, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return pub.Publish("topic", testtransport.Message("after")) == nil }, patience, 10*time.Millisecond)
 }
 
 func TestWhoConnectsIsSaid(t *testing.T) {
@@ -212,8 +213,8 @@ func TestWhoConnectsIsSaid(t *testing.T) {
 			config := kafka.Config{
 				Brokers: cluster.ListenAddrs(), Username: "us=er,", Password: "pässword", Mechanism: mechanism, TLS: trusted,
 			}
-			require.NoError(t, newPublisher(t, newTransport(t, config)).Publish("topic", newMessage("x")))
-			msg := receive(t, subscribe(t, newSubscriber(t, newTransport(t, config), "handler"), "topic"))
+			require.NoError(t, testtransport.Publisher(t, newTransport(t, config)).Publish("topic", testtransport.Message("x")))
+			msg := testtransport.Receive(t, testtransport.Subscribe(t, testtransport.Subscriber(t, newTransport(t, config), "handler"), "topic"))
 			require.Equal(t, "x", string(msg.Payload))
 			msg.Ack()
 

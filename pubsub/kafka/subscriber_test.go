@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/reprise-bus/reprise/internal/testbroker"
+	"github.com/reprise-bus/reprise/internal/testtransport"
 	"github.com/reprise-bus/reprise/pubsub/kafka"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -19,14 +20,14 @@ func TestANewHandlerGetsWhatTheTopicHas(t *testing.T) {
 	t.Parallel()
 	topic := testbroker.Topic(t, 3)
 	transport := newTransport(t, kafka.Config{GroupPrefix: topic})
-	pub := newPublisher(t, transport)
+	pub := testtransport.Publisher(t, transport)
 	for n := range 10 {
-		require.NoError(t, pub.Publish(topic, newMessage(fmt.Sprint(n))))
+		require.NoError(t, pub.Publish(topic, testtransport.Message(fmt.Sprint(n))))
 	}
 	for _, handler := range []string{"one", "another"} {
-		messages := subscribe(t, newSubscriber(t, transport, handler), topic)
+		messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, handler), topic)
 		for range 10 {
-			receive(t, messages).Ack()
+			testtransport.Receive(t, messages).Ack()
 		}
 		waitForCommits(t, newClient(t), topic+handler, topic, 3, 10)
 	}
@@ -46,8 +47,8 @@ func TestAForeignMessage(t *testing.T) {
 	)
 	for i, handler := range []string{"once", "again"} {
 		transport := newTransport(t, kafka.Config{GroupPrefix: topic})
-		messages := subscribe(t, newSubscriber(t, transport, handler), topic)
-		first, tombstone, empty := receive(t, messages), receive(t, messages), receive(t, messages)
+		messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, handler), topic)
+		first, tombstone, empty := testtransport.Receive(t, messages), testtransport.Receive(t, messages), testtransport.Receive(t, messages)
 		require.Equal(t, topic+"/0/0", first.UUID, i)
 		require.Equal(t, map[string]string{"twice": "2", "none": "", "binary": "\xff", "key": "ada"}, map[string]string(first.Metadata))
 		require.Equal(t, topic+"/0/1", tombstone.UUID)
@@ -63,15 +64,15 @@ func TestWhatIsBehindAnUnackedMessageIsNotMarked(t *testing.T) {
 	t.Parallel()
 	topic := testbroker.Topic(t, 1)
 	transport := newTransport(t, kafka.Config{GroupPrefix: topic})
-	pub := newPublisher(t, transport)
+	pub := testtransport.Publisher(t, transport)
 	for n := range 5 {
-		require.NoError(t, pub.Publish(topic, newMessage(fmt.Sprint(n))))
+		require.NoError(t, pub.Publish(topic, testtransport.Message(fmt.Sprint(n))))
 	}
 	sub, err := transport.Subscriber("handler")
 	require.NoError(t, err)
-	messages := subscribe(t, sub, topic)
+	messages := testtransport.Subscribe(t, sub, topic)
 	for n := range 5 {
-		msg := receive(t, messages)
+		msg := testtransport.Receive(t, messages)
 		require.Equal(t, fmt.Sprint(n), string(msg.Payload))
 		if n != 2 {
 			msg.Ack()
@@ -82,29 +83,29 @@ func TestWhatIsBehindAnUnackedMessageIsNotMarked(t *testing.T) {
 	require.False(t, open)
 	require.EqualValues(t, 2, committed(t, newClient(t), topic+"handler", topic, 1))
 
-	messages = subscribe(t, newSubscriber(t, transport, "handler"), topic)
+	messages = testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), topic)
 	for n := 2; n < 5; n++ {
-		msg := receive(t, messages)
+		msg := testtransport.Receive(t, messages)
 		require.Equal(t, fmt.Sprint(n), string(msg.Payload))
 		msg.Ack()
 	}
 	waitForCommits(t, newClient(t), topic+"handler", topic, 1, 5)
 }
 
-// A nacked message comes again, as often as it is nacked, and its context ends
+// A nacked message comes testtransport.Again(), as often as it is nacked, and its context ends
 // each time.
 func TestANackedMessageComesAgain(t *testing.T) {
 	t.Parallel()
 	topic := testbroker.Topic(t, 1)
 	transport := newTransport(t, kafka.Config{GroupPrefix: topic})
-	require.NoError(t, newPublisher(t, transport).Publish(topic, newMessage("0"), newMessage("1")))
-	messages := subscribe(t, newSubscriber(t, transport, "handler"), topic)
-	first, second := receive(t, messages), receive(t, messages)
+	require.NoError(t, testtransport.Publisher(t, transport).Publish(topic, testtransport.Message("0"), testtransport.Message("1")))
+	messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), topic)
+	first, second := testtransport.Receive(t, messages), testtransport.Receive(t, messages)
 	second.Ack()
 	for range 3 {
 		require.NoError(t, first.Context().Err())
 		first.Nack()
-		next := receive(t, messages)
+		next := testtransport.Receive(t, messages)
 		require.Equal(t, first.UUID, next.UUID)
 		<-first.Context().Done()
 		first = next
@@ -125,7 +126,7 @@ func TestMuchIsUnderWayAtOnce(t *testing.T) {
 		records[i] = &kgo.Record{Topic: topic, Value: make([]byte, size)}
 	}
 	produce(t, client, records...)
-	messages := subscribe(t, newSubscriber(t, transport, "handler"), topic)
+	messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), topic)
 	waiting := 0
 	var acks []func() bool
 	for quiet := false; !quiet; {
@@ -143,7 +144,7 @@ func TestMuchIsUnderWayAtOnce(t *testing.T) {
 		ack()
 	}
 	for range n - waiting {
-		receive(t, messages).Ack()
+		testtransport.Receive(t, messages).Ack()
 	}
 	waitForCommits(t, client, topic+"handler", topic, 1, n)
 }
@@ -154,14 +155,14 @@ func TestPartitionsThatAreAddedAreNoticed(t *testing.T) {
 	transport := newTransport(t, kafka.Config{GroupPrefix: topic, Sarama: func(c *sarama.Config) {
 		c.Metadata.RefreshFrequency = 250 * time.Millisecond
 	}})
-	messages := subscribe(t, newSubscriber(t, transport, "handler"), topic)
+	messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), topic)
 	client := newClient(t, kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	produce(t, client, &kgo.Record{Topic: topic, Value: []byte("before")})
-	receive(t, messages).Ack()
+	testtransport.Receive(t, messages).Ack()
 	testbroker.AddPartitions(t, testbroker.Kafka(t), topic, 3)
 	after := newClient(t, kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	produce(t, after, &kgo.Record{Topic: topic, Partition: 2, Value: []byte("after")})
-	msg := receive(t, messages)
+	msg := testtransport.Receive(t, messages)
 	require.Equal(t, topic+"/2/0", msg.UUID)
 	msg.Ack()
 	waitForCommits(t, client, topic+"handler", topic, 3, 2)
@@ -172,22 +173,22 @@ func TestPartitionsThatAreAddedAreNoticed(t *testing.T) {
 func TestASubscriptionWaitsForItsTopicAndTheBroker(t *testing.T) {
 	t.Parallel()
 	broker := testbroker.OwnKafka(t, "auto.create.topics.enable=false")
-	lines, logger := newLogged(t)
+	lines, logger := testtransport.NewLogged(t)
 	transport := newTransport(t, kafka.Config{Brokers: []string{broker.Addr}, Logger: logger})
 	broker.Stop()
-	sub := newSubscriber(t, transport, "handler")
-	messages := subscribe(t, sub, "late")
-	require.Eventually(t, func() bool { return lines.count("receiving late as handler fails") == 1 }, patience, 10*time.Millisecond)
+	sub := testtransport.Subscriber(t, transport, "handler")
+	messages := testtransport.Subscribe(t, sub, "late")
+	require.Eventually(t, func() bool { return lines.Count("receiving late as handler fails") == 1 }, patience, 10*time.Millisecond)
 	broker.Start()
 	testbroker.CreateTopic(t, []string{broker.Addr}, "late", 1)
-	require.NoError(t, newPublisher(t, transport).Publish("late", newMessage("x")))
-	receive(t, messages).Ack()
-	require.Equal(t, 1, lines.count("receiving late as handler fails"))
-	require.Equal(t, 1, lines.count("receiving late as handler works again"))
+	require.NoError(t, testtransport.Publisher(t, transport).Publish("late", testtransport.Message("x")))
+	testtransport.Receive(t, messages).Ack()
+	require.Equal(t, 1, lines.Count("receiving late as handler fails"))
+	require.Equal(t, 1, lines.Count("receiving late as handler works again"))
 
-	require.NoError(t, newSubscriber(t, transport, "another").(interface{ SubscribeInitialize(string) error }).SubscribeInitialize("made"))
-	require.NoError(t, newSubscriber(t, transport, "another").(interface{ SubscribeInitialize(string) error }).SubscribeInitialize("made"))
-	require.NoError(t, newPublisher(t, transport).Publish("made", newMessage("x")))
+	require.NoError(t, testtransport.Subscriber(t, transport, "another").(interface{ SubscribeInitialize(string) error }).SubscribeInitialize("made"))
+	require.NoError(t, testtransport.Subscriber(t, transport, "another").(interface{ SubscribeInitialize(string) error }).SubscribeInitialize("made"))
+	require.NoError(t, testtransport.Publisher(t, transport).Publish("made", testtransport.Message("x")))
 }
 
 // Closing does not wait for a broker that is away.
@@ -196,7 +197,7 @@ func TestCloseWhileTheBrokerIsAway(t *testing.T) {
 	transport := newTransport(t, kafka.Config{Brokers: []string{"127.0.0.1:1"}})
 	sub, err := transport.Subscriber("handler")
 	require.NoError(t, err)
-	messages := subscribe(t, sub, "topic")
+	messages := testtransport.Subscribe(t, sub, "topic")
 	began := time.Now()
 	require.NoError(t, sub.Close())
 	_, open := <-messages
@@ -213,16 +214,16 @@ func TestCloseWhileTheBrokerIsAway(t *testing.T) {
 func TestAMessageTakesItsTime(t *testing.T) {
 	t.Parallel()
 	topic := testbroker.Topic(t, 1)
-	lines, logger := newLogged(t)
+	lines, logger := testtransport.NewLogged(t)
 	transport := newTransport(t, kafka.Config{GroupPrefix: topic, Logger: logger, Sarama: func(c *sarama.Config) {
 		c.Consumer.Group.Session.Timeout = 6 * time.Second
 		c.Consumer.Group.Heartbeat.Interval = time.Second
 		c.Consumer.Group.Rebalance.Timeout = 3 * time.Second
 	}})
-	require.NoError(t, newPublisher(t, transport).Publish(topic, newMessage("slow"), newMessage("next")))
-	messages := subscribe(t, newSubscriber(t, transport, "handler"), topic)
-	slow := receive(t, messages)
-	receive(t, messages).Ack()
+	require.NoError(t, testtransport.Publisher(t, transport).Publish(topic, testtransport.Message("slow"), testtransport.Message("next")))
+	messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), topic)
+	slow := testtransport.Receive(t, messages)
+	testtransport.Receive(t, messages).Ack()
 	select {
 	case msg := <-messages:
 		t.Fatalf("%s came again", msg.Payload)
@@ -231,7 +232,7 @@ func TestAMessageTakesItsTime(t *testing.T) {
 	require.NoError(t, slow.Context().Err())
 	slow.Ack()
 	waitForCommits(t, newClient(t), topic+"handler", topic, 1, 2)
-	require.Zero(t, lines.count("receiving"))
+	require.Zero(t, lines.Count("receiving"))
 }
 
 // A broker that does not answer holds up no end.
@@ -253,8 +254,8 @@ func TestCloseWhileTheBrokerDoesNotAnswer(t *testing.T) {
 	transport := newTransport(t, kafka.Config{Brokers: []string{listener.Addr().String()}})
 	sub, err := transport.Subscriber("handler")
 	require.NoError(t, err)
-	messages := subscribe(t, sub, "topic")
-	defer receive(t, accepted).Close()
+	messages := testtransport.Subscribe(t, sub, "topic")
+	defer testtransport.Receive(t, accepted).Close()
 	began := time.Now()
 	require.NoError(t, sub.Close())
 	_, open := <-messages

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testtransport"
 	"github.com/reprise-bus/reprise/pubsub/nats"
 )
 
@@ -47,12 +48,12 @@ func TestWatermillConformance(t *testing.T) {
 
 func TestWatermillConformanceOfAnInbox(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testtransport.Store(t, url)
 		transport := newTransport(t, nats.Config{URL: newServer(t).URL, AckWait: 2 * time.Second})
 		group := func(t *testing.T, handler string) (message.Publisher, message.Subscriber) {
 			pub, err := transport.Publisher()
 			require.NoError(t, err)
-			return pub, newInbox(t, newPubSub(t, st), transport, handler, again, false)
+			return pub, testtransport.Inbox(t, testtransport.PubSub(t, st), transport, handler, testtransport.Again(), false)
 		}
 		one := func(t *testing.T) (message.Publisher, message.Subscriber) { return group(t, "handler") }
 		tests.TestPubSub(t, features(), one, group)

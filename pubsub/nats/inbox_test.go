@@ -15,6 +15,7 @@ import (
 
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testtransport"
 	"github.com/reprise-bus/reprise/middleware"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/pubsub/nats"
@@ -32,14 +33,14 @@ func serve(t testing.TB, ps *pubsub.PubSub, transport *pubsub.Transport, st *sto
 	router, err := message.NewRouter(message.RouterConfig{}, watermill.NopLogger{})
 	require.NoError(t, err)
 	router.AddMiddleware(middleware.Record(st))
-	in := newInbox(t, ps, transport, h.HandlerName(), h.Policy(), true)
+	in := testtransport.Inbox(t, ps, transport, h.HandlerName(), h.Policy(), true)
 	router.AddConsumerHandler(h.HandlerName(), "created", in, handlers.Func(h, handlers.JSON()))
 	ended := make(chan error, 1)
 	go func() { ended <- router.Run(t.Context()) }()
 	<-router.Running()
 	stop = sync.OnceFunc(func() {
 		require.NoError(t, router.Close())
-		require.NoError(t, receive(t, ended))
+		require.NoError(t, testtransport.Receive(t, ended))
 	})
 	t.Cleanup(stop)
 	return stop
@@ -48,19 +49,19 @@ func serve(t testing.TB, ps *pubsub.PubSub, transport *pubsub.Transport, st *sto
 // What cannot be decoded is FAILED, and does not come back.
 func TestAnUndecodableMessageFails(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testtransport.Store(t, url)
 		s := newServer(t)
 		_, js := s.Client()
 		transport := newTransport(t, nats.Config{URL: s.URL, AckWait: time.Second})
-		require.NoError(t, newPublisher(t, transport).Publish("created", newMessage("{no JSON")))
+		require.NoError(t, testtransport.Publisher(t, transport).Publish("created", testtransport.Message("{no JSON")))
 		_, err := js.Publish(t.Context(), "created", []byte(`{"N": "a word"}`))
 		require.NoError(t, err)
-		serve(t, newPubSub(t, st), transport, st, handlers.New("handler", func(context.Context, created) error {
+		serve(t, testtransport.PubSub(t, st), transport, st, handlers.New("handler", func(context.Context, created) error {
 			return nil
-		}, handlers.Policy{Attempts: 2, Cycles: 1, Backoff: again.Backoff}))
-		waitForStatus(t, st, "handler", store.Failed, 2)
+		}, handlers.Policy{Attempts: 2, Cycles: 1, Backoff: testtransport.Again().Backoff}))
+		testtransport.WaitForStatus(t, st, "handler", store.Failed, 2)
 		waitForAcks(t, js, "created", "handler")
-		requireCount(t, st, "handler_runs", 2)
+		testtransport.RequireCount(t, st, "handler_runs", 2)
 		event, err := st.Event(t.Context(), "created", "created/2")
 		require.NoError(t, err)
 		require.Equal(t, "nats", event.Source)
@@ -70,13 +71,13 @@ func TestAnUndecodableMessageFails(t *testing.T) {
 // A message that hangs, one that fails, and everything else.
 func TestAPoisonousMessageHoldsUpNoOther(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testtransport.Store(t, url)
 		s := newServer(t)
 		_, js := s.Client()
 		transport := newTransport(t, nats.Config{URL: s.URL})
-		pub := newPublisher(t, transport)
+		pub := testtransport.Publisher(t, transport)
 		release := make(chan struct{})
-		serve(t, newPubSub(t, st), transport, st, handlers.New("handler", func(_ context.Context, e created) error {
+		serve(t, testtransport.PubSub(t, st), transport, st, handlers.New("handler", func(_ context.Context, e created) error {
 			switch e.N {
 			case 0:
 				<-release
@@ -86,13 +87,13 @@ func TestAPoisonousMessageHoldsUpNoOther(t *testing.T) {
 			return nil
 		}, handlers.Policy{Attempts: 1, Cycles: 1}))
 		for i := range 100 {
-			require.NoError(t, pub.Publish("created", newMessage(fmt.Sprintf(`{"N": %d}`, i))))
+			require.NoError(t, pub.Publish("created", testtransport.Message(fmt.Sprintf(`{"N": %d}`, i))))
 		}
-		waitForStatus(t, st, "handler", store.Success, 98)
-		waitForStatus(t, st, "handler", store.Failed, 1)
+		testtransport.WaitForStatus(t, st, "handler", store.Success, 98)
+		testtransport.WaitForStatus(t, st, "handler", store.Failed, 1)
 		waitForAcks(t, js, "created", "handler")
 		close(release)
-		waitForStatus(t, st, "handler", store.Success, 99)
+		testtransport.WaitForStatus(t, st, "handler", store.Success, 99)
 	})
 }
 
@@ -114,36 +115,36 @@ func (f forgetful) Subscribe(ctx context.Context, topic string) (<-chan *message
 
 func TestWhatIsDeliveredAgainAfterACrashIsOneRun(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testtransport.Store(t, url)
 		s := newServer(t)
 		_, js := s.Client()
 		transport := newTransport(t, nats.Config{URL: s.URL, AckWait: 2 * time.Second})
-		require.NoError(t, newPublisher(t, transport).Publish("created", newMessage(`{"N": 1}`)))
+		require.NoError(t, testtransport.Publisher(t, transport).Publish("created", testtransport.Message(`{"N": 1}`)))
 		_, err := js.Publish(t.Context(), "created", []byte(`{"N": 2}`))
 		require.NoError(t, err)
 
 		sub, err := transport.Subscriber("handler")
 		require.NoError(t, err)
-		dies, err := newPubSub(t, st).Inbox(forgetful{sub}, "handler", again, pubsub.InboxConfig{Source: "nats"})
+		dies, err := testtransport.PubSub(t, st).Inbox(forgetful{sub}, "handler", testtransport.Again(), pubsub.InboxConfig{Source: "nats"})
 		require.NoError(t, err)
-		messages := subscribe(t, dies, "created")
+		messages := testtransport.Subscribe(t, dies, "created")
 		for range 2 {
-			receive(t, messages).Ack()
+			testtransport.Receive(t, messages).Ack()
 		}
-		waitForStatus(t, st, "handler", store.Success, 2)
+		testtransport.WaitForStatus(t, st, "handler", store.Success, 2)
 		require.NoError(t, dies.Close())
 		info, err := waitForConsumer(t, js, "created", "handler").Info(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, 2, info.NumAckPending, "nothing is acknowledged")
 
-		serve(t, newPubSub(t, st), transport, st, handlers.New("handler", func(context.Context, created) error {
+		serve(t, testtransport.PubSub(t, st), transport, st, handlers.New("handler", func(context.Context, created) error {
 			t.Error("it is handled twice")
 			return nil
-		}, again))
+		}, testtransport.Again()))
 		waitForAcks(t, js, "created", "handler")
-		requireCount(t, st, "events", 2)
-		requireCount(t, st, "handler_runs", 2)
-		requireCount(t, st, "run_attempts", 0)
+		testtransport.RequireCount(t, st, "events", 2)
+		testtransport.RequireCount(t, st, "handler_runs", 2)
+		testtransport.RequireCount(t, st, "run_attempts", 0)
 	})
 }
 
@@ -152,25 +153,25 @@ func TestWhatIsDeliveredAgainAfterACrashIsOneRun(t *testing.T) {
 func TestNothingIsLostWhenTheServerRestarts(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
 		const events, publishers = 600, 4
-		st := openStore(t, url)
+		st := testtransport.Store(t, url)
 		s := newServer(t)
 		_, js := s.Client()
 		transport := newTransport(t, nats.Config{URL: s.URL, AckWait: 2 * time.Second})
-		pub := newPublisher(t, transport)
+		pub := testtransport.Publisher(t, transport)
 		var calls [events]atomic.Int32
 		h := handlers.New("handler", func(_ context.Context, e created) error {
 			calls[e.N].Add(1)
 			return nil
-		}, again)
-		leaves := serve(t, newPubSub(t, st), transport, st, h)
-		serve(t, newPubSub(t, st), transport, st, h)
+		}, testtransport.Again())
+		leaves := serve(t, testtransport.PubSub(t, st), transport, st, h)
+		serve(t, testtransport.PubSub(t, st), transport, st, h)
 
 		var next, published atomic.Int32
 		var publishing sync.WaitGroup
 		for range publishers {
 			publishing.Go(func() {
 				for n := int(next.Add(1)) - 1; n < events; n = int(next.Add(1)) - 1 {
-					msg := newMessage(fmt.Sprintf(`{"N": %d}`, n))
+					msg := testtransport.Message(fmt.Sprintf(`{"N": %d}`, n))
 					for pub.Publish("created", msg) != nil {
 						select {
 						case <-t.Context().Done():
@@ -192,10 +193,10 @@ func TestNothingIsLostWhenTheServerRestarts(t *testing.T) {
 		}
 		leaves()
 		publishing.Wait()
-		waitForStatus(t, st, "handler", store.Success, events)
+		testtransport.WaitForStatus(t, st, "handler", store.Success, events)
 		waitForAcks(t, js, "created", "handler")
-		requireCount(t, st, "events", events)
-		requireCount(t, st, "handler_runs", events)
+		testtransport.RequireCount(t, st, "events", events)
+		testtransport.RequireCount(t, st, "handler_runs", events)
 		for n := range calls {
 			require.Positive(t, calls[n].Load(), "event %d", n)
 		}
@@ -205,15 +206,15 @@ func TestNothingIsLostWhenTheServerRestarts(t *testing.T) {
 // Somebody else's consumer of the stream is not disturbed.
 func TestAForeignConsumerIsNotDisturbed(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testtransport.Store(t, url)
 		s := newServer(t)
 		_, js := s.Client()
 		transport := newTransport(t, nats.Config{URL: s.URL})
-		require.NoError(t, newPublisher(t, transport).Publish("created", newMessage(`{"N": 1}`)))
+		require.NoError(t, testtransport.Publisher(t, transport).Publish("created", testtransport.Message(`{"N": 1}`)))
 		theirs, err := js.CreateConsumer(t.Context(), "created", jetstream.ConsumerConfig{Durable: "theirs", AckPolicy: jetstream.AckExplicitPolicy})
 		require.NoError(t, err)
-		serve(t, newPubSub(t, st), transport, st, handlers.New("handler", func(context.Context, created) error { return nil }, again))
-		waitForStatus(t, st, "handler", store.Success, 1)
+		serve(t, testtransport.PubSub(t, st), transport, st, handlers.New("handler", func(context.Context, created) error { return nil }, testtransport.Again()))
+		testtransport.WaitForStatus(t, st, "handler", store.Success, 1)
 		msg, err := theirs.Next()
 		require.NoError(t, err)
 		require.Equal(t, `{"N": 1}`, string(msg.Data()))

@@ -19,14 +19,15 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/reprise-bus/reprise/internal/testtransport"
 	"github.com/reprise-bus/reprise/pubsub/nats"
 )
 
 func TestPublishReturnsWhenTheMessageIsStored(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
-	pub := newPublisher(t, newTransport(t, nats.Config{URL: s.URL}))
-	require.NoError(t, pub.Publish("orders.created", newMessage("one"), newMessage("two")))
+	pub := testtransport.Publisher(t, newTransport(t, nats.Config{URL: s.URL}))
+	require.NoError(t, pub.Publish("orders.created", testtransport.Message("one"), testtransport.Message("two")))
 
 	_, js := s.Client()
 	name, err := js.StreamNameBySubject(t.Context(), "orders.created")
@@ -41,7 +42,7 @@ func TestPublishReturnsWhenTheMessageIsStored(t *testing.T) {
 	require.Equal(t, jetstream.FileStorage, info.Config.Storage)
 }
 
-// What is published again, after an answer was lost, is there once; another
+// What is published testtransport.Again(), after an answer was lost, is there once; another
 // payload under the same UUID, or another topic, is another event.
 func TestAMessagePublishedAgainIsStoredOnce(t *testing.T) {
 	t.Parallel()
@@ -49,8 +50,8 @@ func TestAMessagePublishedAgainIsStoredOnce(t *testing.T) {
 	_, js := s.Client()
 	stream, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "ALL", Subjects: []string{"a", "b"}})
 	require.NoError(t, err)
-	pub := newPublisher(t, newTransport(t, nats.Config{URL: s.URL, Stream: "ALL"}))
-	msg := newMessage("x")
+	pub := testtransport.Publisher(t, newTransport(t, nats.Config{URL: s.URL, Stream: "ALL"}))
+	msg := testtransport.Message("x")
 	other := message.NewMessage(msg.UUID, []byte("y"))
 	require.NoError(t, pub.Publish("a", msg, msg, other))
 	require.NoError(t, pub.Publish("b", msg, msg))
@@ -64,11 +65,11 @@ func TestAMessageComesBackAsItWas(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	transport := newTransport(t, nats.Config{URL: s.URL})
-	pub := newPublisher(t, transport)
-	messages := subscribe(t, newSubscriber(t, transport, "handler"), "topic")
+	pub := testtransport.Publisher(t, transport)
+	messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), "topic")
 	requireBack := func(msg *message.Message) {
 		require.NoError(t, pub.Publish("topic", msg))
-		got := receive(t, messages)
+		got := testtransport.Receive(t, messages)
 		got.Ack()
 		require.Equal(t, msg.UUID, got.UUID)
 		require.Equal(t, msg.Metadata, got.Metadata)
@@ -106,16 +107,16 @@ func TestWatermillNatsIsUnderstood(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	transport := newTransport(t, nats.Config{URL: s.URL})
-	msg := newMessage("ours")
+	msg := testtransport.Message("ours")
 	msg.Metadata.Set("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
-	require.NoError(t, newPublisher(t, transport).Publish("topic", msg))
+	require.NoError(t, testtransport.Publisher(t, transport).Publish("topic", msg))
 
 	stock, err := wmnats.NewSubscriber(wmnats.SubscriberConfig{URL: s.URL, JetStream: wmnats.JetStreamConfig{
 		DurablePrefix: "stock", SubscribeOptions: []natsio.SubOpt{natsio.DeliverAll(), natsio.AckExplicit()},
 	}}, nil)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, stock.Close()) })
-	got := receive(t, subscribe(t, stock, "topic"))
+	got := testtransport.Receive(t, testtransport.Subscribe(t, stock, "topic"))
 	got.Ack()
 	require.Equal(t, msg.UUID, got.UUID)
 	require.Equal(t, msg.Metadata, got.Metadata)
@@ -123,12 +124,12 @@ func TestWatermillNatsIsUnderstood(t *testing.T) {
 	theirs, err := wmnats.NewPublisher(wmnats.PublisherConfig{URL: s.URL, JetStream: wmnats.JetStreamConfig{TrackMsgId: true}}, nil)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, theirs.Close()) })
-	msg = newMessage("theirs")
+	msg = testtransport.Message("theirs")
 	msg.Metadata.Set("a", "b")
 	require.NoError(t, theirs.Publish("topic", msg))
-	messages := subscribe(t, newSubscriber(t, transport, "handler"), "topic")
-	require.Equal(t, "ours", string(receive(t, messages).Payload))
-	got = receive(t, messages)
+	messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), "topic")
+	require.Equal(t, "ours", string(testtransport.Receive(t, messages).Payload))
+	got = testtransport.Receive(t, messages)
 	require.Equal(t, msg.UUID, got.UUID)
 	require.Equal(t, msg.Metadata, got.Metadata)
 }
@@ -140,23 +141,23 @@ func TestWhatIsRefusedAndWhatIsNot(t *testing.T) {
 	_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "SMALL", Subjects: []string{"small"}, MaxMsgSize: 1000})
 	require.NoError(t, err)
 	transport := newTransport(t, nats.Config{URL: s.URL})
-	pub := newPublisher(t, transport)
+	pub := testtransport.Publisher(t, transport)
 
-	require.NoError(t, pub.Publish("topic", newMessage("x")))
+	require.NoError(t, pub.Publish("topic", testtransport.Message("x")))
 	refused := func(topic string, msg *message.Message) {
 		t.Helper()
 		err := pub.Publish(topic, msg)
 		require.Error(t, err)
 		require.True(t, transport.Refused(err), "%v", err)
 	}
-	refused("topic", newMessage(strings.Repeat("x", 256<<10)))
-	refused("small", newMessage(strings.Repeat("x", 1000)))
-	large := newMessage("x")
+	refused("topic", testtransport.Message(strings.Repeat("x", 256<<10)))
+	refused("small", testtransport.Message(strings.Repeat("x", 1000)))
+	large := testtransport.Message("x")
 	large.Metadata.Set("large", strings.Repeat("x", 70_000))
 	refused("topic", large)
 	for _, topic := range []string{"", "two words", "a..b", ".a", "a.", "*", "a.*", "a.>", "$JS.API.INFO", "a\r\nb"} {
-		refused(topic, newMessage("x"))
-		_, err := newSubscriber(t, transport, "handler").Subscribe(t.Context(), topic)
+		refused(topic, testtransport.Message("x"))
+		_, err := testtransport.Subscriber(t, transport, "handler").Subscribe(t.Context(), topic)
 		require.ErrorContains(t, err, "want a subject")
 	}
 
@@ -172,13 +173,13 @@ func TestWhatIsRefusedAndWhatIsNot(t *testing.T) {
 		if config.Stream == "OTHER" {
 			topic = "small"
 		}
-		err := newPublisher(t, newTransport(t, config)).Publish(topic, newMessage("x"))
+		err := testtransport.Publisher(t, newTransport(t, config)).Publish(topic, testtransport.Message("x"))
 		require.ErrorContains(t, err, name)
 		require.False(t, transport.Refused(err), "%v", err)
 	}
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
-	msg := newMessage("x")
+	msg := testtransport.Message("x")
 	msg.SetContext(cancelled)
 	err = pub.Publish("topic", msg)
 	require.ErrorIs(t, err, context.Canceled)
@@ -190,13 +191,13 @@ func TestAPublishFailsSoonWhileTheServerIsAway(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	transport := newTransport(t, nats.Config{URL: s.URL})
-	pub := newPublisher(t, transport)
-	require.NoError(t, pub.Publish("topic", newMessage("before")))
+	pub := testtransport.Publisher(t, transport)
+	require.NoError(t, pub.Publish("topic", testtransport.Message("before")))
 
 	s.Stop()
 	for range 10 {
 		began := time.Now()
-		err := pub.Publish("topic", newMessage("never"))
+		err := pub.Publish("topic", testtransport.Message("never"))
 		require.Error(t, err)
 		require.False(t, transport.Refused(err), "%v", err)
 		require.Less(t, time.Since(began), 4*time.Second)
@@ -205,10 +206,10 @@ func TestAPublishFailsSoonWhileTheServerIsAway(t *testing.T) {
 	require.ErrorContains(t, err, "connect to NATS")
 
 	s.Start()
-	require.Eventually(t, func() bool { return pub.Publish("topic", newMessage("after")) == nil }, patience, 10*time.Millisecond)
-	messages := subscribe(t, newSubscriber(t, transport, "handler"), "topic")
-	require.Equal(t, "before", string(receive(t, messages).Payload))
-	require.Equal(t, "after", string(receive(t, messages).Payload), "nothing was kept back")
+	require.Eventually(t, func() bool { return pub.Publish("topic", testtransport.Message("after")) == nil }, patience, 10*time.Millisecond)
+	messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), "topic")
+	require.Equal(t, "before", string(testtransport.Receive(t, messages).Payload))
+	require.Equal(t, "after", string(testtransport.Receive(t, messages).Payload), "nothing was kept back")
 }
 
 // Somebody takes the message, and never says that it is stored.
@@ -221,7 +222,7 @@ func TestAPublishThatIsNotAnsweredFails(t *testing.T) {
 	require.NoError(t, conn.Flush())
 	transport := newTransport(t, nats.Config{URL: s.URL, Stream: "GONE"})
 	began := time.Now()
-	err = newPublisher(t, transport).Publish("topic", newMessage("x"))
+	err = testtransport.Publisher(t, transport).Publish("topic", testtransport.Message("x"))
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.False(t, transport.Refused(err))
 	require.Less(t, time.Since(began), 4*time.Second)
@@ -232,13 +233,13 @@ func TestAStreamThatIsGoneIsMadeAgain(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	_, js := s.Client()
-	pub := newPublisher(t, newTransport(t, nats.Config{URL: s.URL}))
-	require.NoError(t, pub.Publish("topic", newMessage("x")))
+	pub := testtransport.Publisher(t, newTransport(t, nats.Config{URL: s.URL}))
+	require.NoError(t, pub.Publish("topic", testtransport.Message("x")))
 	require.NoError(t, js.DeleteStream(t.Context(), "topic"))
-	err := pub.Publish("topic", newMessage("x"))
+	err := pub.Publish("topic", testtransport.Message("x"))
 	require.ErrorIs(t, err, jetstream.ErrNoStreamResponse)
 	require.False(t, nats.Refused(err))
-	require.NoError(t, pub.Publish("topic", newMessage("x")))
+	require.NoError(t, pub.Publish("topic", testtransport.Message("x")))
 }
 
 func TestWhoConnectsIsSaid(t *testing.T) {
@@ -249,7 +250,7 @@ func TestWhoConnectsIsSaid(t *testing.T) {
 	require.NoError(t, err)
 	config, err := nats.Parse(u)
 	require.NoError(t, err)
-	require.NoError(t, newPublisher(t, newTransport(t, config)).Publish("topic", newMessage("x")))
+	require.NoError(t, testtransport.Publisher(t, newTransport(t, config)).Publish("topic", testtransport.Message("x")))
 
 	_, err = newTransport(t, nats.Config{URL: s.URL}).Publisher()
 	require.ErrorContains(t, err, "Authorization Violation")
@@ -263,8 +264,8 @@ func TestWhoConnectsIsSaid(t *testing.T) {
 	require.ErrorContains(t, err, "certificate")
 	trusted := x509.NewCertPool()
 	trusted.AddCert(web.Certificate())
-	require.NoError(t, newPublisher(t, newTransport(t, nats.Config{URL: s.URL, TLS: &tls.Config{RootCAs: trusted}})).Publish("topic", newMessage("x")))
+	require.NoError(t, testtransport.Publisher(t, newTransport(t, nats.Config{URL: s.URL, TLS: &tls.Config{RootCAs: trusted}})).Publish("topic", testtransport.Message("x")))
 
 	s = newServer(t, func(o *natsserver.Options) { o.Authorization = "token" })
-	require.NoError(t, newPublisher(t, newTransport(t, nats.Config{URL: s.URL, Token: "token"})).Publish("topic", newMessage("x")))
+	require.NoError(t, testtransport.Publisher(t, newTransport(t, nats.Config{URL: s.URL, Token: "token"})).Publish("topic", testtransport.Message("x")))
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/internal/testtransport"
 	"github.com/reprise-bus/reprise/pubsub/nats"
 )
 
@@ -21,12 +22,12 @@ func TestANewHandlerGetsWhatTheStreamHas(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	transport := newTransport(t, nats.Config{URL: s.URL})
-	pub := newPublisher(t, transport)
-	require.NoError(t, pub.Publish("topic", newMessage("one"), newMessage("two")))
+	pub := testtransport.Publisher(t, transport)
+	require.NoError(t, pub.Publish("topic", testtransport.Message("one"), testtransport.Message("two")))
 	for _, handler := range []string{"first", "second"} {
-		messages := subscribe(t, newSubscriber(t, transport, handler), "topic")
-		require.Equal(t, "one", string(receive(t, messages).Payload), handler)
-		require.Equal(t, "two", string(receive(t, messages).Payload), handler)
+		messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, handler), "topic")
+		require.Equal(t, "one", string(testtransport.Receive(t, messages).Payload), handler)
+		require.Equal(t, "two", string(testtransport.Receive(t, messages).Payload), handler)
 	}
 	_, js := s.Client()
 	consumer, err := js.Consumer(t.Context(), "topic", "first")
@@ -40,13 +41,13 @@ func TestProcessesShareAHandler(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	transport := newTransport(t, nats.Config{URL: s.URL, GroupPrefix: "shop-"})
-	pub := newPublisher(t, transport)
-	one := subscribe(t, newSubscriber(t, transport, "handler"), "topic")
-	other := subscribe(t, newSubscriber(t, transport, "handler"), "topic")
+	pub := testtransport.Publisher(t, transport)
+	one := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), "topic")
+	other := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), "topic")
 	seen, published := map[string]int{}, 0
 	for deadline := time.After(patience); seen["one"] == 0 || seen["other"] == 0 || published > seen["one"]+seen["other"]; {
 		if seen["one"] == 0 || seen["other"] == 0 {
-			require.NoError(t, pub.Publish("topic", newMessage(fmt.Sprint(published))))
+			require.NoError(t, pub.Publish("topic", testtransport.Message(fmt.Sprint(published))))
 			published++
 		}
 		who, msg := "one", (*message.Message)(nil)
@@ -74,12 +75,12 @@ func TestManyMessagesAreUnderWayAtOnce(t *testing.T) {
 	transport := newTransport(t, nats.Config{URL: s.URL})
 	many := make([]*message.Message, 1000)
 	for i := range many {
-		many[i] = newMessage(fmt.Sprint(i))
+		many[i] = testtransport.Message(fmt.Sprint(i))
 	}
-	require.NoError(t, newPublisher(t, transport).Publish("topic", many...))
-	messages := subscribe(t, newSubscriber(t, transport, "handler"), "topic")
+	require.NoError(t, testtransport.Publisher(t, transport).Publish("topic", many...))
+	messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), "topic")
 	for i := range many {
-		require.Equal(t, fmt.Sprint(i), string(receive(t, messages).Payload))
+		require.Equal(t, fmt.Sprint(i), string(testtransport.Receive(t, messages).Payload))
 	}
 }
 
@@ -88,15 +89,15 @@ func TestLargeMessagesWaitForAcks(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	transport := newTransport(t, nats.Config{URL: s.URL})
-	pub := newPublisher(t, transport)
+	pub := testtransport.Publisher(t, transport)
 	payload := strings.Repeat("x", 1<<20-200)
 	for range 30 {
-		require.NoError(t, pub.Publish("topic", newMessage(payload)))
+		require.NoError(t, pub.Publish("topic", testtransport.Message(payload)))
 	}
-	messages := subscribe(t, newSubscriber(t, transport, "handler"), "topic")
+	messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), "topic")
 	var unacked []*message.Message
 	for len(unacked) < 15 {
-		unacked = append(unacked, receive(t, messages))
+		unacked = append(unacked, testtransport.Receive(t, messages))
 	}
 	for more := true; more; {
 		select {
@@ -109,7 +110,7 @@ func TestLargeMessagesWaitForAcks(t *testing.T) {
 	require.LessOrEqual(t, len(unacked), 16)
 	for range 30 - len(unacked) {
 		unacked[0].Ack()
-		unacked = append(unacked[1:], receive(t, messages))
+		unacked = append(unacked[1:], testtransport.Receive(t, messages))
 	}
 }
 
@@ -117,13 +118,13 @@ func TestWhatIsNotAckedComesAgain(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	transport := newTransport(t, nats.Config{URL: s.URL, AckWait: time.Second})
-	require.NoError(t, newPublisher(t, transport).Publish("topic", newMessage("x")))
-	messages := subscribe(t, newSubscriber(t, transport, "handler"), "topic")
-	first := receive(t, messages)
-	second := receive(t, messages)
+	require.NoError(t, testtransport.Publisher(t, transport).Publish("topic", testtransport.Message("x")))
+	messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), "topic")
+	first := testtransport.Receive(t, messages)
+	second := testtransport.Receive(t, messages)
 	require.Equal(t, first.UUID, second.UUID, "after AckWait")
 	second.Nack()
-	third := receive(t, messages)
+	third := testtransport.Receive(t, messages)
 	require.Equal(t, first.UUID, third.UUID, "after a nack")
 	third.Ack()
 	_, js := s.Client()
@@ -143,11 +144,11 @@ func TestWhatASubscriberDidNotHandOnIsGivenBack(t *testing.T) {
 			transport := newTransport(t, nats.Config{URL: s.URL, AckWait: time.Hour})
 			many := make([]*message.Message, 1200)
 			for i := range many {
-				many[i] = newMessage(fmt.Sprint(i))
+				many[i] = testtransport.Message(fmt.Sprint(i))
 			}
-			require.NoError(t, newPublisher(t, transport).Publish("topic", many...))
+			require.NoError(t, testtransport.Publisher(t, transport).Publish("topic", many...))
 			ctx, cancel := context.WithCancel(t.Context())
-			sub := newSubscriber(t, transport, "handler")
+			sub := testtransport.Subscriber(t, transport, "handler")
 			messages, err := sub.Subscribe(ctx, "topic")
 			require.NoError(t, err)
 			_, js := s.Client()
@@ -156,7 +157,7 @@ func TestWhatASubscriberDidNotHandOnIsGivenBack(t *testing.T) {
 				info, err := consumer.Info(t.Context())
 				return err == nil && info.NumAckPending > 600 // those that wait here, and some that wait in the client
 			}, patience, time.Millisecond)
-			kept := receive(t, messages)
+			kept := testtransport.Receive(t, messages)
 			kept.Ack()
 			require.NoError(t, end(sub, cancel))
 			taken := map[string]bool{kept.UUID: true}
@@ -165,9 +166,9 @@ func TestWhatASubscriberDidNotHandOnIsGivenBack(t *testing.T) {
 				msg.Ack()
 			}
 
-			next := subscribe(t, newSubscriber(t, transport, "handler"), "topic")
+			next := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), "topic")
 			for len(taken) < len(many) {
-				msg := receive(t, next)
+				msg := testtransport.Receive(t, next)
 				taken[msg.UUID] = true
 				msg.Ack()
 			}
@@ -181,18 +182,18 @@ func TestCloseDrains(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	transport := newTransport(t, nats.Config{URL: s.URL, AckWait: time.Hour})
-	require.NoError(t, newPublisher(t, transport).Publish("topic", newMessage("before"), newMessage("after")))
-	sub := newSubscriber(t, transport, "handler")
-	messages := subscribe(t, sub, "topic")
-	receive(t, messages).Ack()
-	last := receive(t, messages)
+	require.NoError(t, testtransport.Publisher(t, transport).Publish("topic", testtransport.Message("before"), testtransport.Message("after")))
+	sub := testtransport.Subscriber(t, transport, "handler")
+	messages := testtransport.Subscribe(t, sub, "topic")
+	testtransport.Receive(t, messages).Ack()
+	last := testtransport.Receive(t, messages)
 	closed := make(chan error, 1)
 	go func() { closed <- sub.Close() }()
 	_, open := <-messages
 	require.False(t, open)
 	require.NoError(t, last.Context().Err())
 	last.Ack()
-	require.NoError(t, receive(t, closed))
+	require.NoError(t, testtransport.Receive(t, closed))
 	_, js := s.Client()
 	waitForAcks(t, js, "topic", "handler")
 	_, err := sub.Subscribe(t.Context(), "topic")
@@ -205,11 +206,11 @@ func TestASubscriptionWaitsForTheServer(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	s.Stop()
-	log, logger := newLogged(t)
+	log, logger := testtransport.NewLogged(t)
 	transport := newTransport(t, nats.Config{URL: s.URL, Logger: logger})
-	messages := subscribe(t, newSubscriber(t, transport, "handler"), "topic")
+	messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), "topic")
 	for outage := 1; outage <= 2; outage++ {
-		require.Eventually(t, func() bool { return log.count("receiving topic from NATS fails") == outage }, patience, time.Millisecond)
+		require.Eventually(t, func() bool { return log.Count("receiving topic from NATS fails") == outage }, patience, time.Millisecond)
 		s.Start()
 		var pub message.Publisher
 		require.Eventually(t, func() (connected bool) {
@@ -217,13 +218,13 @@ func TestASubscriptionWaitsForTheServer(t *testing.T) {
 			pub, err = transport.Publisher()
 			return err == nil
 		}, patience, 10*time.Millisecond)
-		require.NoError(t, pub.Publish("topic", newMessage(fmt.Sprint(outage))))
-		msg := receive(t, messages)
+		require.NoError(t, pub.Publish("topic", testtransport.Message(fmt.Sprint(outage))))
+		msg := testtransport.Receive(t, messages)
 		require.Equal(t, fmt.Sprint(outage), string(msg.Payload))
 		msg.Ack()
 		require.NoError(t, pub.Close())
-		require.Equal(t, outage, log.count("receiving topic from NATS works again"))
-		require.Equal(t, outage, log.count("receiving topic from NATS fails"))
+		require.Equal(t, outage, log.Count("receiving topic from NATS works again"))
+		require.Equal(t, outage, log.Count("receiving topic from NATS fails"))
 		_, js := s.Client()
 		waitForAcks(t, js, "topic", "handler")
 		s.Stop()
@@ -235,18 +236,18 @@ func TestASubscriptionNoticesSilence(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	url, gate := newGate(t, s.URL)
-	log, logger := newLogged(t)
-	pub := newPublisher(t, newTransport(t, nats.Config{URL: s.URL}))
-	messages := subscribe(t, newSubscriber(t, newTransport(t, nats.Config{URL: url, Logger: logger, AckWait: 2 * time.Second}), "handler"), "topic")
-	require.NoError(t, pub.Publish("topic", newMessage("before")))
-	receive(t, messages).Ack()
+	log, logger := testtransport.NewLogged(t)
+	pub := testtransport.Publisher(t, newTransport(t, nats.Config{URL: s.URL}))
+	messages := testtransport.Subscribe(t, testtransport.Subscriber(t, newTransport(t, nats.Config{URL: url, Logger: logger, AckWait: 2 * time.Second}), "handler"), "topic")
+	require.NoError(t, pub.Publish("topic", testtransport.Message("before")))
+	testtransport.Receive(t, messages).Ack()
 
 	gate.Lock()
-	require.NoError(t, pub.Publish("topic", newMessage("meanwhile")))
-	require.Eventually(t, func() bool { return log.count("receiving topic from NATS fails") == 1 }, patience, time.Millisecond)
+	require.NoError(t, pub.Publish("topic", testtransport.Message("meanwhile")))
+	require.Eventually(t, func() bool { return log.Count("receiving topic from NATS fails") == 1 }, patience, time.Millisecond)
 	gate.Unlock()
-	require.Equal(t, "meanwhile", string(receive(t, messages).Payload))
-	require.Eventually(t, func() bool { return log.count("receiving topic from NATS works again") == 1 }, patience, time.Millisecond)
+	require.Equal(t, "meanwhile", string(testtransport.Receive(t, messages).Payload))
+	require.Eventually(t, func() bool { return log.Count("receiving topic from NATS works again") == 1 }, patience, time.Millisecond)
 }
 
 // newGate returns another URL of the server, and what holds up all that goes
@@ -295,19 +296,19 @@ func newGate(t *testing.T, server string) (url string, gate *sync.RWMutex) {
 	return "nats://" + listener.Addr().String(), gate
 }
 
-// A consumer or a stream that is deleted is made again, and handlers go on.
+// A consumer or a stream that is deleted is made testtransport.Again(), and handlers go on.
 func TestASubscriptionOutlivesItsConsumerAndItsStream(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	_, js := s.Client()
 	transport := newTransport(t, nats.Config{URL: s.URL})
-	pub := newPublisher(t, transport)
-	messages := subscribe(t, newSubscriber(t, transport, "handler"), "topic")
+	pub := testtransport.Publisher(t, transport)
+	messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), "topic")
 	publish := func(payload string) {
 		t.Helper()
-		require.Eventually(t, func() bool { return pub.Publish("topic", newMessage(payload)) == nil }, patience, time.Millisecond)
+		require.Eventually(t, func() bool { return pub.Publish("topic", testtransport.Message(payload)) == nil }, patience, time.Millisecond)
 		for {
-			msg := receive(t, messages)
+			msg := testtransport.Receive(t, messages)
 			msg.Ack()
 			if string(msg.Payload) == payload {
 				return
@@ -329,7 +330,7 @@ func TestAForeignMessageHasAnID(t *testing.T) {
 	conn, js := s.Client()
 	_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders.>"}})
 	require.NoError(t, err)
-	messages := subscribe(t, newSubscriber(t, newTransport(t, nats.Config{URL: s.URL}), "handler"), "orders.created")
+	messages := testtransport.Subscribe(t, testtransport.Subscriber(t, newTransport(t, nats.Config{URL: s.URL}), "handler"), "orders.created")
 
 	_, err = js.Publish(t.Context(), "orders.created", []byte("plain"))
 	require.NoError(t, err)
@@ -345,7 +346,7 @@ func TestAForeignMessageHasAnID(t *testing.T) {
 	for _, end := range []func(*message.Message) bool{(*message.Message).Nack, (*message.Message).Ack} {
 		came := map[string]*message.Message{}
 		for range want {
-			msg := receive(t, messages)
+			msg := testtransport.Receive(t, messages)
 			require.Contains(t, want, msg.UUID)
 			require.Equal(t, string(want[msg.UUID].Payload), string(msg.Payload))
 			require.Equal(t, want[msg.UUID].Metadata, msg.Metadata)
@@ -369,12 +370,12 @@ func TestAStreamThatExistsIsUsed(t *testing.T) {
 	require.NoError(t, err)
 	for _, config := range []nats.Config{{URL: s.URL}, {URL: s.URL, NoProvision: true}, {URL: s.URL, Stream: "ORDERS"}} {
 		transport := newTransport(t, config)
-		pub, sub := newPublisher(t, transport), newSubscriber(t, transport, "handler")
-		created, paid := subscribe(t, sub, "orders.created"), subscribe(t, sub, "orders.paid")
-		require.NoError(t, pub.Publish("orders.created", newMessage("created")))
-		require.NoError(t, pub.Publish("orders.paid", newMessage("paid")))
+		pub, sub := testtransport.Publisher(t, transport), testtransport.Subscriber(t, transport, "handler")
+		created, paid := testtransport.Subscribe(t, sub, "orders.created"), testtransport.Subscribe(t, sub, "orders.paid")
+		require.NoError(t, pub.Publish("orders.created", testtransport.Message("created")))
+		require.NoError(t, pub.Publish("orders.paid", testtransport.Message("paid")))
 		for payload, messages := range map[string]<-chan *message.Message{"created": created, "paid": paid} {
-			msg := receive(t, messages)
+			msg := testtransport.Receive(t, messages)
 			require.Equal(t, payload, string(msg.Payload))
 			msg.Ack()
 		}
@@ -405,9 +406,9 @@ func TestAConsumerThatExistsIsUsed(t *testing.T) {
 	require.NoError(t, err)
 	for wait, want := range map[time.Duration]time.Duration{0: 7 * time.Second, 9 * time.Second: 9 * time.Second} {
 		transport := newTransport(t, nats.Config{URL: s.URL, AckWait: wait})
-		require.NoError(t, newPublisher(t, transport).Publish("topic", newMessage("x")))
-		sub := newSubscriber(t, transport, "handler")
-		receive(t, subscribe(t, sub, "topic")).Ack()
+		require.NoError(t, testtransport.Publisher(t, transport).Publish("topic", testtransport.Message("x")))
+		sub := testtransport.Subscriber(t, transport, "handler")
+		testtransport.Receive(t, testtransport.Subscribe(t, sub, "topic")).Ack()
 		require.NoError(t, sub.Close())
 		consumer, err := js.Consumer(t.Context(), "topic", "handler")
 		require.NoError(t, err)
@@ -416,11 +417,11 @@ func TestAConsumerThatExistsIsUsed(t *testing.T) {
 			require.Equal(t, want, consumer.CachedInfo().Config.AckWait)
 		}
 	}
-	log, logger := newLogged(t)
+	log, logger := testtransport.NewLogged(t)
 	_, err = js.CreateConsumer(t.Context(), "topic", jetstream.ConsumerConfig{Durable: "taken", FilterSubject: "other", AckPolicy: jetstream.AckExplicitPolicy})
 	require.NoError(t, err)
-	subscribe(t, newSubscriber(t, newTransport(t, nats.Config{URL: s.URL, Logger: logger}), "taken"), "topic")
-	require.Eventually(t, func() bool { return log.count("receiving topic from NATS fails") == 1 }, patience, time.Millisecond)
+	testtransport.Subscribe(t, testtransport.Subscriber(t, newTransport(t, nats.Config{URL: s.URL, Logger: logger}), "taken"), "topic")
+	require.Eventually(t, func() bool { return log.Count("receiving topic from NATS fails") == 1 }, patience, time.Millisecond)
 }
 
 // raw publishes headers that no client would.
