@@ -18,10 +18,11 @@ import (
 // Watermill's own Timeout leaves the message with a cancelled context and the
 // error as it is.
 func Timeout(d time.Duration) message.HandlerMiddleware {
+	over := fmt.Errorf("the handler's timeout of %v is over", d)
 	return func(next message.HandlerFunc) message.HandlerFunc {
 		return func(msg *message.Message) ([]*message.Message, error) {
 			whole := msg.Context()
-			ctx, cancel := context.WithTimeoutCause(whole, d, fmt.Errorf("the handler's timeout of %v is over", d))
+			ctx, cancel := context.WithTimeoutCause(whole, d, over)
 			defer func() {
 				cancel()
 				msg.SetContext(whole)

@@ -62,8 +62,8 @@ func (p *PubSub) claim(ctx context.Context) (more, asked bool, err error) {
 		}
 		asked = true
 		claimed, err := p.lease(ctx, wants)
-		for _, c := range claimed {
-			p.dispatch(c)
+		for i := range claimed {
+			p.dispatch(&claimed[i])
 		}
 		if err != nil {
 			return false, true, err
@@ -96,8 +96,8 @@ func (p *PubSub) lease(ctx context.Context, wants []store.Want) ([]store.Claimed
 	case len(claimed) > 0:
 		i.claims++
 	}
-	for _, c := range claimed {
-		i.add(c.Run.ID)
+	for n := range claimed {
+		i.add(claimed[n].Run.ID)
 	}
 	return claimed, err
 }
@@ -156,8 +156,8 @@ func (p *PubSub) priority(key store.Subscription) int { return p.active[key][0].
 // Those have no backlog, unless one was noted while the claim was under way.
 func (p *PubSub) leftBehind(wants []store.Want, claimed []store.Claimed, noted int) (free bool, short []store.Subscription) {
 	got := make(map[store.Subscription]int, len(wants))
-	for _, c := range claimed {
-		got[c.Subscription()]++
+	for i := range claimed {
+		got[claimed[i].Subscription()]++
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -187,7 +187,7 @@ func (p *PubSub) note(key store.Subscription) {
 
 // dispatch gives a claimed run to a subscription with a free slot; when the
 // last one has gone meanwhile, to a run that was handed over, it is due again.
-func (p *PubSub) dispatch(c store.Claimed) {
+func (p *PubSub) dispatch(c *store.Claimed) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, s := range p.active[c.Subscription()] {

@@ -3,6 +3,7 @@ package pubsub
 import (
 	"bytes"
 	"context"
+	"maps"
 
 	"github.com/reprise-bus/reprise/store"
 )
@@ -16,7 +17,7 @@ type handover struct {
 	slots   map[store.Subscription][]*subscription // one entry a slot
 	want    []store.Want
 	short   []store.Subscription // had fewer free slots than events to come
-	claimed []store.Claimed
+	claimed []*store.Claimed
 }
 
 // reserve takes free slots of subscriptions here, as many as they have events
@@ -103,26 +104,31 @@ func (h *handover) lease() store.LeaseOnInsert {
 }
 
 // leased is told which runs the statement leased, before its commit is known.
+// The events are the handover's from then on: the first handler of each gets it
+// as it is, the others a copy.
 func (h *handover) leased(leased []store.LeasedRun, events []store.Event) {
 	if len(leased) == 0 {
 		return
 	}
-	byID := make(map[store.EventID]*store.Event, len(events))
-	for i := range events {
-		byID[events[i].EventID()] = &events[i]
-	}
-	h.pubsub.mu.Lock()
-	defer h.pubsub.mu.Unlock()
-	for _, l := range leased {
-		e := *byID[l.EventID]
-		e.Payload = bytes.Clone(e.Payload)
-		h.claimed = append(h.claimed, store.Claimed{
+	given := make([]bool, len(events))
+	h.claimed = make([]*store.Claimed, len(leased))
+	for i, l := range leased {
+		e := events[l.Event]
+		if given[l.Event] {
+			e.Payload, e.Metadata = bytes.Clone(e.Payload), maps.Clone(e.Metadata)
+		}
+		given[l.Event] = true
+		h.claimed[i] = &store.Claimed{
 			Run: store.Run{
 				ID: l.RunID, EventID: e.ID, Topic: e.Topic, Handler: l.Handler, Status: store.Pending,
 				Attempt: 1, Tries: 1, Key: e.Key, Instance: h.leaser.id,
 			},
 			Event: e,
-		})
+		}
+	}
+	h.pubsub.mu.Lock()
+	defer h.pubsub.mu.Unlock()
+	for _, l := range leased {
 		h.leaser.add(l.RunID)
 	}
 }

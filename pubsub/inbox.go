@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -33,7 +32,7 @@ type Inbox struct {
 	own    *Subscriber
 	config InboxConfig
 
-	news      atomic.Int64 // batches since an event was known already
+	news      news // where another handler has recorded the same events, there are none
 	once      sync.Once
 	closing   chan struct{}
 	receiving sync.WaitGroup
@@ -232,17 +231,14 @@ func (in *Inbox) write(ctx context.Context, topic string, events []store.Event) 
 // insert takes the cheaper statement for what is likely to be new.
 func (in *Inbox) insert(ctx context.Context, events []store.Event, h *handover) (store.Received, error) {
 	st := in.pubsub.store
-	if in.news.Load() >= likelyNew {
+	if in.news.expected() {
 		received, err := in.try(ctx, st.ReceiveNew, events, h)
 		if !errors.Is(err, store.ErrKnown) {
 			return received, err
 		}
 	}
 	received, err := in.try(ctx, st.Receive, events, h)
-	in.news.Add(1)
-	if err != nil || received.Known > 0 {
-		in.news.Store(0)
-	}
+	in.news.came(err == nil && received.Known == 0)
 	return received, err
 }
 
@@ -258,11 +254,6 @@ func (in *Inbox) try(ctx context.Context, receive receive, events []store.Event,
 	}
 	return received, err
 }
-
-// likelyNew is after how many batches in which every event was new the next one
-// is expected to be like that. Where another handler has recorded the same
-// events, they are not.
-const likelyNew = 8
 
 // receiveTogether records the events in one statement, and hands those that are
 // new to the handler as far as it has free slots.

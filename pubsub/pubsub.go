@@ -102,6 +102,7 @@ type PubSub struct {
 	finisher *finisher
 	writer   *writer
 	notifier *notifier
+	news     news // of what is published
 
 	mu         sync.Mutex
 	registered map[store.Subscription]*registration

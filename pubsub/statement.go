@@ -13,12 +13,37 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// insert writes the events through watermill-sql's Publisher, in one statement,
-// with the leases that the handover asks for.
+// insertNow is insert in a transaction of its own, of events that need not be
+// unique. Those that are likely to be new are written as such first.
+func (p *PubSub) insertNow(ctx context.Context, events []store.Event, h *handover) (store.Inserted, error) {
+	if p.news.expected() {
+		inserted, err := p.insertBy(ctx, p.store.InsertNew, p.store.DB(), events, h)
+		if !errors.Is(err, store.ErrKnown) {
+			return inserted, err
+		}
+	}
+	unique, err := store.Unique(events)
+	if err != nil {
+		return store.Inserted{}, err
+	}
+	inserted, err := p.insert(ctx, p.store.DB(), unique, h)
+	p.news.came(err == nil && len(inserted.IDs) == len(events))
+	return inserted, err
+}
+
+// insert writes unique events in one statement, with the leases that the
+// handover asks for.
 func (p *PubSub) insert(ctx context.Context, db wsql.ContextExecutor, events []store.Event, h *handover) (store.Inserted, error) {
+	return p.insertBy(ctx, p.store.Insert, db, events, h)
+}
+
+type compose func(events []store.Event, lease store.LeaseOnInsert) (query string, args []any, err error)
+
+// insertBy runs a statement of the store through watermill-sql's Publisher.
+func (p *PubSub) insertBy(ctx context.Context, compose compose, db wsql.ContextExecutor, events []store.Event, h *handover) (store.Inserted, error) {
 	h.begin()
 	defer h.inserted()
-	s := &statement{ContextExecutor: db, ctx: ctx, store: p.store, events: events, lease: h.lease()}
+	s := &statement{ContextExecutor: db, ctx: ctx, store: p.store, compose: compose, events: events, lease: h.lease()}
 	publisher, err := wsql.NewPublisher(s, wsql.PublisherConfig{SchemaAdapter: s}, watermill.NopLogger{})
 	if err != nil {
 		return store.Inserted{}, err
@@ -47,6 +72,7 @@ type statement struct {
 	wsql.ContextExecutor
 	ctx      context.Context
 	store    *store.Store
+	compose  compose
 	events   []store.Event
 	lease    store.LeaseOnInsert
 	inserted store.Inserted
@@ -54,7 +80,7 @@ type statement struct {
 
 // InsertQuery implements watermill-sql's SchemaAdapter.
 func (s *statement) InsertQuery(string, message.Messages) (wsql.Query, error) {
-	query, args, err := s.store.Insert(s.events, s.lease)
+	query, args, err := s.compose(s.events, s.lease)
 	return wsql.Query{Query: query, Args: args}, err
 }
 

@@ -29,7 +29,7 @@ type subscription struct {
 	inactive bool // nothing is delivered any more; pubsub.mu is held
 
 	mu     sync.Mutex
-	queue  []store.Claimed
+	queue  []*store.Claimed
 	flying map[*flight]struct{}
 
 	queued  chan struct{} // the queue is not empty, perhaps
@@ -93,7 +93,7 @@ func (s *subscription) run(ctx context.Context) {
 
 // deliver queues a leased run, for which a slot is taken; pubsub.mu is held and
 // the subscription is active.
-func (s *subscription) deliver(c store.Claimed) {
+func (s *subscription) deliver(c *store.Claimed) {
 	s.inFlight.Add(1)
 	s.mu.Lock()
 	s.queue = append(s.queue, c)
@@ -130,7 +130,7 @@ func (s *subscription) empty() bool {
 	return len(s.queue) == 0
 }
 
-func (s *subscription) send(c store.Claimed) {
+func (s *subscription) send(c *store.Claimed) {
 	f := s.fly(c)
 	select {
 	case <-s.closing: // also when somebody receives
@@ -153,10 +153,10 @@ func (s *subscription) send(c store.Claimed) {
 }
 
 // fly makes the message of a run, whose end gives the slot back.
-func (s *subscription) fly(c store.Claimed) *flight {
+func (s *subscription) fly(c *store.Claimed) *flight {
 	f := &flight{msg: message.NewMessage(c.Event.ID, c.Event.Payload)}
-	for k, v := range c.Event.Metadata {
-		f.msg.Metadata.Set(k, v)
+	if c.Event.Metadata != nil {
+		f.msg.Metadata = c.Event.Metadata
 	}
 	f.delivery = handlers.NewDelivery(c.Run, s.policy, func(o store.Outcome, written bool) error {
 		if o.Status == store.Failed {

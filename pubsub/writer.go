@@ -218,15 +218,11 @@ func (w *writer) writeTogether(calls []*call) (callers int) {
 // publishNow inserts the events in a statement of its own and hands over what
 // it could.
 func (p *PubSub) publishNow(ctx context.Context, events []store.Event) error {
-	events, err := store.Unique(events)
-	if err != nil {
-		return nothingWritten(err)
-	}
 	if err := p.subscribeRegistered(ctx); err != nil {
 		return nothingWritten(err)
 	}
 	handover := p.reserve(events)
-	inserted, err := p.insert(ctx, p.store.DB(), events, handover)
+	inserted, err := p.insertNow(ctx, events, handover)
 	if err != nil {
 		handover.cancel()
 		return whatIsKnown(err)

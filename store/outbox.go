@@ -114,9 +114,9 @@ func (s *Store) outboxInsert(events []Event, states []string) (string, []any) {
 	return s.sql(`
 		WITH written AS (
 			INSERT INTO reprise.outbox AS was (event_id, topic, key, payload, payload_bytes, metadata, state)
-			SELECT id, topic, key, CASE WHEN json THEN text::json END, CASE WHEN NOT json THEN bytes END, metadata::json, state
-			FROM unnest($1::text[], $2::text[], $3::text[], $4::bool[], $5::text[], $6::bytea[], $7::text[], $8::text[])
-				WITH ORDINALITY AS e (id, topic, key, json, text, bytes, metadata, state, place)
+			SELECT id, topic, coalesce(key, ''), text::json, bytes, metadata::json, state
+			FROM ` + unnested + `, $7::text[])
+				WITH ORDINALITY AS e (id, topic, key, text, bytes, metadata, state, place)
 			ORDER BY place
 			ON CONFLICT (event_id, topic) DO UPDATE SET error = ('` + taken + `' || was.event_id)::int::text -- which fails
 			WHERE was.payload::text IS DISTINCT FROM excluded.payload::text

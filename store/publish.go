@@ -35,7 +35,7 @@ type Inserted struct {
 type LeasedRun struct {
 	RunID   int64 // on attempt 1
 	Handler string
-	EventID EventID
+	Event   int // the index of its event among those that were to be written
 }
 
 // Insert returns the one statement that writes events, which must be valid and
@@ -48,12 +48,24 @@ type LeasedRun struct {
 // The caller runs it, in a transaction of its own or not, and bounds its size:
 // a few thousand events and a few MiB of payload make a good statement.
 func (s *Store) Insert(events []Event, lease LeaseOnInsert) (query string, args []any, err error) {
+	return s.insertion(events, lease, false)
+}
+
+// InsertNew is Insert of events of which none is known: the database has less
+// to look for. They need not be Unique. If one of them is known, or there twice,
+// the statement fails, and InsertError makes that ErrKnown. On SQLite it is
+// Insert.
+func (s *Store) InsertNew(events []Event, lease LeaseOnInsert) (query string, args []any, err error) {
+	return s.insertion(events, lease, true)
+}
+
+func (s *Store) insertion(events []Event, lease LeaseOnInsert, likelyNew bool) (query string, args []any, err error) {
 	for i := range events {
 		if err := events[i].Validate(); err != nil {
 			return "", nil, err
 		}
 	}
-	query, args = s.dialect.insert(events, lease)
+	query, args = s.dialect.insert(events, lease, likelyNew)
 	if s.kind == dialect.SQLite { // its text depends on how many events there are
 		return s.compose(query), args, nil
 	}
@@ -99,8 +111,13 @@ func Unique(events []Event) ([]Event, error) {
 // taken begins what PostgreSQL says when an event is there with another payload.
 const taken = "the id is taken: "
 
+// ErrKnown is what InsertNew and ReceiveNew fail with: nothing is written.
+var ErrKnown = errors.New("an event is known already")
+
+const uniqueViolation = "23505"
+
 // InsertError makes the error of an insert ErrDuplicateID where it says that an
-// id is taken by another payload.
+// id is taken by another payload, and ErrKnown where it says that it is taken.
 func InsertError(err error) error {
 	if err == nil {
 		return nil
@@ -112,6 +129,9 @@ func InsertError(err error) error {
 	}
 	if strings.Contains(text, "NOT NULL constraint failed") && (strings.Contains(text, "events.source") || strings.Contains(text, "outbox.metadata")) { // SQLite
 		return fmt.Errorf("%w, with another payload: give each message an id of its own", ErrDuplicateID)
+	}
+	if sqlState(err) == uniqueViolation {
+		return fmt.Errorf("%w: %w", ErrKnown, err)
 	}
 	return err
 }

@@ -32,22 +32,16 @@ func (s *Store) Receive(ctx context.Context, handler string, events []Event, lea
 	return s.receiveAny(ctx, receiveAny, handler, events, lease)
 }
 
-// ErrKnown is returned by ReceiveNew.
-var ErrKnown = errors.New("an event is known already")
-
 // ReceiveNew is Receive of events of which none is known: the database has less
 // to look for. If one is, nothing is written, and the error is ErrKnown.
 func (s *Store) ReceiveNew(ctx context.Context, handler string, events []Event, lease LeaseOnInsert) (Received, error) {
-	in, err := s.receiveAny(ctx, receiveNew, handler, events, lease)
-	if sqlState(err) == uniqueViolation {
-		err = fmt.Errorf("%w: %w", ErrKnown, err)
-	}
-	return in, err
+	return s.receiveAny(ctx, receiveNew, handler, events, lease)
 }
 
-const uniqueViolation = "23505"
-
 func (s *Store) receiveAny(ctx context.Context, query, handler string, events []Event, lease LeaseOnInsert) (in Received, err error) {
+	if len(events) == 0 {
+		return in, nil
+	}
 	if err := validName("handler", handler); err != nil {
 		return in, err
 	}
@@ -75,19 +69,19 @@ func (s *Store) receiveAny(ctx context.Context, query, handler string, events []
 const (
 	receivedInput = `
 		WITH input AS (
-			SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bool[], $5::text[], $6::bytea[], $7::text[], $8::text[])
-				WITH ORDINALITY AS e (id, topic, key, json, text, bytes, metadata, source, place)
-		), known AS ( -- locked, so that nobody forgets the instance before the leases are committed
-			SELECT id FROM reprise.instances WHERE id = $10 FOR KEY SHARE
+			SELECT id, topic, coalesce(key, '') AS key, text, bytes, metadata, place
+			FROM ` + unnested + `) WITH ORDINALITY AS e (id, topic, key, text, bytes, metadata, place)
+		), known AS (
+			` + knownInstance + `$9 FOR KEY SHARE
 		), event AS (
 			INSERT INTO reprise.events AS was (id, topic, key, payload, payload_bytes, metadata, source)
-			SELECT id, topic, key, CASE WHEN json THEN text::json END, CASE WHEN NOT json THEN bytes END, metadata::json, source
+			SELECT id, topic, key, text::json, bytes, metadata::json, $7
 			FROM input`
 	receivedRuns = `
 			RETURNING was.id, was.topic
 		), run AS (
 			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, attempt, tries, instance, due_at, started_at, published_at)
-			SELECT i.id, i.topic, $9, i.key, (k.id IS NOT NULL)::int, (k.id IS NOT NULL)::int, k.id,
+			SELECT i.id, i.topic, $8, i.key, (k.id IS NOT NULL)::int, (k.id IS NOT NULL)::int, k.id,
 			       CASE WHEN k.id IS NULL THEN now() END, CASE WHEN k.id IS NOT NULL THEN now() END, `
 	receivedEnd = `
 			RETURNING id, event_id, topic, instance
@@ -99,34 +93,26 @@ const (
 		       array_agg(topic) FILTER (WHERE instance IS NOT NULL)
 		FROM run`
 
-	receiveAny = receivedInput + `
-			ON CONFLICT (id, topic) DO UPDATE SET source = ('` + taken + `' || was.id)::int::text -- which fails
-			WHERE was.payload::text IS DISTINCT FROM excluded.payload::text
-			OR was.payload_bytes IS DISTINCT FROM excluded.payload_bytes` + receivedRuns + `
+	receiveAny = receivedInput + unlessTaken + receivedRuns + `
 			       CASE WHEN e.id IS NOT NULL THEN now() -- it is new
 			       ELSE coalesce((SELECT was.published_at FROM reprise.events was WHERE was.id = i.id AND was.topic = i.topic), now()) END
 			FROM input i
 			LEFT JOIN event e ON e.id = i.id AND e.topic = i.topic
-			LEFT JOIN known k ON i.place <= $11
+			LEFT JOIN known k ON i.place <= $10
 			ORDER BY i.place
 			ON CONFLICT (event_id, topic, handler) DO NOTHING` + receivedEnd
 	receiveNew = receivedInput + receivedRuns + `now()
 			FROM input i
-			LEFT JOIN known k ON i.place <= $11
+			LEFT JOIN known k ON i.place <= $10
 			ORDER BY i.place` + receivedEnd
 )
 
 func (s *Store) receive(ctx context.Context, query, handler string, events []Event, lease LeaseOnInsert) (in Received, err error) {
-	args := arrays(events)
-	sources := make(pq.StringArray, len(events))
-	for i := range events {
-		sources[i] = events[i].Source
-	}
 	n := 0
 	for _, w := range lease.Wants {
 		n += w.N
 	}
-	rows, times, err := s.queryCounted(ctx, s.db, s.sql(query), append(args, sources, handler, lease.Instance, n)...)
+	rows, times, err := s.queryCounted(ctx, s.db, s.sql(query), append(arrays(events), events[0].Source, handler, lease.Instance, n)...)
 	if err != nil {
 		return in, err
 	}
@@ -138,9 +124,14 @@ func (s *Store) receive(ctx context.Context, query, handler string, events []Eve
 		if err := rows.Scan(&in.Known, &in.Due, &runs, &ids, &topics); err != nil {
 			return in, err
 		}
+		places := places{events: events}
 		for i, run := range runs {
+			place, err := places.of(topics[i], ids[i])
+			if err != nil {
+				return in, err
+			}
 			s.saw(run)
-			in.Leased = append(in.Leased, LeasedRun{RunID: run, Handler: handler, EventID: EventID{Topic: topics[i], ID: ids[i]}})
+			in.Leased = append(in.Leased, LeasedRun{RunID: run, Handler: handler, Event: place})
 		}
 	}
 	return in, rows.Err()

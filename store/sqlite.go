@@ -15,7 +15,7 @@ import (
 // here a short transaction, or a statement with a trigger (see migrations).
 type sqlite struct{}
 
-func (sqlite) insert(events []Event, _ LeaseOnInsert) (string, []any) {
+func (sqlite) insert(events []Event, _ LeaseOnInsert, _ bool) (string, []any) {
 	args := make([]any, 0, 6*len(events))
 	for _, e := range events {
 		c := encode(e)

@@ -49,8 +49,9 @@ type Store struct {
 // event.
 type sqlDialect interface {
 	// insert returns the statement that writes the events and a run for each of
-	// their topics' subscriptions, and inserted reads what it returns.
-	insert(events []Event, lease LeaseOnInsert) (query string, args []any)
+	// their topics' subscriptions, and inserted reads what it returns. With
+	// likelyNew it may fail if an event is known.
+	insert(events []Event, lease LeaseOnInsert, likelyNew bool) (query string, args []any)
 	inserted(s *Store, rows *sql.Rows, events []Event, lease LeaseOnInsert) (Inserted, error)
 	// record writes the event unless it is there, and a run of the handler
 	// leased to the instance. It returns sql.ErrNoRows and changes nothing

@@ -63,7 +63,7 @@ CREATE TABLE reprise.handler_runs (
     CONSTRAINT handler_runs_due CHECK (due_at IS NULL OR (status = 'PENDING' AND instance IS NULL)),
     CONSTRAINT handler_runs_held CHECK (status <> 'PENDING' OR due_at IS NOT NULL OR instance IS NOT NULL),
     CONSTRAINT handler_runs_cause CHECK (status <> 'FAILED' OR error_kind IS NOT NULL)
-) WITH (fillfactor = 70);
+) WITH (fillfactor = 50);
 
 CREATE INDEX handler_runs_by_due ON reprise.handler_runs (topic, handler, due_at, id) WHERE due_at IS NOT NULL;
 CREATE INDEX handler_runs_failed ON reprise.handler_runs (id) WHERE failed_at IS NOT NULL;

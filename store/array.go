@@ -1,0 +1,60 @@
+package store
+
+import (
+	"database/sql/driver"
+	"encoding/hex"
+	"strings"
+)
+
+// array is a parameter of type text[] or bytea[] that is written in one piece:
+// those of lib/pq grow while they are, which is a sixth of what a publish
+// allocates. The zero value has no elements.
+type array struct{ text strings.Builder }
+
+// grow makes room for n elements of so many bytes in all.
+func (a *array) grow(n, bytes int) { a.text.Grow(bytes + bytes/8 + 3*n + 2) }
+
+func (a *array) begin() {
+	if a.text.Len() == 0 {
+		a.text.WriteByte('{')
+	} else {
+		a.text.WriteByte(',')
+	}
+}
+
+func (a *array) null() {
+	a.begin()
+	a.text.WriteString("NULL")
+}
+
+func (a *array) add(s string) {
+	a.begin()
+	a.text.WriteByte('"')
+	for {
+		i := strings.IndexAny(s, `"\`)
+		if i < 0 {
+			break
+		}
+		a.text.WriteString(s[:i])
+		a.text.WriteByte('\\')
+		a.text.WriteByte(s[i])
+		s = s[i+1:]
+	}
+	a.text.WriteString(s)
+	a.text.WriteByte('"')
+}
+
+func (a *array) addBytes(b []byte) {
+	a.begin()
+	a.text.WriteString(`"\\x`)
+	_, _ = hex.NewEncoder(&a.text).Write(b) // a Builder takes everything
+	a.text.WriteByte('"')
+}
+
+// Value implements driver.Valuer.
+func (a *array) Value() (driver.Value, error) {
+	if a.text.Len() == 0 {
+		return "{}", nil
+	}
+	return a.text.String() + "}", nil
+}

@@ -1,0 +1,324 @@
+package store
+
+import (
+	"database/sql"
+	"fmt"
+	"slices"
+
+	"github.com/lib/pq"
+)
+
+// What PostgreSQL does to publish. The statements are on every publisher's way:
+// what they do not need for a lease they leave out when there is none; those for
+// events that are likely to be new do not look for others first; and a single
+// event, which takes the database two thirds of the time then, has a statement
+// of its own. An event that is there already with another payload makes them
+// fail: nothing is written then, and the error, unlike a violated constraint's,
+// quotes no row.
+
+func (postgres) insert(events []Event, lease LeaseOnInsert, likelyNew bool) (string, []any) {
+	leasing := len(lease.Wants) > 0
+	switch {
+	case len(events) == 1 && likelyNew:
+		return insertOneNew, oneEvent(events[0], lease)
+	case len(events) == 1:
+		return insertOneAny, oneEvent(events[0], lease)
+	case likelyNew && leasing:
+		return insertNewLeased, append(arrays(events), wantArgs(lease, lastPlaces(events, lease.Wants))...)
+	case likelyNew:
+		return insertNewDue, arrays(events)
+	case leasing:
+		return insertAnyLeased, append(arrays(events), wantArgs(lease, slotsOf(lease.Wants))...)
+	default:
+		return insertAnyDue, arrays(events)
+	}
+}
+
+// oneEvent returns the parameters of insertOne.
+func oneEvent(e Event, lease LeaseOnInsert) []any {
+	c := encode(e)
+	handlers := make(pq.StringArray, 0, len(lease.Wants))
+	for _, w := range lease.Wants {
+		if w.Topic == e.Topic {
+			handlers = append(handlers, w.Handler)
+		}
+	}
+	return []any{handlers, lease.Instance, e.ID, e.Topic, e.Key, c.textOrNull(), c.bytesOrNull(), c.metadata}
+}
+
+// arrays returns the columns of events, as unnested expects them.
+func arrays(events []Event) []any {
+	var ids, topics, keys, texts, bytes, metadata array
+	var size struct{ id, topic, key, payload int }
+	for i := range events {
+		e := &events[i]
+		size.id, size.topic, size.key, size.payload = size.id+len(e.ID), size.topic+len(e.Topic), size.key+len(e.Key), size.payload+len(e.Payload)
+	}
+	n := len(events)
+	ids.grow(n, size.id)
+	topics.grow(n, size.topic)
+	texts.grow(n, size.payload+16*n) // for the quotes in it
+	metadata.grow(n, 160*n)
+	if size.key > 0 {
+		keys.grow(n, size.key)
+	}
+	nulls := 0 // of bytes: an array that is too short is filled up with them
+	for i := range events {
+		e := &events[i]
+		c := encode(*e)
+		ids.add(e.ID)
+		topics.add(e.Topic)
+		metadata.add(c.metadata)
+		if size.key > 0 {
+			keys.add(e.Key)
+		}
+		if c.json {
+			texts.add(c.text)
+			nulls++
+			continue
+		}
+		texts.null()
+		for ; nulls > 0; nulls-- {
+			bytes.null()
+		}
+		bytes.addBytes(c.bytes)
+	}
+	return []any{&ids, &topics, &keys, &texts, &bytes, &metadata}
+}
+
+// wantArgs returns the parameters of a lease. ns says how many events of each
+// want are leased, or up to which place.
+func wantArgs(lease LeaseOnInsert, ns pq.Int64Array) []any {
+	topics, handlers, _ := wantArrays(lease.Wants)
+	return []any{lease.Instance, topics, handlers, ns}
+}
+
+func slotsOf(wants []Want) pq.Int64Array {
+	_, _, ns := wantArrays(wants)
+	return ns
+}
+
+// lastPlaces returns for each want the place, from 1, of the last event that it
+// is to be leased.
+func lastPlaces(events []Event, wants []Want) pq.Int64Array {
+	places := make(pq.Int64Array, len(wants))
+	for i, w := range wants {
+		n := w.N
+		for place := range events {
+			if n == 0 {
+				break
+			}
+			if events[place].Topic == w.Topic {
+				n--
+				places[i] = int64(place + 1)
+			}
+		}
+	}
+	return places
+}
+
+// unnested are the columns that arrays returns.
+const unnested = `unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::text[]`
+
+const (
+	unlessTaken = `
+			ON CONFLICT (id, topic) DO UPDATE SET source = ('` + taken + `' || was.id)::int::text -- which fails
+			WHERE was.payload::text IS DISTINCT FROM excluded.payload::text
+			OR was.payload_bytes IS DISTINCT FROM excluded.payload_bytes`
+	// A lease locks the instance, so that nobody forgets it before the leases
+	// are committed.
+	knownInstance = `SELECT id FROM reprise.instances WHERE id = `
+)
+
+const (
+	insertOneNew = insertOneHead + insertOneTail
+	insertOneAny = insertOneHead + unlessTaken + insertOneTail
+
+	insertOneHead = `
+		WITH known AS (
+			` + knownInstance + `$2 FOR KEY SHARE
+		), published AS (
+			INSERT INTO reprise.events AS was (id, topic, key, payload, payload_bytes, metadata)
+			VALUES ($3::text, $4::text, $5::text, $6::text::json, $7::bytea, $8::text::json)`
+	insertOneTail = `
+			RETURNING 1
+		), run AS (
+			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, attempt, tries, instance, due_at, started_at)
+			SELECT $3::text, $4::text, s.handler, $5::text, (k.id IS NOT NULL)::int, (k.id IS NOT NULL)::int, k.id,
+			       CASE WHEN k.id IS NULL THEN now() END, CASE WHEN k.id IS NOT NULL THEN now() END
+			FROM published
+			CROSS JOIN reprise.subscriptions s
+			LEFT JOIN known k ON s.handler = ANY ($1::text[])
+			WHERE s.topic = $4
+			RETURNING id, handler, instance
+		)
+		SELECT EXISTS (SELECT FROM published), r.id, r.handler, r.instance IS NOT NULL
+		FROM (SELECT) one LEFT JOIN run r ON true`
+)
+
+// The statements for several events return rows of: how many events are new;
+// which, unless all are; and of the runs of one handler how many they are,
+// and when they are leased their ids and events, in the same order.
+const (
+	insertNewDue = insertNew + `, run AS (
+			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, due_at)
+			SELECT i.id, i.topic, s.handler, i.key, now()
+			FROM input i JOIN reprise.subscriptions s ON s.topic = i.topic
+			ORDER BY i.place
+			RETURNING 1
+		)
+		SELECT cardinality($1), NULL, NULL, NULL, NULL, (SELECT count(*) FROM run), NULL, NULL`
+	insertNewLeased = insertNew + wanted + `, run AS (
+			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, attempt, tries, instance, due_at, started_at)
+			SELECT i.id, i.topic, s.handler, i.key,` + leasedOrDue + `
+			FROM input i
+			JOIN reprise.subscriptions s ON s.topic = i.topic
+			LEFT JOIN lease l ON l.topic = s.topic AND l.handler = s.handler AND i.place <= l.n
+			ORDER BY i.place
+			RETURNING id, event_id, topic, handler, instance
+		)
+		SELECT cardinality($1), NULL, NULL, r.* FROM (SELECT) one LEFT JOIN (` + byHandler + `) r ON true`
+
+	insertNew = `
+		WITH input AS (
+			SELECT id, topic, coalesce(key, '') AS key, text, bytes, metadata, place
+			FROM ` + unnested + `) WITH ORDINALITY AS e (id, topic, key, text, bytes, metadata, place)
+		), published AS (
+			INSERT INTO reprise.events (id, topic, key, payload, payload_bytes, metadata)
+			SELECT id, topic, key, text::json, bytes, metadata::json FROM input
+		)`
+
+	insertAnyDue = insertAny + `, run AS (
+			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, due_at)
+			SELECT p.id, p.topic, s.handler, p.key, now()
+			FROM placed p JOIN reprise.subscriptions s ON s.topic = p.topic
+			ORDER BY p.place
+			RETURNING 1
+		)
+		SELECT f.*, NULL, NULL, (SELECT count(*) FROM run), NULL, NULL FROM fresh f`
+	insertAnyLeased = insertAny + wanted + `, run AS (
+			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, attempt, tries, instance, due_at, started_at)
+			SELECT p.id, p.topic, s.handler, p.key,` + leasedOrDue + `
+			FROM (SELECT *, row_number() OVER (PARTITION BY topic ORDER BY place) AS nth FROM placed) p
+			JOIN reprise.subscriptions s ON s.topic = p.topic
+			LEFT JOIN lease l ON l.topic = s.topic AND l.handler = s.handler AND p.nth <= l.n
+			ORDER BY p.place
+			RETURNING id, event_id, topic, handler, instance
+		)
+		SELECT f.*, r.* FROM fresh f LEFT JOIN (` + byHandler + `) r ON true`
+
+	insertAny = `
+		WITH published AS (
+			INSERT INTO reprise.events AS was (id, topic, key, payload, payload_bytes, metadata)
+			SELECT id, topic, coalesce(key, ''), text::json, bytes, metadata::json
+			FROM ` + unnested + `) AS e (id, topic, key, text, bytes, metadata)` + unlessTaken + `
+			RETURNING was.id, was.topic, was.key
+		), fresh AS (
+			SELECT n, CASE WHEN n < cardinality($1) THEN (SELECT array_agg(id) FROM published) END AS ids,
+			       CASE WHEN n < cardinality($1) THEN (SELECT array_agg(topic) FROM published) END AS topics
+			FROM (SELECT count(*) AS n FROM published) counted
+		), placed AS (
+			SELECT *, row_number() OVER () AS place FROM published
+		)`
+
+	wanted = `, known AS (
+			` + knownInstance + `$7 FOR KEY SHARE
+		), lease AS (
+			SELECT l.topic, l.handler, l.n
+			FROM unnest($8::text[], $9::text[], $10::bigint[]) AS l (topic, handler, n), known
+		)`
+	leasedOrDue = `
+			       (l.n IS NOT NULL)::int, (l.n IS NOT NULL)::int,
+			       CASE WHEN l.n IS NOT NULL THEN $7 END,
+			       CASE WHEN l.n IS NULL THEN now() END,
+			       CASE WHEN l.n IS NOT NULL THEN now() END`
+	byHandler = `
+			SELECT topic, handler, count(*),
+			       array_agg(id) FILTER (WHERE instance IS NOT NULL), array_agg(event_id) FILTER (WHERE instance IS NOT NULL)
+			FROM run GROUP BY topic, handler, instance IS NULL`
+)
+
+func (postgres) inserted(s *Store, rows *sql.Rows, events []Event, _ LeaseOnInsert) (in Inserted, err error) {
+	if len(events) == 1 {
+		return insertedOne(s, rows, events[0].EventID())
+	}
+	for rows.Next() {
+		var (
+			fresh          int
+			ids, topics    pq.StringArray
+			topic, handler sql.NullString
+			n              sql.NullInt64
+			runs           pq.Int64Array
+			of             pq.StringArray
+		)
+		if err := rows.Scan(&fresh, &ids, &topics, &topic, &handler, &n, &runs, &of); err != nil {
+			return in, err
+		}
+		if in.IDs == nil {
+			in.IDs = make([]EventID, 0, fresh)
+			if fresh == len(events) {
+				for i := range events {
+					in.IDs = append(in.IDs, events[i].EventID())
+				}
+			}
+			for i := range ids {
+				in.IDs = append(in.IDs, EventID{Topic: topics[i], ID: ids[i]})
+			}
+		}
+		in.Due += int(n.Int64) - len(runs)
+		in.Leased = slices.Grow(in.Leased, len(runs))
+		places := places{events: events}
+		for i, run := range runs {
+			place, err := places.of(topic.String, of[i])
+			if err != nil {
+				return in, err
+			}
+			s.saw(run)
+			in.Leased = append(in.Leased, LeasedRun{RunID: run, Handler: handler.String, Event: place})
+		}
+	}
+	return in, rows.Err()
+}
+
+// insertedOne reads a row for each run, or one without a run.
+func insertedOne(s *Store, rows *sql.Rows, event EventID) (in Inserted, err error) {
+	for rows.Next() {
+		var (
+			fresh   bool
+			run     sql.NullInt64
+			handler sql.NullString
+			leased  bool
+		)
+		if err := rows.Scan(&fresh, &run, &handler, &leased); err != nil {
+			return in, err
+		}
+		if fresh && in.IDs == nil {
+			in.IDs = []EventID{event}
+		}
+		switch {
+		case leased:
+			s.saw(run.Int64)
+			in.Leased = append(in.Leased, LeasedRun{RunID: run.Int64, Handler: handler.String})
+		case run.Valid:
+			in.Due++
+		}
+	}
+	return in, rows.Err()
+}
+
+// places finds events by their ids, at once when asked in their order.
+type places struct {
+	events []Event
+	next   int
+}
+
+func (p *places) of(topic, id string) (int, error) {
+	for range p.events {
+		place := p.next
+		p.next = (p.next + 1) % len(p.events)
+		if e := &p.events[place]; e.ID == id && e.Topic == topic {
+			return place, nil
+		}
+	}
+	return 0, fmt.Errorf("the database leased a run of event %q on topic %q, which was not written", id, topic)
+}
