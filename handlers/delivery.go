@@ -16,27 +16,28 @@ import (
 // the handler ended calls End, and of several the first counts. Safe for
 // concurrent use.
 type Delivery struct {
-	run     store.Run
-	policy  Policy
+	run     *store.Run
+	policy  *Policy
 	report  func(o store.Outcome, written bool) error
 	decided atomic.Pointer[decision] // the handler's part is over, its callbacks' perhaps not
 	ended   atomic.Bool              // it is reported
 }
 
 // NewDelivery returns a Delivery whose end is told to report, once; written
-// says that the database has it already.
-func NewDelivery(run store.Run, policy Policy, report func(o store.Outcome, written bool) error) *Delivery {
+// says that the database has it already. Nobody changes the run or the policy
+// as long as it lasts.
+func NewDelivery(run *store.Run, policy *Policy, report func(o store.Outcome, written bool) error) *Delivery {
 	return &Delivery{run: run, policy: policy, report: report}
 }
 
 // Run returns the run as it was leased.
-func (d *Delivery) Run() store.Run { return d.run }
+func (d *Delivery) Run() store.Run { return *d.run }
 
 // End reports how the handler ended, with the outcome that the policy decides
 // and after the callbacks that it asks for. It returns the report's error.
 func (d *Delivery) End(ctx context.Context, err error) error {
 	err = Sound(err)
-	o := d.policy.Decide(d.run, err)
+	o := d.policy.Decide(*d.run, err)
 	lost := errors.Is(err, store.ErrLeaseLost) // the run is another's by now, and so is its end
 	calling := !lost && (o.NextCycle || o.Status == store.Failed)
 	if !d.decide(o, calling) {
@@ -97,7 +98,7 @@ func (d *Delivery) end(o store.Outcome, written bool) (first bool, err error) {
 // callBack calls what the policy has to be called for the outcome, and returns
 // what failed of it.
 func (d *Delivery) callBack(ctx context.Context, o store.Outcome, cause error) *store.Failure {
-	run := d.run
+	run := *d.run
 	run.Status, run.ErrorKind, run.Error, run.Fingerprint = o.Status, o.Failure.Kind, o.Failure.Message, o.Failure.Fingerprint
 	var failures []*store.Failure
 	for _, c := range []struct {

@@ -43,7 +43,7 @@ func (r *reported) report(o store.Outcome, written bool) error {
 // deliver makes a delivery of the policy and ends it with err.
 func deliver(ctx context.Context, t require.TestingT, run store.Run, p handlers.Policy, err error) store.Outcome {
 	var r reported
-	require.NoError(t, handlers.NewDelivery(run, p, r.report).End(ctx, err))
+	require.NoError(t, handlers.NewDelivery(&run, &p, r.report).End(ctx, err))
 	require.Len(t, r.outcomes, 1)
 	require.Equal(t, []bool{false}, r.written)
 	require.Equal(t, run.Lease(), r.outcomes[0].Lease)
@@ -66,7 +66,7 @@ func TestEndReturnsTheErrorOfItsReportOnce(t *testing.T) {
 	t.Parallel()
 	down := errors.New("the database is down")
 	r := reported{err: down}
-	d := handlers.NewDelivery(leased(1, 0), decided, r.report)
+	d := handlers.NewDelivery(new(leased(1, 0)), &decided, r.report)
 	require.ErrorIs(t, d.End(t.Context(), errCause), down)
 	require.NoError(t, d.End(t.Context(), errCause))
 	require.Len(t, r.outcomes, 1)
@@ -93,7 +93,7 @@ func TestTheFirstEndCounts(t *testing.T) {
 		policy := decided
 		calls := 0
 		policy.OnFailure = func(context.Context, store.Run, error) error { calls++; return nil }
-		d := handlers.NewDelivery(run, policy, r.report)
+		d := handlers.NewDelivery(&run, &policy, r.report)
 		require.True(t, end(d), first)
 		for _, later := range ends {
 			later(d)
@@ -117,7 +117,7 @@ func TestOneEndCountsOfManyAtOnce(t *testing.T) {
 	for range 200 {
 		var (
 			r       reported
-			d       = handlers.NewDelivery(leased(1, 0), decided, r.report)
+			d       = handlers.NewDelivery(new(leased(1, 0)), &decided, r.report)
 			start   = make(chan struct{})
 			all     sync.WaitGroup
 			aborted atomic.Int32
@@ -156,7 +156,7 @@ func TestADeliveryTravelsInTheContext(t *testing.T) {
 	_, ok := handlers.DeliveryFrom(t.Context())
 	require.False(t, ok)
 	run := leased(1, 0)
-	d := handlers.NewDelivery(run, decided, new(reported).report)
+	d := handlers.NewDelivery(&run, &decided, new(reported).report)
 	found, ok := handlers.DeliveryFrom(handlers.WithDelivery(t.Context(), d))
 	require.True(t, ok)
 	require.Same(t, d, found)
@@ -236,7 +236,7 @@ func TestCallbacksAreCalledBeforeTheEndIsReported(t *testing.T) {
 		return nil
 	}
 	p.OnExhausted = p.OnFailure
-	require.NoError(t, handlers.NewDelivery(leased(1, 0), p, r.report).End(t.Context(), handlers.Permanent(errCause)))
+	require.NoError(t, handlers.NewDelivery(new(leased(1, 0)), &p, r.report).End(t.Context(), handlers.Permanent(errCause)))
 	require.Len(t, r.outcomes, 1)
 }
 
@@ -378,7 +378,7 @@ func TestAnAbortDuringACallbackLeavesTheHandlersOutcome(t *testing.T) {
 			return errors.New("nobody hears this")
 		}
 		run := leased(place.tries, place.cycle)
-		d := handlers.NewDelivery(run, p, r.report)
+		d := handlers.NewDelivery(&run, &p, r.report)
 		ended := make(chan error)
 		go func() { ended <- d.End(t.Context(), errCause) }()
 		<-called
@@ -409,7 +409,7 @@ func TestAnErrorThatPanicsIsAFailureLikeAnother(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			reported := make(chan store.Outcome, 1)
-			d := handlers.NewDelivery(store.Run{ID: 7, Handler: "h", Tries: 1}, handlers.Policy{
+			d := handlers.NewDelivery(&store.Run{ID: 7, Handler: "h", Tries: 1}, &handlers.Policy{
 				Attempts: 1, Cycles: 1,
 				OnFailure: func(context.Context, store.Run, error) error { return broken },
 			}, func(o store.Outcome, _ bool) error { reported <- o; return nil })

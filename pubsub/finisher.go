@@ -128,8 +128,8 @@ func (f *finisher) take() []store.Outcome {
 		batch = batch[:maxBatch:maxBatch]
 	}
 	f.waiting = f.waiting[len(batch):]
-	if len(f.waiting) == 0 {
-		f.waiting = nil
+	if len(f.waiting) == 0 && len(batch) > 0 { // as many are likely to follow
+		f.waiting = make([]store.Outcome, 0, len(batch))
 	}
 	return batch
 }

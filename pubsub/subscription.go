@@ -158,7 +158,7 @@ func (s *subscription) fly(c *store.Claimed) *flight {
 	if c.Event.Metadata != nil {
 		f.msg.Metadata = c.Event.Metadata
 	}
-	f.delivery = handlers.NewDelivery(c.Run, s.policy, func(o store.Outcome, written bool) error {
+	f.delivery = handlers.NewDelivery(&c.Run, &s.policy, func(o store.Outcome, written bool) error {
 		if o.Status == store.Failed {
 			s.pubsub.config.Logger.Error("run is FAILED: no attempt is left, see its record",
 				"handler", c.Run.Handler, "topic", c.Run.Topic, "run", c.Run.ID, "attempt", c.Run.Attempt, "kind", o.Failure.Kind)

@@ -72,7 +72,7 @@ func (s *settings) course(ctx context.Context, h cqrs.EventHandler, policy handl
 
 // attempt calls the handler once, through what the bus puts around it.
 func (s *settings) attempt(ctx context.Context, h cqrs.EventHandler, policy handlers.Policy, e store.Event, run store.Run) (o store.Outcome, err error) {
-	delivery := handlers.NewDelivery(run, policy, func(reported store.Outcome, _ bool) error {
+	delivery := handlers.NewDelivery(&run, &policy, func(reported store.Outcome, _ bool) error {
 		o = reported
 		return nil
 	})

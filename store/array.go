@@ -7,8 +7,8 @@ import (
 )
 
 // array is a parameter of type text[] or bytea[] that is written in one piece:
-// those of lib/pq grow while they are, which is a sixth of what a publish
-// allocates. The zero value has no elements.
+// those of lib/pq grow while they are, which was a sixth of what a publish
+// allocated. After the last element it is closed.
 type array struct{ text strings.Builder }
 
 // grow makes room for n elements of so many bytes in all.
@@ -51,10 +51,12 @@ func (a *array) addBytes(b []byte) {
 	a.text.WriteByte('"')
 }
 
-// Value implements driver.Valuer.
-func (a *array) Value() (driver.Value, error) {
+func (a *array) close() {
 	if a.text.Len() == 0 {
-		return "{}", nil
+		a.text.WriteByte('{')
 	}
-	return a.text.String() + "}", nil
+	a.text.WriteByte('}')
 }
+
+// Value implements driver.Valuer.
+func (a *array) Value() (driver.Value, error) { return a.text.String(), nil }

@@ -83,6 +83,9 @@ func arrays(events []Event) []any {
 		}
 		bytes.addBytes(c.bytes)
 	}
+	for _, a := range []*array{&ids, &topics, &keys, &texts, &bytes, &metadata} {
+		a.close()
+	}
 	return []any{&ids, &topics, &keys, &texts, &bytes, &metadata}
 }
 

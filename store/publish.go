@@ -150,13 +150,46 @@ type encoded struct {
 }
 
 func encode(e Event) encoded {
-	metadata := "{}"
-	if len(e.Metadata) > 0 {
-		b, _ := json.Marshal(e.Metadata) // a map of strings always marshals
-		metadata = string(b)
-	}
 	if isJSON(e.Payload) {
-		return encoded{text: string(e.Payload), json: true, metadata: metadata}
+		return encoded{text: string(e.Payload), json: true, metadata: metadataText(e.Metadata)}
 	}
-	return encoded{bytes: append([]byte{}, e.Payload...), metadata: metadata}
+	return encoded{bytes: append([]byte{}, e.Payload...), metadata: metadataText(e.Metadata)}
+}
+
+// metadataText returns the metadata as a JSON object. What needs no escapes, as
+// next to all of it, needs no encoder either.
+func metadataText(metadata map[string]string) string {
+	var text strings.Builder
+	size := 2
+	for k, v := range metadata {
+		if !plain(k) || !plain(v) {
+			b, _ := json.Marshal(metadata) // a map of strings always marshals
+			return string(b)
+		}
+		size += len(k) + len(v) + 6
+	}
+	text.Grow(size)
+	text.WriteByte('{')
+	for k, v := range metadata {
+		if text.Len() > 1 {
+			text.WriteByte(',')
+		}
+		text.WriteByte('"')
+		text.WriteString(k)
+		text.WriteString(`":"`)
+		text.WriteString(v)
+		text.WriteByte('"')
+	}
+	text.WriteByte('}')
+	return text.String()
+}
+
+// plain says whether s stands in JSON as it is.
+func plain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
 }
