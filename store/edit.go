@@ -121,7 +121,7 @@ func (s *Store) replace(ctx context.Context, tx *sqlx.Tx, o Operation, old Run, 
 		return 0, err
 	}
 	if _, err := tx.ExecContext(ctx, s.sql(`
-		UPDATE reprise.handler_runs SET status = 'DISCARDED', finished_at = now() WHERE id = $1 AND status <> 'DISCARDED'`), old.ID); err != nil {
+		UPDATE reprise.handler_runs SET status = 'DISCARDED', finished_at = now(), failed_at = NULL, discarded_at = now() WHERE id = $1 AND status <> 'DISCARDED'`), old.ID); err != nil {
 		return 0, err
 	}
 	err = tx.GetContext(ctx, &id, s.sql(`

@@ -81,6 +81,8 @@ func (s *Store) Cancel(ctx context.Context, id int64) (Operation, error) {
 		} else if _, err := tx.ExecContext(ctx, s.sql(`
 			UPDATE reprise.handler_runs AS r
 			SET status = t.status, finished_at = t.finished_at, due_at = NULL, instance = t.instance,
+			    failed_at = CASE WHEN t.status = 'FAILED' THEN t.finished_at END,
+			    discarded_at = CASE WHEN t.status = 'DISCARDED' THEN t.finished_at END,
 			    tries = t.tries, cycle = t.cycle, replay_id = t.replay_id
 			FROM reprise.operation_runs t
 			WHERE r.replay_id = $1 AND r.id > $2 AND r.id <= $3 AND r.due_at IS NOT NULL
@@ -89,7 +91,8 @@ func (s *Store) Cancel(ctx context.Context, id int64) (Operation, error) {
 		}
 		_, err := tx.ExecContext(ctx, s.sql(`
 			UPDATE reprise.handler_runs
-			SET status = CASE WHEN error_kind IS NULL THEN 'DISCARDED' ELSE 'FAILED' END, finished_at = now(), due_at = NULL
+			SET status = CASE WHEN error_kind IS NULL THEN 'DISCARDED' ELSE 'FAILED' END, finished_at = now(), due_at = NULL,
+			    failed_at = CASE WHEN error_kind IS NOT NULL THEN now() END, discarded_at = CASE WHEN error_kind IS NULL THEN now() END
 			WHERE replay_id = $1 AND id > $2 AND id <= $3 AND due_at IS NOT NULL`), id, above, upTo)
 		return err
 	})
@@ -106,7 +109,9 @@ func (s *Store) Undo(ctx context.Context, id int64) (o Operation, undone int64, 
 		if err := s.inTx(ctx, func(tx *sqlx.Tx) error {
 			result, err := tx.ExecContext(ctx, s.sql(`
 				UPDATE reprise.handler_runs AS r
-				SET status = t.status, finished_at = t.finished_at, due_at = t.due_at
+				SET status = t.status, finished_at = t.finished_at, due_at = t.due_at,
+				    failed_at = CASE WHEN t.status = 'FAILED' THEN t.finished_at END,
+				    discarded_at = CASE WHEN t.status = 'DISCARDED' THEN t.finished_at END
 				FROM reprise.operation_runs t
 				WHERE t.operation_id = $1 AND t.place > $2 AND t.place <= $3
 				AND r.id = t.run_id AND r.discarded_at IS NOT NULL

@@ -59,7 +59,8 @@ func (postgres) record(ctx context.Context, s *Store, e Event, handler, instance
 			FROM was WHERE status = 'PENDING' AND due_at IS NULL
 		), leased AS (
 			UPDATE reprise.handler_runs r
-			SET status = 'PENDING', attempt = r.attempt + 1, tries = 1, instance = $4, started_at = now(), due_at = NULL, finished_at = NULL
+			SET status = 'PENDING', attempt = r.attempt + 1, tries = 1, instance = $4, started_at = now(), due_at = NULL,
+			    finished_at = NULL, failed_at = NULL
 			FROM was WHERE r.id = was.id AND (was.status IN ('PENDING', 'FAILED') OR ($5 AND was.status = 'SUCCESS'))
 			RETURNING r.id, r.attempt
 		), lowered AS (
@@ -232,6 +233,7 @@ func (postgres) endOthers(ctx context.Context, s *Store, tx *sqlx.Tx, outcomes [
 			    instance = CASE WHEN o.status <> 'PENDING' THEN r.instance END,
 			    due_at = CASE WHEN o.status = 'PENDING' THEN now() + o.delay * interval '1 second' END,
 			    finished_at = CASE WHEN o.status <> 'PENDING' THEN now() END,
+			    failed_at = CASE WHEN o.status = 'FAILED' THEN now() END,
 			    error_kind = coalesce(o.kind, r.error_kind),
 			    error = CASE WHEN o.kind IS NOT NULL THEN o.message ELSE r.error END,
 			    fingerprint = CASE WHEN o.kind IS NOT NULL THEN o.fingerprint ELSE r.fingerprint END

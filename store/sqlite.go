@@ -84,7 +84,7 @@ func (sqlite) record(ctx context.Context, s *Store, e Event, handler, instance s
 			VALUES ($1, $2, $3, $4, $5, 1, 1, now(), (SELECT published_at FROM reprise.events WHERE id = $1 AND topic = $2))
 			ON CONFLICT (event_id, topic, handler) DO UPDATE
 			SET status = 'PENDING', attempt = r.attempt + 1, tries = 1, instance = excluded.instance,
-			    started_at = now(), due_at = NULL, finished_at = NULL
+			    started_at = now(), due_at = NULL, finished_at = NULL, failed_at = NULL
 			WHERE r.status IN ('PENDING', 'FAILED') OR ($6 AND r.status = 'SUCCESS')
 			RETURNING id, attempt`),
 			e.ID, e.Topic, handler, e.Key, instance, again).Scan(&lease.RunID, &lease.Attempt); err != nil {
@@ -208,6 +208,7 @@ func (s *Store) endOne(ctx context.Context, tx *sqlx.Tx, o Outcome) (held bool, 
 		    instance = CASE WHEN $4 <> 'PENDING' THEN instance END,
 		    due_at = CASE WHEN $4 = 'PENDING' THEN now($5) END,
 		    finished_at = CASE WHEN $4 <> 'PENDING' THEN now() END,
+		    failed_at = CASE WHEN $4 = 'FAILED' THEN now() END,
 		    error_kind = CASE WHEN $8 <> '' THEN $8 WHEN $4 = 'PENDING' THEN error_kind END,
 		    error = CASE WHEN $8 <> '' THEN $9 WHEN $4 = 'PENDING' THEN error END,
 		    fingerprint = CASE WHEN $8 <> '' THEN nullif($10, '') WHEN $4 = 'PENDING' THEN fingerprint END

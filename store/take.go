@@ -102,14 +102,14 @@ func (s *Store) turn(ctx context.Context, tx *sqlx.Tx, o *Operation, n int64) er
 	if o.Kind == Discarding {
 		_, err := tx.ExecContext(ctx, s.sql(`
 			UPDATE reprise.handler_runs AS r
-			SET status = 'DISCARDED', finished_at = now(), due_at = NULL
+			SET status = 'DISCARDED', finished_at = now(), failed_at = NULL, discarded_at = now(), due_at = NULL
 			FROM reprise.operation_runs t
 			WHERE t.operation_id = $1 AND t.place > $2 AND r.id = t.run_id`), o.ID, o.Taken)
 		return err
 	}
 	_, err := tx.ExecContext(ctx, s.sql(`
 		UPDATE reprise.handler_runs AS r
-		SET status = 'PENDING', finished_at = NULL, instance = NULL, tries = 0, cycle = 0, replay_id = t.operation_id,
+		SET status = 'PENDING', finished_at = NULL, failed_at = NULL, discarded_at = NULL, instance = NULL, tries = 0, cycle = 0, replay_id = t.operation_id,
 		    due_at = `+s.paced(`(t.place - $2 - 1) * CAST($3 AS float8)`)+`
 		FROM reprise.operation_runs t, reprise.operations o
 		WHERE t.operation_id = $1 AND t.place > $2 AND r.id = t.run_id AND o.id = $1`), o.ID, o.Taken, o.pace())

@@ -19,10 +19,12 @@ const (
 		FROM generate_series($1::bigint, $2::bigint) i`
 	fillRuns = `
 		INSERT INTO reprise.handler_runs (event_id, topic, handler, key, published_at, status, attempt, tries, instance,
-			started_at, finished_at, due_at, error_kind, error, fingerprint)
+			started_at, finished_at, failed_at, discarded_at, due_at, error_kind, error, fingerprint)
 		SELECT e.id, e.topic, e.topic || '-handler-' || h, e.key, e.published_at,
 		       status, 1, 1, CASE WHEN status <> 'PENDING' THEN 'history' END, e.published_at,
 		       CASE WHEN status <> 'PENDING' THEN e.published_at + interval '1 second' END,
+		       CASE WHEN status = 'FAILED' THEN e.published_at + interval '1 second' END,
+		       CASE WHEN status = 'DISCARDED' THEN e.published_at + interval '1 second' END,
 		       CASE WHEN status = 'PENDING' THEN now() + interval '1 hour' END,
 		       CASE WHEN status <> 'SUCCESS' THEN 'error' END,
 		       CASE WHEN status <> 'SUCCESS' THEN 'code ' || e.i % 3 || ': cannot reach user ' || e.key END,

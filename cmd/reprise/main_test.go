@@ -143,8 +143,8 @@ func (d *db) manyFailed(handler string, n int) {
 	d.t.Helper()
 	numbers := fmt.Sprintf(`WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) `, n)
 	d.exec(`INSERT INTO reprise.events (id, topic, payload, source) `+numbers+`SELECT 'many-' || i, $1, '{}', 'test' FROM n`, topic)
-	d.exec(`INSERT INTO reprise.handler_runs (event_id, topic, handler, status, attempt, finished_at, error_kind, error, fingerprint) `+numbers+`
-		SELECT 'many-' || i, $1, $2, 'FAILED', 1, '2026-07-01T12:00:00.000Z', 'error', 'the mail server is down', '0123456789abcdef' FROM n`, topic, handler)
+	d.exec(`INSERT INTO reprise.handler_runs (event_id, topic, handler, status, attempt, finished_at, failed_at, error_kind, error, fingerprint) `+numbers+`
+		SELECT 'many-' || i, $1, $2, 'FAILED', 1, '2026-07-01T12:00:00.000Z', '2026-07-01T12:00:00.000Z', 'error', 'the mail server is down', '0123456789abcdef' FROM n`, topic, handler)
 }
 
 // exec is what a person does to the tables.

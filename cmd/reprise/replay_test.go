@@ -132,6 +132,7 @@ func TestInterruptingARequestSaysHowToGoOn(t *testing.T) {
 			}
 		}()
 		r := db.repriseWith(ctx, nil, strings.NewReader(""), "runs", "replay", "--handler", "mail", "--yes")
+		interrupt() // those who watch, if the command has ended by itself
 		require.NoError(t, <-watched)
 		r.fails(exitInterrupted, "Operation 1 (replay) is on record. It stopped after ")
 		require.Contains(t, r.errs, "of 12,000 runs.\nTo go on: reprise replays resume 1. To take it back: reprise replays cancel 1.")

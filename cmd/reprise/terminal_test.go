@@ -178,7 +178,7 @@ func TestABarShowsHowFarItIs(t *testing.T) {
 func TestWhatIsOnRecordDoesNotControlTheTerminal(t *testing.T) {
 	eachDB(t, func(t *testing.T, db *db) {
 		db.exec(`INSERT INTO reprise.events (id, topic, payload, source) VALUES ('1', 't', '{}', 'test')`)
-		db.exec(`INSERT INTO reprise.handler_runs (event_id, topic, handler, status, attempt, finished_at, error_kind, error) VALUES ('1', 't', 'h', 'FAILED', 1, $1, 'error', $2)`,
+		db.exec(`INSERT INTO reprise.handler_runs (event_id, topic, handler, status, attempt, finished_at, failed_at, error_kind, error) VALUES ('1', 't', 'h', 'FAILED', 1, $1, $1, 'error', $2)`,
 			before(0), "\x1b[2J\u009b2Jgone")
 		for _, args := range [][]string{{"runs", "list"}, {"runs", "show", "1"}} {
 			_, text := db.atTerminal(t.Context(), map[string]string{"NO_COLOR": "1"}, nil, args...)

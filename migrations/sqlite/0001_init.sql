@@ -45,13 +45,15 @@ CREATE TABLE reprise.handler_runs (
     fingerprint TEXT,
     replay_id   INTEGER,
     published_at TEXT   NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
-    failed_at    TEXT   GENERATED ALWAYS AS (CASE WHEN status = 'FAILED' THEN finished_at END) STORED,
-    discarded_at TEXT   GENERATED ALWAYS AS (CASE WHEN status = 'DISCARDED' THEN finished_at END) STORED,
+    failed_at    TEXT,  -- finished_at, of what is FAILED
+    discarded_at TEXT,  -- finished_at, of what is DISCARDED
     UNIQUE (event_id, topic, handler),
     CHECK ((status = 'PENDING') = (finished_at IS NULL)),
     CHECK (due_at IS NULL OR (status = 'PENDING' AND instance IS NULL)),
     CHECK (status <> 'PENDING' OR due_at IS NOT NULL OR instance IS NOT NULL),
-    CHECK (status <> 'FAILED' OR error_kind IS NOT NULL)
+    CHECK (status <> 'FAILED' OR error_kind IS NOT NULL),
+    CHECK (failed_at IS CASE WHEN status = 'FAILED' THEN finished_at END),
+    CHECK (discarded_at IS CASE WHEN status = 'DISCARDED' THEN finished_at END)
 ) STRICT;
 
 CREATE INDEX reprise.handler_runs_by_due ON reprise.handler_runs (topic, handler, due_at, id) WHERE due_at IS NOT NULL;

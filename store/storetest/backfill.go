@@ -114,7 +114,8 @@ func pruning(promise promise) {
 			}
 		}
 		db.exec(`UPDATE reprise.events SET published_at = $1`, ago(3*time.Hour))
-		db.exec(`UPDATE reprise.handler_runs SET finished_at = $1 WHERE finished_at IS NOT NULL AND event_id <> 'late'`, ago(2*time.Hour))
+		db.exec(`UPDATE reprise.handler_runs SET finished_at = $1 WHERE status = 'SUCCESS' AND event_id <> 'late'`, ago(2*time.Hour))
+		db.exec(`UPDATE reprise.handler_runs SET finished_at = $1, failed_at = $1 WHERE status = 'FAILED' AND event_id <> 'late'`, ago(2*time.Hour))
 		prune := func(p store.Prune) store.Pruned {
 			deleted, next, err := db.PruneBatch(ctx, p, nil)
 			require.NoError(t, err)

@@ -27,8 +27,25 @@ func wrap(t *testing.T, st *store.Store) db {
 	t.Helper()
 	kind, err := dialect.Detect(ctx, st.DB().DB)
 	require.NoError(t, err)
-	return db{st, t, kind}
+	d := db{st, t, kind}
+	if kind == dialect.Postgres {
+		_, err := d.DB().ExecContext(ctx, kind.Qualify(st.Schema(), invariants))
+		require.NoError(t, err)
+	}
+	return d
 }
+
+// invariants are what holds of every row, besides what PostgreSQL's tables see to
+// themselves; those of SQLite see to all of it.
+const invariants = `
+	ALTER TABLE reprise.handler_runs
+		ADD CONSTRAINT finished CHECK ((status = 'PENDING') = (finished_at IS NULL)),
+		ADD CONSTRAINT due CHECK (due_at IS NULL OR (status = 'PENDING' AND instance IS NULL)),
+		ADD CONSTRAINT held CHECK (status <> 'PENDING' OR due_at IS NOT NULL OR instance IS NOT NULL),
+		ADD CONSTRAINT cause CHECK (status <> 'FAILED' OR error_kind IS NOT NULL),
+		ADD CONSTRAINT failed CHECK (failed_at IS NOT DISTINCT FROM CASE WHEN status = 'FAILED' THEN finished_at END),
+		ADD CONSTRAINT discarded CHECK (discarded_at IS NOT DISTINCT FROM CASE WHEN status = 'DISCARDED' THEN finished_at END);
+	ALTER TABLE reprise.events ADD CONSTRAINT one_payload CHECK (num_nonnulls(payload, payload_bytes) = 1)`
 
 // event is one on topic.
 func event(id string) store.Event {

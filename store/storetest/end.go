@@ -402,5 +402,5 @@ func ending(promise promise) {
 // discard closes a run as an operator would.
 func (d db) discard(run int64) {
 	d.t.Helper()
-	d.exec(`UPDATE reprise.handler_runs SET status = 'DISCARDED', due_at = NULL, finished_at = $1 WHERE id = $2`, ago(0), run)
+	d.exec(`UPDATE reprise.handler_runs SET status = 'DISCARDED', due_at = NULL, finished_at = $1, failed_at = NULL, discarded_at = $1 WHERE id = $2`, ago(0), run)
 }
