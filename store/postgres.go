@@ -75,11 +75,13 @@ func (postgres) record(ctx context.Context, s *Store, e Event, handler, instance
 func (postgres) claim(ctx context.Context, s *Store, instance string, before int64, wants []Want) ([]Claimed, error) {
 	topics, handlers, ns := wantArrays(wants)
 	// The planner does not know how small w.n is. An array and a lateral LIMIT
-	// keep it at index scans; joins would make it read both tables whole.
+	// keep it at index scans; joins would make it read both tables whole. Nor is it
+	// to know how long the arrays are, hence their SELECT: it would plan each
+	// claim anew, for that, which took as long again as the claim.
 	found, err := s.QueryPrepared(ctx, s.db, s.sql(`
 		WITH due AS (
 			SELECT d.id
-			FROM unnest($1::text[], $2::text[], $3::bigint[]) AS w (topic, handler, n),
+			FROM unnest((SELECT $1::text[]), (SELECT $2::text[]), (SELECT $3::bigint[])) AS w (topic, handler, n),
 			LATERAL (
 				SELECT r.id FROM reprise.handler_runs r
 				WHERE r.topic = w.topic AND r.handler = w.handler AND r.due_at <= now()
@@ -170,7 +172,7 @@ func (postgres) succeed(ctx context.Context, s *Store, q sqlx.ExtContext, instan
 	result, err := s.execPrepared(ctx, q, s.sql(`
 		UPDATE reprise.handler_runs
 		SET status = 'SUCCESS', finished_at = now(), error_kind = NULL, error = NULL, fingerprint = NULL
-		WHERE id = ANY ($1::bigint[]) AND instance = $2 AND attempt = $3 AND status = 'PENDING'`), ids, instance, attempt)
+		WHERE id = ANY ((SELECT $1::bigint[])::bigint[]) AND instance = $2 AND attempt = $3 AND status = 'PENDING'`), ids, instance, attempt)
 	if err != nil {
 		return nil, err
 	}
