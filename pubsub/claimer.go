@@ -62,8 +62,8 @@ func (p *PubSub) claim(ctx context.Context) (more, asked bool, err error) {
 		}
 		asked = true
 		claimed, err := p.lease(ctx, wants)
-		for i := range claimed {
-			p.dispatch(&claimed[i])
+		for _, c := range claimed {
+			p.dispatch(c)
 		}
 		if err != nil {
 			return false, true, err
@@ -80,7 +80,7 @@ func (p *PubSub) claim(ctx context.Context) (more, asked bool, err error) {
 }
 
 // lease claims, under a new identity if the answer to the last one was lost.
-func (p *PubSub) lease(ctx context.Context, wants []store.Want) ([]store.Claimed, error) {
+func (p *PubSub) lease(ctx context.Context, wants []store.Want) ([]*store.Claimed, error) {
 	p.claiming.Lock()
 	defer p.claiming.Unlock()
 	if err := p.settle(ctx); err != nil {
@@ -96,8 +96,8 @@ func (p *PubSub) lease(ctx context.Context, wants []store.Want) ([]store.Claimed
 	case len(claimed) > 0:
 		i.claims++
 	}
-	for n := range claimed {
-		i.add(claimed[n].Run.ID)
+	for _, c := range claimed {
+		i.add(c.Run.ID)
 	}
 	return claimed, err
 }
@@ -154,10 +154,10 @@ func (p *PubSub) priority(key store.Subscription) int { return p.active[key][0].
 // leftBehind notes which wants were met in full, so that there may be more due
 // runs, and says whether one of them has free slots, and which came back short.
 // Those have no backlog, unless one was noted while the claim was under way.
-func (p *PubSub) leftBehind(wants []store.Want, claimed []store.Claimed, noted int) (free bool, short []store.Subscription) {
+func (p *PubSub) leftBehind(wants []store.Want, claimed []*store.Claimed, noted int) (free bool, short []store.Subscription) {
 	got := make(map[store.Subscription]int, len(wants))
-	for i := range claimed {
-		got[claimed[i].Subscription()]++
+	for _, c := range claimed {
+		got[c.Subscription()]++
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

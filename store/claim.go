@@ -38,7 +38,7 @@ func (c *Claimed) Subscription() Subscription {
 // the answer to one was lost, nothing is leased any more, and Heartbeat tells.
 // So a claim that the pool sends twice, or that the server carries out late,
 // does no harm.
-func (s *Store) Claim(ctx context.Context, instance string, before int64, wants []Want) ([]Claimed, error) {
+func (s *Store) Claim(ctx context.Context, instance string, before int64, wants []Want) ([]*Claimed, error) {
 	wants = slices.DeleteFunc(slices.Clone(wants), func(w Want) bool { return w.N <= 0 })
 	if len(wants) == 0 {
 		return nil, nil

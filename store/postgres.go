@@ -72,7 +72,7 @@ func (postgres) record(ctx context.Context, s *Store, e Event, handler, instance
 	return lease, err
 }
 
-func (postgres) claim(ctx context.Context, s *Store, instance string, before int64, wants []Want) ([]Claimed, error) {
+func (postgres) claim(ctx context.Context, s *Store, instance string, before int64, wants []Want) ([]*Claimed, error) {
 	topics, handlers, ns := wantArrays(wants)
 	// The planner does not know how small w.n is. An array and a lateral LIMIT
 	// keep it at index scans; joins would make it read both tables whole. Nor is it
@@ -111,7 +111,7 @@ func (postgres) claim(ctx context.Context, s *Store, instance string, before int
 		return nil, err
 	}
 	defer found.Close()
-	var rows []claimedRow
+	var claimed []*Claimed
 	for found.Next() { // by hand: sqlx would take as long as everything else here
 		var r claimedRow
 		if err := found.Scan(&r.RunID, &r.ID, &r.Topic, &r.Handler, &r.Attempt, &r.Tries, &r.Cycle, &r.Lost, &r.Key,
@@ -119,9 +119,9 @@ func (postgres) claim(ctx context.Context, s *Store, instance string, before int
 			return nil, err
 		}
 		s.saw(r.RunID)
-		rows = append(rows, r)
+		claimed = append(claimed, r.claimed(instance))
 	}
-	return claimedRows(rows, instance), found.Err()
+	return claimed, found.Err()
 }
 
 // end writes the successes without a join, one statement for each instance and

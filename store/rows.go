@@ -49,25 +49,22 @@ type claimedRow struct {
 	eventRow
 }
 
-func claimedRows(rows []claimedRow, instance string) []Claimed {
-	claimed := make([]Claimed, len(rows))
-	for i, r := range rows {
-		event, err := r.event()
-		claimed[i] = Claimed{
-			Run: Run{
-				ID: r.RunID, EventID: event.ID, Topic: event.Topic, Handler: r.Handler, Status: Pending,
-				Attempt: r.Attempt, Tries: r.Tries, Cycle: r.Cycle, Key: event.Key, Instance: instance,
-			},
-			Event: event,
-		}
-		switch {
-		case r.Lost:
-			claimed[i].Unusable = fmt.Sprintf("event %q of topic %q is no longer in the database", event.ID, event.Topic)
-		case err != nil:
-			claimed[i].Unusable = err.Error()
-		}
+func (r *claimedRow) claimed(instance string) *Claimed {
+	event, err := r.event()
+	c := &Claimed{
+		Run: Run{
+			ID: r.RunID, EventID: event.ID, Topic: event.Topic, Handler: r.Handler, Status: Pending,
+			Attempt: r.Attempt, Tries: r.Tries, Cycle: r.Cycle, Key: event.Key, Instance: instance,
+		},
+		Event: event,
 	}
-	return claimed
+	switch {
+	case r.Lost:
+		c.Unusable = fmt.Sprintf("event %q of topic %q is no longer in the database", event.ID, event.Topic)
+	case err != nil:
+		c.Unusable = err.Error()
+	}
+	return c
 }
 
 const runColumns = `r.id, r.event_id, r.topic, r.handler, r.status, r.attempt, r.tries, r.cycle, r.key,

@@ -95,7 +95,7 @@ func (sqlite) record(ctx context.Context, s *Store, e Event, handler, instance s
 	return lease, err
 }
 
-func (sqlite) claim(ctx context.Context, s *Store, instance string, before int64, wants []Want) ([]Claimed, error) {
+func (sqlite) claim(ctx context.Context, s *Store, instance string, before int64, wants []Want) ([]*Claimed, error) {
 	// A look first: an idle process must not take the write lock.
 	var due bool
 	if err := s.db.GetContext(ctx, &due, s.sql(`
@@ -136,7 +136,11 @@ func (sqlite) claim(ctx context.Context, s *Store, instance string, before int64
 		return nil, err
 	}
 	slices.SortFunc(leased, func(a, b claimedRow) int { return cmp.Compare(a.RunID, b.RunID) })
-	return claimedRows(leased, instance), nil
+	claimed := make([]*Claimed, len(leased))
+	for i := range leased {
+		claimed[i] = leased[i].claimed(instance)
+	}
+	return claimed, nil
 }
 
 // lower keeps the instance's lowest_run at or below what it leased.

@@ -58,7 +58,7 @@ type sqlDialect interface {
 	// when the run is not to be had: see Store.Record.
 	record(ctx context.Context, s *Store, e Event, handler, instance string, again bool) (Lease, error)
 	// claim leases due runs to the instance, at most as many as wanted.
-	claim(ctx context.Context, s *Store, instance string, before int64, wants []Want) ([]Claimed, error)
+	claim(ctx context.Context, s *Store, instance string, before int64, wants []Want) ([]*Claimed, error)
 	// end writes outcomes whose lease still holds, and returns those leases.
 	end(ctx context.Context, s *Store, outcomes []Outcome) ([]Lease, error)
 }

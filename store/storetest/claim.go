@@ -21,7 +21,7 @@ func claiming(promise promise) {
 		claimed := db.claim("a", "mail", 10)
 		stored, err := db.Event(ctx, topic, "1")
 		require.NoError(t, err)
-		require.Equal(t, []store.Claimed{{
+		require.Equal(t, []*store.Claimed{{
 			Run: store.Run{
 				ID: due.ID, EventID: "1", Topic: topic, Handler: "mail", Status: store.Pending,
 				Attempt: 1, Tries: 1, Key: stored.Key, Instance: "a",
@@ -172,7 +172,7 @@ func claiming(promise promise) {
 	})
 }
 
-func claimedEvents(claimed []store.Claimed) []string {
+func claimedEvents(claimed []*store.Claimed) []string {
 	ids := make([]string, len(claimed))
 	for i, c := range claimed {
 		ids[i] = c.Event.ID

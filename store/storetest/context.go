@@ -93,7 +93,7 @@ func cancelling(promise promise) {
 		db.register("a")
 		db.publish(event("1"))
 		cut, cancel := context.WithCancel(ctx)
-		claimed := make(chan []store.Claimed)
+		claimed := make(chan []*store.Claimed)
 		go func() {
 			c, _ := db.Claim(cut, "a", 0, []store.Want{want(topic, "mail", 1)})
 			claimed <- c

@@ -122,7 +122,7 @@ func (d db) silence(instance string) {
 }
 
 // claim leases at most n due runs of a handler on topic.
-func (d db) claim(instance, handler string, n int) []store.Claimed {
+func (d db) claim(instance, handler string, n int) []*store.Claimed {
 	d.t.Helper()
 	claimed, err := d.Claim(ctx, instance, d.claims(instance), []store.Want{want(topic, handler, n)})
 	require.NoError(d.t, err)

@@ -268,7 +268,7 @@ func controlling(promise promise) {
 		o.Rate = rate
 		return db.operate(o)
 	}
-	claim := func(db db, n int) []store.Claimed { db.t.Helper(); return db.claim("a", "mail", n) }
+	claim := func(db db, n int) []*store.Claimed { db.t.Helper(); return db.claim("a", "mail", n) }
 
 	promise("what waits of a paused replay is not claimed until it is resumed", func(t *testing.T, db db) {
 		o := replayed(db, 3, 0)
