@@ -76,6 +76,67 @@ func TestPublishingAMessageAgainDoesNothing(t *testing.T) {
 	})
 }
 
+// After so many new messages the publisher expects no other ones.
+func TestPublishingAgainWhatIsExpectedToBeNew(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, url string) {
+		st := openStore(t, url)
+		ps := newPubSub(t, st)
+		messages := subscribe(t, ps, "topic", "handler")
+		publish := func(msgs ...*message.Message) error { return ps.Publisher().Publish("topic", msgs...) }
+		known := newMessage("known")
+		written, handled := 0, 0
+		for _, publishAgain := range []func() (fresh int){
+			func() int { require.NoError(t, publish(known)); return 1 },
+			func() int { require.NoError(t, publish(known)); return 0 },
+			func() int { require.NoError(t, publish(newMessage("fresh"), known, known)); return 1 },
+			func() int {
+				twice := newMessage("twice")
+				require.NoError(t, publish(twice, twice))
+				return 1
+			},
+			func() int {
+				other := message.NewMessage(known.UUID, []byte("other"))
+				require.ErrorIs(t, publish(newMessage("with it"), other), store.ErrDuplicateID)
+				require.ErrorIs(t, publish(other, known), store.ErrDuplicateID)
+				return 0
+			},
+		} {
+			for range 10 {
+				require.NoError(t, publish(newMessage("news")))
+			}
+			written += 10 + publishAgain()
+			for handled < written {
+				receive(t, messages).Ack()
+				handled++
+			}
+			waitForStatus(t, st, "handler", store.Success, written)
+			requireCount(t, st, "handler_runs", written)
+		}
+	})
+}
+
+// What is handed over in memory is each handler's own.
+func TestAHandlerMayChangeItsMessage(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, url string) {
+		st := openStore(t, url)
+		ps := newPubSub(t, st)
+		first, second := subscribe(t, ps, "topic", "first"), subscribe(t, ps, "topic", "second")
+		msg := newMessage("what was said")
+		msg.Metadata.Set("who", "ada")
+		require.NoError(t, ps.Publisher().Publish("topic", msg))
+		received := []*message.Message{receive(t, first), receive(t, second)}
+		for _, r := range received {
+			require.Equal(t, "what was said", string(r.Payload))
+			require.Equal(t, message.Metadata{"who": "ada"}, r.Metadata)
+			r.Payload[0] = 'W'
+			r.Metadata.Set("who", "eve")
+			r.Ack()
+		}
+		require.Equal(t, "what was said", string(msg.Payload))
+		require.Equal(t, "ada", msg.Metadata.Get("who"))
+	})
+}
+
 // What one statement does not take is one transaction all the same.
 func TestALargePublishIsAllOrNothing(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"database/sql"
@@ -177,6 +178,7 @@ func (s *Store) fillEvents(ctx context.Context, tx *sqlx.Tx, leased []claimedRow
 			leased[i].Lost = true
 			continue
 		}
+		e.Payload, e.PayloadBytes = bytes.Clone(e.Payload), bytes.Clone(e.PayloadBytes) // each handler's own
 		leased[i].eventRow = e
 	}
 	return nil

@@ -82,7 +82,13 @@ func (d db) insertLeasing(ctx context.Context, q store.Queryer, lease store.Leas
 	if err != nil {
 		return store.Inserted{}, err
 	}
-	query, args, err := d.Insert(events, lease)
+	return d.insertBy(ctx, d.Insert, q, lease, events)
+}
+
+type inserting func(events []store.Event, lease store.LeaseOnInsert) (query string, args []any, err error)
+
+func (d db) insertBy(ctx context.Context, by inserting, q store.Queryer, lease store.LeaseOnInsert, events []store.Event) (store.Inserted, error) {
+	query, args, err := by(events, lease)
 	if err != nil {
 		return store.Inserted{}, err
 	}

@@ -276,6 +276,81 @@ func subscribing(promise promise) {
 		require.Len(t, db.claim("a", "stock", 10), 3)
 	})
 
+	promise("events of all kinds share a statement, whether they are known to be new or not", func(t *testing.T, db db) {
+		db.subscribe("mail", "stock")
+		require.NoError(t, db.Subscribe(ctx, store.Subscription{Topic: "payments", Handler: "ledger"}, ""))
+		db.register("a")
+		for name, insert := range map[string]inserting{"any": db.Insert, "new": db.InsertNew} {
+			awkward := `{a,"b\c"} NULL\` + "\n\u00e9"
+			all := []store.Event{
+				{ID: "1", Topic: "payments", Payload: []byte(`{"said": "\"yes\" \\ no"}`)},
+				{ID: "2", Topic: topic, Key: `{"k",\}`, Payload: []byte{0, 0xff, '\\', '"', ','}, Metadata: map[string]string{awkward: awkward, "plain": "yes"}},
+				{ID: "3", Topic: "payments", Key: "NULL", Payload: []byte(`null`), Metadata: map[string]string{"a": "b", "c": "d e"}},
+				{ID: "4", Topic: "nobody's", Payload: []byte{}},
+				{ID: "5", Topic: topic, Payload: []byte(` [1, 2] `)},
+				{ID: "6", Topic: topic, Payload: []byte(`not JSON`)},
+				{ID: "7", Topic: "payments", Key: " ", Payload: []byte(`""`), Metadata: map[string]string{"": ""}},
+			}
+			for i := range all {
+				all[i].ID = name + all[i].ID
+			}
+			lease := store.LeaseOnInsert{Instance: "a", Wants: []store.Want{
+				{Topic: topic, Handler: "stock", N: 2}, {Topic: "payments", Handler: "ledger", N: 9}, {Topic: topic, Handler: "gone", N: 1},
+			}}
+			inserted, err := db.insertBy(ctx, insert, db.DB(), lease, all)
+			require.NoError(t, err)
+			require.Len(t, inserted.IDs, len(all))
+			for _, e := range all {
+				stored, err := db.Event(ctx, e.Topic, e.ID)
+				require.NoError(t, err)
+				e.Source, e.PublishedAt = store.SourcePublish, stored.PublishedAt
+				if e.Metadata == nil {
+					e.Metadata = map[string]string{}
+				}
+				require.Equal(t, e, stored)
+				for _, r := range db.runs(store.Filter{EventID: e.ID}) {
+					require.Equal(t, e.Key, r.Key)
+				}
+			}
+			if !db.LeasesOnInsert() {
+				continue
+			}
+			require.Equal(t, 4, inserted.Due, "three of mail, and the third of stock")
+			var leased []string
+			for _, l := range inserted.Leased {
+				run, err := db.Run(ctx, l.RunID)
+				require.NoError(t, err)
+				require.Equal(t, all[l.Event].EventID(), store.EventID{Topic: run.Topic, ID: run.EventID})
+				require.Equal(t, l.Handler, run.Handler)
+				require.Equal(t, "a", run.Instance)
+				leased = append(leased, strings.TrimPrefix(run.EventID, name)+" "+run.Handler)
+			}
+			require.ElementsMatch(t, []string{"1 ledger", "2 stock", "3 ledger", "5 stock", "7 ledger"}, leased)
+		}
+	})
+
+	promise("what is not new after all is refused by the statement that expects it", func(t *testing.T, db db) {
+		db.subscribe("mail")
+		db.publish(event("1"))
+		if !db.LeasesOnInsert() { // SQLite's looks in any case
+			inserted, err := db.insertBy(ctx, db.InsertNew, db.DB(), store.LeaseOnInsert{}, events("1", "2"))
+			require.NoError(t, err)
+			require.Len(t, inserted.IDs, 1)
+			return
+		}
+		for _, batch := range [][]store.Event{events("1"), events("1", "2"), events("2", "2")} {
+			_, err := db.insertBy(ctx, db.InsertNew, db.DB(), store.LeaseOnInsert{}, batch)
+			require.ErrorIs(t, err, store.ErrKnown)
+			require.True(t, store.Refused(err))
+			require.True(t, store.Unacceptable(err))
+		}
+		require.Equal(t, "1", db.only(store.Filter{}).EventID, "nothing of it was written")
+		inserted, err := db.insertBy(ctx, db.InsertNew, db.DB(), store.LeaseOnInsert{}, events("2"))
+		require.NoError(t, err)
+		require.Len(t, inserted.IDs, 1)
+		require.Equal(t, 1, inserted.Due)
+	})
+
 	promise("an instance that was found dead gets no run in its hands", func(t *testing.T, db db) {
 		db.subscribe("mail")
 		lease := store.LeaseOnInsert{Instance: "gone", Wants: []store.Want{{Topic: topic, Handler: "mail", N: 2}}}
