@@ -80,8 +80,12 @@ func TestWhatIsOlderThanTheRetentionGoesUnlessItFailed(t *testing.T) {
 		require.NoError(t, b.Publish(t.Context(), placed{"good"}, placed{"bad"}))
 		failed := waitFor(t, b, store.Filter{Status: store.Failed})
 		waitFor(t, b, store.Filter{Status: store.Success})
-		for _, column := range []string{"events SET published_at", "handler_runs SET finished_at"} {
-			_, err := b.DB().Exec(`UPDATE ` + inTables(b, column) + ` = '2020-01-01T00:00:00.000Z'`)
+		for _, update := range []string{
+			`events SET published_at = $1`,
+			`handler_runs SET finished_at = $1 WHERE status = 'SUCCESS'`,
+			`handler_runs SET finished_at = $1, failed_at = $1 WHERE status = 'FAILED'`,
+		} {
+			_, err := b.DB().Exec(`UPDATE `+inTables(b, update), "2020-01-01T00:00:00.000Z")
 			require.NoError(t, err)
 		}
 

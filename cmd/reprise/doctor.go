@@ -126,7 +126,7 @@ func (a *app) examine(ctx context.Context, db *sql.DB, e *examination) (err erro
 		return err
 	}
 	e.found("database", ok, fmt.Sprintf("it answers; schema %q is at version %d", e.st.Schema(), version), "")
-	for _, look := range []func(context.Context) error{e.clock, e.instances, e.subscriptions, e.failures, e.outbox, e.operations, e.tables} {
+	for _, look := range []func(context.Context) error{e.clock, e.instances, e.subscriptions, e.failures, e.outbox, e.operations, e.rows, e.tables} {
 		if err := look(ctx); err != nil {
 			return err
 		}
@@ -316,6 +316,26 @@ func (e *examination) operations(ctx context.Context) error {
 	}
 	e.found("operations", warning, strings.Join(findings, "; "),
 		"Runs of a paused operation wait until it is resumed. An incomplete one is either still being requested, or whoever requested it is gone: reprise replays resume N, or cancel N (undo N for a discard).")
+	return nil
+}
+
+// rows looks at the newest: those that somebody has in hand.
+func (e *examination) rows(ctx context.Context) error {
+	const among = 100_000
+	ids, err := e.st.Contradictory(ctx, among)
+	if err != nil {
+		return err
+	}
+	if len(ids) == 0 {
+		e.found("rows", ok, "no recent run contradicts itself", "")
+		return nil
+	}
+	some := make([]string, len(ids))
+	for i, id := range ids {
+		some[i] = fmt.Sprint(id)
+	}
+	e.found("rows", warning, "runs that contradict themselves, and may be neither run nor listed: "+strings.Join(some, ", "),
+		"Somebody has changed them by hand, but not all that goes with it. To have them run again: UPDATE handler_runs SET status = 'PENDING', due_at = now(), instance = NULL, finished_at = NULL, failed_at = NULL, discarded_at = NULL WHERE id IN (…). Another time: reprise runs replay, discard or edit.")
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/internal/dialect"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -93,7 +94,8 @@ func TestPrune(t *testing.T) {
 		db.ended("mail", 2, store.Success)
 		old := time.Now().Add(-48 * time.Hour).UTC().Format("2006-01-02T15:04:05.000Z")
 		db.exec(`UPDATE reprise.events SET published_at = $1`, old)
-		db.exec(`UPDATE reprise.handler_runs SET finished_at = $1`, old)
+		db.exec(`UPDATE reprise.handler_runs SET finished_at = $1 WHERE status = 'SUCCESS'`, old)
+		db.exec(`UPDATE reprise.handler_runs SET finished_at = $1, failed_at = $1 WHERE status = 'FAILED'`, old)
 		require.NoError(t, db.Sent(t.Context(), db.outbox("orders", 2, false)[:1]))
 		db.exec(`UPDATE reprise.outbox SET written_at = $1, sent_at = $2`, old, old)
 		db.reprise("prune", "--yes").fails(exitUsage, "--older-than is missing")
@@ -158,6 +160,40 @@ func TestDoctor(t *testing.T) {
 		require.Contains(t, r.out, "paused: 1 (replay by ")
 		db.exec(`UPDATE reprise.operations SET state = 'running', complete = $1, requested_at = $2`, false, before(time.Hour))
 		require.Contains(t, db.reprise("doctor").fails(exitWarning, "").out, "incomplete: 1 (replay by ")
+	})
+}
+
+// SQLite's tables refuse what PostgreSQL's would make every statement pay for.
+func TestDoctorFindsWhatSomebodyChangedByHand(t *testing.T) {
+	eachDB(t, func(t *testing.T, db *db) {
+		require.NoError(t, db.Register(t.Context(), store.Instance{ID: "host/1/abc", Handlers: []string{"mail"}}))
+		db.subscribe("mail")
+		kind, err := dialect.Detect(t.Context(), db.DB().DB)
+		require.NoError(t, err)
+		ids := db.failed("mail", 1)
+		rows := func() string { return severities(t, db.reprise("doctor", "-o", "json"))["rows"] }
+		for _, change := range []string{
+			`status = 'SUCCESS'`, `status = 'DISCARDED'`, `status = 'PENDING'`, `status = 'PENDING', finished_at = NULL, failed_at = NULL, instance = NULL`,
+			`due_at = now()`, `error_kind = NULL`, `failed_at = NULL`, `discarded_at = now()`, `finished_at = NULL`,
+		} {
+			require.Equal(t, ok, rows())
+			change = strings.ReplaceAll(change, "now()", "'"+before(0)+"'")
+			_, err := db.DB().ExecContext(t.Context(), kind.Qualify(db.Schema(), `UPDATE reprise.handler_runs SET `+change))
+			if kind == dialect.SQLite {
+				require.ErrorContains(t, err, "CHECK constraint failed", change)
+				continue
+			}
+			require.NoError(t, err, change)
+			require.Equal(t, warning, rows(), change)
+			out := db.reprise("doctor").fails(exitWarning, "").out
+			require.Contains(t, out, fmt.Sprintf("neither run nor listed: %d\n", ids[0]))
+			_, advice, found := strings.Cut(out, "To have them run again: UPDATE handler_runs SET ")
+			require.True(t, found)
+			advice, _, _ = strings.Cut(advice, " WHERE id IN")
+			db.exec(`UPDATE reprise.handler_runs SET ` + advice)
+			require.Equal(t, store.Pending, db.status(ids[0]))
+			require.Equal(t, ids, db.failed("mail", 1), "its event delivered, and failed, again")
+		}
 	})
 }
 

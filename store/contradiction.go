@@ -1,0 +1,27 @@
+package store
+
+import (
+	"context"
+	"fmt"
+)
+
+// contradictory is what holds of no run r that was only changed by this package.
+const contradictory = `
+	(r.status = 'PENDING') <> (r.finished_at IS NULL)
+	OR r.due_at IS NOT NULL AND (r.status <> 'PENDING' OR r.instance IS NOT NULL)
+	OR r.status = 'PENDING' AND r.due_at IS NULL AND r.instance IS NULL
+	OR r.status = 'FAILED' AND r.error_kind IS NULL
+	OR (r.status = 'FAILED') <> (r.failed_at IS NOT NULL)
+	OR (r.status = 'DISCARDED') <> (r.discarded_at IS NOT NULL)`
+
+// Contradictory returns runs whose columns contradict each other, at most ten, of
+// the newest so many. Somebody has changed them by hand, and forgotten a column:
+// they may be neither run nor listed.
+func (s *Store) Contradictory(ctx context.Context, among int) (ids []int64, err error) {
+	if err := s.db.SelectContext(ctx, &ids, s.sql(`
+		SELECT r.id FROM (SELECT * FROM reprise.handler_runs ORDER BY id DESC LIMIT $1) r
+		WHERE `+contradictory+` ORDER BY r.id LIMIT 10`), among); err != nil {
+		return nil, fmt.Errorf("look for contradictory runs: %w", err)
+	}
+	return ids, nil
+}
