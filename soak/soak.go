@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/reprise-bus/reprise/internal/dialect"
+	"github.com/reprise-bus/reprise/store"
 )
 
 // grace is what running handlers get when their process is asked to end.
@@ -96,6 +97,11 @@ func (s *soak) run(ctx, faulty context.Context) (r report, err error) {
 	if err := s.target.ask(ctx, `SELECT (SELECT count(*) FROM reprise.events), (SELECT count(*) FROM reprise.handler_runs)`, &r.Events, &r.Runs); err != nil {
 		return r, err
 	}
+	sound, err := s.soundRows(ctx, r.Runs)
+	if err != nil {
+		return r, err
+	}
+	r.Verdicts = append(r.Verdicts, sound)
 	r.conclude()
 	return r, nil
 }
@@ -291,6 +297,25 @@ func (s *soak) unexplained(t tally) verdict {
 	v := verdict{Promise: "no process ends by itself, but for want of a database"}
 	v.add(t.Starts, t.Unexplained)
 	return v
+}
+
+// soundRows checks what PostgreSQL's tables do not.
+func (s *soak) soundRows(ctx context.Context, runs int) (verdict, error) {
+	v := verdict{Promise: "no run's columns contradict each other"}
+	st, err := store.New(ctx, s.target.db, "")
+	if err != nil {
+		return v, err
+	}
+	ids, err := st.Contradictory(ctx, runs)
+	if err != nil {
+		return v, err
+	}
+	var broken []string
+	for _, id := range ids {
+		broken = append(broken, fmt.Sprintf("run %d", id))
+	}
+	v.add(runs, broken)
+	return v, nil
 }
 
 // nobodyLeft checks that processes which said farewell are forgotten.
