@@ -163,41 +163,29 @@ const (
 // which, unless all are; and of the runs of one handler how many they are,
 // and when they are leased their ids and events, in the same order.
 const (
-	insertNewDue = insertNew + `, run AS (
-			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, due_at)
-			SELECT i.id, i.topic, s.handler, i.key, now()
-			FROM input i JOIN reprise.subscriptions s ON s.topic = i.topic
-			ORDER BY i.place
-			RETURNING 1
-		)
+	insertNewDue = insertNew + dueRuns + `
 		SELECT cardinality($1), NULL, NULL, NULL, NULL, (SELECT count(*) FROM run), NULL, NULL`
 	insertNewLeased = insertNew + wanted + `, run AS (
 			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, attempt, tries, instance, due_at, started_at)
-			SELECT i.id, i.topic, s.handler, i.key,` + leasedOrDue + `
-			FROM input i
-			JOIN reprise.subscriptions s ON s.topic = i.topic
-			LEFT JOIN lease l ON l.topic = s.topic AND l.handler = s.handler AND i.place <= l.n
-			ORDER BY i.place
+			SELECT p.id, p.topic, s.handler, p.key,` + leasedOrDue + `
+			FROM placed p
+			JOIN reprise.subscriptions s ON s.topic = p.topic
+			LEFT JOIN lease l ON l.topic = s.topic AND l.handler = s.handler AND p.place <= l.n
+			ORDER BY p.place
 			RETURNING id, event_id, topic, handler, instance
 		)
 		SELECT cardinality($1), NULL, NULL, r.* FROM (SELECT) one LEFT JOIN (` + byHandler + `) r ON true`
 
 	insertNew = `
-		WITH input AS (
+		WITH placed AS (
 			SELECT id, topic, coalesce(key, '') AS key, text, bytes, metadata, place
 			FROM ` + unnested + `) WITH ORDINALITY AS e (id, topic, key, text, bytes, metadata, place)
 		), published AS (
 			INSERT INTO reprise.events (id, topic, key, payload, payload_bytes, metadata)
-			SELECT id, topic, key, text::json, bytes, metadata::json FROM input
+			SELECT id, topic, key, text::json, bytes, metadata::json FROM placed
 		)`
 
-	insertAnyDue = insertAny + `, run AS (
-			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, due_at)
-			SELECT p.id, p.topic, s.handler, p.key, now()
-			FROM placed p JOIN reprise.subscriptions s ON s.topic = p.topic
-			ORDER BY p.place
-			RETURNING 1
-		)
+	insertAnyDue = insertAny + dueRuns + `
 		SELECT f.*, NULL, NULL, (SELECT count(*) FROM run), NULL, NULL FROM fresh f`
 	insertAnyLeased = insertAny + wanted + `, run AS (
 			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, attempt, tries, instance, due_at, started_at)
@@ -224,6 +212,13 @@ const (
 			SELECT *, row_number() OVER () AS place FROM published
 		)`
 
+	dueRuns = `, run AS (
+			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, due_at)
+			SELECT p.id, p.topic, s.handler, p.key, now()
+			FROM placed p JOIN reprise.subscriptions s ON s.topic = p.topic
+			ORDER BY p.place
+			RETURNING 1
+		)`
 	wanted = `, known AS (
 			` + knownInstance + `$7 FOR KEY SHARE
 		), lease AS (
