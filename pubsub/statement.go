@@ -90,7 +90,7 @@ func (s *statement) ExecContext(_ context.Context, query string, args ...any) (s
 	if err != nil {
 		return nil, err
 	}
-	if s.inserted, err = s.store.ScanInserted(rows, s.events, s.lease); err != nil {
+	if s.inserted, err = s.store.ScanInserted(rows, s.events); err != nil {
 		return nil, err
 	}
 	return driver.RowsAffected(len(s.inserted.IDs)), nil

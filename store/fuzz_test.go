@@ -34,7 +34,7 @@ func insert(t testing.TB, st *store.Store, db *sql.DB, events ...store.Event) {
 	require.NoError(t, err)
 	rows, err := db.QueryContext(t.Context(), query, args...)
 	require.NoError(t, err)
-	inserted, err := st.ScanInserted(rows, events, store.LeaseOnInsert{})
+	inserted, err := st.ScanInserted(rows, events)
 	require.NoError(t, err)
 	require.Len(t, inserted.IDs, len(events))
 }

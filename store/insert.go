@@ -236,7 +236,7 @@ const (
 			FROM run GROUP BY topic, handler, instance IS NULL`
 )
 
-func (postgres) inserted(s *Store, rows *sql.Rows, events []Event, _ LeaseOnInsert) (in Inserted, err error) {
+func (postgres) inserted(s *Store, rows *sql.Rows, events []Event) (in Inserted, err error) {
 	if len(events) == 1 {
 		return insertedOne(s, rows, events[0].EventID())
 	}

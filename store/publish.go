@@ -72,11 +72,11 @@ func (s *Store) insertion(events []Event, lease LeaseOnInsert, likelyNew bool) (
 	return s.sql(query), args, nil
 }
 
-// ScanInserted reads what the statement of Insert returns for the same events
-// and lease, and closes the rows.
-func (s *Store) ScanInserted(rows *sql.Rows, events []Event, lease LeaseOnInsert) (in Inserted, err error) {
+// ScanInserted reads what the statement of Insert, or InsertNew, returns for the
+// same events, and closes the rows.
+func (s *Store) ScanInserted(rows *sql.Rows, events []Event) (in Inserted, err error) {
 	defer func() { err = errors.Join(err, rows.Close()) }()
-	return s.dialect.inserted(s, rows, events, lease)
+	return s.dialect.inserted(s, rows, events)
 }
 
 // Unique returns the events without those that stand in them twice. Another

@@ -30,7 +30,7 @@ func (sqlite) insert(events []Event, _ LeaseOnInsert, _ bool) (string, []any) {
 }
 
 // inserted does not know how many runs the trigger made.
-func (sqlite) inserted(_ *Store, rows *sql.Rows, _ []Event, _ LeaseOnInsert) (in Inserted, err error) {
+func (sqlite) inserted(_ *Store, rows *sql.Rows, _ []Event) (in Inserted, err error) {
 	for rows.Next() {
 		var id EventID
 		if err := rows.Scan(&id.ID, &id.Topic); err != nil {

@@ -52,7 +52,7 @@ type sqlDialect interface {
 	// their topics' subscriptions, and inserted reads what it returns. With
 	// likelyNew it may fail if an event is known.
 	insert(events []Event, lease LeaseOnInsert, likelyNew bool) (query string, args []any)
-	inserted(s *Store, rows *sql.Rows, events []Event, lease LeaseOnInsert) (Inserted, error)
+	inserted(s *Store, rows *sql.Rows, events []Event) (Inserted, error)
 	// record writes the event unless it is there, and a run of the handler
 	// leased to the instance. It returns sql.ErrNoRows and changes nothing
 	// when the run is not to be had: see Store.Record.

@@ -96,7 +96,7 @@ func (d db) insertBy(ctx context.Context, by inserting, q store.Queryer, lease s
 	if err != nil {
 		return store.Inserted{}, store.InsertError(err)
 	}
-	inserted, err := d.ScanInserted(rows, events, lease)
+	inserted, err := d.ScanInserted(rows, events)
 	return inserted, store.InsertError(err)
 }
 
