@@ -38,6 +38,7 @@ func (s *Store) Edit(ctx context.Context, runID int64, c Correction, by, reason 
 	if err := o.Validate(); err != nil {
 		return o, run, err
 	}
+	asked := o
 	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
 		var row runRow
 		err := tx.GetContext(ctx, &row, s.sql(`SELECT `+runColumns+` FROM reprise.handler_runs r WHERE r.id = $1 FOR UPDATE`), runID)
@@ -67,7 +68,7 @@ func (s *Store) Edit(ctx context.Context, runID int64, c Correction, by, reason 
 		if err != nil {
 			return err
 		}
-		if o, err = s.request(ctx, tx, o); err != nil {
+		if o, err = s.request(ctx, tx, asked); err != nil {
 			return err
 		}
 		id, err := s.replace(ctx, tx, o, row.run(), amended)

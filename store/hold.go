@@ -106,6 +106,7 @@ func (s *Store) Undo(ctx context.Context, id int64) (o Operation, undone int64, 
 		return o, 0, err
 	}
 	for place := int64(0); place < o.Taken; place += takeLook {
+		var n int64
 		if err := s.inTx(ctx, func(tx *sqlx.Tx) error {
 			result, err := tx.ExecContext(ctx, s.sql(`
 				UPDATE reprise.handler_runs AS r
@@ -121,12 +122,12 @@ func (s *Store) Undo(ctx context.Context, id int64) (o Operation, undone int64, 
 			if err != nil {
 				return err
 			}
-			n, err := result.RowsAffected()
-			undone += n
+			n, err = result.RowsAffected()
 			return err
 		}); err != nil {
 			return o, undone, fmt.Errorf("undo operation %d: %w", id, err)
 		}
+		undone += n
 	}
 	return o, undone, nil
 }
@@ -164,6 +165,7 @@ func (s *Store) enter(ctx context.Context, id int64, state OperationState, kinds
 // a transaction each, as long as the operation stays in its state.
 func (s *Store) eachRun(ctx context.Context, o Operation, do func(ctx context.Context, tx *sqlx.Tx, o *Operation, above, upTo int64) error) error {
 	for above, last := int64(0), false; !last; {
+		var upTo int64
 		err := s.inTx(ctx, func(tx *sqlx.Tx) error {
 			now, err := s.locked(ctx, tx, o.ID)
 			if err != nil {
@@ -172,21 +174,18 @@ func (s *Store) eachRun(ctx context.Context, o Operation, do func(ctx context.Co
 			if now.State != o.State {
 				return fmt.Errorf("somebody has made it %s meanwhile", now.State)
 			}
-			upTo := int64(1<<63 - 1)
+			upTo = 1<<63 - 1
 			err = tx.GetContext(ctx, &upTo, s.sql(fmt.Sprintf(`
 				SELECT id FROM reprise.handler_runs WHERE replay_id = $1 AND id > $2 ORDER BY id LIMIT 1 OFFSET %d`, takeLook-1)), o.ID, above)
 			if last = errors.Is(err, sql.ErrNoRows); err != nil && !last {
 				return err
 			}
-			if err := do(ctx, tx, &now, above, upTo); err != nil {
-				return err
-			}
-			above = upTo
-			return nil
+			return do(ctx, tx, &now, above, upTo)
 		})
 		if err != nil {
 			return fmt.Errorf("go through the runs of operation %d: %w", o.ID, err)
 		}
+		above = upTo
 	}
 	return nil
 }

@@ -139,6 +139,7 @@ func (s *Store) Recover(ctx context.Context, silence time.Duration) (dead []stri
 	for {
 		var found, gone []string
 		err := s.inTx(ctx, func(tx *sqlx.Tx) (err error) {
+			found, gone = nil, nil
 			var silent []holder
 			if err := tx.SelectContext(ctx, &silent, s.sql(`
 				SELECT id, lowest_run FROM reprise.instances WHERE heartbeat_at < now($1)

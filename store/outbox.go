@@ -302,9 +302,10 @@ func (s *Store) ChangeOutbox(ctx context.Context, o Operation) (Operation, error
 		return o, err
 	}
 	_, to, _ := o.outboxChange()
-	c := s.changes(o)
+	request := o
 	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
-		asked, err := s.request(ctx, tx, o)
+		c := s.changes(request)
+		asked, err := s.request(ctx, tx, request)
 		if err != nil {
 			return err
 		}

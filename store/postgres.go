@@ -149,6 +149,7 @@ func (p postgres) end(ctx context.Context, s *Store, outcomes []Outcome) ([]Leas
 	}
 	var ended []Lease
 	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
+		ended = nil
 		for a, ids := range successes {
 			leases, err := p.succeed(ctx, s, tx, a.instance, a.number, ids)
 			if err != nil {

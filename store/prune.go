@@ -81,6 +81,7 @@ func (s *Store) PruneBatch(ctx context.Context, p Prune, after *EventMark) (dele
 		after = &EventMark{}
 	}
 	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
+		deleted, last = Pruned{}, nil
 		var mark struct {
 			At instant `db:"published_at"`
 			ID string  `db:"id"`

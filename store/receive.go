@@ -139,6 +139,7 @@ func (s *Store) receive(ctx context.Context, query, handler string, events []Eve
 
 func (s *Store) receiveSQLite(ctx context.Context, handler string, events []Event) (in Received, err error) {
 	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
+		in = Received{}
 		for _, e := range events {
 			c := encode(e)
 			inserted, err := tx.ExecContext(ctx, s.sql(`

@@ -105,6 +105,7 @@ func (sqlite) claim(ctx context.Context, s *Store, instance string, before int64
 	}
 	var leased []claimedRow
 	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
+		leased = nil
 		for _, w := range wants {
 			var rows []claimedRow
 			err := tx.SelectContext(ctx, &rows, s.sql(`
@@ -187,6 +188,7 @@ func (s *Store) fillEvents(ctx context.Context, tx *sqlx.Tx, leased []claimedRow
 func (sqlite) end(ctx context.Context, s *Store, outcomes []Outcome) ([]Lease, error) {
 	ended := make([]Lease, 0, len(outcomes))
 	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
+		ended = ended[:0]
 		for _, o := range outcomes {
 			held, err := s.endOne(ctx, tx, o)
 			if err != nil {

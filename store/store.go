@@ -128,9 +128,16 @@ func (s *Store) compose(written string) string {
 	return q
 }
 
-// inTx runs f in a transaction, which is committed unless f fails.
-func (s *Store) inTx(ctx context.Context, f func(tx *sqlx.Tx) error) (err error) {
-	tx, err := s.db.BeginTxx(ctx, nil)
+// inTx runs f in a READ COMMITTED transaction, which is committed unless f fails.
+// What the database refuses because of others at work at the same time is tried
+// again: f then runs again from its beginning, and must set whatever it sets
+// anew.
+func (s *Store) inTx(ctx context.Context, f func(tx *sqlx.Tx) error) error {
+	return s.again(ctx, func() error { return s.inTxOnce(ctx, f) })
+}
+
+func (s *Store) inTxOnce(ctx context.Context, f func(tx *sqlx.Tx) error) (err error) {
+	tx, err := s.db.BeginTxx(ctx, s.TxOptions())
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
@@ -155,4 +162,13 @@ func (s *Store) inTx(ctx context.Context, f func(tx *sqlx.Tx) error) (err error)
 		return fmt.Errorf("commit: %w", err)
 	}
 	return nil
+}
+
+// TxOptions are those of a transaction of Reprise's own: READ COMMITTED on
+// PostgreSQL, whatever the database's default. SQLite has one isolation level.
+func (s *Store) TxOptions() *sql.TxOptions {
+	if s.kind == dialect.SQLite {
+		return nil
+	}
+	return &sql.TxOptions{Isolation: sql.LevelReadCommitted}
 }
