@@ -74,20 +74,24 @@ func (postgres) record(ctx context.Context, s *Store, e Event, handler, instance
 
 func (postgres) claim(ctx context.Context, s *Store, instance string, before int64, wants []Want) ([]*Claimed, error) {
 	topics, handlers, ns := wantArrays(wants)
-	// The planner does not know how small w.n is. An array and a lateral LIMIT
-	// keep it at index scans; joins would make it read both tables whole. Nor is it
-	// to know how long the arrays are, hence their SELECT: it would plan each
-	// claim anew, for that, which took as long again as the claim.
+	// The planner does not know w.n. It takes LIMIT w.n for a tenth of all that is
+	// due, and above jit_above_cost the server compiles each claim: 20 ms instead
+	// of 0.7 for 16 of a million due runs. A literal LIMIT below it bounds the
+	// estimate. An array and a lateral subquery keep the planner at index scans.
+	// The SELECT around each array hides its length: the planner would otherwise
+	// plan each claim anew, which takes as long as the claim.
 	found, err := s.QueryPrepared(ctx, s.db, s.sql(`
 		WITH due AS (
 			SELECT d.id
 			FROM unnest((SELECT $1::text[]), (SELECT $2::text[]), (SELECT $3::bigint[])) AS w (topic, handler, n),
 			LATERAL (
-				SELECT r.id FROM reprise.handler_runs r
-				WHERE r.topic = w.topic AND r.handler = w.handler AND r.due_at <= now()
-				ORDER BY r.due_at, r.id
-				LIMIT w.n
-				FOR UPDATE SKIP LOCKED
+				SELECT l.id FROM (
+					SELECT r.id FROM reprise.handler_runs r
+					WHERE r.topic = w.topic AND r.handler = w.handler AND r.due_at <= now()
+					ORDER BY r.due_at, r.id
+					LIMIT 10000 -- see above; no more than w.n are read and locked
+					FOR UPDATE SKIP LOCKED
+				) l LIMIT w.n
 			) d
 			WHERE EXISTS (SELECT 1 FROM reprise.instances WHERE id = $4 AND claims = $5)
 		), known AS ( -- locked, so that nobody forgets the instance before the leases are committed
