@@ -199,7 +199,9 @@ func (s *Store) conditions(f Filter, above, below int64) *conditions {
 		for _, p := range f.Payload {
 			tests = append(tests, s.payloadTest(c, p))
 		}
-		c.rest = append(c.rest, `EXISTS (SELECT 1 FROM reprise.events e WHERE `+conjunction(tests)+`)`)
+		// OFFSET keeps PostgreSQL from making it a join, for which it may read all
+		// events.
+		c.rest = append(c.rest, `EXISTS (SELECT 1 FROM reprise.events e WHERE `+conjunction(tests)+` LIMIT 1 OFFSET 0)`)
 	}
 	return c
 }

@@ -43,13 +43,13 @@ func (s *Store) Release(ctx context.Context, id int64) (Operation, error) {
 	err = s.eachRun(ctx, o, func(ctx context.Context, tx *sqlx.Tx, o *Operation, above, upTo int64) error {
 		result, err := tx.ExecContext(ctx, s.sql(`
 			UPDATE reprise.handler_runs AS r
-			SET due_at = `+s.paced(`(h.n - 1) * CAST($4 AS float8)`)+`
+			SET due_at = `+s.paced(`$1`, `(h.n - 1) * CAST($4 AS float8)`)+`
 			FROM (
 				SELECT id, row_number() OVER (ORDER BY id) AS n
 				FROM reprise.handler_runs
 				WHERE replay_id = $1 AND id > $2 AND id <= $3 AND due_at = $5
-			) h, reprise.operations o
-			WHERE r.id = h.id AND r.due_at = $5 AND o.id = $1`), id, above, upTo, o.pace(), s.time(farAway))
+			) h
+			WHERE r.id = h.id AND r.due_at = $5`), id, above, upTo, o.pace(), s.time(farAway))
 		if err != nil {
 			return err
 		}
@@ -86,7 +86,8 @@ func (s *Store) Cancel(ctx context.Context, id int64) (Operation, error) {
 			    tries = t.tries, cycle = t.cycle, replay_id = t.replay_id
 			FROM reprise.operation_runs t
 			WHERE r.replay_id = $1 AND r.id > $2 AND r.id <= $3 AND r.due_at IS NOT NULL
-			AND t.run_id = r.id AND t.operation_id = $1 AND (t.attempt = r.attempt OR r.error_kind IS NULL)`), id, above, upTo); err != nil {
+			AND t.run_id = r.id AND t.run_id > $2 AND t.run_id <= $3 AND `+offIndex(`t.operation_id`)+` = $1
+			AND (t.attempt = r.attempt OR r.error_kind IS NULL)`), id, above, upTo); err != nil {
 			return err
 		}
 		_, err := tx.ExecContext(ctx, s.sql(`
@@ -117,7 +118,7 @@ func (s *Store) Undo(ctx context.Context, id int64) (o Operation, undone int64, 
 				WHERE t.operation_id = $1 AND t.place > $2 AND t.place <= $3
 				AND r.id = t.run_id AND r.discarded_at IS NOT NULL
 				AND NOT EXISTS (
-					SELECT 1 FROM reprise.operation_runs later WHERE later.run_id = r.id AND later.operation_id > $1)`),
+					SELECT 1 FROM reprise.operation_runs later WHERE later.run_id = r.id AND `+offIndex(`later.operation_id`)+` > $1)`),
 				id, place, place+takeLook)
 			if err != nil {
 				return err
@@ -131,6 +132,11 @@ func (s *Store) Undo(ctx context.Context, id int64) (o Operation, undone int64, 
 	}
 	return o, undone, nil
 }
+
+// offIndex keeps PostgreSQL from finding rows of operation_runs by their
+// operation: statistics do not know an operation that has just taken up runs, so
+// that all of its runs would be read for each one.
+func offIndex(operation string) string { return `(` + operation + ` + 0)` }
 
 // enter brings an operation of one of the kinds into a state, in which it may
 // be already. A cancelled or undone one stays what it is.

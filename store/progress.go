@@ -76,7 +76,7 @@ func (s *Store) Progress(ctx context.Context, id int64) (p Progress, err error) 
 		c := s.conditions(f, 0, 0)
 		c.and(`r.failed_at >= %s`, s.time(p.RequestedAt))
 		c.and(`(r.replay_id IS NULL OR r.replay_id <> %s)`, id)
-		if p.Arrived, err = s.count(ctx, c, MaxCount, pageLook); err != nil {
+		if p.Arrived, err = s.count(ctx, c, MaxCount, lookFor(f, pageLook)); err != nil {
 			return fail(err)
 		}
 	}

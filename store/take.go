@@ -62,11 +62,12 @@ func (s *Store) takeRuns(ctx context.Context, tx *sqlx.Tx, o *Operation) error {
 	c := s.takes(*o, o.cursor.Run, upTo+1)
 	operation, taken := c.arg(o.ID), c.arg(o.Taken)
 	// Locked first, in one order: what another operation takes up meanwhile is
-	// then seen not to be selected any more.
+	// then seen not to be selected any more. There are no more than LIMIT says; it
+	// is there for the planner.
 	result, err := tx.ExecContext(ctx, s.compose(fmt.Sprintf(`
 		INSERT INTO reprise.operation_runs (operation_id, place, run_id, status, attempt, cycle, tries, instance, due_at, finished_at, replay_id)
 		SELECT CAST(%s AS bigint), CAST(%s AS bigint) + row_number() OVER (ORDER BY r.id), r.id, r.status, r.attempt, r.cycle, r.tries, r.instance, r.due_at, r.finished_at, r.replay_id
-		FROM (SELECT * FROM reprise.handler_runs r WHERE %s ORDER BY r.id FOR UPDATE) r`, operation, taken, c.where())), c.args...)
+		FROM (SELECT * FROM reprise.handler_runs r WHERE %s ORDER BY r.id LIMIT %d FOR UPDATE) r`, operation, taken, c.where(), takeLook)), c.args...)
 	if err != nil {
 		return err
 	}
@@ -110,22 +111,24 @@ func (s *Store) turn(ctx context.Context, tx *sqlx.Tx, o *Operation, n int64) er
 	_, err := tx.ExecContext(ctx, s.sql(`
 		UPDATE reprise.handler_runs AS r
 		SET status = 'PENDING', finished_at = NULL, failed_at = NULL, discarded_at = NULL, instance = NULL, tries = 0, cycle = 0, replay_id = t.operation_id,
-		    due_at = `+s.paced(`(t.place - $2 - 1) * CAST($3 AS float8)`)+`
-		FROM reprise.operation_runs t, reprise.operations o
-		WHERE t.operation_id = $1 AND t.place > $2 AND r.id = t.run_id AND o.id = $1`), o.ID, o.Taken, o.pace())
+		    due_at = `+s.paced(`$1`, `(t.place - $2 - 1) * CAST($3 AS float8)`)+`
+		FROM reprise.operation_runs t
+		WHERE t.operation_id = $1 AND t.place > $2 AND r.id = t.run_id`), o.ID, o.Taken, o.pace())
 	if err != nil || o.Taken > 0 && o.Rate > 0 {
 		return err
 	}
 	return s.Notify(ctx, tx, "")
 }
 
-// paced is the time so many seconds after operation o's next_due, or after now
-// if that is over.
-func (s *Store) paced(seconds string) string {
+// paced is the time so many seconds after the operation's next_due, or after now
+// if that is over. A subquery looks next_due up once for the statement: a join
+// may read all operations for each run.
+func (s *Store) paced(operation, seconds string) string {
+	nextDue := `(SELECT o.next_due FROM reprise.operations o WHERE o.id = ` + operation + `)`
 	if s.kind == dialect.SQLite {
-		return `strftime('%Y-%m-%dT%H:%M:%fZ', max(o.next_due, now()), (` + seconds + `) || ' seconds')`
+		return `strftime('%Y-%m-%dT%H:%M:%fZ', max(` + nextDue + `, now()), (` + seconds + `) || ' seconds')`
 	}
-	return `greatest(o.next_due, now()) + (` + seconds + `) * interval '1 second'`
+	return `greatest(` + nextDue + `, now()) + (` + seconds + `) * interval '1 second'`
 }
 
 // pace is the time between two runs, in seconds.
@@ -139,8 +142,8 @@ func (o *Operation) pace() float64 {
 // moveOn writes how far the operation has come, by n more.
 func (s *Store) moveOn(ctx context.Context, tx *sqlx.Tx, o *Operation, n int64) error {
 	_, err := tx.ExecContext(ctx, s.sql(`
-		UPDATE reprise.operations AS o
-		SET taken = $2, cursor = $3, complete = $4, next_due = `+s.paced(`CAST($5 AS float8) * CAST($6 AS float8)`)+`
-		WHERE o.id = $1`), o.ID, o.Taken, o.cursor.text(), o.Complete, n, o.pace())
+		UPDATE reprise.operations
+		SET taken = $2, cursor = $3, complete = $4, next_due = `+s.paced(`$1`, `CAST($5 AS float8) * CAST($6 AS float8)`)+`
+		WHERE id = $1`), o.ID, o.Taken, o.cursor.text(), o.Complete, n, o.pace())
 	return err
 }
