@@ -62,10 +62,15 @@ func (s *Store) WaitingTopics(ctx context.Context) (topics []string, err error) 
 	return topics, nil
 }
 
+// waitingOf selects what is PENDING of the topic $1, the oldest first. Only the
+// index outbox_pending has that order: with topic = $1, PostgreSQL may read all
+// that is unsent in the order of its ids, to find what is of the topic.
+const waitingOf = `state = 'PENDING' AND (topic, id) > ($1, 0) AND topic <= $1 ORDER BY topic, id`
+
 // Waiting says whether something of the topic is PENDING in the outbox.
 func (s *Store) Waiting(ctx context.Context, topic string) (waiting bool, err error) {
 	if err := s.db.GetContext(ctx, &waiting, s.sql(`
-		SELECT EXISTS (SELECT 1 FROM reprise.outbox WHERE state = 'PENDING' AND topic = $1)`), topic); err != nil {
+		SELECT count(*) > 0 FROM (SELECT 1 FROM reprise.outbox WHERE `+waitingOf+` LIMIT 1) o`), topic); err != nil {
 		return false, fmt.Errorf("look into the outbox: %w", err)
 	}
 	return waiting, nil
@@ -80,7 +85,7 @@ func (s *Store) Backlog(ctx context.Context, topic string, most int) (n int, fai
 	}
 	if err := s.db.GetContext(ctx, &found, s.sql(`
 		SELECT count(*) AS n, coalesce(max(failures), 0) > 0 AS failing
-		FROM (SELECT failures FROM reprise.outbox WHERE state = 'PENDING' AND topic = $1 ORDER BY id LIMIT $2) o`), topic, most); err != nil {
+		FROM (SELECT failures FROM reprise.outbox WHERE `+waitingOf+` LIMIT $2) o`), topic, most); err != nil {
 		return 0, false, fmt.Errorf("look into the outbox: %w", err)
 	}
 	return found.N, found.Failing, nil
@@ -99,7 +104,7 @@ func (s *Store) NextOutgoing(ctx context.Context, topic string, limit, size int)
 		SELECT `+outgoingColumns+` FROM reprise.outbox o
 		JOIN (
 			SELECT id, sum(`+payload+`) OVER (ORDER BY id) AS total, row_number() OVER (ORDER BY id) AS place
-			FROM (SELECT * FROM reprise.outbox WHERE state = 'PENDING' AND topic = $1 ORDER BY id LIMIT $2) n
+			FROM (SELECT * FROM reprise.outbox WHERE `+waitingOf+` LIMIT $2) n
 		) n ON n.id = o.id
 		WHERE n.total <= $3 OR n.place = 1
 		ORDER BY o.id`), topic, limit, size); err != nil {
