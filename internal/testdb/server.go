@@ -84,12 +84,18 @@ func (s *Server) Exec(statements ...string) {
 	}
 }
 
-// Logged says how often the server has logged a text.
-func (s *Server) Logged(text string) int {
+// Log returns what the server has logged.
+func (s *Server) Log() string {
 	s.t.Helper()
 	log, err := s.server.Log()
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return strings.Count(log, text)
+	return log
+}
+
+// Logged says how often the server has logged a text.
+func (s *Server) Logged(text string) int {
+	s.t.Helper()
+	return strings.Count(s.Log(), text)
 }
