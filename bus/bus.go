@@ -92,10 +92,13 @@ func (b *Bus) DB() *sql.DB { return b.config.DB }
 // each on the topic that its event is named. All are registered, or, with an
 // error, none. It comes before Run.
 //
-// A handler gets the events that are published from its first registration on,
-// by whatever process; with a Transport, all that the broker still has of the
-// topic. A process that only publishes registers its handlers too, and leaves
-// Run to others: then nothing that it publishes comes too early.
+// The subscriptions are in the database when Handle returns, which takes it 10 s at
+// most. A handler gets every event whose publish is committed after its first
+// registration, by whatever process, whenever that transaction began; with a
+// Transport, all that the broker still has of the topic. A process that only
+// publishes registers its handlers too, and leaves Run to others: then nothing that
+// it publishes comes too early. Do not call Handle while a transaction is open that
+// takes the only connection of the pool.
 func (b *Bus) Handle(hs ...cqrs.EventHandler) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -119,15 +122,36 @@ func (b *Bus) Handle(hs ...cqrs.EventHandler) error {
 		}
 		fresh[name] = registered{handler: h, topic: topic, policy: handlers.PolicyOf(h)}
 	}
-	for name, r := range fresh {
-		if err := b.pubsub.Register(r.topic, name, r.policy); err != nil {
-			return fmt.Errorf("bus: %w", err)
-		}
+	if err := b.subscribe(fresh); err != nil {
+		return fmt.Errorf("bus: %w", err)
 	}
 	for name, r := range fresh {
 		b.handlers[name] = r
 	}
 	return nil
+}
+
+// subscribing is how long Handle waits for the database.
+const subscribing = 10 * time.Second
+
+// subscribe registers handlers and puts their subscriptions into the database, or
+// leaves no trace of them in this process.
+func (b *Bus) subscribe(fresh map[string]registered) (err error) {
+	defer func() {
+		if err != nil {
+			for name, r := range fresh {
+				b.pubsub.Unregister(r.topic, name)
+			}
+		}
+	}()
+	for name, r := range fresh {
+		if err := b.pubsub.Register(r.topic, name, r.policy); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithTimeoutCause(context.Background(), subscribing, fmt.Errorf("the database did not take the subscriptions within %v", subscribing))
+	defer cancel()
+	return b.pubsub.SubscribeRegistered(ctx)
 }
 
 // Run runs the handlers until ctx ends. Then nothing new starts, running

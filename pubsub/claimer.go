@@ -24,6 +24,7 @@ func (p *PubSub) claimLoop(ctx context.Context) {
 			health.Report(ctx, err)
 		}
 		if err == nil {
+			p.claimed.Store(time.Now().UnixNano())
 			pace.Reset()
 			if more {
 				continue
@@ -81,13 +82,18 @@ func (p *PubSub) claim(ctx context.Context) (more, asked bool, err error) {
 
 // lease claims, under a new identity if the answer to the last one was lost.
 func (p *PubSub) lease(ctx context.Context, wants []store.Want) ([]*store.Claimed, error) {
-	p.claiming.Lock()
-	defer p.claiming.Unlock()
-	if err := p.settle(ctx); err != nil {
+	if err := p.claiming.lock(ctx); err != nil {
 		return nil, err
 	}
-	i := p.identity()
-	claimed, err := p.store.Claim(ctx, i.id, i.claims, wants)
+	defer p.claiming.unlock()
+	if err := p.renew(ctx); err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	i := p.current
+	by := store.Claimant{Instance: i.id, Claims: i.claims, Held: slices.Collect(maps.Keys(i.runs))}
+	p.mu.Unlock()
+	claimed, err := p.store.Claim(ctx, by, wants)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
+
 	"github.com/reprise-bus/reprise/internal/outage"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -15,19 +17,33 @@ import (
 const (
 	maxBatch = 1000                 // outcomes in one statement
 	pause    = 2 * time.Millisecond // between two statements: one for many costs little more than one for one
+	// heldUp is how long a statement for a batch may take until its outcomes are
+	// written as far as nobody has locked their runs.
+	heldUp = 2 * time.Second
+	// longest is how long one may take that waits for nobody.
+	longest = 10 * time.Second
 )
 
 // finisher writes how runs ended: what gathers while one batch is written is
 // the next batch. An outcome that the database does not take is kept and tried
 // again; should the process die first, the run is recovered like any that a
 // dead instance held.
+//
+// An outcome whose run somebody has locked, or that the database refuses for what
+// is in it, is set aside and tried again by itself: it holds up no other.
 type finisher struct {
 	store   *store.Store
 	log     *slog.Logger
-	written func([]store.Outcome) // called when a batch is in the database
+	written func([]store.Outcome) // called when outcomes are in the database
 
 	mu      sync.Mutex
 	waiting []store.Outcome
+
+	// Of the loop alone:
+	aside []store.Outcome
+	told  map[store.Lease]bool // of what is aside, that it was logged
+	pace  *backoff.ExponentialBackOff
+	due   time.Time // when what is aside is tried again
 
 	more   chan struct{}
 	ctx    context.Context
@@ -37,7 +53,10 @@ type finisher struct {
 }
 
 func newFinisher(st *store.Store, log *slog.Logger, written func([]store.Outcome)) *finisher {
-	f := &finisher{store: st, log: log, written: written, more: make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{})}
+	f := &finisher{
+		store: st, log: log, written: written, told: map[store.Lease]bool{}, pace: outage.Pace(5 * time.Second),
+		more: make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{}),
+	}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	return f
 }
@@ -69,7 +88,7 @@ func (f *finisher) close(ctx context.Context) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if n := len(f.waiting); n > 0 {
+	if n := len(f.waiting) + len(f.aside); n > 0 {
 		return fmt.Errorf("the database did not take the end of %d runs: they will run again", n)
 	}
 	return nil
@@ -80,10 +99,18 @@ func (f *finisher) loop() {
 	health := outage.Outage{What: "writing how runs ended", Log: f.log}
 	var last time.Time
 	for {
+		again := make(<-chan time.Time)
+		if len(f.aside) > 0 {
+			again = time.After(time.Until(f.due))
+		}
 		select {
 		case <-f.more:
+		case <-again:
+			f.tryAside()
+			continue
 		case <-f.quit:
 			f.flush(&health)
+			f.flushAside()
 			return
 		}
 		select {
@@ -103,19 +130,128 @@ func (f *finisher) flush(health *outage.Outage) {
 		if len(batch) == 0 {
 			return
 		}
-		lost, err := f.store.End(f.ctx, batch)
+		left, err := f.write(batch)
 		health.Report(f.ctx, err)
 		if err == nil {
+			f.setAside(left)
 			pace.Reset()
-			f.reportLost(lost)
-			f.written(batch)
 			continue
 		}
-		f.putBack(batch)
+		f.putBack(left)
 		select {
 		case <-f.ctx.Done():
 			return
 		case <-time.After(pace.NextBackOff()):
+		}
+	}
+}
+
+// write writes a batch and returns what is left of it: what has to be set aside or,
+// with an error, what waits until the database works.
+func (f *finisher) write(batch []store.Outcome) (left []store.Outcome, err error) {
+	ctx, cancel := context.WithTimeout(f.ctx, heldUp)
+	defer cancel()
+	lost, err := f.store.End(ctx, batch)
+	if err == nil {
+		f.done(batch, lost)
+		return nil, nil
+	}
+	held := ctx.Err() != nil || store.HeldUp(err)
+	if f.ctx.Err() != nil || !held && !store.Unacceptable(err) {
+		return batch, err
+	}
+	return f.writeFree(batch)
+}
+
+// writeFree is write for what nobody has locked; of what is refused together each
+// is written for itself.
+func (f *finisher) writeFree(batch []store.Outcome) (left []store.Outcome, err error) {
+	ctx, cancel := context.WithTimeout(f.ctx, longest)
+	defer cancel()
+	lost, locked, err := f.store.EndUnlocked(ctx, batch)
+	switch {
+	case err == nil:
+		waits := make(map[store.Lease]bool, len(locked))
+		for _, l := range locked {
+			waits[l] = true
+		}
+		written := make([]store.Outcome, 0, len(batch))
+		for _, o := range batch {
+			if waits[o.Lease] {
+				left = append(left, o)
+				f.tell(o, "its run is locked by a transaction that has not ended")
+			} else {
+				written = append(written, o)
+			}
+		}
+		f.done(written, lost)
+		return left, nil
+	case !store.Unacceptable(err):
+		return batch, err
+	case len(batch) == 1:
+		f.tell(batch[0], err.Error())
+		return batch, nil
+	}
+	first, second := batch[:len(batch)/2], batch[len(batch)/2:]
+	if left, err = f.writeFree(first); err != nil {
+		return append(left[:len(left):len(left)], second...), err
+	}
+	more, err := f.writeFree(second)
+	return append(left[:len(left):len(left)], more...), err
+}
+
+// done tells what is written, and what did not count.
+func (f *finisher) done(batch []store.Outcome, lost []store.Lease) {
+	for _, l := range lost {
+		f.log.Error("a handler ended after its run was given to another: this end does not count", "run", l.RunID, "attempt", l.Attempt, "instance", l.Instance)
+	}
+	for _, o := range batch {
+		if f.told[o.Lease] {
+			delete(f.told, o.Lease)
+			f.log.Info("the end of a run is written after all", "run", o.Lease.RunID, "attempt", o.Lease.Attempt)
+		}
+	}
+	f.written(batch)
+}
+
+// tell logs once why an outcome is set aside.
+func (f *finisher) tell(o store.Outcome, why string) {
+	if f.told[o.Lease] {
+		return
+	}
+	f.told[o.Lease] = true
+	f.log.Warn("the end of a run cannot be written; trying again until it can, and going on with others",
+		"run", o.Lease.RunID, "attempt", o.Lease.Attempt, "status", o.Status, "error", why)
+}
+
+func (f *finisher) setAside(outcomes []store.Outcome) {
+	if len(outcomes) == 0 {
+		return
+	}
+	if len(f.aside) == 0 {
+		f.pace.Reset()
+		f.due = time.Now().Add(f.pace.NextBackOff())
+	}
+	f.aside = append(f.aside, outcomes...)
+}
+
+// tryAside tries again to write what is aside.
+func (f *finisher) tryAside() {
+	before := len(f.aside)
+	f.aside, _ = f.writeFree(f.aside) // whatever keeps them, they are tried again
+	if len(f.aside) < before {
+		f.pace.Reset()
+	}
+	f.due = time.Now().Add(f.pace.NextBackOff())
+}
+
+// flushAside does so until nothing is left or the finisher gives up.
+func (f *finisher) flushAside() {
+	for len(f.aside) > 0 && f.ctx.Err() == nil {
+		f.tryAside()
+		select {
+		case <-f.ctx.Done():
+		case <-time.After(min(time.Until(f.due), time.Second)):
 		}
 	}
 }
@@ -138,10 +274,4 @@ func (f *finisher) putBack(batch []store.Outcome) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.waiting = append(batch, f.waiting...)
-}
-
-func (f *finisher) reportLost(lost []store.Lease) {
-	for _, l := range lost {
-		f.log.Error("a handler ended after its run was given to another: this end does not count", "run", l.RunID, "attempt", l.Attempt, "instance", l.Instance)
-	}
 }

@@ -2,7 +2,6 @@ package pubsub
 
 import (
 	"bytes"
-	"context"
 	"maps"
 
 	"github.com/reprise-bus/reprise/store"
@@ -140,15 +139,15 @@ func (h *handover) deliver() {
 		return
 	}
 	defer h.pubsub.handovers.Done()
-	var homeless []store.Outcome
 	h.pubsub.mu.Lock()
+	defer h.pubsub.mu.Unlock()
 	for _, c := range h.claimed {
 		key := c.Subscription()
 		slots := h.slots[key]
 		s := slots[len(slots)-1]
 		h.slots[key] = slots[:len(slots)-1]
 		if s.inactive {
-			homeless = append(homeless, store.Outcome{Lease: c.Run.Lease(), Status: store.Pending, Refund: true})
+			h.pubsub.end(store.Outcome{Lease: c.Run.Lease(), Status: store.Pending, Refund: true})
 			continue
 		}
 		s.deliver(c)
@@ -159,13 +158,6 @@ func (h *handover) deliver() {
 		}
 	}
 	h.giveBack()
-	h.pubsub.mu.Unlock()
-	if len(homeless) > 0 {
-		if _, err := h.pubsub.store.End(context.Background(), homeless); err != nil {
-			h.pubsub.doubt(h.leaser) // they are given back with what else turns up
-		}
-		h.pubsub.forget(homeless)
-	}
 }
 
 // cancel is called when nothing was committed, or nobody knows.

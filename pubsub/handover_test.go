@@ -554,7 +554,9 @@ func TestAStatementThatOutlivesItsConnectionLosesNoRun(t *testing.T) {
 func configured(t *testing.T, st *store.Store, config pubsub.Config) *pubsub.PubSub {
 	t.Helper()
 	config.GracePeriod = 5 * time.Second
-	config.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
+	}
 	ps, err := pubsub.New(st, config)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, ps.Close()) })

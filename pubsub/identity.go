@@ -2,6 +2,8 @@ package pubsub
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/reprise-bus/reprise/store"
@@ -21,18 +23,18 @@ import (
 type identity struct {
 	id        string
 	runs      map[int64]int       // how often: a run may be claimed again before its last end is known to be written
-	highest   int64               // run ever held
+	highest   int64               // run ever seen
 	inserting map[*handover]int64 // inserts under way that lease: what they create is higher than this
 	claims    int64               // that leased runs, as far as one knows
 	doubtful  bool                // an answer was lost
+	gone      bool                // it was silent for so long that others took over
 
-	// claiming is held for these.
-	gone  bool      // it was silent for so long that others took over
-	asked time.Time // when the database was last asked what it holds
+	asked time.Time // when the database was last asked what it holds; claiming is held for this
 }
 
-func newIdentity() *identity {
-	return &identity{id: store.NewInstanceID(), runs: map[int64]int{}, inserting: map[*handover]int64{}}
+// newIdentity returns one that holds no run up to the newest that has been seen.
+func newIdentity(newest int64) *identity {
+	return &identity{id: store.NewInstanceID(), highest: newest, runs: map[int64]int{}, inserting: map[*handover]int64{}}
 }
 
 // begin notes that an insert is about to lease runs. Their ids will be higher
@@ -41,7 +43,7 @@ func (i *identity) begin(h *handover) { i.inserting[h] = i.highest }
 
 func (i *identity) add(run int64) {
 	i.runs[run]++
-	i.highest = max(i.highest, run)
+	i.saw(run)
 }
 
 func (i *identity) remove(run int64) {
@@ -55,18 +57,15 @@ func (i *identity) has(run int64) bool { return i.runs[run] > 0 }
 // idle says that nothing is held or on its way, as far as one knows.
 func (i *identity) idle() bool { return len(i.runs) == 0 && len(i.inserting) == 0 }
 
-// lowest is no higher than any run that is held, and 0 when none ever was, or
-// nobody knows. A run that is claimed later may be lower: the claim then lowers
-// what the database knows.
-func (i *identity) lowest() int64 {
+// saw notes the newest run that there is.
+func (i *identity) saw(run int64) { i.highest = max(i.highest, run) }
+
+// holding is which runs it holds, or nil when nobody knows.
+func (i *identity) holding() *store.Holding {
 	if i.doubtful {
-		return 0
+		return nil
 	}
-	lowest := i.settled()
-	for run := range i.runs {
-		lowest = min(lowest, run)
-	}
-	return lowest
+	return &store.Holding{Runs: slices.Collect(maps.Keys(i.runs)), Recent: i.settled()}
 }
 
 // settled is the id up to which no insert under way can have leased anything.
@@ -112,16 +111,16 @@ func (p *PubSub) identities() []*identity {
 	return append(p.former[:len(p.former):len(p.former)], p.current)
 }
 
-// settle takes a new identity when the current one is in doubt, and gives back
+// renew takes a new identity when the current one is in doubt, and gives back
 // at once what it may have leased without knowing. claiming is held.
-func (p *PubSub) settle(ctx context.Context) error {
+func (p *PubSub) renew(ctx context.Context) error {
 	p.mu.Lock()
-	doubtful := p.current.doubtful
+	doubtful, newest := p.current.doubtful, p.current.highest
 	p.mu.Unlock()
 	if !doubtful {
 		return nil
 	}
-	next := newIdentity()
+	next := newIdentity(newest)
 	if err := p.store.Register(ctx, p.describe(next.id, p.serving())); err != nil {
 		return err
 	}
@@ -187,7 +186,7 @@ func (p *PubSub) giveBackUnknown(ctx context.Context, i *identity) error {
 		unknown = append(unknown, store.Outcome{Lease: l, Status: store.Pending, Refund: true})
 	}
 	p.mu.Unlock()
-	_, err = p.store.End(ctx, unknown)
+	_, _, err = p.store.EndUnlocked(ctx, unknown) // what is locked is for the next time
 	if len(unknown) > 0 {
 		signal(p.wake)
 	}

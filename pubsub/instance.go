@@ -2,6 +2,7 @@ package pubsub
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"os"
 	"runtime/debug"
@@ -14,28 +15,33 @@ import (
 
 func (p *PubSub) describe(id string, handlers []string) store.Instance {
 	host, _ := os.Hostname() // "" is honest
-	i := store.Instance{ID: id, Host: host, PID: os.Getpid(), Handlers: handlers}
+	i := store.Instance{
+		ID: id, Host: host, PID: os.Getpid(), Handlers: handlers,
+		HeartbeatInterval: p.config.HeartbeatInterval, DeadAfter: p.config.DeadAfter,
+	}
 	if build, ok := debug.ReadBuildInfo(); ok {
 		i.Build = build.Main.Version
 	}
 	return i
 }
 
-// gather is how long a heartbeat that tells of a new handler waits for others.
-const gather = 20 * time.Millisecond
+const (
+	// gather is how long a heartbeat that tells of a new handler waits for others.
+	gather = 20 * time.Millisecond
+	// surveyEvery is how many heartbeats there are to a look at the tables.
+	surveyEvery = 2
+)
 
-// heartbeatLoop keeps this instance alive and takes over from dead ones. It
-// judges others only after it has been in good health itself for as long as
-// they have been silent: when the database comes back after an outage, nobody
-// has a fresh heartbeat.
+// heartbeatLoop keeps this instance alive and takes over from dead ones.
 func (p *PubSub) heartbeatLoop(ctx context.Context) {
 	ticker := time.NewTicker(p.config.HeartbeatInterval)
 	defer ticker.Stop()
+	h := &heart{pubsub: p}
+	defer h.disconnect()
 	health := outage.Outage{What: "heartbeat", Log: p.config.Logger}
+	surveying := outage.Outage{What: "looking at the tables", Log: p.config.Logger}
 	recovering := outage.Outage{What: "taking over from dead instances", Log: p.config.Logger}
-	healthySince := time.Now()
-	var announced []string
-	for {
+	for n := 0; ; n++ {
 		select {
 		case <-ctx.Done():
 			return
@@ -47,91 +53,153 @@ func (p *PubSub) heartbeatLoop(ctx context.Context) {
 			case <-time.After(gather):
 			}
 		}
-		handlers := p.serving()
 		beat, cancel := context.WithTimeout(ctx, p.config.DeadAfter/2)
-		others, err := p.heartbeat(beat, handlers, !slices.Equal(handlers, announced))
+		others, err := h.beatAll(beat)
 		health.Report(ctx, err)
-		if err != nil {
-			healthySince = time.Now()
-		} else {
-			announced = handlers
+		if others {
+			recovering.Report(ctx, p.recoverDead(beat))
 		}
-		if time.Since(healthySince) >= p.config.DeadAfter {
-			if others {
-				err = p.recoverDead(beat)
-			}
-			recovering.Report(ctx, err)
+		if err == nil && n%surveyEvery == 0 {
+			surveying.Report(ctx, p.survey(beat))
 		}
 		cancel()
 	}
 }
 
-// heartbeat tells the database that the instance is alive and where the runs
-// that it holds begin; and what it serves, when that is new. It says whether
-// other instances are silent.
-func (p *PubSub) heartbeat(ctx context.Context, handlers []string, announce bool) (others bool, err error) {
-	p.claiming.Lock()
-	defer p.claiming.Unlock()
-	if err := p.settle(ctx); err != nil {
-		return false, err
+// heart is what the heartbeat loop remembers.
+type heart struct {
+	pubsub *PubSub
+	conn   *sql.Conn // kept for heartbeats: the pool may be busy for longer than others wait; nil: the pool does
+	stuck  bool      // it was said that nothing can be claimed
+}
+
+// connectionsToSpare is how many connections a pool must allow for one to be kept
+// for heartbeats.
+const connectionsToSpare = 4
+
+// connect takes a connection from the pool, unless the pool has few.
+func (h *heart) connect(ctx context.Context) error {
+	pool := h.pubsub.store.DB()
+	if most := pool.Stats().MaxOpenConnections; h.conn != nil || !h.pubsub.store.LeasesOnInsert() || most > 0 && most < connectionsToSpare {
+		return nil
 	}
-	if others, err = p.beat(ctx, p.identity(), handlers, announce); err != nil {
-		return false, err
+	conn, err := pool.Conn(ctx)
+	if err == nil {
+		h.conn = conn
 	}
-	if err := p.settle(ctx); err != nil {
-		return others, err
+	return err
+}
+
+func (h *heart) disconnect() {
+	if h.conn != nil {
+		_ = h.conn.Close() // it goes back to the pool, or is lost anyway
+		h.conn = nil
 	}
+}
+
+// beatAll tells the database that the instance is alive, under each of its
+// identities, which runs it holds and what it serves. It says whether other
+// instances are silent.
+//
+// A claim that the database holds up, or work that an identity in doubt makes,
+// delays the heartbeat only for a moment. Then nothing is said of the runs.
+func (h *heart) beatAll(ctx context.Context) (others bool, err error) {
+	p := h.pubsub
+	brief, cancel := context.WithTimeout(ctx, p.config.aside())
+	defer cancel()
+	quiet := p.claiming.lock(brief) == nil
+	if quiet {
+		defer p.claiming.unlock()
+		err = p.renew(brief)
+	}
+	others, beaten := h.beat(ctx, p.identity(), quiet)
+	if beaten != nil {
+		return false, beaten
+	}
+	if quiet && err == nil {
+		after, cancel := context.WithTimeout(ctx, p.config.aside())
+		defer cancel()
+		err = p.renew(after)
+	}
+	return others, errors.Join(err, h.beatFormer(ctx, quiet))
+}
+
+// beatFormer does it for identities of before. Not for long: a statement of theirs
+// may be stuck in the database, and hold their row.
+func (h *heart) beatFormer(ctx context.Context, quiet bool) error {
+	p := h.pubsub
 	p.mu.Lock()
 	former := slices.Clone(p.former)
 	p.mu.Unlock()
 	if len(former) == 0 {
-		return others, nil
+		return nil
 	}
-	// Not for long: a statement of a former identity's may be stuck in the
-	// database, and hold its row.
-	brief, cancel := context.WithTimeout(ctx, p.config.HeartbeatInterval/4)
+	brief, cancel := context.WithTimeout(ctx, p.config.aside()/2)
 	defer cancel()
 	for _, i := range former {
-		if _, err := p.beat(brief, i, handlers, false); err != nil && brief.Err() == nil {
-			return others, err
+		if _, err := h.beat(brief, i, quiet); err != nil && brief.Err() == nil {
+			return err
 		}
+	}
+	if !quiet {
+		return nil
 	}
 	if err := p.retire(brief); err != nil && brief.Err() == nil {
-		return others, err
+		return err
 	}
-	return others, nil
+	return nil
 }
 
-// beat is the heartbeat of one identity. An identity is in doubt when others
-// have taken it for dead, and when the database knows of a claim of its that it
-// does not know of.
-func (p *PubSub) beat(ctx context.Context, i *identity, handlers []string, announce bool) (others bool, err error) {
-	if i.gone {
+// beat is the heartbeat of one identity; quiet says that nothing is being claimed.
+// An identity is in doubt when others have taken it for dead, and when the
+// database knows of a claim of its that it does not know of.
+func (h *heart) beat(ctx context.Context, i *identity, quiet bool) (others bool, err error) {
+	p := h.pubsub
+	beat := store.Beat{Failing: h.failing(), Handlers: p.serving()}
+	p.mu.Lock()
+	gone, claims := i.gone, i.claims
+	if quiet {
+		beat.Holding = i.holding()
+	}
+	p.mu.Unlock()
+	if gone {
 		return false, nil
 	}
-	p.mu.Lock()
-	lowest := i.lowest()
-	p.mu.Unlock()
-	if announce {
-		if err := p.store.Register(ctx, p.describe(i.id, handlers)); err != nil {
-			return false, err
-		}
+	if err := h.connect(ctx); err != nil {
+		return false, err
 	}
-	pulse, err := p.store.Heartbeat(ctx, i.id, lowest, p.config.DeadAfter)
+	pulse, err := p.store.Heartbeat(ctx, h.conn, i.id, beat)
 	switch {
 	case errors.Is(err, store.ErrInstanceGone):
 		p.config.Logger.Error("this instance was silent for so long that others took over its runs; it goes on with new ones, as another", "instance", i.id)
-		i.gone = true
-		p.doubt(i)
+		p.mu.Lock()
+		i.gone, i.doubtful = true, true
+		p.mu.Unlock()
 		return false, nil
-	case err == nil && pulse.Claims != i.claims:
+	case err != nil:
+		h.disconnect()
+	case quiet && pulse.Claims != claims:
 		p.doubt(i)
 	}
 	return pulse.Others, err
 }
 
+// failing says whether this process cannot claim: it has not been able to for
+// longer than it waits between two claims.
+func (h *heart) failing() bool {
+	p := h.pubsub
+	silent := time.Since(time.Unix(0, p.claimed.Load()))
+	if stuck := silent > p.config.DeadAfter+p.config.PollInterval; stuck != h.stuck {
+		h.stuck = stuck
+		if stuck {
+			p.config.Logger.Error("this process has not been able to claim due runs for too long: it counts as serving no handler until it can", "for", silent.Round(time.Millisecond))
+		}
+	}
+	return silent > p.config.PollInterval+p.config.HeartbeatInterval
+}
+
 func (p *PubSub) recoverDead(ctx context.Context) error {
-	dead, err := p.store.Recover(ctx, p.config.DeadAfter)
+	dead, err := p.store.Recover(ctx, p.identity().id)
 	if err != nil {
 		return err
 	}
@@ -141,5 +209,28 @@ func (p *PubSub) recoverDead(ctx context.Context) error {
 	if len(dead) > 0 {
 		signal(p.wake)
 	}
+	return nil
+}
+
+// survey looks which runs there are, so that whoever recovers this instance need
+// not look at older ones, and whether its subscriptions are still there.
+func (p *PubSub) survey(ctx context.Context) error {
+	found, err := p.store.Survey(ctx)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.current.saw(found.Newest)
+	known := p.surveyed
+	p.mu.Unlock()
+	if found.Subscriptions == known {
+		return nil
+	}
+	if err := p.subscribeAgain(ctx); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.surveyed = found.Subscriptions
+	p.mu.Unlock()
 	return nil
 }

@@ -8,6 +8,14 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
+// owed creates the runs that a subscription which is served here may lack.
+func (p *PubSub) owed(sub store.Subscription) {
+	p.loops.Go(func() { p.settle(p.loopCtx, sub) })
+	if p.registered[sub].beginning {
+		p.loops.Go(func() { p.catchUp(p.loopCtx, sub) })
+	}
+}
+
 // catchUp creates the runs of past events that a handler is still to get, the
 // ones of its own registration or of an operator's request that was left.
 // Processes that serve the same handler share the work.

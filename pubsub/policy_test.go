@@ -17,6 +17,7 @@ import (
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
+	"github.com/reprise-bus/reprise/store/storetest"
 )
 
 var (
@@ -381,9 +382,7 @@ func TestACallbackWhoseProcessDiesIsCalledAgain(t *testing.T) {
 		t.Cleanup(survive)
 		require.NoError(t, doomed.Publisher().Publish("topic", newMessage("x")))
 		<-dying
-		dead, err := st.Recover(t.Context(), -time.Second)
-		require.NoError(t, err)
-		require.Len(t, dead, 1)
+		require.Len(t, storetest.TakeForDead(t, st), 1)
 
 		told := make(chan store.Run, 2)
 		policy.OnExhausted = func(_ context.Context, run store.Run, cause error) error {
@@ -415,9 +414,7 @@ func TestARunThatWasAbandonedTooOftenIsFailed(t *testing.T) {
 			messages, err := doomed.Subscriber("handler", handlers.Policy{Attempts: attempts}).Subscribe(t.Context(), "topic")
 			require.NoError(t, err)
 			msg := receive(t, messages)
-			dead, err := st.Recover(t.Context(), -time.Second)
-			require.NoError(t, err)
-			require.Len(t, dead, 1)
+			require.Len(t, storetest.TakeForDead(t, st), 1)
 			msg.Ack() // it does not count any more
 			require.NoError(t, doomed.Close())
 			require.Equal(t, store.Pending, only(t, st).Status)
@@ -620,11 +617,10 @@ func TestARunThatIsGivenUpKeepsNoAttemptThatNeverWas(t *testing.T) {
 		require.NoError(t, ps.Register("topic", "handler", handlers.Policy{}))
 		require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
 		require.NoError(t, st.Register(t.Context(), store.Instance{ID: "dead"}))
-		claimed, err := st.Claim(t.Context(), "dead", 0, []store.Want{{Topic: "topic", Handler: "handler", N: 1}})
+		claimed, err := st.Claim(t.Context(), store.Claimant{Instance: "dead"}, []store.Want{{Topic: "topic", Handler: "handler", N: 1}})
 		require.NoError(t, err)
 		require.Len(t, claimed, 1)
-		_, err = st.Recover(t.Context(), -time.Second)
-		require.NoError(t, err)
+		require.Contains(t, storetest.TakeForDead(t, st), "dead")
 		_, err = ps.Subscriber("handler", handlers.Policy{Attempts: 1, Cycles: 1}).Subscribe(t.Context(), "topic")
 		require.NoError(t, err)
 		waitForStatus(t, st, "handler", store.Failed, 1)

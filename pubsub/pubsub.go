@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/reprise-bus/reprise/internal/outage"
@@ -67,6 +68,11 @@ func (c *Config) setDefaults() {
 	}
 }
 
+// aside is for how long other work may delay a heartbeat.
+func (c *Config) aside() time.Duration {
+	return max(c.HeartbeatInterval/2, min(c.DeadAfter/10, time.Second))
+}
+
 // Validate reports every field that has no meaning.
 func (c Config) Validate() error {
 	c.setDefaults()
@@ -111,13 +117,16 @@ type PubSub struct {
 	notes      int                                    // of backlogs
 	running    int                                    // slots taken, of all subscriptions
 	closed     bool
-	hungry     bool // the last claim left runs behind for want of free slots, as far as one can tell
+	hungry     bool   // the last claim left runs behind for want of free slots, as far as one can tell
+	surveyed   string // the subscriptions, when they were looked at last
 	current    *identity
 	former     []*identity // still holding runs, after an answer was lost
 
 	starting sync.Mutex
-	started  bool       // starting is held
-	claiming sync.Mutex // nothing is being claimed while the heartbeat says what is held
+	started  bool // starting is held
+	claiming turn // nothing is being claimed while the heartbeat says what is held
+
+	claimed atomic.Int64 // when a claim went well last, in Unix nanoseconds
 
 	wake  chan struct{} // something may be due
 	nudge chan struct{} // something will be due soon: a caller's transaction
@@ -147,7 +156,8 @@ func New(st *store.Store, config Config) (*PubSub, error) {
 		registered: map[store.Subscription]*registration{},
 		active:     map[store.Subscription][]*subscription{},
 		backlog:    map[store.Subscription]int{},
-		current:    newIdentity(),
+		current:    newIdentity(0),
+		claiming:   make(turn, 1),
 		wake:       make(chan struct{}, 1),
 		nudge:      make(chan struct{}, 1),
 		serve:      make(chan struct{}, 1),
@@ -175,6 +185,7 @@ func (p *PubSub) start(ctx context.Context) error {
 		return err
 	}
 	p.started = true
+	p.claimed.Store(time.Now().UnixNano())
 	p.finisher.start()
 	p.loops.Go(func() { p.claimLoop(p.loopCtx) })
 	p.loops.Go(func() { p.heartbeatLoop(p.loopCtx) })
@@ -238,15 +249,17 @@ func (p *PubSub) Close() error {
 	if !started {
 		return nil
 	}
-	if err := p.finisher.close(ctx); err != nil {
-		return err
+	unwritten := p.finisher.close(ctx)
+	if ctx.Err() != nil { // what follows may still be done at once
+		ctx, cancel = context.WithTimeout(context.Background(), farewell/5)
+		defer cancel()
 	}
 	if !within(ctx, p.handovers.Wait) {
 		// While one is under way this instance may yet come to hold a run, and
 		// must not be forgotten.
-		return fmt.Errorf("a transaction of InTx is still open: what it publishes runs %v after its commit", p.config.DeadAfter)
+		return errors.Join(unwritten, fmt.Errorf("a transaction of InTx is still open: what it publishes runs %v after its commit", p.config.DeadAfter))
 	}
-	return p.leave(ctx)
+	return errors.Join(unwritten, p.leave(ctx))
 }
 
 // leave gives back what this process may hold without knowing, and is gone, as
@@ -285,6 +298,20 @@ func within(ctx context.Context, waits ...func()) bool {
 		return false
 	}
 }
+
+// turn is a lock that is waited for no longer than one likes.
+type turn chan struct{}
+
+func (t turn) lock(ctx context.Context) error {
+	select {
+	case t <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (t turn) unlock() { <-t }
 
 // signal sends to a channel of capacity one, which never blocks.
 func signal(ch chan struct{}) {

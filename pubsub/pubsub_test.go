@@ -327,8 +327,8 @@ func TestADeadInstanceIsTakenOver(t *testing.T) {
 		require.NoError(t, alive.Publisher().Publish("topic", newMessage("x")))
 
 		// An instance that claims and is never heard of again.
-		require.NoError(t, st.Register(t.Context(), store.Instance{ID: "dead"}))
-		claimed, err := st.Claim(t.Context(), "dead", 0, []store.Want{{Topic: "topic", Handler: "handler", N: 1}})
+		require.NoError(t, st.Register(t.Context(), store.Instance{ID: "dead", HeartbeatInterval: 20 * time.Millisecond, DeadAfter: 200 * time.Millisecond}))
+		claimed, err := st.Claim(t.Context(), store.Claimant{Instance: "dead"}, []store.Want{{Topic: "topic", Handler: "handler", N: 1}})
 		require.NoError(t, err)
 		require.Len(t, claimed, 1)
 

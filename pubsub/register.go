@@ -44,6 +44,23 @@ func (p *PubSub) Register(topic, handler string, policy handlers.Policy) error {
 	return nil
 }
 
+// Unregister makes a handler of this process unknown again, that nothing subscribes
+// here. A subscription that is in the database stays there.
+func (p *PubSub) Unregister(topic, handler string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	sub := store.Subscription{Topic: topic, Handler: handler}
+	if len(p.active[sub]) == 0 {
+		delete(p.registered, sub)
+	}
+}
+
+// SubscribeRegistered puts the subscriptions of all registered handlers into the
+// database: every event that is committed from then on gets its runs. An event of a
+// transaction that is open at this moment may get them when it has ended, from a
+// process that serves the handler.
+func (p *PubSub) SubscribeRegistered(ctx context.Context) error { return p.subscribeRegistered(ctx) }
+
 // subscribeRegistered puts what is registered into the database.
 func (p *PubSub) subscribeRegistered(ctx context.Context) error {
 	for _, m := range p.missing(subscribed) {
@@ -84,6 +101,39 @@ func (p *PubSub) subscribeRegisteredTx(ctx context.Context, tx Tx) error {
 	return nil
 }
 
+// subscribeAgain puts subscriptions of this process back that somebody has removed
+// meanwhile, and says so.
+func (p *PubSub) subscribeAgain(ctx context.Context) error {
+	there, err := p.store.SubscriptionKeys(ctx)
+	if err != nil {
+		return err
+	}
+	var removed []store.Subscription
+	p.mu.Lock()
+	for sub, r := range p.registered {
+		if r.step >= present && !there[sub] {
+			r.step = unknown
+			removed = append(removed, sub)
+		}
+	}
+	p.mu.Unlock()
+	for _, sub := range removed {
+		p.config.Logger.Warn("the subscription was removed while this process serves it: subscribing again; what was published meanwhile has no run",
+			"handler", sub.Handler, "topic", sub.Topic)
+	}
+	if err := p.subscribeRegistered(ctx); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, sub := range removed {
+		if len(p.active[sub]) > 0 && !p.closed {
+			p.owed(sub)
+		}
+	}
+	return nil
+}
+
 // missing is a subscription that has not come as far as it should.
 type missing struct {
 	sub store.Subscription
@@ -108,5 +158,7 @@ func (p *PubSub) missing(enough step) []missing {
 func (p *PubSub) mark(s step, sub store.Subscription) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.registered[sub].step = s
+	if r := p.registered[sub]; r != nil { // or it was unregistered meanwhile
+		r.step = s
+	}
 }

@@ -109,9 +109,7 @@ func (p *PubSub) activate(ctx context.Context, s *subscription) error {
 	}
 	p.active[s.key] = append(p.active[s.key], s)
 	p.subscriptions.Go(func() { s.run(ctx) })
-	if s.policy.From == handlers.Beginning {
-		p.loops.Go(func() { p.catchUp(p.loopCtx, s.key) })
-	}
+	p.owed(s.key)
 	signal(p.wake)
 	signal(p.serve)
 	return nil

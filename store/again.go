@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 )
@@ -14,11 +15,13 @@ const (
 )
 
 // again calls f until it succeeds, fails for a reason of its own, or has
-// collided with others too often.
+// collided with others, or met a statement that the server has lost, too often.
 func (s *Store) again(ctx context.Context, f func() error) error {
 	for try, pause := 1, collisionPause; ; try, pause = try+1, 2*pause {
 		err := f()
-		if err == nil || try == collisions || !Collided(err) {
+		var sent *sentError
+		resent := errors.As(err, &sent) && sent.times > 1 // nobody knows of the first time
+		if err == nil || try == collisions || resent || !Collided(err) && !outdated(err) {
 			return err
 		}
 		select {
@@ -29,12 +32,19 @@ func (s *Store) again(ctx context.Context, f func() error) error {
 	}
 }
 
+// HeldUp says whether the database gave a statement up that took too long by its
+// settings, such as one that waited for a lock.
+func HeldUp(err error) bool {
+	state := sqlState(err)
+	return state == "55P03" || state == "57014" // lock_timeout, statement_timeout
+}
+
 // Collided says whether the database refused a statement, or a transaction, only
 // because of others at the same time: nothing of it is written, and it may well
 // succeed when it is tried again.
 func Collided(err error) bool {
 	switch sqlState(err) {
-	case "40001", "40P01": // serialization failure, deadlock
+	case serializationFailure, "40P01": // the latter is a deadlock
 		return true
 	}
 	return false

@@ -48,12 +48,8 @@ func (s *Store) PreviewBackfill(ctx context.Context, o Operation) (Operation, er
 		return o, fmt.Errorf("backfill: %w", err)
 	}
 	fail := func(err error) (Operation, error) { return o, fmt.Errorf("count the events of a backfill: %w", err) }
-	var now instant
-	if err := s.db.GetContext(ctx, &now, s.sql(`SELECT now() AS now`)); err != nil {
-		return fail(err)
-	}
-	o.cursor.Until = now.next()
-	if !f.Until.IsZero() && f.Until.Before(o.cursor.Until) {
+	o.cursor.Until = everything
+	if !f.Until.IsZero() {
 		o.cursor.Until = f.Until
 	}
 	o.cursor.At = f.Since
@@ -68,6 +64,12 @@ func (s *Store) PreviewBackfill(ctx context.Context, o Operation) (Operation, er
 	o.Total.More = o.Total.N == totalCount
 	return o, nil
 }
+
+// everything is until when a backfill takes events that was asked for no time: all
+// that it finds. No moment parts the past from the future: an event bears the time
+// at which its transaction began, by a clock that may be set back. What has its run
+// already is passed over.
+var everything = farAway
 
 // SubscribeFromBeginning is Subscribe for a handler that, if it is new, gets the
 // past events of its topic, too: a backfill is put on record together with the
@@ -93,11 +95,7 @@ func (s *Store) RequestPast(ctx context.Context, tx Queryer, sub Subscription) e
 		Kind: Backfilling, RequestedBy: sub.Handler, Reason: "the handler is new, and begins with the beginning",
 		Selection: Filter{Handler: sub.Handler, Topic: sub.Topic},
 	}
-	var now instant
-	if err := queryRow(ctx, tx, s.sql(`SELECT now() AS now`))(&now); err != nil {
-		return fmt.Errorf("request a backfill: %w", err)
-	}
-	o.cursor.Until = now.next()
+	o.cursor.Until = everything
 	if _, err := s.request(ctx, tx, o); err != nil {
 		return fmt.Errorf("request a backfill: %w", err)
 	}

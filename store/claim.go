@@ -13,6 +13,13 @@ type Want struct {
 	N       int
 }
 
+// Claimant is the instance that claims.
+type Claimant struct {
+	Instance string
+	Claims   int64   // that leased runs, as far as it knows
+	Held     []int64 // the runs that it holds
+}
+
 // Claimed is a run that was leased, with its event.
 type Claimed struct {
 	Run   Run // as far as its lease and its policy go
@@ -33,17 +40,16 @@ func (c *Claimed) Subscription() Subscription {
 // attempt. Any number of instances may claim at once: each run goes to one. An
 // instance that is not registered gets nothing.
 //
-// An instance makes one claim at a time. before is how many of its claims have
-// leased runs before, as far as it knows: if the database knows better, since
-// the answer to one was lost, nothing is leased any more, and Heartbeat tells.
-// So a claim that the pool sends twice, or that the server carries out late,
-// does no harm.
-func (s *Store) Claim(ctx context.Context, instance string, before int64, wants []Want) ([]*Claimed, error) {
+// An instance makes one claim at a time. If the database knows of more claims than
+// the claimant, since the answer to one was lost, nothing is leased any more, and
+// Heartbeat tells. So a claim that the pool sends twice, or that the server
+// carries out late, does no harm.
+func (s *Store) Claim(ctx context.Context, by Claimant, wants []Want) ([]*Claimed, error) {
 	wants = slices.DeleteFunc(slices.Clone(wants), func(w Want) bool { return w.N <= 0 })
 	if len(wants) == 0 {
 		return nil, nil
 	}
-	claimed, err := s.dialect.claim(ctx, s, instance, before, wants)
+	claimed, err := s.dialect.claim(ctx, s, by, wants)
 	if err != nil {
 		return nil, fmt.Errorf("claim due runs: %w", err)
 	}

@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"github.com/jmoiron/sqlx"
+
+	"github.com/reprise-bus/reprise/internal/dialect"
 )
 
 // End writes how attempts ended, all of them or, with an error, none. It is a
@@ -18,17 +20,32 @@ func (s *Store) End(ctx context.Context, outcomes []Outcome) (lost []Lease, err 
 	if len(outcomes) == 0 {
 		return nil, nil
 	}
-	for i, o := range outcomes {
-		if err := o.validate(); err != nil {
-			return nil, err
-		}
-		outcomes[i].Failure = o.Failure.printable()
-		outcomes[i].Callback = o.Callback.printable()
+	if err := makeSound(outcomes); err != nil {
+		return nil, err
 	}
 	ended, err := s.dialect.end(ctx, s, outcomes)
 	if err != nil {
 		return nil, fmt.Errorf("write the end of %d runs: %w", len(outcomes), err)
 	}
+	return s.lost(ctx, outcomes, ended)
+}
+
+// makeSound validates the outcomes, and makes the texts of their failures such as
+// the database takes.
+func makeSound(outcomes []Outcome) error {
+	for i, o := range outcomes {
+		if err := o.validate(); err != nil {
+			return err
+		}
+		outcomes[i].Failure = o.Failure.printable()
+		outcomes[i].Callback = o.Callback.printable()
+	}
+	return nil
+}
+
+// lost returns the leases of the outcomes that neither were written now nor stand
+// in the database already.
+func (s *Store) lost(ctx context.Context, outcomes []Outcome, ended []Lease) ([]Lease, error) {
 	if len(ended) == len(outcomes) {
 		return nil, nil
 	}
@@ -43,6 +60,58 @@ func (s *Store) End(ctx context.Context, outcomes []Outcome) (lost []Lease, err 
 		}
 	}
 	return s.notEndedSo(ctx, missing)
+}
+
+// EndUnlocked is End for what no other transaction has locked: it waits for
+// nobody. The leases of the runs that are locked are returned; nothing is written
+// for them yet.
+func (s *Store) EndUnlocked(ctx context.Context, outcomes []Outcome) (lost, locked []Lease, err error) {
+	if len(outcomes) == 0 || s.kind == dialect.SQLite { // which locks no rows
+		lost, err = s.End(ctx, outcomes)
+		return lost, nil, err
+	}
+	if err := makeSound(outcomes); err != nil {
+		return nil, nil, err
+	}
+	ids := make([]int64, len(outcomes))
+	for i, o := range outcomes {
+		ids[i] = o.Lease.RunID
+	}
+	var ended []Lease
+	var free []Outcome
+	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
+		ended, free, locked = nil, nil, nil
+		var there, unlocked []int64
+		if err := tx.SelectContext(ctx, &unlocked, s.sql(`
+			SELECT id FROM reprise.handler_runs WHERE id = ANY ($1::bigint[]) FOR UPDATE SKIP LOCKED`), s.ids(ids)); err != nil {
+			return err
+		}
+		if err := tx.SelectContext(ctx, &there, s.sql(`
+			SELECT id FROM reprise.handler_runs WHERE id = ANY ($1::bigint[])`), s.ids(ids)); err != nil {
+			return err
+		}
+		waits := make(map[int64]bool, len(there))
+		for _, id := range there {
+			waits[id] = true
+		}
+		for _, id := range unlocked {
+			delete(waits, id)
+		}
+		for _, o := range outcomes {
+			if waits[o.Lease.RunID] {
+				locked = append(locked, o.Lease)
+			} else {
+				free = append(free, o)
+			}
+		}
+		ended, err = postgres{}.endIn(ctx, s, tx, free)
+		return err
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("write the end of %d runs: %w", len(outcomes), err)
+	}
+	lost, err = s.lost(ctx, free, ended)
+	return lost, locked, err
 }
 
 // Succeed writes a SUCCESS in the caller's transaction, while the lease holds;

@@ -3,9 +3,11 @@ package store
 import (
 	"cmp"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -13,6 +15,9 @@ import (
 	"time"
 
 	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
+
+	"github.com/reprise-bus/reprise/internal/dialect"
 )
 
 // ErrInstanceGone is returned by Heartbeat when others have found the instance
@@ -26,6 +31,11 @@ type Instance struct {
 	PID      int
 	Build    string   // version of the application, as far as the binary tells
 	Handlers []string // what it serves
+
+	// What the process is configured with. Everybody who judges whether it lives
+	// goes by this. Default 2 s and 10 s.
+	HeartbeatInterval time.Duration
+	DeadAfter         time.Duration // of silence
 }
 
 // NewInstanceID returns an id that is unique and tells a reader of the tables
@@ -45,64 +55,212 @@ func (s *Store) Register(ctx context.Context, i Instance) error {
 	if err != nil {
 		return err
 	}
+	interval, deadAfter := cmp.Or(i.HeartbeatInterval, 2*time.Second), cmp.Or(i.DeadAfter, 10*time.Second)
 	if _, err := s.db.ExecContext(ctx, s.sql(`
-		INSERT INTO reprise.instances (id, host, pid, build, handlers, lowest_run)
-		VALUES ($1, $2, $3, $4, $5, (SELECT coalesce(max(id), 0) FROM reprise.handler_runs))
-		ON CONFLICT (id) DO UPDATE SET handlers = excluded.handlers, heartbeat_at = now()`),
-		i.ID, i.Host, i.PID, i.Build, string(handlers)); err != nil {
+		INSERT INTO reprise.instances AS i (id, host, pid, build, handlers, heartbeat_interval, dead_after, lowest_run, recent_run)
+		SELECT $1, $2, $3, $4, $5, $6, $7, highest, highest
+		FROM (SELECT coalesce(max(id), 0) AS highest FROM reprise.handler_runs) r WHERE true
+		ON CONFLICT (id) DO UPDATE
+		SET handlers = excluded.handlers, heartbeat_interval = excluded.heartbeat_interval, dead_after = excluded.dead_after,
+		    heartbeat_at = now(), steady_since = `+steadySince),
+		i.ID, i.Host, i.PID, i.Build, string(handlers), interval.Seconds(), deadAfter.Seconds()); err != nil {
 		return fmt.Errorf("register instance %s: %w", i.ID, err)
 	}
 	return nil
 }
 
+// A heartbeat of instance i that comes later than this was late: the process, its
+// machine or the database stood still, or the database's clock was set forward.
+// Others may have stood still with it.
+const (
+	late        = `now(-i.dead_after / 2)`
+	steadySince = `CASE WHEN i.heartbeat_at < ` + late + ` THEN now() ELSE i.steady_since END`
+)
+
+// Beat is what a heartbeat says.
+type Beat struct {
+	Holding  *Holding // nil says nothing of that; otherwise the instance must not claim or record meanwhile
+	Failing  bool     // it cannot claim
+	Handlers []string // what it serves; nil says nothing of that
+}
+
+// Holding is which runs an instance holds: those that are named, and perhaps such
+// as have an id above Recent, or above an earlier one that was higher.
+type Holding struct {
+	Runs   []int64
+	Recent int64
+}
+
 // Pulse is what a heartbeat learns.
 type Pulse struct {
 	Claims int64 // of the instance that leased runs
-	Others bool  // instances have been silent for longer than that: Recover has something to do
+	Others bool  // instances have been silent for too long: Recover may have something to do
 }
 
-// Heartbeat says that the instance is alive and that no run which it holds has
-// an id below lowest (0 says nothing of that), or returns ErrInstanceGone. The
-// instance must not claim or record meanwhile.
-func (s *Store) Heartbeat(ctx context.Context, id string, lowest int64, silence time.Duration) (pulse Pulse, err error) {
-	rows, err := s.QueryPrepared(ctx, s.db, s.sql(`
-		UPDATE reprise.instances
-		SET heartbeat_at = now(), lowest_run = CASE WHEN $2 > 0 THEN $2 ELSE lowest_run END
-		WHERE id = $1
-		RETURNING claims, EXISTS (SELECT 1 FROM reprise.instances o WHERE o.id <> $1 AND o.heartbeat_at < now($3))`),
-		id, lowest, -silence.Seconds())
-	if err != nil {
+// Heartbeat says that the instance is alive, or returns ErrInstanceGone. It reads
+// no other table: whoever locks those does not make the instance look dead. conn
+// is a connection of the pool that the caller keeps for it; nil takes one.
+func (s *Store) Heartbeat(ctx context.Context, conn *sql.Conn, id string, beat Beat) (pulse Pulse, err error) {
+	var lowest, recent, runs, handlers any
+	if beat.Handlers != nil {
+		text, err := json.Marshal(beat.Handlers)
+		if err != nil {
+			return pulse, err
+		}
+		handlers = string(text)
+	}
+	if beat.Holding != nil {
+		bound := beat.Holding.Recent
+		for _, run := range beat.Holding.Runs {
+			bound = min(bound, run)
+		}
+		lowest, recent, runs = bound, beat.Holding.Recent, s.ids(beat.Holding.Runs)
+	}
+	q, again := Queryer(s.db), func(ask func() error) error { return ask() } // Query does it
+	if conn != nil {
+		q, again = conn, func(ask func() error) error { return s.again(ctx, ask) }
+	}
+	var found []Pulse
+	ask := func() error {
+		return s.Query(ctx, q, s.sql(`
+		UPDATE reprise.instances AS i
+		SET heartbeat_at = now(), steady_since = `+steadySince+`,
+		    failing_since = CASE WHEN $2 THEN coalesce(i.failing_since, now()) END,
+		    lowest_run = coalesce($3, i.lowest_run),
+		    recent_run = CASE WHEN $4 > coalesce(i.recent_run, 0) THEN $4 ELSE i.recent_run END, held_runs = coalesce($5, i.held_runs),
+		    handlers = coalesce($6, i.handlers)
+		WHERE i.id = $1
+		RETURNING claims, EXISTS (SELECT 1 FROM reprise.instances o WHERE o.id <> $1 AND o.heartbeat_at < now(-o.dead_after))`),
+			[]any{id, beat.Failing, lowest, recent, runs, handlers}, func(rows *sql.Rows) error {
+				found = nil
+				for rows.Next() {
+					var p Pulse
+					if err := rows.Scan(&p.Claims, &p.Others); err != nil {
+						return err
+					}
+					found = append(found, p)
+				}
+				return nil
+			})
+	}
+	if err := again(ask); err != nil {
 		return pulse, fmt.Errorf("heartbeat of instance %s: %w", id, err)
 	}
-	defer rows.Close()
-	known := rows.Next()
-	if known {
-		err = rows.Scan(&pulse.Claims, &pulse.Others)
-	}
-	if err := errors.Join(err, rows.Err()); err != nil {
-		return pulse, fmt.Errorf("heartbeat of instance %s: %w", id, err)
-	}
-	if !known {
+	if len(found) == 0 {
 		return pulse, fmt.Errorf("%w: %s", ErrInstanceGone, id)
 	}
-	return pulse, nil
+	return found[0], nil
 }
 
-// held selects the runs that the instance $1 holds, without a look at history.
-const held = ` FROM reprise.handler_runs
-	WHERE id >= (SELECT lowest_run FROM reprise.instances WHERE id = $1)
-	AND instance = $1 AND status = 'PENDING' AND due_at IS NULL`
+// Survey is what an instance looks at now and then.
+type Survey struct {
+	Newest        int64  `db:"newest"`        // run there is: what is inserted from now on has a higher id
+	Subscriptions string `db:"subscriptions"` // another text when subscriptions came or went
+}
 
-// Held returns the leases that the instance holds by the database: one more
-// than the instance knows of is a claim whose answer it never got.
+// Survey looks at the tables.
+func (s *Store) Survey(ctx context.Context) (found Survey, err error) {
+	if err := s.db.GetContext(ctx, &found, s.sql(`
+		SELECT (SELECT coalesce(max(id), 0) FROM reprise.handler_runs) AS newest,
+		       (SELECT count(*) || ' ' || coalesce(CAST(max(since) AS text), '') FROM reprise.subscriptions) AS subscriptions`)); err != nil {
+		return found, fmt.Errorf("look at the tables: %w", err)
+	}
+	s.saw(found.Newest)
+	return found, nil
+}
+
+// ids is a list of runs as the database keeps it.
+func (s *Store) ids(runs []int64) any {
+	if s.kind == dialect.Postgres {
+		return append(pq.Int64Array{}, runs...)
+	}
+	text, _ := json.Marshal(append([]int64{}, runs...)) // numbers always marshal
+	return string(text)
+}
+
+// holder is an instance and where its runs are.
+type holder struct {
+	ID     string  `db:"id"`
+	Recent int64   `db:"recent"`
+	Runs   runList `db:"held_runs"`
+	Old    bool    `db:"old"` // a process of version 1
+}
+
+const holderColumns = `v.id, coalesce(v.recent_run, v.lowest_run) AS recent, v.held_runs, v.recent_run IS NULL AS old`
+
+// runList scans what Store.ids writes.
+type runList []int64
+
+func (l *runList) Scan(src any) error {
+	if text, ok := src.(string); ok && strings.HasPrefix(text, "[") { // SQLite
+		return json.Unmarshal([]byte(text), (*[]int64)(l))
+	}
+	return (*pq.Int64Array)(l).Scan(src)
+}
+
+// heldRun is a run that an instance holds.
+type heldRun struct {
+	ID       int64  `db:"id"`
+	Instance string `db:"instance"`
+	Attempt  int    `db:"attempt"`
+}
+
+const heldRuns = `SELECT id, instance, attempt FROM reprise.handler_runs WHERE status = 'PENDING' AND due_at IS NULL AND `
+
+type selecter interface {
+	SelectContext(ctx context.Context, into any, query string, args ...any) error
+}
+
+// heldBy returns the runs that the instances hold, in no order. It reads the runs
+// that they name and those since the earliest of their heartbeats, and no more.
+func (s *Store) heldBy(ctx context.Context, q selecter, holders []holder) ([]heldRun, error) {
+	if len(holders) == 0 {
+		return nil, nil
+	}
+	recent := slices.MinFunc(holders, func(a, b holder) int { return cmp.Compare(a.Recent, b.Recent) }).Recent
+	var named []any
+	instances := make([]any, len(holders))
+	for i, h := range holders {
+		instances[i] = h.ID
+		for _, run := range h.Runs {
+			if run < recent {
+				named = append(named, run)
+			}
+		}
+	}
+	var all []heldRun
+	if err := q.SelectContext(ctx, &all, s.compose(heldRuns+`id >= $1 AND instance IN `+parameters(2, len(instances))), append([]any{recent}, instances...)...); err != nil {
+		return nil, err
+	}
+	for chunk := range slices.Chunk(named, MaxLimit) {
+		var some []heldRun
+		if err := q.SelectContext(ctx, &some, s.compose(heldRuns+`id IN `+parameters(1, len(chunk))+` AND instance IN `+parameters(1+len(chunk), len(instances))),
+			append(slices.Clone(chunk), instances...)...); err != nil {
+			return nil, err
+		}
+		all = append(all, some...)
+	}
+	return all, nil
+}
+
+// Held returns the leases that the instance holds by the database, by id: one
+// more than the instance knows of is a claim whose answer it never got.
 func (s *Store) Held(ctx context.Context, id string) ([]Lease, error) {
-	var rows []claimedRow
-	if err := s.db.SelectContext(ctx, &rows, s.sql(`SELECT id AS run_id, attempt`+held+` ORDER BY id`), id); err != nil {
+	fail := func(err error) ([]Lease, error) {
 		return nil, fmt.Errorf("read the leases of instance %s: %w", id, err)
 	}
-	leases := make([]Lease, len(rows))
-	for i, r := range rows {
-		leases[i] = Lease{RunID: r.RunID, Instance: id, Attempt: r.Attempt}
+	var own []holder
+	if err := s.db.SelectContext(ctx, &own, s.sql(`SELECT `+holderColumns+` FROM reprise.instances v WHERE v.id = $1`), id); err != nil {
+		return fail(err)
+	}
+	runs, err := s.heldBy(ctx, s.db, own)
+	if err != nil {
+		return fail(err)
+	}
+	slices.SortFunc(runs, func(a, b heldRun) int { return cmp.Compare(a.ID, b.ID) })
+	leases := make([]Lease, len(runs))
+	for i, r := range runs {
+		leases[i] = Lease{RunID: r.ID, Instance: id, Attempt: r.Attempt}
 	}
 	return leases, nil
 }
@@ -114,7 +272,7 @@ func (s *Store) Deregister(ctx context.Context, id string) error {
 	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
 		// A claim or an insert that is under way has ended when the lock is had.
 		var own []holder
-		if err := tx.SelectContext(ctx, &own, s.sql(`SELECT id, lowest_run FROM reprise.instances WHERE id = $1 FOR UPDATE`), id); err != nil {
+		if err := tx.SelectContext(ctx, &own, s.sql(`SELECT `+holderColumns+` FROM reprise.instances v WHERE v.id = $1 FOR UPDATE`), id); err != nil {
 			return err
 		}
 		_, err := s.forget(ctx, tx, own, interrupted)
@@ -127,28 +285,35 @@ func (s *Store) Deregister(ctx context.Context, id string) error {
 }
 
 // Recover makes the runs of dead instances due again and forgets those
-// instances: dead is one whose last heartbeat is older than silence by the
-// database's clock. What the handlers had begun is kept as abandoned attempts.
-// It returns the ids of the dead instances that are forgotten. Any number of
-// instances may recover at once.
+// instances. What the handlers had begun is kept as abandoned attempts. It returns
+// the ids of the dead instances that are forgotten. Any number of instances may
+// recover at once.
+//
+// judge is the instance that asks. An instance is dead when its last heartbeat is
+// older than its own DeadAfter, by the database's clock. The judge must know from
+// the same clock that it was not itself held up, nor the database, nor everybody:
+// its last heartbeat must be young, and after one that was late everybody gets a
+// full DeadAfter. Otherwise nobody is dead.
 //
 // What a transaction keeps locked, one that a dead process has left open or a
 // statement of its that the server still works on, is left for the next time;
 // nothing else waits for it.
-func (s *Store) Recover(ctx context.Context, silence time.Duration) (dead []string, err error) {
+func (s *Store) Recover(ctx context.Context, judge string) (dead []string, err error) {
 	for {
-		var found, gone []string
+		var found int
+		var gone []string
 		err := s.inTx(ctx, func(tx *sqlx.Tx) (err error) {
-			found, gone = nil, nil
 			var silent []holder
 			if err := tx.SelectContext(ctx, &silent, s.sql(`
-				SELECT id, lowest_run FROM reprise.instances WHERE heartbeat_at < now($1)
-				ORDER BY heartbeat_at LIMIT $2 FOR UPDATE SKIP LOCKED`), -silence.Seconds(), recoveredAtOnce); err != nil {
+				SELECT `+holderColumns+`
+				FROM reprise.instances v, reprise.instances i
+				WHERE i.id = $1 AND i.heartbeat_at >= `+late+` AND coalesce(i.steady_since, i.started_at) <= now(-v.dead_after)
+				AND v.heartbeat_at < now(-v.dead_after)
+				AND v.heartbeat_at < now(-i.dead_after / 2 - 2 * v.heartbeat_interval) -- as long as the judge may have stood still unnoticed
+				ORDER BY v.heartbeat_at LIMIT $2 FOR UPDATE OF v SKIP LOCKED`), judge, recoveredAtOnce); err != nil {
 				return err
 			}
-			for _, h := range silent {
-				found = append(found, h.ID)
-			}
+			found = len(silent)
 			gone, err = s.forget(ctx, tx, silent, abandoned)
 			return err
 		})
@@ -156,7 +321,7 @@ func (s *Store) Recover(ctx context.Context, silence time.Duration) (dead []stri
 			return dead, fmt.Errorf("recover the runs of dead instances: %w", err)
 		}
 		dead = append(dead, gone...)
-		if len(found) < recoveredAtOnce || len(gone) == 0 {
+		if found < recoveredAtOnce || len(gone) == 0 {
 			return dead, nil
 		}
 	}
@@ -165,12 +330,6 @@ func (s *Store) Recover(ctx context.Context, silence time.Duration) (dead []stri
 // recoveredAtOnce bounds a transaction of Recover: when time is short, what it
 // has done before is done.
 const recoveredAtOnce = 100
-
-// holder is an instance and where its runs begin.
-type holder struct {
-	ID     string `db:"id"`
-	Lowest int64  `db:"lowest_run"`
-}
 
 // leaving is what becomes of the runs that an instance leaves behind.
 type leaving struct {
@@ -185,51 +344,37 @@ var (
 
 // forget makes the runs that instances hold due again, but for those that are
 // locked, and keeps the attempts. It removes the instances that hold nothing any
-// more, and returns their ids. The instances are locked. Their runs are found
-// by one look at what is not older than the oldest of them: the more instances
-// are dead, the longer ago that may be.
+// more, and returns their ids. The instances are locked.
 func (s *Store) forget(ctx context.Context, tx *sqlx.Tx, holders []holder, l leaving) (gone []string, err error) {
-	if len(holders) == 0 {
-		return nil, nil
-	}
-	lowest := slices.MinFunc(holders, func(a, b holder) int { return cmp.Compare(a.Lowest, b.Lowest) }).Lowest
-	args := []any{lowest}
-	for _, h := range holders {
-		args = append(args, h.ID)
-	}
-	var runs []struct {
-		ID       int64  `db:"id"`
-		Instance string `db:"instance"`
-	}
-	const heldBy = ` AND status = 'PENDING' AND due_at IS NULL AND instance IN `
-	if err := tx.SelectContext(ctx, &runs, s.compose(`
-		SELECT id, instance FROM reprise.handler_runs WHERE id >= $1`+heldBy+parameters(2, len(holders))), args...); err != nil {
+	runs, err := s.heldBy(ctx, tx, holders)
+	if err != nil || len(holders) == 0 {
 		return nil, err
 	}
-	left := map[string]int{} // runs that are held, by instance
+	left := map[string]map[int64]bool{} // runs that are held, by instance
+	for _, h := range holders {
+		left[h.ID] = map[int64]bool{}
+	}
 	for _, r := range runs {
-		left[r.Instance]++
+		left[r.Instance][r.ID] = true
 	}
 	for chunk := range slices.Chunk(runs, MaxLimit) {
 		ids := make([]any, len(chunk))
 		for i, r := range chunk {
 			ids[i] = r.ID
 		}
-		var locked []struct {
-			ID       int64  `db:"id"`
-			Instance string `db:"instance"`
-		}
-		if err := tx.SelectContext(ctx, &locked, s.compose(`
-			SELECT id, instance FROM reprise.handler_runs WHERE id IN `+parameters(1, len(ids))+heldBy+parameters(1+len(ids), len(holders))+` FOR UPDATE SKIP LOCKED`), append(ids, args[1:]...)...); err != nil {
+		var locked []heldRun
+		if err := tx.SelectContext(ctx, &locked, s.compose(heldRuns+`id IN `+parameters(1, len(ids))+` FOR UPDATE SKIP LOCKED`), ids...); err != nil {
 			return nil, err
-		}
-		if len(locked) == 0 {
-			continue
 		}
 		ids = ids[:0]
 		for _, r := range locked {
-			ids = append(ids, r.ID)
-			left[r.Instance]--
+			if left[r.Instance][r.ID] { // or it was claimed by another meanwhile
+				delete(left[r.Instance], r.ID)
+				ids = append(ids, r.ID)
+			}
+		}
+		if len(ids) == 0 {
+			continue
 		}
 		if err := s.leave(ctx, tx, ids, l); err != nil {
 			return nil, err
@@ -237,8 +382,12 @@ func (s *Store) forget(ctx context.Context, tx *sqlx.Tx, holders []holder, l lea
 	}
 	var empty []any
 	for _, h := range holders {
-		if left[h.ID] == 0 {
+		if len(left[h.ID]) == 0 {
 			gone, empty = append(gone, h.ID), append(empty, h.ID)
+			continue
+		}
+		if err := s.keep(ctx, tx, h, slices.Collect(maps.Keys(left[h.ID]))); err != nil {
+			return nil, err
 		}
 	}
 	if len(gone) == 0 {
@@ -246,6 +395,21 @@ func (s *Store) forget(ctx context.Context, tx *sqlx.Tx, holders []holder, l lea
 	}
 	_, err = tx.ExecContext(ctx, s.compose(`DELETE FROM reprise.instances WHERE id IN `+parameters(1, len(empty))), empty...)
 	return gone, err
+}
+
+// keep writes which runs an instance still holds, so that whoever looks next does
+// not read all that is newer. Should it yet lease one, by a statement that the
+// server has not carried out, that has a higher id than any there is. Of a process
+// of version 1 nothing is written that it would not keep true.
+func (s *Store) keep(ctx context.Context, tx *sqlx.Tx, h holder, runs []int64) error {
+	if h.Old {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, s.sql(`
+		UPDATE reprise.instances
+		SET held_runs = $2, lowest_run = $3, recent_run = (SELECT coalesce(max(id), 0) FROM reprise.handler_runs)
+		WHERE id = $1`), h.ID, s.ids(runs), slices.Min(runs))
+	return err
 }
 
 // leave makes runs due again that their instances leave behind.

@@ -20,9 +20,8 @@ type Subscribed struct {
 }
 
 // Subscriptions returns all subscriptions with what waits for them, by topic
-// and handler. An instance serves if its last heartbeat is younger than
-// silence.
-func (s *Store) Subscriptions(ctx context.Context, silence time.Duration) ([]Subscribed, error) {
+// and handler.
+func (s *Store) Subscriptions(ctx context.Context) ([]Subscribed, error) {
 	instances, err := s.Instances(ctx)
 	if err != nil {
 		return nil, err
@@ -58,7 +57,7 @@ func (s *Store) Subscriptions(ctx context.Context, silence time.Duration) ([]Sub
 			Due: Count{N: min(r.Due, MaxCount), More: r.Due > MaxCount},
 		}
 		for _, in := range instances {
-			if in.Silence <= silence && slices.Contains(in.Handlers, r.Handler) {
+			if in.Serves(r.Handler) {
 				subscribed[i].Instances++
 			}
 		}
@@ -71,6 +70,19 @@ type Living struct {
 	Instance
 	StartedAt time.Time
 	Silence   time.Duration // since its last heartbeat, by the database's clock
+	Failing   time.Duration // for how long it has not been able to claim; 0 when it is
+}
+
+// Alive says whether its last heartbeat is younger than its DeadAfter.
+func (l *Living) Alive() bool { return l.Silence <= l.DeadAfter }
+
+// Stuck says whether it is alive, and has not been able to claim for its
+// DeadAfter: nothing that is due reaches its handlers.
+func (l *Living) Stuck() bool { return l.Alive() && l.Failing > l.DeadAfter }
+
+// Serves says whether the instance brings due runs to the handler.
+func (l *Living) Serves(handler string) bool {
+	return l.Alive() && !l.Stuck() && slices.Contains(l.Handlers, handler)
 }
 
 // Instances returns all instances that are not forgotten, the longest started
@@ -84,17 +96,25 @@ func (s *Store) Instances(ctx context.Context) ([]Living, error) {
 		Handlers []byte  `db:"handlers"`
 		Started  instant `db:"started_at"`
 		Beat     instant `db:"heartbeat_at"`
+		Failing  instant `db:"failing_since"`
+		Interval float64 `db:"heartbeat_interval"`
+		Dead     float64 `db:"dead_after"`
 		Now      instant `db:"now"`
 	}
 	if err := s.db.SelectContext(ctx, &rows, s.sql(`
-		SELECT id, host, pid, build, handlers, started_at, heartbeat_at, now() AS now FROM reprise.instances ORDER BY started_at, id`)); err != nil {
+		SELECT id, host, pid, build, handlers, started_at, heartbeat_at, failing_since, heartbeat_interval, dead_after, now() AS now FROM reprise.instances ORDER BY started_at, id`)); err != nil {
 		return nil, fmt.Errorf("list instances: %w", err)
 	}
 	living := make([]Living, len(rows))
 	for i, r := range rows {
 		living[i] = Living{
-			Instance:  Instance{ID: r.ID, Host: r.Host, PID: r.PID, Build: r.Build},
+			Instance: Instance{
+				ID: r.ID, Host: r.Host, PID: r.PID, Build: r.Build, HeartbeatInterval: seconds(r.Interval), DeadAfter: seconds(r.Dead),
+			},
 			StartedAt: r.Started.Time, Silence: r.Now.Sub(r.Beat.Time),
+		}
+		if !r.Failing.IsZero() {
+			living[i].Failing = r.Now.Sub(r.Failing.Time)
 		}
 		if err := json.Unmarshal(r.Handlers, &living[i].Handlers); err != nil {
 			return nil, fmt.Errorf("instance %s: handlers in the database: %w", r.ID, err)
@@ -102,6 +122,8 @@ func (s *Store) Instances(ctx context.Context) ([]Living, error) {
 	}
 	return living, nil
 }
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 // Clock returns the database's time.
 func (s *Store) Clock(ctx context.Context) (time.Time, error) {

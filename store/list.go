@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/jmoiron/sqlx"
-
 	"github.com/reprise-bus/reprise/internal/dialect"
 )
 
@@ -184,25 +182,26 @@ func (s *Store) Attempts(ctx context.Context, runID int64) ([]Attempt, error) {
 	return attempts, nil
 }
 
+// getter is the pool or a transaction.
+type getter interface {
+	GetContext(ctx context.Context, into any, query string, args ...any) error
+}
+
 // Event returns an event of a topic by its id, or ErrNotFound.
 func (s *Store) Event(ctx context.Context, topic, id string) (Event, error) {
 	return s.event(ctx, s.db, topic, id)
 }
 
-func (s *Store) event(ctx context.Context, q Queryer, topic, id string) (Event, error) {
-	rows, err := q.QueryContext(ctx, s.sql(`SELECT `+eventColumns+` FROM reprise.events e WHERE e.id = $1 AND e.topic = $2`), id, topic)
+func (s *Store) event(ctx context.Context, q getter, topic, id string) (Event, error) {
+	var found eventRow
+	err := q.GetContext(ctx, &found, s.sql(`SELECT `+eventColumns+` FROM reprise.events e WHERE e.id = $1 AND e.topic = $2`), id, topic)
+	if errors.Is(err, sql.ErrNoRows) {
+		return Event{}, fmt.Errorf("event %q of topic %q: %w", id, topic, ErrNotFound)
+	}
 	if err != nil {
 		return Event{}, fmt.Errorf("read event %q: %w", id, err)
 	}
-	defer rows.Close()
-	var found []eventRow
-	if err := sqlx.StructScan(rows, &found); err != nil {
-		return Event{}, fmt.Errorf("read event %q: %w", id, err)
-	}
-	if len(found) == 0 {
-		return Event{}, fmt.Errorf("event %q of topic %q: %w", id, topic, ErrNotFound)
-	}
-	return found[0].event()
+	return found.event()
 }
 
 // time is a point in time as the database compares it, rounded up to the

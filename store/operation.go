@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -179,12 +178,13 @@ func (s *Store) request(ctx context.Context, q Queryer, o Operation) (Operation,
 	}
 	o.State, o.Complete = Running, false
 	var requested instant
-	row := queryRow(ctx, q, s.sql(`
+	err = s.queryRow(ctx, q, s.sql(`
 		INSERT INTO reprise.operations (kind, requested_by, reason, selection, even_successful, rate, total, cursor)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 		RETURNING id, requested_at`),
-		string(o.Kind), o.RequestedBy, o.Reason, string(selection), o.EvenSuccessful, o.Rate, o.Total.N, o.cursor.text())
-	if err := row(&o.ID, &requested); err != nil {
+		[]any{string(o.Kind), o.RequestedBy, o.Reason, string(selection), o.EvenSuccessful, o.Rate, o.Total.N, o.cursor.text()},
+		&o.ID, &requested)
+	if err != nil {
 		return o, err
 	}
 	o.RequestedAt = requested.Time
@@ -194,24 +194,6 @@ func (s *Store) request(ctx context.Context, q Queryer, o Operation) (Operation,
 func (c cursor) text() string {
 	text, _ := json.Marshal(c) // numbers and strings: it always marshals
 	return string(text)
-}
-
-// queryRow returns what scans the one row of a query.
-func queryRow(ctx context.Context, q Queryer, query string, args ...any) func(into ...any) error {
-	return func(into ...any) (err error) {
-		rows, err := q.QueryContext(ctx, query, args...)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, rows.Close()) }()
-		if !rows.Next() {
-			return errors.Join(rows.Err(), sql.ErrNoRows)
-		}
-		if err := rows.Scan(into...); err != nil {
-			return err
-		}
-		return rows.Err()
-	}
 }
 
 // part is how many of the selected runs are of a handler.

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"slices"
@@ -76,20 +77,19 @@ func (s *Store) WriteOutbox(ctx context.Context, q Queryer, events []Event, held
 		}
 	}
 	query, args := s.outboxInsert(events, states)
-	rows, err := s.QueryPrepared(ctx, q, query, args...)
+	err = s.Query(ctx, q, query, args, func(rows *sql.Rows) error {
+		fresh = 0
+		for rows.Next() {
+			var n int
+			if err := rows.Scan(&n); err != nil {
+				return err
+			}
+			fresh += n
+		}
+		return nil
+	})
 	if err != nil {
 		return 0, fmt.Errorf("write into the outbox: %w", InsertError(err))
-	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	for rows.Next() {
-		var n int
-		if err := rows.Scan(&n); err != nil {
-			return 0, fmt.Errorf("write into the outbox: %w", err)
-		}
-		fresh += n
-	}
-	if rows.Err() != nil {
-		return 0, fmt.Errorf("write into the outbox: %w", InsertError(rows.Err()))
 	}
 	return fresh, nil
 }

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"reflect"
@@ -216,33 +217,41 @@ func (d *driver) onTheWay(pass string, st *store.Store, often int) {
 
 func (d *driver) processes() {
 	st := d.st
-	d.wayStep("Register Heartbeat Held", func(ctx context.Context) {
+	d.wayStep("Register Heartbeat Held Survey SubscriptionKeys", func(ctx context.Context) {
 		require.NoError(d, st.Register(ctx, store.Instance{ID: d.id, Handlers: []string{"mail"}}))
-		_, err := st.Heartbeat(ctx, d.id, 0, time.Minute)
+		_, err := st.Heartbeat(ctx, nil, d.id, store.Beat{Holding: &store.Holding{Runs: []int64{1}, Recent: 1 << 40}})
 		require.NoError(d, err)
 		_, err = st.Held(ctx, d.id)
+		require.NoError(d, err)
+		_, err = st.Survey(ctx)
+		require.NoError(d, err)
+		_, err = st.SubscriptionKeys(ctx)
 		require.NoError(d, err)
 	})
 	d.step("Recover Deregister", func(ctx context.Context) {
 		for _, id := range []string{"dead", "leaving"} {
 			require.NoError(d, st.Register(ctx, store.Instance{ID: id}))
-			claimed, err := st.Claim(ctx, id, 0, []store.Want{{Topic: "orders", Handler: "mail", N: 10}})
+			claimed, err := st.Claim(ctx, store.Claimant{Instance: id}, []store.Want{{Topic: "orders", Handler: "mail", N: 10}})
 			require.NoError(d, err)
 			require.Len(d, claimed, 10)
 		}
 		require.NoError(d, st.Deregister(ctx, "leaving"))
 		d.admin(`UPDATE reprise.instances SET heartbeat_at = now() - interval '1 hour' WHERE id = 'dead'`)
-		dead, err := st.Recover(ctx, 10*time.Minute)
+		d.admin(`UPDATE reprise.instances SET heartbeat_at = now() + interval '1 hour' WHERE id LIKE 'other-%' OR id LIKE 'driver%'`)
+		d.admin(`UPDATE reprise.instances SET heartbeat_at = now(), started_at = now() - interval '1 hour', steady_since = NULL WHERE id = $1`, d.id)
+		dead, err := st.Recover(ctx, d.id)
 		require.NoError(d, err)
 		require.Equal(d, []string{"dead"}, dead)
 	})
-	d.step("Subscribe SubscribeTx SubscribeFromBeginning RequestPast OpenBackfills Unsubscribe", func(ctx context.Context) {
+	d.step("Subscribe SubscribeTx SubscribeFromBeginning RequestPast OpenBackfills Settle Unsubscribe", func(ctx context.Context) {
 		for _, handler := range []string{"new", "old"} {
 			sub := store.Subscription{Topic: "orders", Handler: handler + " in " + d.pass}
 			require.NoError(d, st.SubscribeFromBeginning(ctx, sub, ""))
 			open, err := st.OpenBackfills(ctx, sub)
 			require.NoError(d, err)
 			require.Len(d, open, 1)
+			_, _, err = st.Settle(ctx, sub, "")
+			require.NoError(d, err)
 			require.NoError(d, st.Unsubscribe(ctx, sub))
 		}
 	})
@@ -257,10 +266,11 @@ func (d *driver) insert(events []store.Event, lease store.LeaseOnInsert, insert 
 	d.Helper()
 	query, args, err := insert(events, lease)
 	require.NoError(d, err)
-	rows, err := d.st.QueryPrepared(d.Context(), d.st.DB(), query, args...)
-	require.NoError(d, err)
-	in, err := d.st.ScanInserted(rows, events)
-	require.NoError(d, err)
+	var in store.Inserted
+	require.NoError(d, d.st.Query(d.Context(), d.st.DB(), query, args, func(rows *sql.Rows) (err error) {
+		in, err = d.st.ScanInserted(rows, events)
+		return err
+	}))
 	return in
 }
 
@@ -269,7 +279,7 @@ func (d *driver) publishing() {
 	var leased []store.Outcome
 	for _, n := range []int{1, 2, 100} {
 		for _, lease := range []store.LeaseOnInsert{{}, lease} {
-			d.wayStep("Insert InsertNew QueryPrepared ScanInserted", func(context.Context) {
+			d.wayStep("Insert InsertNew Query ScanInserted", func(context.Context) {
 				events := d.events(n, "orders")
 				in := d.insert(events, lease, d.st.InsertNew)
 				require.Len(d, in.IDs, n)
@@ -313,9 +323,9 @@ func (d *driver) receiving() {
 
 func (d *driver) claim(ctx context.Context, n int) []*store.Claimed {
 	d.Helper()
-	pulse, err := d.st.Heartbeat(ctx, d.id, 0, time.Minute)
+	pulse, err := d.st.Heartbeat(ctx, nil, d.id, store.Beat{})
 	require.NoError(d, err)
-	claimed, err := d.st.Claim(ctx, d.id, pulse.Claims, []store.Want{{Topic: "orders", Handler: "mail", N: n}, {Topic: "orders", Handler: "stock", N: n}, {Topic: "payments", Handler: "pay", N: n}, {Topic: "nothing", Handler: "nobody", N: n}})
+	claimed, err := d.st.Claim(ctx, store.Claimant{Instance: d.id, Claims: pulse.Claims, Held: []int64{1, 2, 3}}, []store.Want{{Topic: "orders", Handler: "mail", N: n}, {Topic: "orders", Handler: "stock", N: n}, {Topic: "payments", Handler: "pay", N: n}, {Topic: "nothing", Handler: "nobody", N: n}})
 	require.NoError(d, err)
 	require.NotEmpty(d, claimed)
 	return claimed
@@ -323,7 +333,7 @@ func (d *driver) claim(ctx context.Context, n int) []*store.Claimed {
 
 func (d *driver) handling() {
 	failure := store.NewFailure("mail", store.KindPanic, "no connection to the server")
-	d.wayStep("Claim End", func(ctx context.Context) {
+	d.wayStep("Claim End EndUnlocked", func(ctx context.Context) {
 		for _, n := range []int{1, 5, 50} {
 			var outcomes []store.Outcome
 			for i, c := range d.claim(ctx, n) {
@@ -337,7 +347,10 @@ func (d *driver) handling() {
 				outcomes = append(outcomes, o)
 			}
 			outcomes = append(outcomes, store.Outcome{Lease: store.Lease{RunID: 1, Instance: "nobody", Attempt: 1}, Status: store.Success})
-			lost, err := d.st.End(ctx, outcomes)
+			lost, err := d.st.End(ctx, outcomes[:len(outcomes)/2])
+			require.NoError(d, err)
+			require.Empty(d, lost)
+			lost, _, err = d.st.EndUnlocked(ctx, outcomes[len(outcomes)/2:])
 			require.NoError(d, err)
 			require.Len(d, lost, 1)
 		}
@@ -484,7 +497,7 @@ func (d *driver) looking(pass string, st *store.Store) {
 		require.NoError(d, err)
 	})
 	d.step("Subscriptions Instances Clock Sizes", func(ctx context.Context) {
-		_, err := st.Subscriptions(ctx, time.Minute)
+		_, err := st.Subscriptions(ctx)
 		require.NoError(d, err)
 		_, err = st.Clock(ctx)
 		require.NoError(d, err)
@@ -734,5 +747,4 @@ var readsWhole = map[string]string{
 	"Outbox":          "looks for a topic or a key in all that retention leaves in the outbox",
 	"OutboxCounts":    "counts all that is unsent",
 	"PreviewOutbox":   "counts all that an operator selects",
-	"Recover":         "reads all runs since the oldest one that the instance holds",
 }

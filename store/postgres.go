@@ -25,7 +25,7 @@ func wantArrays(wants []Want) (topics, handlers pq.StringArray, ns pq.Int64Array
 func (postgres) record(ctx context.Context, s *Store, e Event, handler, instance string, again bool) (Lease, error) {
 	c := encode(e)
 	lease := Lease{Instance: instance}
-	err := s.db.QueryRowxContext(ctx, s.sql(`
+	err := s.db.GetContext(ctx, &lease, s.sql(`
 		WITH event AS (
 			INSERT INTO reprise.events (id, topic, key, payload, payload_bytes, metadata, source)
 			VALUES ($1, $2, $3, CASE WHEN $4 THEN $5::text::json END, CASE WHEN NOT $4 THEN $6::bytea END, $7::json, $8)
@@ -37,18 +37,17 @@ func (postgres) record(ctx context.Context, s *Store, e Event, handler, instance
 			ON CONFLICT (event_id, topic, handler) DO NOTHING
 			RETURNING id, attempt
 		), lowered AS (
-			UPDATE reprise.instances SET lowest_run = (SELECT id FROM leased)
-			WHERE id = $10 AND lowest_run > (SELECT id FROM leased)
+			UPDATE reprise.instances SET lowest_run = least(lowest_run, (SELECT id FROM leased)), held_runs = held_runs || (SELECT id FROM leased)
+			WHERE id = $10 AND EXISTS (SELECT 1 FROM leased)
 		)
-		SELECT id, attempt FROM leased`),
-		e.ID, e.Topic, e.Key, c.json, c.text, c.bytes, c.metadata, e.Source, handler, instance,
-	).Scan(&lease.RunID, &lease.Attempt)
+		SELECT id AS runid, attempt FROM leased`),
+		e.ID, e.Topic, e.Key, c.json, c.text, c.bytes, c.metadata, e.Source, handler, instance)
 	if !errors.Is(err, sql.ErrNoRows) {
 		return lease, err
 	}
 	// It was delivered before. Lock first: what others deliver or end at the
 	// same time is then seen.
-	err = s.db.QueryRowxContext(ctx, s.sql(`
+	err = s.db.GetContext(ctx, &lease, s.sql(`
 		WITH was AS (
 			SELECT id, status, attempt, cycle, instance, started_at, due_at FROM reprise.handler_runs
 			WHERE event_id = $1 AND topic = $2 AND handler = $3
@@ -64,15 +63,14 @@ func (postgres) record(ctx context.Context, s *Store, e Event, handler, instance
 			FROM was WHERE r.id = was.id AND (was.status IN ('PENDING', 'FAILED') OR ($5 AND was.status = 'SUCCESS'))
 			RETURNING r.id, r.attempt
 		), lowered AS (
-			UPDATE reprise.instances SET lowest_run = (SELECT id FROM leased)
-			WHERE id = $4 AND lowest_run > (SELECT id FROM leased)
+			UPDATE reprise.instances SET lowest_run = least(lowest_run, (SELECT id FROM leased)), held_runs = held_runs || (SELECT id FROM leased)
+			WHERE id = $4 AND EXISTS (SELECT 1 FROM leased)
 		)
-		SELECT id, attempt FROM leased`), e.ID, e.Topic, handler, instance, again,
-	).Scan(&lease.RunID, &lease.Attempt)
+		SELECT id AS runid, attempt FROM leased`), e.ID, e.Topic, handler, instance, again)
 	return lease, err
 }
 
-func (postgres) claim(ctx context.Context, s *Store, instance string, before int64, wants []Want) ([]*Claimed, error) {
+func (postgres) claim(ctx context.Context, s *Store, by Claimant, wants []Want) ([]*Claimed, error) {
 	topics, handlers, ns := wantArrays(wants)
 	// The planner does not know w.n. It takes LIMIT w.n for a tenth of all that is
 	// due, and above jit_above_cost the server compiles each claim: 20 ms instead
@@ -80,7 +78,8 @@ func (postgres) claim(ctx context.Context, s *Store, instance string, before int
 	// estimate. An array and a lateral subquery keep the planner at index scans.
 	// The SELECT around each array hides its length: the planner would otherwise
 	// plan each claim anew, which takes as long as the claim.
-	found, err := s.QueryPrepared(ctx, s.db, s.sql(`
+	var claimed []*Claimed
+	err := s.Query(ctx, s.db, s.sql(`
 		WITH due AS (
 			SELECT d.id
 			FROM unnest((SELECT $1::text[]), (SELECT $2::text[]), (SELECT $3::bigint[])) AS w (topic, handler, n),
@@ -96,7 +95,7 @@ func (postgres) claim(ctx context.Context, s *Store, instance string, before int
 			WHERE EXISTS (SELECT 1 FROM reprise.instances WHERE id = $4 AND claims = $5)
 		), known AS ( -- locked, so that nobody forgets the instance before the leases are committed
 			UPDATE reprise.instances
-			SET claims = claims + 1, lowest_run = least(lowest_run, (SELECT min(id) FROM due))
+			SET claims = claims + 1, lowest_run = least(lowest_run, (SELECT min(id) FROM due)), held_runs = $6::bigint[] || ARRAY(SELECT id FROM due)
 			WHERE id = $4 AND claims = $5 AND EXISTS (SELECT 1 FROM due)
 			RETURNING id
 		), leased AS (
@@ -110,34 +109,50 @@ func (postgres) claim(ctx context.Context, s *Store, instance string, before int
 		FROM leased l LEFT JOIN LATERAL (
 			SELECT * FROM reprise.events e WHERE e.id = l.event_id AND e.topic = l.topic LIMIT 1
 		) e ON true
-		ORDER BY l.id`), topics, handlers, ns, instance, before)
+		ORDER BY l.id`), []any{topics, handlers, ns, by.Instance, by.Claims, s.ids(by.Held)}, func(rows *sql.Rows) error {
+		claimed = nil
+		for rows.Next() { // by hand: sqlx would take as long as everything else here
+			var r claimedRow
+			if err := rows.Scan(&r.RunID, &r.ID, &r.Topic, &r.Handler, &r.Attempt, &r.Tries, &r.Cycle, &r.Lost, &r.Key,
+				&r.Payload, &r.PayloadBytes, &r.Metadata, &r.Source, &r.PublishedAt); err != nil {
+				return err
+			}
+			s.saw(r.RunID)
+			claimed = append(claimed, r.claimed(by.Instance))
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	defer found.Close()
-	var claimed []*Claimed
-	for found.Next() { // by hand: sqlx would take as long as everything else here
-		var r claimedRow
-		if err := found.Scan(&r.RunID, &r.ID, &r.Topic, &r.Handler, &r.Attempt, &r.Tries, &r.Cycle, &r.Lost, &r.Key,
-			&r.Payload, &r.PayloadBytes, &r.Metadata, &r.Source, &r.PublishedAt); err != nil {
-			return nil, err
-		}
-		s.saw(r.RunID)
-		claimed = append(claimed, r.claimed(instance))
-	}
-	return claimed, found.Err()
+	return claimed, nil
 }
 
-// end writes the successes without a join, one statement for each instance and
-// attempt, which are few: joined to an array of outcomes whose length it does
-// not know, the planner would read the table whole, or compare each with each.
-func (p postgres) end(ctx context.Context, s *Store, outcomes []Outcome) ([]Lease, error) {
-	type attempt struct {
-		instance string
-		number   int
+// end takes one statement for successes of one instance and attempt, which is
+// what most are.
+func (p postgres) end(ctx context.Context, s *Store, outcomes []Outcome) (ended []Lease, err error) {
+	successes, others := bySuccess(outcomes)
+	if len(others) == 0 && len(successes) == 1 {
+		for a, ids := range successes {
+			return p.succeed(ctx, s, s.db, a.instance, a.number, ids)
+		}
 	}
-	successes := map[attempt]pq.Int64Array{}
-	var others []Outcome
+	err = s.inTx(ctx, func(tx *sqlx.Tx) (err error) {
+		ended, err = p.endIn(ctx, s, tx, outcomes)
+		return err
+	})
+	return ended, err
+}
+
+type attempt struct {
+	instance string
+	number   int
+}
+
+// bySuccess returns the runs that succeeded by instance and attempt, and all other
+// outcomes.
+func bySuccess(outcomes []Outcome) (successes map[attempt]pq.Int64Array, others []Outcome) {
+	successes = map[attempt]pq.Int64Array{}
 	for _, o := range outcomes {
 		if o.Status != Success {
 			others = append(others, o)
@@ -146,42 +161,36 @@ func (p postgres) end(ctx context.Context, s *Store, outcomes []Outcome) ([]Leas
 		key := attempt{o.Lease.Instance, o.Lease.Attempt}
 		successes[key] = append(successes[key], o.Lease.RunID)
 	}
-	if len(others) == 0 && len(successes) == 1 {
-		for a, ids := range successes {
-			return p.succeed(ctx, s, s.db, a.instance, a.number, ids)
+	return successes, others
+}
+
+// endIn writes the successes without a join, one statement for each instance and
+// attempt, which are few: joined to an array of outcomes whose length it does
+// not know, the planner would read the table whole, or compare each with each.
+func (p postgres) endIn(ctx context.Context, s *Store, tx *sqlx.Tx, outcomes []Outcome) (ended []Lease, err error) {
+	successes, others := bySuccess(outcomes)
+	for a, ids := range successes {
+		leases, err := p.succeed(ctx, s, tx, a.instance, a.number, ids)
+		if err != nil {
+			return nil, err
 		}
+		ended = append(ended, leases...)
 	}
-	var ended []Lease
-	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
-		ended = nil
-		for a, ids := range successes {
-			leases, err := p.succeed(ctx, s, tx, a.instance, a.number, ids)
-			if err != nil {
-				return err
-			}
-			ended = append(ended, leases...)
+	for chunk := range slices.Chunk(others, 100) {
+		leases, err := p.endOthers(ctx, s, tx, chunk)
+		if err != nil {
+			return nil, err
 		}
-		for chunk := range slices.Chunk(others, 100) {
-			leases, err := p.endOthers(ctx, s, tx, chunk)
-			if err != nil {
-				return err
-			}
-			ended = append(ended, leases...)
-		}
-		return nil
-	})
-	return ended, err
+		ended = append(ended, leases...)
+	}
+	return ended, nil
 }
 
 func (postgres) succeed(ctx context.Context, s *Store, q sqlx.ExtContext, instance string, attempt int, ids pq.Int64Array) ([]Lease, error) {
-	result, err := s.execPrepared(ctx, q, s.sql(`
+	n, err := s.exec(ctx, q, s.sql(`
 		UPDATE reprise.handler_runs
 		SET status = 'SUCCESS', finished_at = now(), error_kind = NULL, error = NULL, fingerprint = NULL
 		WHERE id = ANY ((SELECT $1::bigint[])::bigint[]) AND instance = $2 AND attempt = $3 AND status = 'PENDING'`), ids, instance, attempt)
-	if err != nil {
-		return nil, err
-	}
-	n, err := result.RowsAffected()
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/store"
+	"github.com/reprise-bus/reprise/store/storetest"
 )
 
 // A claim that the database still works on, when its instance is taken for
@@ -18,8 +19,8 @@ import (
 func TestAClaimUnderWayWhileItsInstanceLeaves(t *testing.T) {
 	t.Parallel()
 	for name, leave := range map[string]func(context.Context, *store.Store) error{
-		"found dead": func(ctx context.Context, st *store.Store) error {
-			_, err := st.Recover(ctx, time.Minute)
+		"found dead": func(_ context.Context, st *store.Store) error {
+			_, err := storetest.Recover(t, st)
 			return err
 		},
 		"shuts down": func(ctx context.Context, st *store.Store) error { return st.Deregister(ctx, "a") },
@@ -39,7 +40,7 @@ func TestAClaimUnderWayWhileItsInstanceLeaves(t *testing.T) {
 
 			claimed, left := make(chan error, 1), make(chan error, 1)
 			go func() {
-				_, err := st.Claim(ctx, "a", 0, []store.Want{{Topic: "orders", Handler: "mail", N: 1}})
+				_, err := st.Claim(ctx, store.Claimant{Instance: "a"}, []store.Want{{Topic: "orders", Handler: "mail", N: 1}})
 				claimed <- err
 			}()
 			waitForWaiting(t, db, 1)
@@ -53,7 +54,7 @@ func TestAClaimUnderWayWhileItsInstanceLeaves(t *testing.T) {
 			require.NoError(t, <-claimed)
 			require.NoError(t, <-left)
 
-			_, err = st.Recover(ctx, time.Minute)
+			_, err = storetest.Recover(t, st)
 			require.NoError(t, err)
 			runs, err := st.Runs(ctx, store.Filter{})
 			require.NoError(t, err)
@@ -127,7 +128,7 @@ func TestRecoveringWaitsForNoTransaction(t *testing.T) {
 		query, args, err := st.Insert([]store.Event{{ID: id, Topic: "orders"}}, store.LeaseOnInsert{})
 		require.NoError(t, err)
 		exec(t, db, query, args...)
-		claimed, err := st.Claim(ctx, id, 0, []store.Want{{Topic: "orders", Handler: "mail", N: 1}})
+		claimed, err := st.Claim(ctx, store.Claimant{Instance: id}, []store.Want{{Topic: "orders", Handler: "mail", N: 1}})
 		require.NoError(t, err)
 		require.Len(t, claimed, 1)
 		leases[id] = claimed[0].Run.Lease()
@@ -137,7 +138,7 @@ func TestRecoveringWaitsForNoTransaction(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, st.Succeed(ctx, tx, leases["stuck"]))
 
-	dead, err := st.Recover(ctx, time.Minute)
+	dead, err := storetest.Recover(t, st)
 	require.NoError(t, err)
 	require.Equal(t, []string{"other"}, dead)
 	run, err := st.Run(ctx, leases["other"].RunID)
@@ -145,7 +146,7 @@ func TestRecoveringWaitsForNoTransaction(t *testing.T) {
 	require.Empty(t, run.Instance)
 
 	require.NoError(t, tx.Rollback())
-	dead, err = st.Recover(ctx, time.Minute)
+	dead, err = storetest.Recover(t, st)
 	require.NoError(t, err)
 	require.Equal(t, []string{"stuck"}, dead)
 	run, err = st.Run(ctx, leases["stuck"].RunID)
@@ -161,10 +162,10 @@ func TestPreparingAStatementHoldsUpNoOther(t *testing.T) {
 	require.NoError(t, st.Register(t.Context(), store.Instance{ID: "a", Host: "host"}))
 	lock, err := st.DB().BeginTxx(t.Context(), nil)
 	require.NoError(t, err)
-	lock.MustExec(`LOCK TABLE reprise.handler_runs IN EXCLUSIVE MODE`)
+	lock.MustExec(`LOCK TABLE reprise.handler_runs IN ACCESS EXCLUSIVE MODE`)
 	claimed := make(chan error, 1)
 	go func() {
-		_, err := st.Claim(context.Background(), "a", 0, []store.Want{{Topic: "topic", Handler: "handler", N: 1}})
+		_, err := st.Claim(context.Background(), store.Claimant{Instance: "a"}, []store.Want{{Topic: "topic", Handler: "handler", N: 1}})
 		claimed <- err
 	}()
 	require.Eventually(t, func() bool {
@@ -174,7 +175,7 @@ func TestPreparingAStatementHoldsUpNoOther(t *testing.T) {
 	}, 20*time.Second, time.Millisecond)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	_, err = st.Heartbeat(ctx, "a", 0, time.Minute)
+	_, err = st.Heartbeat(ctx, nil, "a", store.Beat{})
 	require.NoError(t, err)
 	require.NoError(t, lock.Rollback())
 	require.NoError(t, <-claimed)

@@ -2,11 +2,11 @@ package store
 
 import (
 	"context"
-	"database/sql"
-	"database/sql/driver"
+	"fmt"
 	"math/bits"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/jmoiron/sqlx"
 
@@ -23,46 +23,27 @@ func Unprepared() Option { return func(s *Store) { s.prepares = false } }
 // The statements on an event's way are prepared on PostgreSQL: that saves
 // planning them each time, and lib/pq a round trip. A plan that is made once
 // for all would be made while the tables are small, and read them whole when
-// they are large. So a statement is prepared anew whenever the runs have become
-// twice as many, as far as their ids tell.
+// they are large. So a statement is prepared anew whenever there are four times
+// as many runs, as far as their ids tell.
+//
+// The one from before is never closed, and goes with its connections: database/sql
+// closes a statement on each connection that it was used on, and waits for those
+// that are busy with something else, such as a report of the application's. A
+// process prepares a dozen times in its life.
+type preparation struct {
+	turn    chan struct{} // of capacity one: filled by who prepares, who holds up nobody else
+	current atomic.Pointer[preparedStmt]
+	times   atomic.Int64 // it was prepared
+
+	mu     sync.Mutex
+	losses int       // of late
+	since  time.Time // when the first of them was
+	resume time.Time // until then the statement is not prepared
+}
+
 type preparedStmt struct {
 	magnitude int // of the highest run id when it was prepared
 	stmt      *sqlx.Stmt
-
-	mu      sync.Mutex
-	users   int
-	retired bool // nobody begins to use it any more; the last user closes it
-}
-
-// use says whether it may be used.
-func (p *preparedStmt) use() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.retired {
-		p.users++
-	}
-	return !p.retired
-}
-
-// release ends one use.
-func (p *preparedStmt) release() {
-	p.mu.Lock()
-	p.users--
-	last := p.retired && p.users == 0
-	p.mu.Unlock()
-	if last {
-		_ = p.stmt.Close() // whatever comes of it, nobody needs it
-	}
-}
-
-func (p *preparedStmt) retire() {
-	p.mu.Lock()
-	p.retired = true
-	unused := p.users == 0
-	p.mu.Unlock()
-	if unused {
-		_ = p.stmt.Close()
-	}
 }
 
 // saw is told of a run's id.
@@ -75,30 +56,6 @@ func (s *Store) saw(run int64) {
 	}
 }
 
-// prepare returns the prepared form of a statement, for one use, which ends with
-// release. It returns nil where statements are not prepared.
-func (s *Store) prepare(ctx context.Context, query string) (*preparedStmt, error) {
-	if !s.prepares || s.kind != dialect.Postgres {
-		return nil, nil
-	}
-	for {
-		p, err := s.current(ctx, query)
-		if err != nil {
-			return nil, err
-		}
-		if p.use() {
-			return p, nil
-		}
-	}
-}
-
-// preparation is one statement's. Whoever prepares it holds up nobody else: the
-// database may take its time, such as while a table is locked.
-type preparation struct {
-	turn    chan struct{} // of capacity one: filled by who prepares
-	current atomic.Pointer[preparedStmt]
-}
-
 func (s *Store) preparation(query string) *preparation {
 	if p, known := s.prepared.Load(query); known {
 		return p.(*preparation)
@@ -107,10 +64,14 @@ func (s *Store) preparation(query string) *preparation {
 	return p.(*preparation)
 }
 
-// current returns the statement that is prepared for the size the tables have or,
-// while somebody prepares that, the one from before.
-func (s *Store) current(ctx context.Context, query string) (*preparedStmt, error) {
-	magnitude := bits.Len64(uint64(s.highest.Load()))
+// prepare returns the prepared form of a statement or, while somebody prepares it
+// for the size that the tables have now, the one from before. It returns nil
+// where the statement is not prepared.
+func (s *Store) prepare(ctx context.Context, query string) (*preparedStmt, error) {
+	if !s.prepares || s.kind != dialect.Postgres {
+		return nil, nil
+	}
+	magnitude := (bits.Len64(uint64(s.highest.Load())) + 1) / 2
 	p := s.preparation(query)
 	kept := p.current.Load()
 	if kept != nil && kept.magnitude >= magnitude {
@@ -123,6 +84,9 @@ func (s *Store) current(ctx context.Context, query string) (*preparedStmt, error
 			return kept, nil
 		}
 	} else {
+		if p.isAtRest() {
+			return nil, nil
+		}
 		select {
 		case p.turn <- struct{}{}:
 		case <-ctx.Done():
@@ -133,85 +97,51 @@ func (s *Store) current(ctx context.Context, query string) (*preparedStmt, error
 	if kept = p.current.Load(); kept != nil && kept.magnitude >= magnitude {
 		return kept, nil // somebody else was first
 	}
-	stmt, err := s.db.PreparexContext(ctx, query)
+	// Its text is another each time: pgx takes the same for the same statement.
+	stmt, err := s.db.PreparexContext(ctx, fmt.Sprintf("%s\n-- %d", query, p.times.Add(1)))
 	if err != nil {
 		return nil, err
 	}
 	fresh := &preparedStmt{magnitude: magnitude, stmt: stmt}
 	p.current.Store(fresh)
-	if kept != nil {
-		kept.retire()
-	}
 	return fresh, nil
 }
 
-// QueryPrepared runs a statement on q, prepared where q is the store's pool.
-// Refused knows of its error how often the statement was sent.
-func (s *Store) QueryPrepared(ctx context.Context, q Queryer, query string, args ...any) (*sql.Rows, error) {
-	rows, _, err := s.queryCounted(ctx, q, query, args...)
-	return rows, err
+// outdated says whether the server refused a prepared statement that it no longer
+// knows, as after DISCARD ALL, or whose result has another type since a table was
+// altered. Such a statement has done nothing.
+func outdated(err error) bool {
+	state := sqlState(err)
+	return state == "26000" || state == "0A000"
 }
 
-// queryCounted tells how often the statement was sent, of which one without an
-// error is the last.
-func (s *Store) queryCounted(ctx context.Context, q Queryer, query string, args ...any) (_ *sql.Rows, times *int, err error) {
-	times = new(int)
-	*times = 1
-	if len(args) > 0 {
-		if v, ok := args[0].(driver.Valuer); ok { // as on PostgreSQL
-			*times = 0
-			args = append([]any{sending{v, times}}, args[1:]...)
-		}
+// Where statements are lost so often, a pooler discards them each time: they are
+// not prepared for a while.
+const (
+	lostOften  = 8
+	lostWithin = time.Minute
+	restFor    = 10 * time.Minute
+)
+
+// drop has a statement prepared anew, which the server has lost.
+func (s *Store) drop(query string, lost *preparedStmt) {
+	p := s.preparation(query)
+	if !p.current.CompareAndSwap(lost, nil) {
+		return // it has been already
 	}
-	rows, err := s.queryPrepared(ctx, q, query, args...)
-	if err != nil {
-		return nil, times, &sentError{err, *times}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	if now.Sub(p.since) > lostWithin {
+		p.since, p.losses = now, 0
 	}
-	return rows, times, nil
-}
-
-// sending is an argument that counts how often it is sent: database/sql asks
-// for its value when it has a connection, and sends a statement again, unasked,
-// whose connection was lost.
-type sending struct {
-	driver.Valuer
-	times *int
-}
-
-func (s sending) Value() (driver.Value, error) {
-	*s.times++
-	return s.Valuer.Value()
-}
-
-func (s *Store) queryPrepared(ctx context.Context, q Queryer, query string, args ...any) (*sql.Rows, error) {
-	if db, ok := q.(*sqlx.DB); !ok || db != s.db {
-		return q.QueryContext(ctx, query, args...)
-	}
-	p, err := s.prepare(ctx, query)
-	switch {
-	case err != nil:
-		return nil, err
-	case p == nil:
-		return s.db.QueryContext(ctx, query, args...)
-	default:
-		defer p.release()
-		return p.stmt.QueryContext(ctx, args...)
+	if p.losses++; p.losses >= lostOften {
+		p.resume = now.Add(restFor)
 	}
 }
 
-// execPrepared is QueryPrepared for a statement that returns no rows.
-func (s *Store) execPrepared(ctx context.Context, q Execer, query string, args ...any) (sql.Result, error) {
-	if db, ok := q.(*sqlx.DB); !ok || db != s.db {
-		return q.ExecContext(ctx, query, args...)
-	}
-	p, err := s.prepare(ctx, query)
-	switch {
-	case err != nil:
-		return nil, err
-	case p == nil:
-		return s.db.ExecContext(ctx, query, args...)
-	default:
-		defer p.release()
-		return p.stmt.ExecContext(ctx, args...)
-	}
+func (p *preparation) isAtRest() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return time.Now().Before(p.resume)
 }

@@ -73,9 +73,8 @@ func (s *Store) insertion(events []Event, lease LeaseOnInsert, likelyNew bool) (
 }
 
 // ScanInserted reads what the statement of Insert, or InsertNew, returns for the
-// same events, and closes the rows.
-func (s *Store) ScanInserted(rows *sql.Rows, events []Event) (in Inserted, err error) {
-	defer func() { err = errors.Join(err, rows.Close()) }()
+// same events.
+func (s *Store) ScanInserted(rows *sql.Rows, events []Event) (Inserted, error) {
 	return s.dialect.inserted(s, rows, events)
 }
 

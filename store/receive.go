@@ -2,7 +2,7 @@ package store
 
 import (
 	"context"
-	"errors"
+	"database/sql"
 	"fmt"
 
 	"github.com/jmoiron/sqlx"
@@ -112,29 +112,29 @@ func (s *Store) receive(ctx context.Context, query, handler string, events []Eve
 	for _, w := range lease.Wants {
 		n += w.N
 	}
-	rows, times, err := s.queryCounted(ctx, s.db, s.sql(query), append(arrays(events), events[0].Source, handler, lease.Instance, n)...)
-	if err != nil {
-		return in, err
-	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	in.Resent = *times > 1
-	for rows.Next() {
-		var runs pq.Int64Array
-		var ids, topics pq.StringArray
-		if err := rows.Scan(&in.Known, &in.Due, &runs, &ids, &topics); err != nil {
-			return in, err
-		}
-		places := places{events: events}
-		for i, run := range runs {
-			place, err := places.of(topics[i], ids[i])
-			if err != nil {
-				return in, err
+	args := append(arrays(events), events[0].Source, handler, lease.Instance, n)
+	times, err := s.query(ctx, s.db, s.sql(query), args, func(rows *sql.Rows) error {
+		in = Received{}
+		for rows.Next() {
+			var runs pq.Int64Array
+			var ids, topics pq.StringArray
+			if err := rows.Scan(&in.Known, &in.Due, &runs, &ids, &topics); err != nil {
+				return err
 			}
-			s.saw(run)
-			in.Leased = append(in.Leased, LeasedRun{RunID: run, Handler: handler, Event: place})
+			places := places{events: events}
+			for i, run := range runs {
+				place, err := places.of(topics[i], ids[i])
+				if err != nil {
+					return err
+				}
+				s.saw(run)
+				in.Leased = append(in.Leased, LeasedRun{RunID: run, Handler: handler, Event: place})
+			}
 		}
-	}
-	return in, rows.Err()
+		return nil
+	})
+	in.Resent = times > 1
+	return in, err
 }
 
 func (s *Store) receiveSQLite(ctx context.Context, handler string, events []Event) (in Received, err error) {

@@ -91,12 +91,15 @@ func (sqlite) record(ctx context.Context, s *Store, e Event, handler, instance s
 			e.ID, e.Topic, handler, e.Key, instance, again).Scan(&lease.RunID, &lease.Attempt); err != nil {
 			return err
 		}
-		return lower(ctx, s, tx, instance, []claimedRow{{RunID: lease.RunID}})
+		_, err := tx.ExecContext(ctx, s.sql(`
+			UPDATE reprise.instances SET lowest_run = min(lowest_run, $2), held_runs = json_insert(held_runs, '$[#]', $2) WHERE id = $1`),
+			instance, lease.RunID)
+		return err
 	})
 	return lease, err
 }
 
-func (sqlite) claim(ctx context.Context, s *Store, instance string, before int64, wants []Want) ([]*Claimed, error) {
+func (sqlite) claim(ctx context.Context, s *Store, by Claimant, wants []Want) ([]*Claimed, error) {
 	// A look first: an idle process must not take the write lock.
 	var due bool
 	if err := s.db.GetContext(ctx, &due, s.sql(`
@@ -117,7 +120,7 @@ func (sqlite) claim(ctx context.Context, s *Store, instance string, before int64
 					ORDER BY due_at, id
 					LIMIT $4
 				) AND EXISTS (SELECT 1 FROM reprise.instances WHERE id = $1 AND claims = $5)
-				RETURNING id AS run_id, event_id, topic, handler, attempt, tries, cycle`), instance, w.Topic, w.Handler, w.N, before)
+				RETURNING id AS run_id, event_id, topic, handler, attempt, tries, cycle`), by.Instance, w.Topic, w.Handler, w.N, by.Claims)
 			if err != nil {
 				return err
 			}
@@ -126,10 +129,13 @@ func (sqlite) claim(ctx context.Context, s *Store, instance string, before int64
 		if len(leased) == 0 {
 			return nil
 		}
-		if _, err := tx.ExecContext(ctx, s.sql(`UPDATE reprise.instances SET claims = claims + 1 WHERE id = $1`), instance); err != nil {
-			return err
+		held, lowest := slices.Clone(by.Held), leased[0].RunID
+		for _, l := range leased {
+			held, lowest = append(held, l.RunID), min(lowest, l.RunID)
 		}
-		if err := lower(ctx, s, tx, instance, leased); err != nil {
+		if _, err := tx.ExecContext(ctx, s.sql(`
+			UPDATE reprise.instances SET claims = claims + 1, lowest_run = min(lowest_run, $2), held_runs = $3 WHERE id = $1`),
+			by.Instance, lowest, s.ids(held)); err != nil {
 			return err
 		}
 		return s.fillEvents(ctx, tx, leased)
@@ -140,19 +146,9 @@ func (sqlite) claim(ctx context.Context, s *Store, instance string, before int64
 	slices.SortFunc(leased, func(a, b claimedRow) int { return cmp.Compare(a.RunID, b.RunID) })
 	claimed := make([]*Claimed, len(leased))
 	for i := range leased {
-		claimed[i] = leased[i].claimed(instance)
+		claimed[i] = leased[i].claimed(by.Instance)
 	}
 	return claimed, nil
-}
-
-// lower keeps the instance's lowest_run at or below what it leased.
-func lower(ctx context.Context, s *Store, tx *sqlx.Tx, instance string, leased []claimedRow) error {
-	if len(leased) == 0 {
-		return nil
-	}
-	lowest := slices.MinFunc(leased, func(a, b claimedRow) int { return cmp.Compare(a.RunID, b.RunID) }).RunID
-	_, err := tx.ExecContext(ctx, s.sql(`UPDATE reprise.instances SET lowest_run = $2 WHERE id = $1 AND lowest_run > $2`), instance, lowest)
-	return err
 }
 
 // fillEvents brings the events of leased runs along.

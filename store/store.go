@@ -34,7 +34,7 @@ var (
 
 // Store is the record in one schema of one database.
 type Store struct {
-	db         *sqlx.DB
+	db         *pool
 	kind       dialect.Kind
 	dialect    sqlDialect
 	schema     string
@@ -58,7 +58,7 @@ type sqlDialect interface {
 	// when the run is not to be had: see Store.Record.
 	record(ctx context.Context, s *Store, e Event, handler, instance string, again bool) (Lease, error)
 	// claim leases due runs to the instance, at most as many as wanted.
-	claim(ctx context.Context, s *Store, instance string, before int64, wants []Want) ([]*Claimed, error)
+	claim(ctx context.Context, s *Store, by Claimant, wants []Want) ([]*Claimed, error)
 	// end writes outcomes whose lease still holds, and returns those leases.
 	end(ctx context.Context, s *Store, outcomes []Outcome) ([]Lease, error)
 }
@@ -83,26 +83,30 @@ func New(ctx context.Context, db *sql.DB, schema string, options ...Option) (*St
 	}
 	switch kind {
 	case dialect.SQLite:
-		s.db = sqlx.NewDb(db, "sqlite3") // sqlx's name for its bind variables
+		s.db = &pool{DB: sqlx.NewDb(db, "sqlite3"), store: s} // sqlx's name for its bind variables
 		s.dialect = sqlite{}
 	default:
-		s.db = sqlx.NewDb(db, "postgres")
+		s.db = &pool{DB: sqlx.NewDb(db, "postgres"), store: s}
 		s.dialect = postgres{}
+	}
+	if err := s.db.detectIsolation(ctx); err != nil {
+		return nil, fmt.Errorf("ask for the default isolation: %w", err)
 	}
 	return s, nil
 }
 
 // DB returns the pool that the store was made with.
-func (s *Store) DB() *sqlx.DB { return s.db }
+func (s *Store) DB() *sqlx.DB { return s.db.DB }
 
 // Schema returns the schema of the tables, or on SQLite their prefix.
 func (s *Store) Schema() string { return s.schema }
 
-var nowPlus = regexp.MustCompile(`now\((\$\d+)\)`)
+var nowPlus = regexp.MustCompile(`now\(([^()]+)\)`)
 
 // sql turns a statement as it is written in this package into one for the
 // store's database: reprise.events is the table in the configured schema,
-// now() the database's clock, and now($1) that many seconds after it.
+// now() the database's clock, and now($1), or of another
+// expression without parentheses, that many seconds after it.
 func (s *Store) sql(written string) string {
 	if q, ok := s.statements.Load(written); ok {
 		return q.(string)
@@ -117,13 +121,14 @@ func (s *Store) sql(written string) string {
 func (s *Store) compose(written string) string {
 	q := s.kind.Qualify(s.schema, written)
 	if s.kind == dialect.SQLite {
-		q = nowPlus.ReplaceAllString(q, `strftime('%Y-%m-%dT%H:%M:%fZ', 'now', $1 || ' seconds')`)
+		q = nowPlus.ReplaceAllString(q, `strftime('%Y-%m-%dT%H:%M:%fZ', 'now', ($1) || ' seconds')`)
 		q = strings.ReplaceAll(q, `now()`, `strftime('%Y-%m-%dT%H:%M:%fZ', 'now')`)
 		q = strings.ReplaceAll(q, `strpos(`, `instr(`)
+		q = strings.ReplaceAll(q, ` FOR UPDATE OF v SKIP LOCKED`, ``)
 		q = strings.ReplaceAll(q, ` FOR UPDATE SKIP LOCKED`, ``)
 		q = strings.ReplaceAll(q, ` FOR UPDATE`, ``)
 	} else {
-		q = nowPlus.ReplaceAllString(q, `(now() + $1::float8 * interval '1 second')`)
+		q = nowPlus.ReplaceAllString(q, `(now() + ($1)::float8 * interval '1 second')`)
 	}
 	return q
 }

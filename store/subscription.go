@@ -6,6 +6,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+
+	"github.com/reprise-bus/reprise/internal/dialect"
 )
 
 // Subscription makes a handler get a run for each event of a topic that is
@@ -38,31 +40,74 @@ type Execer interface {
 
 // Subscribe puts a subscription into the database, idempotently, with its
 // handler's policy as JSON ("" is "{}") for whoever reads the tables. It stays
-// there until somebody removes it (Unsubscribe), served or not.
+// there until somebody removes it (Unsubscribe), served or not. See Settle.
 func (s *Store) Subscribe(ctx context.Context, sub Subscription, policy string) error {
-	_, err := s.subscribe(ctx, s.db, sub, policy, `DO UPDATE SET policy = excluded.policy, last_seen_at = now()`)
+	if err := sub.Validate(); err != nil {
+		return err
+	}
+	result, err := s.db.ExecContext(ctx, s.sql(`
+		UPDATE reprise.subscriptions SET policy = $3, last_seen_at = now() WHERE topic = $1 AND handler = $2`),
+		sub.Topic, sub.Handler, cmp.Or(policy, "{}"))
+	if err != nil {
+		return fmt.Errorf("subscribe handler %q to topic %q: %w", sub.Handler, sub.Topic, err)
+	}
+	if n, err := result.RowsAffected(); err != nil || n > 0 {
+		return err
+	}
+	_, err = s.subscribe(ctx, s.db, sub, policy, `DO UPDATE SET policy = excluded.policy, last_seen_at = now()`)
 	return err
 }
 
 // SubscribeTx does it in a transaction of the caller's, and says whether the
 // subscription is new. It neither changes nor locks one that is there already:
 // publishers must not wait for each other's transactions.
-func (s *Store) SubscribeTx(ctx context.Context, tx Execer, sub Subscription, policy string) (fresh bool, err error) {
+func (s *Store) SubscribeTx(ctx context.Context, tx interface {
+	Queryer
+	Execer
+}, sub Subscription, policy string) (fresh bool, err error) {
+	if err := sub.Validate(); err != nil {
+		return false, err
+	}
+	var there bool
+	if err := s.queryRow(ctx, tx, s.sql(`SELECT EXISTS (SELECT 1 FROM reprise.subscriptions WHERE topic = $1 AND handler = $2)`),
+		[]any{sub.Topic, sub.Handler}, &there); err != nil {
+		return false, fmt.Errorf("subscribe handler %q to topic %q: %w", sub.Handler, sub.Topic, err)
+	}
+	if there {
+		return false, nil
+	}
 	return s.subscribe(ctx, tx, sub, policy, `DO NOTHING`)
 }
 
 func (s *Store) subscribe(ctx context.Context, db Execer, sub Subscription, policy, known string) (written bool, err error) {
-	if err := sub.Validate(); err != nil {
-		return false, err
+	open := `NULL`
+	if s.kind == dialect.Postgres {
+		open = openThen
 	}
 	result, err := db.ExecContext(ctx, s.sql(`
-		INSERT INTO reprise.subscriptions (topic, handler, policy) VALUES ($1, $2, $3)
+		INSERT INTO reprise.subscriptions (topic, handler, policy, open_then) VALUES ($1, $2, $3, `+open+`)
 		ON CONFLICT (topic, handler) `+known), sub.Topic, sub.Handler, cmp.Or(policy, "{}"))
 	if err != nil {
 		return false, fmt.Errorf("subscribe handler %q to topic %q: %w", sub.Handler, sub.Topic, err)
 	}
 	n, err := result.RowsAffected()
 	return n > 0, err
+}
+
+// SubscriptionKeys returns all subscriptions there are.
+func (s *Store) SubscriptionKeys(ctx context.Context) (map[Subscription]bool, error) {
+	var rows []struct {
+		Topic   string `db:"topic"`
+		Handler string `db:"handler"`
+	}
+	if err := s.db.SelectContext(ctx, &rows, s.sql(`SELECT topic, handler FROM reprise.subscriptions`)); err != nil {
+		return nil, fmt.Errorf("list subscriptions: %w", err)
+	}
+	keys := make(map[Subscription]bool, len(rows))
+	for _, r := range rows {
+		keys[Subscription(r)] = true
+	}
+	return keys, nil
 }
 
 // Unsubscribe removes a subscription, or returns ErrNotFound: no event that is

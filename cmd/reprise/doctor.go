@@ -155,10 +155,13 @@ func (e *examination) instances(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var silent []string
+	var silent, stuck []string
 	for _, i := range instances {
-		if i.Silence > deadAfter {
+		switch {
+		case !i.Alive():
 			silent = append(silent, fmt.Sprintf("%s (%s)", i.ID, ago(i.Silence)))
+		case i.Stuck():
+			stuck = append(stuck, fmt.Sprintf("%s (for %s)", i.ID, ago(i.Failing)))
 		}
 	}
 	switch alive := len(instances) - len(silent); {
@@ -170,11 +173,15 @@ func (e *examination) instances(ctx context.Context) error {
 	default:
 		e.found("instances", ok, fmt.Sprintf("%d alive", alive), "")
 	}
+	if len(stuck) > 0 {
+		e.found("claims", critical, "alive, but unable to claim what is due: "+strings.Join(stuck, ", "),
+			"Their handlers get nothing that is due. The log of such a process says why each claim fails.")
+	}
 	return nil
 }
 
 func (e *examination) subscriptions(ctx context.Context) error {
-	subscribed, err := e.st.Subscriptions(ctx, deadAfter)
+	subscribed, err := e.st.Subscriptions(ctx)
 	if err != nil {
 		return err
 	}

@@ -59,7 +59,7 @@ it again. Its runs stay; what waits of them can be discarded.`,
 }
 
 func (a *app) handlersRemove(ctx context.Context, st *store.Store, handler, topic string, yes bool) error {
-	subscribed, err := st.Subscriptions(ctx, deadAfter)
+	subscribed, err := st.Subscriptions(ctx)
 	if err != nil {
 		return err
 	}
@@ -103,7 +103,7 @@ func (a *app) handlersList(ctx context.Context, st *store.Store) error {
 	if err != nil {
 		return err
 	}
-	subscribed, err := st.Subscriptions(ctx, deadAfter)
+	subscribed, err := st.Subscriptions(ctx)
 	if err != nil {
 		return err
 	}

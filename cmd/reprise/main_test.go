@@ -183,7 +183,7 @@ func (d *db) serve(handler string, handle func() error) {
 		require.NoError(d.t, b.Close())
 	})
 	d.eventually(func() bool {
-		subscribed, err := d.Subscriptions(d.t.Context(), time.Minute)
+		subscribed, err := d.Subscriptions(d.t.Context())
 		require.NoError(d.t, err)
 		for _, s := range subscribed {
 			if s.Handler == handler && s.Instances > 0 {

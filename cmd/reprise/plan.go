@@ -6,13 +6,9 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/reprise-bus/reprise/store"
 )
-
-// deadAfter is the silence after which a process counts as dead, by default.
-const deadAfter = 10 * time.Second
 
 // plan is what a replay or a discard would do, and what keeps it from it.
 type plan struct {
@@ -44,7 +40,7 @@ func newPlan(ctx context.Context, st *store.Store, preview store.Preview) (plan,
 	for _, part := range preview.Parts {
 		serving := 0
 		for _, i := range instances {
-			if i.Silence <= deadAfter && slices.Contains(i.Handlers, part.Handler) {
+			if i.Serves(part.Handler) {
 				serving++
 			}
 		}

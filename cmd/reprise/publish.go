@@ -178,7 +178,7 @@ func (a *app) publish(ctx context.Context, st *store.Store, p publishing, payloa
 }
 
 func (a *app) warnOfNoHandler(ctx context.Context, st *store.Store, topic string) error {
-	subscribed, err := st.Subscriptions(ctx, deadAfter)
+	subscribed, err := st.Subscriptions(ctx)
 	if err != nil {
 		return err
 	}

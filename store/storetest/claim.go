@@ -59,7 +59,7 @@ func claiming(promise promise) {
 		db.publish(events("1", "2", "3")...)
 		db.publish(payment)
 
-		claimed, err := db.Claim(ctx, "a", 0, []store.Want{want(topic, "mail", 2), want(topic, "stock", 10), want("payments", "mail", 10), want("payments", "stock", 10), want(topic, "audit", 0)})
+		claimed, err := db.Claim(ctx, store.Claimant{Instance: "a"}, []store.Want{want(topic, "mail", 2), want(topic, "stock", 10), want("payments", "mail", 10), want("payments", "stock", 10), want(topic, "audit", 0)})
 		require.NoError(t, err)
 		got := map[string]int{}
 		for _, c := range claimed {
@@ -94,7 +94,7 @@ func claiming(promise promise) {
 		db.subscribe("mail")
 		db.register("a")
 		db.publish(event("1"))
-		claimed, err := db.Claim(ctx, "a", 0, nil)
+		claimed, err := db.Claim(ctx, store.Claimant{Instance: "a"}, nil)
 		require.NoError(t, err)
 		require.Empty(t, claimed)
 	})
@@ -117,7 +117,7 @@ func claiming(promise promise) {
 		}
 		atOnce(t, instances, func(i int) error {
 			for n := int64(0); ; n++ {
-				claimed, err := db.Claim(ctx, fmt.Sprint(i), n, []store.Want{want(topic, "mail", 7), want(topic, "stock", 3)})
+				claimed, err := db.Claim(ctx, store.Claimant{Instance: fmt.Sprint(i), Claims: n}, []store.Want{want(topic, "mail", 7), want(topic, "stock", 3)})
 				if err != nil || len(claimed) == 0 {
 					return err
 				}
@@ -159,10 +159,10 @@ func claiming(promise promise) {
 		db.register("a")
 		db.publish(events("1", "2")...)
 		require.Len(t, db.claim("a", "mail", 1), 1)
-		again, err := db.Claim(ctx, "a", 0, []store.Want{want(topic, "mail", 1)})
+		again, err := db.Claim(ctx, store.Claimant{Instance: "a"}, []store.Want{want(topic, "mail", 1)})
 		require.NoError(t, err)
 		require.Empty(t, again)
-		pulse, err := db.Heartbeat(ctx, "a", 0, time.Minute)
+		pulse, err := db.Heartbeat(ctx, nil, "a", store.Beat{})
 		require.NoError(t, err)
 		require.EqualValues(t, 1, pulse.Claims)
 

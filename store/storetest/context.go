@@ -35,7 +35,7 @@ func cancelling(promise promise) {
 				return db.Subscribe(ctx, store.Subscription{Topic: topic, Handler: "stock"}, "")
 			},
 			"Claim": func(ctx context.Context) error {
-				_, err := db.Claim(ctx, "a", 0, []store.Want{want(topic, "mail", 10)})
+				_, err := db.Claim(ctx, store.Claimant{Instance: "a"}, []store.Want{want(topic, "mail", 10)})
 				return err
 			},
 			"End": func(ctx context.Context) error {
@@ -44,10 +44,10 @@ func cancelling(promise promise) {
 			},
 			"Record":     func(ctx context.Context) error { _, err := db.Record(ctx, delivered, "mail", "a", false); return err },
 			"Register":   func(ctx context.Context) error { return db.Register(ctx, store.Instance{ID: "new", Host: "host"}) },
-			"Heartbeat":  func(ctx context.Context) error { _, err := db.Heartbeat(ctx, "silent", 0, time.Minute); return err },
+			"Heartbeat":  func(ctx context.Context) error { _, err := db.Heartbeat(ctx, nil, "silent", store.Beat{}); return err },
 			"Held":       func(ctx context.Context) error { _, err := db.Held(ctx, "a"); return err },
 			"Deregister": func(ctx context.Context) error { return db.Deregister(ctx, "a") },
-			"Recover":    func(ctx context.Context) error { _, err := db.Recover(ctx, time.Minute); return err },
+			"Recover":    func(ctx context.Context) error { _, err := db.Recover(ctx, "a"); return err },
 			"Runs":       func(ctx context.Context) error { _, err := db.Runs(ctx, store.Filter{}); return err },
 			"Run":        func(ctx context.Context) error { _, err := db.Run(ctx, failed.ID); return err },
 			"Attempts":   func(ctx context.Context) error { _, err := db.Attempts(ctx, failed.ID); return err },
@@ -95,7 +95,7 @@ func cancelling(promise promise) {
 		cut, cancel := context.WithCancel(ctx)
 		claimed := make(chan []*store.Claimed)
 		go func() {
-			c, _ := db.Claim(cut, "a", 0, []store.Want{want(topic, "mail", 1)})
+			c, _ := db.Claim(cut, store.Claimant{Instance: "a"}, []store.Want{want(topic, "mail", 1)})
 			claimed <- c
 		}()
 		cancel()

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"context"
+	"database/sql"
 	"testing"
 	"time"
 
@@ -92,11 +93,11 @@ func (d db) insertBy(ctx context.Context, by inserting, q store.Queryer, lease s
 	if err != nil {
 		return store.Inserted{}, err
 	}
-	rows, err := d.QueryPrepared(ctx, q, query, args...)
-	if err != nil {
-		return store.Inserted{}, store.InsertError(err)
-	}
-	inserted, err := d.ScanInserted(rows, events)
+	var inserted store.Inserted
+	err = d.Query(ctx, q, query, args, func(rows *sql.Rows) (err error) {
+		inserted, err = d.ScanInserted(rows, events)
+		return err
+	})
 	return inserted, store.InsertError(err)
 }
 
@@ -130,9 +131,58 @@ func (d db) silence(instance string) {
 // claim leases at most n due runs of a handler on topic.
 func (d db) claim(instance, handler string, n int) []*store.Claimed {
 	d.t.Helper()
-	claimed, err := d.Claim(ctx, instance, d.claims(instance), []store.Want{want(topic, handler, n)})
+	claimed, err := d.Claim(ctx, d.claimant(instance), []store.Want{want(topic, handler, n)})
 	require.NoError(d.t, err)
 	return claimed
+}
+
+// recover has an instance judge that has been in good health for an hour.
+func (d db) recover() (dead []string, err error) {
+	d.t.Helper()
+	return Recover(d.t, d.Store)
+}
+
+// Recover has an instance judge that has been in good health for an hour, and is
+// gone then.
+func Recover(t testing.TB, st *store.Store) (dead []string, err error) {
+	t.Helper()
+	judge := store.NewInstanceID()
+	require.NoError(t, st.Register(ctx, store.Instance{ID: judge, Host: "host"}))
+	kind, err := dialect.Detect(ctx, st.DB().DB)
+	require.NoError(t, err)
+	_, err = st.DB().ExecContext(ctx, kind.Qualify(st.Schema(), `UPDATE reprise.instances SET started_at = $1 WHERE id = $2`), ago(time.Hour), judge)
+	require.NoError(t, err)
+	dead, err = st.Recover(ctx, judge)
+	require.NoError(t, st.Deregister(ctx, judge))
+	return dead, err
+}
+
+// TakeForDead makes the last heartbeats of all instances an hour old and has them
+// found dead, at least one. It returns them.
+func TakeForDead(t testing.TB, st *store.Store) (dead []string) {
+	t.Helper()
+	kind, err := dialect.Detect(ctx, st.DB().DB)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { // a heartbeat at this very moment holds it off
+		_, err = st.DB().ExecContext(ctx, kind.Qualify(st.Schema(), `UPDATE reprise.instances SET heartbeat_at = $1`), ago(time.Hour))
+		require.NoError(t, err)
+		dead, err = Recover(t, st)
+		require.NoError(t, err)
+		return len(dead) > 0
+	}, time.Minute, time.Millisecond)
+	return dead
+}
+
+// claimant is the instance, which knows what it holds.
+func (d db) claimant(instance string) store.Claimant {
+	d.t.Helper()
+	c := store.Claimant{Instance: instance, Claims: d.claims(instance)}
+	held, err := d.Held(ctx, instance)
+	require.NoError(d.t, err)
+	for _, l := range held {
+		c.Held = append(c.Held, l.RunID)
+	}
+	return c
 }
 
 // claims is how many claims of the instance have leased runs.

@@ -30,7 +30,7 @@ func living(promise promise) {
 	promise("a heartbeat keeps an instance alive", func(t *testing.T, db db) {
 		db.register("a")
 		db.silence("a")
-		pulse, err := db.Heartbeat(ctx, "a", 0, time.Minute)
+		pulse, err := db.Heartbeat(ctx, nil, "a", store.Beat{})
 		require.NoError(t, err)
 		require.False(t, pulse.Others)
 		requireNobodyDead(t, db)
@@ -38,24 +38,26 @@ func living(promise promise) {
 
 	promise("a heartbeat tells of others that are silent", func(t *testing.T, db db) {
 		db.register("a", "b", "c")
-		pulse, err := db.Heartbeat(ctx, "a", 0, time.Minute)
+		pulse, err := db.Heartbeat(ctx, nil, "a", store.Beat{})
 		require.NoError(t, err)
 		require.False(t, pulse.Others)
 		db.silence("b")
-		pulse, err = db.Heartbeat(ctx, "a", 0, time.Minute)
+		pulse, err = db.Heartbeat(ctx, nil, "a", store.Beat{})
 		require.NoError(t, err)
 		require.True(t, pulse.Others)
-		pulse, err = db.Heartbeat(ctx, "a", 0, 2*time.Hour)
+		require.NoError(t, db.Register(ctx, store.Instance{ID: "b", DeadAfter: 2 * time.Hour}))
+		db.silence("b")
+		pulse, err = db.Heartbeat(ctx, nil, "a", store.Beat{})
 		require.NoError(t, err)
-		require.False(t, pulse.Others)
+		require.False(t, pulse.Others, "it is silent for less than its own DeadAfter")
 	})
 
 	promise("who is not known has gone", func(t *testing.T, db db) {
-		_, err := db.Heartbeat(ctx, "a", 0, time.Minute)
+		_, err := db.Heartbeat(ctx, nil, "a", store.Beat{})
 		require.ErrorIs(t, err, store.ErrInstanceGone)
 		db.register("a")
 		require.NoError(t, db.Deregister(ctx, "a"))
-		_, err = db.Heartbeat(ctx, "a", 0, time.Minute)
+		_, err = db.Heartbeat(ctx, nil, "a", store.Beat{})
 		require.ErrorIs(t, err, store.ErrInstanceGone)
 		require.NoError(t, db.Deregister(ctx, "a"), "it is idempotent")
 	})
@@ -112,7 +114,7 @@ func recovering(promise promise) {
 		lease := db.claimOne("dead", "mail")
 		started := db.run(lease.RunID).StartedAt
 		db.silence("dead")
-		dead, err := db.Recover(ctx, time.Minute)
+		dead, err := db.recover()
 		require.NoError(t, err)
 		require.Equal(t, []string{"dead"}, dead)
 
@@ -137,13 +139,13 @@ func recovering(promise promise) {
 		db.publish(event("1"))
 		lease := db.claimOne("dead", "mail")
 		db.silence("dead")
-		_, err := db.Recover(ctx, time.Minute)
+		_, err := db.recover()
 		require.NoError(t, err)
 
 		lost, err := db.End(ctx, []store.Outcome{{Lease: lease, Status: store.Success}})
 		require.NoError(t, err)
 		require.Equal(t, []store.Lease{lease}, lost)
-		_, err = db.Heartbeat(ctx, "dead", 0, time.Minute)
+		_, err = db.Heartbeat(ctx, nil, "dead", store.Beat{})
 		require.ErrorIs(t, err, store.ErrInstanceGone)
 		require.Empty(t, db.claim("dead", "mail", 1))
 
@@ -160,12 +162,88 @@ func recovering(promise promise) {
 		db.claimOne("dead", "mail")
 		lease := db.claimOne("alive", "mail")
 		db.silence("dead")
-		dead, err := db.Recover(ctx, time.Minute)
+		dead, err := db.recover()
 		require.NoError(t, err)
 		require.Equal(t, []string{"dead"}, dead)
 		require.Equal(t, "alive", db.run(lease.RunID).Instance)
 		db.end(store.Outcome{Lease: lease, Status: store.Success})
 		requireNobodyDead(t, db)
+	})
+
+	// set makes an instance look so many seconds old.
+	set := func(db db, instance string, interval, deadAfter, started, steady, beat time.Duration) {
+		db.t.Helper()
+		require.NoError(db.t, db.Register(ctx, store.Instance{ID: instance, HeartbeatInterval: interval, DeadAfter: deadAfter}))
+		db.exec(`UPDATE reprise.instances SET started_at = $1, steady_since = $2, heartbeat_at = $3 WHERE id = $4`,
+			ago(started), ago(steady), ago(beat), instance)
+	}
+	promise("an instance is judged by its own settings, and only by who was not held up itself", func(t *testing.T, db db) {
+		const s = time.Second
+		for name, c := range map[string]struct {
+			interval, deadAfter, silent            time.Duration // of who is judged
+			judgeInterval, judgeDeadAfter          time.Duration
+			judgeStarted, judgeSteady, judgeSilent time.Duration
+			dead                                   bool
+		}{
+			"equal, alive":                            {2 * s, 10 * s, 8 * s, 2 * s, 10 * s, time.Hour, time.Hour, s, false},
+			"equal, dead":                             {2 * s, 10 * s, 12 * s, 2 * s, 10 * s, time.Hour, time.Hour, s, true},
+			"the judge itself is silent":              {2 * s, 10 * s, 12 * s, 2 * s, 10 * s, time.Hour, time.Hour, 8 * s, false},
+			"the judge was late a moment ago":         {2 * s, 10 * s, 12 * s, 2 * s, 10 * s, time.Hour, s, s, false},
+			"the judge was late a full DeadAfter ago": {2 * s, 10 * s, 12 * s, 2 * s, 10 * s, time.Hour, 12 * s, s, true},
+			"the judge is new":                        {2 * s, 10 * s, 12 * s, 2 * s, 10 * s, 3 * s, 3 * s, s, false},
+			"slow, alive":                             {20 * s, 60 * s, 50 * s, 2 * s, 10 * s, time.Hour, time.Hour, s, false},
+			"slow, dead":                              {20 * s, 60 * s, 70 * s, 2 * s, 10 * s, time.Hour, time.Hour, s, true},
+			"slow, and the judge was late since":      {20 * s, 60 * s, 70 * s, 2 * s, 10 * s, time.Hour, 50 * s, s, false},
+			"quick, dead":                             {s, 3 * s, 8 * s, 2 * s, 10 * s, time.Hour, time.Hour, s, true},
+			"quick, may have stood still with a judge who has not noticed": {s, 3 * s, 5 * s, 2 * s, 10 * s, time.Hour, time.Hour, s, false},
+			"quick, by a slow judge who may have stood still as long":      {s, 3 * s, 20 * s, 20 * s, 60 * s, time.Hour, time.Hour, s, false},
+		} {
+			set(db, "judged", c.interval, c.deadAfter, time.Hour, time.Hour, c.silent)
+			set(db, "judge", c.judgeInterval, c.judgeDeadAfter, c.judgeStarted, c.judgeSteady, c.judgeSilent)
+			dead, err := db.Recover(ctx, "judge")
+			require.NoError(t, err)
+			require.Equal(t, c.dead, len(dead) == 1, name)
+		}
+	})
+
+	promise("a late heartbeat is noticed, by the database's clock, and one in time is not", func(t *testing.T, db db) {
+		steady := func() string {
+			return db.column(`SELECT CASE WHEN steady_since > '2001-01-01' THEN 'late' ELSE 'steady' END FROM reprise.instances WHERE id = 'a'`)[0]
+		}
+		year2000 := time.Since(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC))
+		for _, beat := range map[string]func(){
+			"Heartbeat": func() { _, err := db.Heartbeat(ctx, nil, "a", store.Beat{}); require.NoError(t, err) },
+			"Register":  func() { db.register("a") },
+		} {
+			set(db, "a", 2*time.Second, 10*time.Second, year2000, year2000, 4*time.Second)
+			beat()
+			require.Equal(t, "steady", steady())
+			set(db, "a", 2*time.Second, 10*time.Second, year2000, year2000, 6*time.Second)
+			beat()
+			require.Equal(t, "late", steady())
+		}
+	})
+
+	promise("an instance that cannot claim serves nobody, as soon as that has lasted for its DeadAfter", func(t *testing.T, db db) {
+		beat := func(failing bool) store.Living {
+			_, err := db.Heartbeat(ctx, nil, "a", store.Beat{Failing: failing})
+			require.NoError(t, err)
+			instances, err := db.Instances(ctx)
+			require.NoError(t, err)
+			require.Len(t, instances, 1)
+			return instances[0]
+		}
+		require.NoError(t, db.Register(ctx, store.Instance{ID: "a", Handlers: []string{"mail"}}))
+		in := beat(true)
+		require.True(t, in.Serves("mail"))
+		db.exec(`UPDATE reprise.instances SET failing_since = $1`, ago(time.Minute))
+		in = beat(true)
+		require.True(t, in.Alive())
+		require.True(t, in.Stuck())
+		require.False(t, in.Serves("mail"))
+		in = beat(false)
+		require.False(t, in.Stuck())
+		require.True(t, in.Serves("mail"))
 	})
 
 	promise("what a dead instance had ended stays ended", func(t *testing.T, db db) {
@@ -180,7 +258,7 @@ func recovering(promise promise) {
 		)
 		before := db.runs(store.Filter{})
 		db.silence("dead")
-		_, err := db.Recover(ctx, time.Minute)
+		_, err := db.recover()
 		require.NoError(t, err)
 		require.Equal(t, before, db.runs(store.Filter{}))
 	})
@@ -192,13 +270,13 @@ func recovering(promise promise) {
 		db.register(instance)
 		db.publish(event("new"))
 		lease := db.claimOne(instance, "mail")
-		_, err := db.Heartbeat(ctx, instance, lease.RunID, time.Minute)
+		_, err := db.Heartbeat(ctx, nil, instance, store.Beat{Holding: &store.Holding{Recent: lease.RunID}})
 		require.NoError(db.t, err)
 		return lease
 	}
 	requireRecovered := func(db db, runs ...int64) {
 		db.t.Helper()
-		_, err := db.Recover(ctx, time.Minute)
+		_, err := db.recover()
 		require.NoError(db.t, err)
 		for _, id := range runs {
 			run := db.run(id)
@@ -248,7 +326,7 @@ func recovering(promise promise) {
 			db.claimOne(id, "mail")
 		}
 		db.exec(`UPDATE reprise.instances SET heartbeat_at = $1`, ago(time.Hour))
-		dead, err := db.Recover(ctx, time.Minute)
+		dead, err := db.recover()
 		require.NoError(t, err)
 		require.ElementsMatch(t, instances, dead)
 		db.register("a")
@@ -267,7 +345,7 @@ func recovering(promise promise) {
 		db.silence("dead too")
 		var found atomic.Int64
 		atOnce(t, 8, func(int) error {
-			dead, err := db.Recover(ctx, time.Minute)
+			dead, err := db.recover()
 			found.Add(int64(len(dead)))
 			return err
 		})
@@ -292,7 +370,7 @@ func recovering(promise promise) {
 		lost := make([]bool, n)
 		atOnce(t, n+2, func(i int) error {
 			if i >= n {
-				_, err := db.Recover(ctx, time.Minute)
+				_, err := db.recover()
 				return err
 			}
 			leases, err := db.End(ctx, []store.Outcome{{Lease: claimed[i].Run.Lease(), Status: store.Success}})
@@ -315,7 +393,7 @@ func recovering(promise promise) {
 
 func requireNobodyDead(t *testing.T, db db) {
 	t.Helper()
-	dead, err := db.Recover(ctx, time.Minute)
+	dead, err := db.recover()
 	require.NoError(t, err)
 	require.Empty(t, dead)
 }

@@ -105,7 +105,7 @@ func requireSame(t require.TestingT, db db, sent []store.Event) {
 	inserted, err := db.tryInsert(ctx, db.DB(), sent...)
 	require.NoError(t, err)
 	require.Len(t, inserted, len(sent))
-	claimed, err := db.Claim(ctx, "a", db.claims("a"), []store.Want{want(topic, "mail", len(sent))})
+	claimed, err := db.Claim(ctx, db.claimant("a"), []store.Want{want(topic, "mail", len(sent))})
 	require.NoError(t, err)
 	require.Len(t, claimed, len(sent))
 

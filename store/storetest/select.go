@@ -158,7 +158,7 @@ func selecting(promise promise) {
 		db.silence("silent")
 		db.publish(events("1", "2")...)
 		db.claimOne("a", "mail")
-		subscriptions, err := db.Subscriptions(ctx, time.Minute)
+		subscriptions, err := db.Subscriptions(ctx)
 		require.NoError(t, err)
 		require.Len(t, subscriptions, 2)
 		require.Equal(t, []any{"audit", 0, int64(2)}, []any{subscriptions[0].Handler, subscriptions[0].Instances, subscriptions[0].Due.N})

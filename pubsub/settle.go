@@ -1,0 +1,36 @@
+package pubsub
+
+import (
+	"context"
+	"time"
+
+	"github.com/reprise-bus/reprise/internal/outage"
+	"github.com/reprise-bus/reprise/store"
+)
+
+// settle creates the runs that transactions owe to a subscription which were open
+// when it was committed, and returns when all of them have ended. Processes that
+// serve the same handler may all do so.
+func (p *PubSub) settle(ctx context.Context, sub store.Subscription) {
+	pace := outage.Pace(p.config.PollInterval)
+	for open := ""; ; {
+		still, created, err := p.store.Settle(ctx, sub, open)
+		if err != nil && ctx.Err() == nil { // when the database is away, others say so
+			p.config.Logger.Debug("looking for what was published while a handler came up fails; trying again", "handler", sub.Handler, "topic", sub.Topic, "error", err)
+		}
+		if created > 0 {
+			signal(p.wake)
+		}
+		if err == nil {
+			if still == "" {
+				return
+			}
+			open = still
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pace.NextBackOff()):
+		}
+	}
+}

@@ -1,0 +1,122 @@
+package store_test
+
+import (
+	"context"
+	"database/sql"
+	"testing"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/stretchr/testify/require"
+
+	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/store"
+)
+
+// Every event that is committed after a subscription gets a run, whatever was open
+// when the handler registered; one that was committed before gets none.
+func TestWhatIsCommittedAfterASubscriptionGetsItsRun(t *testing.T) {
+	t.Parallel()
+	sub := store.Subscription{Topic: "orders", Handler: "mail"}
+	for name, c := range map[string]struct {
+		isolation sql.IsolationLevel
+		before    []string // statements of the transaction before the subscription, %s stands for a publish
+		after     []string
+	}{
+		"published before, committed after":        {sql.LevelReadCommitted, []string{"publish"}, nil},
+		"published in a savepoint before":          {sql.LevelReadCommitted, []string{"SAVEPOINT a", "publish"}, nil},
+		"published in a released savepoint before": {sql.LevelReadCommitted, []string{"SAVEPOINT a", "publish", "RELEASE a"}, nil},
+		"begun before, published after":            {sql.LevelReadCommitted, []string{"SELECT 1"}, []string{"publish"}},
+		"by an old snapshot, repeatable read":      {sql.LevelRepeatableRead, []string{"SELECT 1 FROM reprise.events"}, []string{"publish"}},
+		"by an old snapshot, serializable":         {sql.LevelSerializable, []string{"SELECT 1 FROM reprise.events"}, []string{"SAVEPOINT a", "publish"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx := t.Context()
+			st := migrated(t, testdb.Open(t, testdb.Postgres(t)), "")
+			publish := func(q store.Queryer, id string) {
+				query, args, err := st.Insert([]store.Event{{ID: id, Topic: "orders", Source: store.SourcePublish}}, store.LeaseOnInsert{})
+				require.NoError(t, err)
+				require.NoError(t, st.Query(ctx, q, query, args, func(rows *sql.Rows) error { return nil }))
+			}
+			open := func() *sqlx.Tx {
+				tx, err := st.DB().BeginTxx(ctx, &sql.TxOptions{Isolation: c.isolation})
+				require.NoError(t, err)
+				t.Cleanup(func() { _ = tx.Rollback() })
+				return tx
+			}
+			perform := func(tx *sqlx.Tx, id string, steps []string) {
+				for _, step := range steps {
+					if step == "publish" {
+						publish(tx, id)
+						continue
+					}
+					_, err := tx.Exec(step)
+					require.NoError(t, err)
+				}
+			}
+			runs := func() (of []string) {
+				require.NoError(t, st.DB().Select(&of, `SELECT event_id FROM reprise.handler_runs ORDER BY event_id`))
+				return of
+			}
+
+			publish(st.DB(), "committed before")
+			committed, forgotten := open(), open()
+			perform(committed, "committed after", c.before)
+			perform(forgotten, "rolled back", c.before)
+			require.NoError(t, st.Subscribe(ctx, sub, ""))
+			publish(st.DB(), "published after")
+			require.Equal(t, []string{"published after"}, runs())
+
+			still, _, err := st.Settle(ctx, sub, "")
+			require.NoError(t, err)
+			perform(committed, "committed after", c.after)
+			perform(forgotten, "rolled back", c.after)
+			require.NotEmpty(t, still)
+			again, created, err := st.Settle(ctx, sub, still)
+			require.NoError(t, err)
+			require.Zero(t, created)
+			require.Equal(t, still, again)
+			require.NoError(t, committed.Commit())
+			require.NoError(t, forgotten.Rollback())
+			still, _, err = st.Settle(ctx, sub, still)
+			require.NoError(t, err)
+			require.Empty(t, still, "all have ended")
+			require.Equal(t, []string{"committed after", "published after"}, runs())
+
+			later := open()
+			publish(later, "later")
+			still, created, err = st.Settle(ctx, sub, "")
+			require.NoError(t, err)
+			require.Zero(t, created)
+			require.Empty(t, still, "it is settled for good")
+			require.NoError(t, later.Commit())
+			require.Equal(t, []string{"committed after", "later", "published after"}, runs())
+		})
+	}
+}
+
+// A role that may not see the sessions of another gets their events all the same.
+func TestASubscriptionIsSettledByARoleWithFewRights(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	server := testdb.NewServer(t)
+	own := migrated(t, testdb.Open(t, server.URL), "")
+	admin := migrated(t, server.Admin, "")
+	tx, err := admin.DB().BeginTxx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead})
+	require.NoError(t, err)
+	_, err = tx.Exec(`SELECT 1 FROM reprise.events`)
+	require.NoError(t, err)
+	sub := store.Subscription{Topic: "orders", Handler: "mail"}
+	require.NoError(t, own.Subscribe(ctx, sub, ""))
+	still, _, err := own.Settle(ctx, sub, "")
+	require.NoError(t, err)
+	require.NotEmpty(t, still, "the snapshot of another role's session is seen")
+	query, args, err := admin.Insert([]store.Event{{ID: "1", Topic: "orders", Source: store.SourcePublish}}, store.LeaseOnInsert{})
+	require.NoError(t, err)
+	require.NoError(t, admin.Query(ctx, tx, query, args, func(rows *sql.Rows) error { return nil }))
+	require.NoError(t, tx.Commit())
+	still, created, err := own.Settle(ctx, sub, still)
+	require.NoError(t, err)
+	require.Empty(t, still)
+	require.EqualValues(t, 1, created)
+}
