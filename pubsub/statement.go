@@ -86,11 +86,15 @@ func (s *statement) InsertQuery(string, message.Messages) (wsql.Query, error) {
 
 // ExecContext runs the query and keeps what it returns.
 func (s *statement) ExecContext(_ context.Context, query string, args ...any) (sql.Result, error) {
-	rows, err := s.store.QueryPrepared(s.ctx, s.ContextExecutor, query, args...)
+	err := s.store.Write(s.ctx, s.ContextExecutor, func() error {
+		rows, err := s.store.QueryPrepared(s.ctx, s.ContextExecutor, query, args...)
+		if err != nil {
+			return err
+		}
+		s.inserted, err = s.store.ScanInserted(rows, s.events)
+		return err
+	})
 	if err != nil {
-		return nil, err
-	}
-	if s.inserted, err = s.store.ScanInserted(rows, s.events); err != nil {
 		return nil, err
 	}
 	return driver.RowsAffected(len(s.inserted.IDs)), nil

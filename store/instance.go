@@ -65,21 +65,24 @@ type Pulse struct {
 // an id below lowest (0 says nothing of that), or returns ErrInstanceGone. The
 // instance must not claim or record meanwhile.
 func (s *Store) Heartbeat(ctx context.Context, id string, lowest int64, silence time.Duration) (pulse Pulse, err error) {
-	rows, err := s.QueryPrepared(ctx, s.db, s.sql(`
-		UPDATE reprise.instances
-		SET heartbeat_at = now(), lowest_run = CASE WHEN $2 > 0 THEN $2 ELSE lowest_run END
-		WHERE id = $1
-		RETURNING claims, EXISTS (SELECT 1 FROM reprise.instances o WHERE o.id <> $1 AND o.heartbeat_at < now($3))`),
-		id, lowest, -silence.Seconds())
+	known := false
+	err = s.Write(ctx, s.db, func() (err error) {
+		rows, err := s.QueryPrepared(ctx, s.db, s.sql(`
+			UPDATE reprise.instances
+			SET heartbeat_at = now(), lowest_run = CASE WHEN $2 > 0 THEN $2 ELSE lowest_run END
+			WHERE id = $1
+			RETURNING claims, EXISTS (SELECT 1 FROM reprise.instances o WHERE o.id <> $1 AND o.heartbeat_at < now($3))`),
+			id, lowest, -silence.Seconds())
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, rows.Close()) }()
+		if known = rows.Next(); known {
+			return rows.Scan(&pulse.Claims, &pulse.Others)
+		}
+		return rows.Err()
+	})
 	if err != nil {
-		return pulse, fmt.Errorf("heartbeat of instance %s: %w", id, err)
-	}
-	defer rows.Close()
-	known := rows.Next()
-	if known {
-		err = rows.Scan(&pulse.Claims, &pulse.Others)
-	}
-	if err := errors.Join(err, rows.Err()); err != nil {
 		return pulse, fmt.Errorf("heartbeat of instance %s: %w", id, err)
 	}
 	if !known {

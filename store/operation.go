@@ -184,7 +184,7 @@ func (s *Store) request(ctx context.Context, q Queryer, o Operation) (Operation,
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 		RETURNING id, requested_at`),
 		string(o.Kind), o.RequestedBy, o.Reason, string(selection), o.EvenSuccessful, o.Rate, o.Total.N, o.cursor.text())
-	if err := row(&o.ID, &requested); err != nil {
+	if err := s.Write(ctx, q, func() error { return row(&o.ID, &requested) }); err != nil {
 		return o, err
 	}
 	o.RequestedAt = requested.Time

@@ -76,20 +76,24 @@ func (s *Store) WriteOutbox(ctx context.Context, q Queryer, events []Event, held
 		}
 	}
 	query, args := s.outboxInsert(events, states)
-	rows, err := s.QueryPrepared(ctx, q, query, args...)
+	err = s.Write(ctx, q, func() (err error) {
+		fresh = 0
+		rows, err := s.QueryPrepared(ctx, q, query, args...)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, rows.Close()) }()
+		for rows.Next() {
+			var n int
+			if err := rows.Scan(&n); err != nil {
+				return err
+			}
+			fresh += n
+		}
+		return rows.Err()
+	})
 	if err != nil {
 		return 0, fmt.Errorf("write into the outbox: %w", InsertError(err))
-	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	for rows.Next() {
-		var n int
-		if err := rows.Scan(&n); err != nil {
-			return 0, fmt.Errorf("write into the outbox: %w", err)
-		}
-		fresh += n
-	}
-	if rows.Err() != nil {
-		return 0, fmt.Errorf("write into the outbox: %w", InsertError(rows.Err()))
 	}
 	return fresh, nil
 }

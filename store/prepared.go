@@ -184,7 +184,7 @@ func (s sending) Value() (driver.Value, error) {
 }
 
 func (s *Store) queryPrepared(ctx context.Context, q Queryer, query string, args ...any) (*sql.Rows, error) {
-	if db, ok := q.(*sqlx.DB); !ok || db != s.db {
+	if !s.isPool(q) {
 		return q.QueryContext(ctx, query, args...)
 	}
 	p, err := s.prepare(ctx, query)
@@ -201,7 +201,7 @@ func (s *Store) queryPrepared(ctx context.Context, q Queryer, query string, args
 
 // execPrepared is QueryPrepared for a statement that returns no rows.
 func (s *Store) execPrepared(ctx context.Context, q Execer, query string, args ...any) (sql.Result, error) {
-	if db, ok := q.(*sqlx.DB); !ok || db != s.db {
+	if !s.isPool(q) {
 		return q.ExecContext(ctx, query, args...)
 	}
 	p, err := s.prepare(ctx, query)

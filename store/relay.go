@@ -15,11 +15,13 @@ import (
 // go on being that, for so long by the database's clock, and says whether it is.
 func (s *Store) Relay(ctx context.Context, instance string, ttl time.Duration) (bool, error) {
 	var is bool
-	err := s.db.GetContext(ctx, &is, s.sql(`
-		INSERT INTO reprise.relay AS r (one, instance, until) VALUES (true, $1, now($2))
-		ON CONFLICT (one) DO UPDATE SET instance = excluded.instance, until = excluded.until
-		WHERE r.instance = excluded.instance OR r.until < now()
-		RETURNING true`), instance, ttl.Seconds())
+	err := s.Write(ctx, s.db, func() error {
+		return queryRow(ctx, s.db, s.sql(`
+			INSERT INTO reprise.relay AS r (one, instance, until) VALUES (true, $1, now($2))
+			ON CONFLICT (one) DO UPDATE SET instance = excluded.instance, until = excluded.until
+			WHERE r.instance = excluded.instance OR r.until < now()
+			RETURNING true`), instance, ttl.Seconds())(&is)
+	})
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
 	}

@@ -48,6 +48,9 @@ func (s *Store) Subscribe(ctx context.Context, sub Subscription, policy string) 
 // subscription is new. It neither changes nor locks one that is there already:
 // publishers must not wait for each other's transactions.
 func (s *Store) SubscribeTx(ctx context.Context, tx Execer, sub Subscription, policy string) (fresh bool, err error) {
+	if err := s.bePatient(ctx, tx); err != nil {
+		return false, err
+	}
 	return s.subscribe(ctx, tx, sub, policy, `DO NOTHING`)
 }
 
