@@ -18,6 +18,7 @@ import (
 
 	"github.com/reprise-bus/reprise/bus"
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -233,4 +234,121 @@ func TestARunOnAPlainSQLiteFileIsReplayed(t *testing.T) {
 			require.Equal(t, 2, waitFor(t, b, store.Filter{Status: store.Success}).Attempt)
 		})
 	}
+}
+
+// A transaction that keeps everything else from being written, and whose code
+// waits for it: the code is told at once.
+func TestWhatWouldWaitForItsOwnTransactionIsRefused(t *testing.T) {
+	t.Parallel()
+	testdb.Each(t, func(t *testing.T, url string) {
+		db := testdb.Open(t, url)
+		db.SetMaxOpenConns(1)
+		nest(t, db)
+	})
+	t.Run("sqlite, several connections", func(t *testing.T) {
+		t.Parallel()
+		_, pools := openPlainly(t, "WAL", "", 1)
+		nest(t, pools[0])
+	})
+}
+
+func nest(t *testing.T, db *sql.DB) {
+	b, err := bus.New(t.Context(), bus.Config{DB: db, Logger: quiet()})
+	require.NoError(t, err)
+	require.NoError(t, b.Handle(nothing[placed]("mail")))
+	require.NoError(t, b.Publish(t.Context(), placed{"before"}))
+
+	elsewhere := make(chan error, 1)
+	require.NoError(t, b.InTx(t.Context(), func(tx *bus.Tx) error {
+		for _, nested := range []error{
+			b.InTx(t.Context(), func(*bus.Tx) error { return errors.New("it was called") }),
+			b.Publish(t.Context(), placed{"nested"}),
+			b.Publish(context.Background(), placed{"nested"}, paid{"nested"}),
+		} {
+			require.ErrorIs(t, nested, store.ErrWaitsForItself)
+			require.ErrorContains(t, nested, "bus.PublishTx(ctx, tx, …)")
+			require.ErrorContains(t, nested, "nothing was written")
+		}
+		go func() { elsewhere <- b.Publish(t.Context(), placed{"elsewhere"}) }()
+		return b.PublishTx(t.Context(), tx, placed{"in the transaction"})
+	}))
+	require.NoError(t, receive(t, elsewhere), "another goroutine may wait")
+	require.NoError(t, b.Publish(t.Context(), placed{"after"}), "the transaction is over")
+
+	require.PanicsWithValue(t, "f", func() { _ = b.InTx(t.Context(), func(*bus.Tx) error { panic("f") }) })
+	require.NoError(t, b.Publish(t.Context(), placed{"after a panic"}))
+	events, _, err := b.Store().Events(t.Context(), store.EventFilter{})
+	require.NoError(t, err)
+	require.Len(t, events, 5)
+}
+
+// A handler that does not pass its context on is told as well.
+func TestATransactionalHandlerOnSQLiteThatPublishesElsewhereIsRefused(t *testing.T) {
+	t.Parallel()
+	b := open(t, testdb.SQLite(t))
+	require.NoError(t, b.Handle(handlers.New("invoice", func(context.Context, placed) error {
+		return b.Publish(context.Background(), paid{"1"})
+	}, handlers.Policy{Attempts: 1, Cycles: 1, Transactional: true})))
+	run(t, b)
+	require.NoError(t, b.Publish(t.Context(), placed{"1"}))
+	require.Contains(t, waitFor(t, b, store.Filter{Status: store.Failed}).Error, store.ErrWaitsForItself.Error())
+}
+
+// What another process keeps locked is waited for, by Publish as long as its
+// context lasts, and Run does not end for it.
+func TestALockedSQLiteFileIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	for _, journal := range []string{"DELETE", "WAL"} {
+		t.Run(journal, func(t *testing.T) {
+			t.Parallel()
+			_, pools := openPlainly(t, journal, "", 2)
+			b, err := bus.New(t.Context(), bus.Config{DB: pools[0], Logger: quiet()})
+			require.NoError(t, err)
+			handled := make(chan string, 4) // the impatient one may be written yet
+			require.NoError(t, b.Handle(
+				do("mail", func(_ context.Context, e placed) error { handled <- e.Order; return nil }),
+				handlers.New("ship", func(_ context.Context, e placed) error { handled <- e.Order; return nil },
+					handlers.Policy{Attempts: 1, Cycles: 1, Transactional: true}),
+			))
+			other, err := pools[1].Conn(t.Context())
+			require.NoError(t, err)
+			t.Cleanup(func() { require.NoError(t, other.Close()) })
+			_, err = other.ExecContext(t.Context(), `BEGIN EXCLUSIVE`)
+			require.NoError(t, err)
+
+			run(t, b)
+			brief, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			defer cancel()
+			require.ErrorIs(t, b.Publish(brief, placed{"impatient"}), context.DeadlineExceeded)
+			require.ErrorContains(t, b.InTx(brief, func(*bus.Tx) error { return errors.New("it was called") }), "nothing was written")
+			published := make(chan error, 1)
+			go func() { published <- b.Publish(t.Context(), placed{"patient"}) }()
+			_, err = other.ExecContext(t.Context(), `COMMIT`)
+			require.NoError(t, err)
+			require.NoError(t, receive(t, published))
+			for got := 0; got < 2; {
+				if receive(t, handled) == "patient" {
+					got++
+				}
+			}
+		})
+	}
+}
+
+// A deferred transaction that has read cannot write any more when others have
+// written: the error says what to do.
+func TestATransactionThatReadBeforeOthersWroteIsToldHowToBegin(t *testing.T) {
+	t.Parallel()
+	_, pools := openPlainly(t, "WAL", "", 1)
+	b, err := bus.New(t.Context(), bus.Config{DB: pools[0], Logger: quiet()})
+	require.NoError(t, err)
+	tx, err := pools[0].BeginTx(t.Context(), nil)
+	require.NoError(t, err)
+	var n int
+	require.NoError(t, tx.QueryRow(`SELECT count(*) FROM reprise_events`).Scan(&n))
+	require.NoError(t, b.Publish(t.Context(), placed{"1"}))
+	err = b.PublishTx(t.Context(), tx, placed{"2"})
+	require.ErrorContains(t, err, "begin again, and open the pool with _txlock=immediate")
+	require.True(t, store.Collided(err))
+	require.NoError(t, tx.Rollback())
 }

@@ -112,15 +112,35 @@ func (s *Store) bePatient(ctx context.Context, tx Execer) error {
 	return err
 }
 
-// takeTurn returns when it is the caller's turn to write, and what ends it; pass may
-// be called more than once.
+// takeTurn returns when it is the caller's turn to write, and what ends it; pass
+// may be called more than once.
 func (s *Store) takeTurn(ctx context.Context) (pass func(), err error) {
+	return s.through(ctx, s.gate)
+}
+
+// takeLongTurn is takeTurn for a transaction of the application's, which may
+// take long: only one of them waits among Reprise's own writes, such as a
+// heartbeat, and the others wait behind it.
+func (s *Store) takeLongTurn(ctx context.Context) (pass func(), err error) {
+	next, err := s.through(ctx, s.long)
+	if err != nil {
+		return nil, err
+	}
+	pass, err = s.takeTurn(ctx)
+	if err != nil {
+		next()
+		return nil, err
+	}
+	return func() { pass(); next() }, nil
+}
+
+func (s *Store) through(ctx context.Context, gate chan struct{}) (pass func(), err error) {
 	if s.kind != dialect.SQLite {
 		return func() {}, nil
 	}
 	select {
-	case s.gate <- struct{}{}:
-		return sync.OnceFunc(func() { <-s.gate }), nil
+	case gate <- struct{}{}:
+		return sync.OnceFunc(func() { <-gate }), nil
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
@@ -164,7 +184,7 @@ func (s *Store) Begin(ctx context.Context) (tx *sqlx.Tx, over func(), err error)
 	if s.WaitsForItself() {
 		return nil, nil, ErrWaitsForItself
 	}
-	pass, err := s.takeTurn(ctx)
+	pass, err := s.takeLongTurn(ctx)
 	if err != nil {
 		return nil, nil, err
 	}

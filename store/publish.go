@@ -45,7 +45,7 @@ type LeasedRun struct {
 // Publishing an event again does nothing, whatever became of its runs; another
 // payload under an id that the topic has already makes the statement fail.
 //
-// The caller runs it, in a transaction of its own or not, and bounds its size:
+// The caller runs it within Write, in a transaction of its own or not, and bounds its size:
 // a few thousand events and a few MiB of payload make a good statement.
 func (s *Store) Insert(events []Event, lease LeaseOnInsert) (query string, args []any, err error) {
 	return s.insertion(events, lease, false)

@@ -41,6 +41,7 @@ type Store struct {
 	statements sync.Map // written → qualified
 
 	gate      chan struct{} // of capacity one: SQLite's writers of this store take turns
+	long      chan struct{} // likewise, before gate: transactions of the application's
 	inside    goroutines    // in a transaction that excludes all others
 	impatient bool          // SQLite, and connections of the pool have no busy timeout
 	advice    string
@@ -72,7 +73,7 @@ type sqlDialect interface {
 // have been brought to this program's version by migrations.Up: a
 // *migrations.VersionError says when it has not. The pool stays the caller's.
 func New(ctx context.Context, db *sql.DB, schema string, options ...Option) (*Store, error) {
-	s := &Store{prepares: true, gate: make(chan struct{}, 1)}
+	s := &Store{prepares: true, gate: make(chan struct{}, 1), long: make(chan struct{}, 1)}
 	for _, option := range options {
 		option(s)
 	}

@@ -92,11 +92,15 @@ func (d db) insertBy(ctx context.Context, by inserting, q store.Queryer, lease s
 	if err != nil {
 		return store.Inserted{}, err
 	}
-	rows, err := d.QueryPrepared(ctx, q, query, args...)
-	if err != nil {
-		return store.Inserted{}, store.InsertError(err)
-	}
-	inserted, err := d.ScanInserted(rows, events)
+	var inserted store.Inserted
+	err = d.Write(ctx, q, func() error {
+		rows, err := d.QueryPrepared(ctx, q, query, args...)
+		if err != nil {
+			return err
+		}
+		inserted, err = d.ScanInserted(rows, events)
+		return err
+	})
 	return inserted, store.InsertError(err)
 }
 
