@@ -126,12 +126,12 @@ func (s *Store) takeLongTurn(ctx context.Context) (pass func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	pass, err = s.takeTurn(ctx)
+	now, err := s.takeTurn(ctx)
 	if err != nil {
 		next()
 		return nil, err
 	}
-	return func() { pass(); next() }, nil
+	return func() { now(); next() }, nil
 }
 
 func (s *Store) through(ctx context.Context, gate chan struct{}) (pass func(), err error) {
