@@ -71,6 +71,9 @@ func newBus(ctx context.Context, config Config) (*Bus, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bus: %w", err)
 	}
+	if advice := st.Advice(); advice != "" {
+		config.Logger.Warn(advice)
+	}
 	ps, err := pubsub.New(st, config.pubsub())
 	if err != nil {
 		return nil, fmt.Errorf("bus: %w", err)

@@ -20,6 +20,14 @@ type Config struct {
 	// DB is the application's pool, for New: PostgreSQL through lib/pq or
 	// pgx's database/sql driver, or SQLite. It stays the application's to
 	// close. Of a *sqlx.DB, it is the field DB.
+	//
+	// Open a SQLite file with
+	// "file:app.db?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_txlock=immediate".
+	// Without these, Reprise waits for its turn to write all the same, and sets
+	// a busy timeout on the connections that it uses, but transactions of the
+	// application's own may fail with SQLITE_BUSY: New warns of that. It leaves
+	// the file's journal mode as it is. A memory database needs
+	// SetMaxOpenConns(1), or a cache that the connections share.
 	DB *sql.DB
 
 	// Schema holds Reprise's tables; on SQLite it is a prefix of their names.

@@ -69,6 +69,11 @@ type Tx = pubsub.Transaction
 // commit. Keep f short: it holds slots of the handlers until then. An error of
 // f is returned as it is. What f has published it must not undo by rolling back
 // to a savepoint: the handlers would get it all the same.
+//
+// On SQLite, and on a pool of one connection, nothing else can be written until
+// f has returned: Publish and InTx return an error at once when f calls them.
+// Publish in a transaction that the application has begun by itself there waits
+// until its context ends: use PublishTx.
 func (b *Bus) InTx(ctx context.Context, f func(tx *Tx) error) error {
 	return b.pubsub.InTx(ctx, f)
 }

@@ -21,47 +21,94 @@ import (
 // happened exactly once. It belongs inside Record and innermost, around the
 // handler alone.
 //
+// When the database refuses the transaction only because of others at the same
+// time (a serialization failure, a deadlock, SQLITE_BUSY), nothing of it is
+// written, and the handler is called again in the same attempt. If that goes on,
+// the run is due again in a second, and the try is given back. So it is when the
+// transaction could not begin before the message's context ended.
+//
 // A handler that returns messages to publish is refused, since the router would
 // publish them outside the transaction: publish with bus.PublishTx, or
 // pubsub.PublisherTx.
 func Transaction(st *store.Store) message.HandlerMiddleware {
 	return func(next message.HandlerFunc) message.HandlerFunc {
-		return func(msg *message.Message) (produced []*message.Message, err error) {
-			whole := msg.Context()
-			delivery, ok := handlers.DeliveryFrom(whole)
+		return func(msg *message.Message) ([]*message.Message, error) {
+			delivery, ok := handlers.DeliveryFrom(msg.Context())
 			if !ok {
 				return nil, errors.New("transaction: the message carries no run: put middleware.Record before middleware.Transaction")
 			}
-			tx, err := st.DB().BeginTxx(whole, nil)
-			if err != nil {
-				return nil, fmt.Errorf("begin the handler's transaction: %w", err)
+			t := transaction{store: st, delivery: delivery, next: next}
+			var failed error
+			if collided := st.Again(msg.Context(), func() (collided error) {
+				failed, collided = t.run(msg)
+				return collided
+			}); collided != nil {
+				return nil, notStarted(collided)
 			}
-			done := false
-			defer func() {
-				msg.SetContext(whole)
-				if !done { // also when the handler panics
-					err = errors.Join(err, rollback(tx))
-				}
-			}()
-			msg.SetContext(handlers.WithTx(whole, tx))
-			produced, err = next(msg)
-			switch {
-			case err != nil:
-				return nil, err
-			case len(produced) > 0:
-				return nil, handlers.Permanent(errors.New("a transactional handler returned messages to publish: publish them through its transaction"))
-			}
-			if err := st.Succeed(whole, tx, delivery.Run().Lease()); err != nil {
-				return nil, err
-			}
-			if err := tx.Commit(); err != nil {
-				return nil, inDoubt(whole, st, delivery, fmt.Errorf("commit the handler's transaction: %w", err))
-			}
-			done = true
-			delivery.Committed()
-			return nil, nil
+			return nil, failed
 		}
 	}
+}
+
+// notStarted is the error of a transaction of which nothing remains, through no
+// fault of the handler's.
+func notStarted(err error) error { return fmt.Errorf("%w: %w", handlers.Snooze(time.Second), err) }
+
+type transaction struct {
+	store    *store.Store
+	delivery *handlers.Delivery
+	next     message.HandlerFunc
+}
+
+// run calls the handler in a transaction, and returns why it has failed, or that
+// the transaction has collided with others.
+func (t transaction) run(msg *message.Message) (failed, collided error) {
+	whole := msg.Context()
+	tx, over, err := t.store.Begin(whole)
+	switch {
+	case store.Collided(err):
+		return nil, fmt.Errorf("begin the handler's transaction: %w", err)
+	case err != nil && whole.Err() != nil:
+		return notStarted(fmt.Errorf("begin the handler's transaction: %w", err)), nil
+	case err != nil:
+		return fmt.Errorf("begin the handler's transaction: %w", err), nil
+	}
+	defer over()
+	done := false
+	defer func() {
+		msg.SetContext(whole)
+		if !done { // also when the handler panics
+			failed = errors.Join(failed, rollback(tx))
+		}
+	}()
+	msg.SetContext(handlers.WithTx(whole, tx))
+	produced, err := t.next(msg)
+	switch {
+	case store.Collided(err) && t.store.Aborted(whole, tx):
+		return nil, err
+	case err != nil:
+		return err, nil
+	case len(produced) > 0:
+		return handlers.Permanent(errors.New("a transactional handler returned messages to publish: publish them through its transaction")), nil
+	}
+	if err := t.store.Succeed(whole, tx, t.delivery.Run().Lease()); err != nil {
+		return split(err)
+	}
+	if err := tx.Commit(); err != nil {
+		over()
+		return split(inDoubt(whole, t.store, t.delivery, fmt.Errorf("commit the handler's transaction: %w", err)))
+	}
+	done = true
+	t.delivery.Committed()
+	return nil, nil
+}
+
+// split tells the error of a collision from any other.
+func split(err error) (failed, collided error) {
+	if store.Collided(err) {
+		return nil, err
+	}
+	return err, nil
 }
 
 // inDoubt asks the database what became of a commit that came back with an

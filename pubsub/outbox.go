@@ -150,12 +150,15 @@ func (p *OutboxPublisher) publish(ctx context.Context, topic string, messages []
 	switch {
 	case err != nil:
 		return err
-	case p.tx == nil && o.pubsub.wouldWaitForItself(ctx): // if the broker does not take it
-		return errWaitForItself
 	case p.tx != nil && isNil(p.tx):
 		return errNilTx
 	case p.tx != nil:
 		return o.writeTx(ctx, p.tx, events)
+	}
+	if err := o.pubsub.wouldWaitForItself(ctx); err != nil { // if the broker does not take it
+		return err
+	}
+	switch {
 	case mode == Direct && len(events) == 1:
 		return o.direct(ctx, events[0])
 	default:

@@ -88,9 +88,10 @@ func (p *Publisher) publish(ctx context.Context, topic string, messages []*messa
 	switch {
 	case err != nil:
 		return err
-	case p.tx == nil && p.pubsub.wouldWaitForItself(ctx):
-		return errWaitForItself
 	case p.tx == nil:
+		if err := p.pubsub.wouldWaitForItself(ctx); err != nil {
+			return err
+		}
 		return p.pubsub.writer.publish(ctx, events)
 	case isNil(p.tx):
 		return errNilTx
@@ -99,13 +100,22 @@ func (p *Publisher) publish(ctx context.Context, topic string, messages []*messa
 	}
 }
 
-var errWaitForItself = errors.New("a transactional handler on SQLite holds the one connection that can write: publish in its transaction, bus.PublishTx(ctx, tx, …) with the tx of handlers.Tx(ctx); nothing was written")
+var (
+	errWaitForItself = errors.New("a transactional handler on SQLite holds the one connection that can write: publish in its transaction, bus.PublishTx(ctx, tx, …) with the tx of handlers.Tx(ctx); nothing was written")
+	errInsideItself  = fmt.Errorf("publish in the transaction that is open, bus.PublishTx(ctx, tx, …) with the tx of InTx, or of handlers.Tx(ctx) in a transactional handler, and begin no other: %w", store.ErrWaitsForItself)
+)
 
-// wouldWaitForItself says whether ctx is that of a handler whose transaction
-// keeps everything else from being written.
-func (p *PubSub) wouldWaitForItself(ctx context.Context) bool {
-	_, transactional := handlers.Tx(ctx)
-	return transactional && !p.store.LeasesOnInsert()
+// wouldWaitForItself returns an error when ctx is that of a handler whose
+// transaction keeps everything else from being written, or when the caller is
+// the code of such a transaction.
+func (p *PubSub) wouldWaitForItself(ctx context.Context) error {
+	if _, transactional := handlers.Tx(ctx); transactional && !p.store.LeasesOnInsert() {
+		return errWaitForItself
+	}
+	if p.store.WaitsForItself() {
+		return errInsideItself
+	}
+	return nil
 }
 
 // Close does nothing: the PubSub and the pool are closed by who made them.

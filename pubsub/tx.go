@@ -23,16 +23,21 @@ type Transaction struct {
 // an error or panics. What f publishes through PublisherTx is handed to its
 // handlers right after the commit, as with Publisher.
 //
+// On SQLite, and on a pool of one connection, nothing else can be written until
+// f has returned: Publish and InTx that f calls return an error at once. Those
+// that it calls by way of another goroutine, and waits for, wait until their
+// contexts end.
+//
 // The slots that are reserved for that are taken until then: keep f short. What
 // f has published it must not undo by rolling back to a savepoint: the handlers
 // would get it all the same.
 func (p *PubSub) InTx(ctx context.Context, f func(tx *Transaction) error) (err error) {
-	if p.wouldWaitForItself(ctx) {
-		return errWaitForItself
+	if err := p.wouldWaitForItself(ctx); err != nil {
+		return err
 	}
-	begun, err := p.store.DB().BeginTxx(ctx, nil)
+	begun, over, err := p.store.Begin(ctx)
 	if err != nil {
-		return fmt.Errorf("begin: %w", nothingWritten(err))
+		return nothingWritten(err)
 	}
 	tx := &Transaction{Tx: begun}
 	committed := false
@@ -51,6 +56,7 @@ func (p *PubSub) InTx(ctx context.Context, f func(tx *Transaction) error) (err e
 			h.cancel()
 		}
 	}()
+	defer over()
 	defer func() {
 		if committed {
 			return

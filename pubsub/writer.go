@@ -249,10 +249,18 @@ func (p *PubSub) publishLarge(ctx context.Context, chunks [][]store.Event, commi
 // inOneTx says of its error what is known, and to whoever waits no longer when
 // it begins to commit.
 func (p *PubSub) inOneTx(ctx context.Context, committing *atomic.Bool, write func(tx *sqlx.Tx) error) error {
-	tx, err := p.store.DB().BeginTxx(ctx, nil)
+	return p.store.Again(ctx, func() error {
+		committing.Store(false)
+		return p.inOneTxOnce(ctx, committing, write)
+	})
+}
+
+func (p *PubSub) inOneTxOnce(ctx context.Context, committing *atomic.Bool, write func(tx *sqlx.Tx) error) error {
+	tx, over, err := p.store.Begin(ctx)
 	if err != nil {
 		return nothingWritten(err)
 	}
+	defer over()
 	if err := write(tx); err != nil {
 		return errors.Join(nothingWritten(err), rollback(tx))
 	}

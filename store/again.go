@@ -5,23 +5,41 @@ import (
 	"errors"
 	"math/rand/v2"
 	"time"
+
+	"github.com/lib/pq"
+
+	"github.com/reprise-bus/reprise/internal/dialect"
 )
 
 // What the database refuses because of others at work at the same time is tried
-// again this often, after pauses that grow from the first one.
+// again, after pauses that grow from the first one. PostgreSQL has waited before
+// it refuses: it is asked so many times. SQLite may refuse at once: it is asked
+// for so long, in pauses that stay short, since it keeps no queue of who waits.
 const (
 	collisions     = 8
 	collisionPause = 2 * time.Millisecond
+	busyPatience   = 30 * time.Second
+	busyPause      = 20 * time.Millisecond
 )
 
 // again calls f until it succeeds, fails for a reason of its own, or has
 // collided with others, or met a statement that the server has lost, too often.
 func (s *Store) again(ctx context.Context, f func() error) error {
+	began := time.Now()
 	for try, pause := 1, collisionPause; ; try, pause = try+1, 2*pause {
 		err := f()
 		var sent *sentError
-		resent := errors.As(err, &sent) && sent.times > 1 // nobody knows of the first time
-		if err == nil || try == collisions || resent || !Collided(err) && !outdated(err) {
+		switch resent := errors.As(err, &sent) && sent.times > 1; {
+		case err == nil || !Collided(err) && !outdated(err):
+			return err
+		case resent: // nobody knows of the first time
+			return err
+		case dialect.Busy(err):
+			if time.Since(began) > busyPatience {
+				return err
+			}
+			pause = min(pause, busyPause)
+		case try == collisions:
 			return err
 		}
 		select {
@@ -39,6 +57,20 @@ func HeldUp(err error) bool {
 	return state == "55P03" || state == "57014" // lock_timeout, statement_timeout
 }
 
+// Again calls f again, with pauses, while it returns an error that is Collided,
+// and returns its last error. f begins anew each time.
+func (s *Store) Again(ctx context.Context, f func() error) error { return s.again(ctx, f) }
+
+// Aborted says whether PostgreSQL takes no more statements in the transaction,
+// since one of them has failed. On SQLite one that fails ends no transaction.
+func (s *Store) Aborted(ctx context.Context, tx Execer) bool {
+	if s.kind == dialect.SQLite {
+		return false
+	}
+	_, err := tx.ExecContext(ctx, `SELECT 1`)
+	return errors.Is(err, pq.ErrInFailedTransaction) || sqlState(err) == "25P02"
+}
+
 // Collided says whether the database refused a statement, or a transaction, only
 // because of others at the same time: nothing of it is written, and it may well
 // succeed when it is tried again.
@@ -47,5 +79,5 @@ func Collided(err error) bool {
 	case serializationFailure, "40P01": // the latter is a deadlock
 		return true
 	}
-	return false
+	return dialect.Busy(err)
 }

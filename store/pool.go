@@ -42,27 +42,27 @@ func (p *pool) detectIsolation(ctx context.Context) error {
 }
 
 func (p *pool) GetContext(ctx context.Context, into any, query string, args ...any) error {
-	return p.run(ctx, func(q sqlx.ExtContext) error { return sqlx.GetContext(ctx, q, into, query, args...) })
+	return p.run(ctx, p.store.read, func(q sqlx.ExtContext) error { return sqlx.GetContext(ctx, q, into, query, args...) })
 }
 
 func (p *pool) SelectContext(ctx context.Context, into any, query string, args ...any) error {
-	return p.run(ctx, func(q sqlx.ExtContext) error {
+	return p.run(ctx, p.store.read, func(q sqlx.ExtContext) error {
 		reflect.ValueOf(into).Elem().SetZero() // or another try would append
 		return sqlx.SelectContext(ctx, q, into, query, args...)
 	})
 }
 
 func (p *pool) ExecContext(ctx context.Context, query string, args ...any) (result sql.Result, err error) {
-	err = p.run(ctx, func(q sqlx.ExtContext) (err error) {
+	err = p.run(ctx, p.store.write, func(q sqlx.ExtContext) (err error) {
 		result, err = q.ExecContext(ctx, query, args...)
 		return err
 	})
 	return result, err
 }
 
-// run calls f with what it is to run its one statement on.
-func (p *pool) run(ctx context.Context, f func(q sqlx.ExtContext) error) error {
-	return p.store.again(ctx, func() error {
+// run calls f, by way of read or write, with what it is to run its one statement on.
+func (p *pool) run(ctx context.Context, again func(context.Context, func() error) error, f func(q sqlx.ExtContext) error) error {
+	return again(ctx, func() error {
 		if p.isolated.Load() {
 			return p.inTx(ctx, f)
 		}
@@ -121,9 +121,10 @@ func (s *Store) query(ctx context.Context, q Queryer, query string, args []any, 
 		return nil
 	}
 	if !s.owns(q) {
-		return times, ask(q)
+		err = s.within(ctx, q, func() error { return ask(q) })
+		return times, err
 	}
-	err = s.again(ctx, func() error {
+	err = s.write(ctx, func() error {
 		if s.db.isolated.Load() {
 			return s.db.inTx(ctx, func(tx sqlx.ExtContext) error { return ask(tx) })
 		}
@@ -155,7 +156,7 @@ func (s *Store) exec(ctx context.Context, q sqlx.ExtContext, query string, args 
 	if !s.owns(q) {
 		return n, ask(q.ExecContext(ctx, query, args...))
 	}
-	err = s.db.run(ctx, func(q sqlx.ExtContext) error {
+	err = s.db.run(ctx, s.write, func(q sqlx.ExtContext) error {
 		if q != s.db.DB {
 			return ask(q.ExecContext(ctx, query, args...))
 		}
@@ -187,9 +188,9 @@ func (s *Store) queryRow(ctx context.Context, q Queryer, query string, args []an
 		return errors.Join(rows.Scan(into...), rows.Close(), rows.Err())
 	}
 	if !s.owns(q) {
-		return ask(q)
+		return s.within(ctx, q, func() error { return ask(q) })
 	}
-	return s.db.run(ctx, func(q sqlx.ExtContext) error { return ask(q) })
+	return s.db.run(ctx, s.write, func(q sqlx.ExtContext) error { return ask(q) })
 }
 
 // owns says whether q is the store's pool.

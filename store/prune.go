@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/jmoiron/sqlx"
+
+	"github.com/reprise-bus/reprise/internal/dialect"
 )
 
 // Prune says what may be deleted: events that were published, and whose runs
@@ -122,6 +124,13 @@ func (s *Store) PruneBatch(ctx context.Context, p Prune, after *EventMark) (dele
 			DELETE FROM reprise.operation_runs WHERE run_id IN (
 				SELECT r.id FROM reprise.handler_runs r WHERE (r.event_id, r.topic) IN (SELECT e.id, e.topic ` + old + `))`); err != nil {
 			return err
+		}
+		if s.kind == dialect.SQLite { // which cascades only where foreign_keys is on
+			if _, err = count(`
+				DELETE FROM reprise.run_attempts WHERE run_id IN (
+					SELECT r.id FROM reprise.handler_runs r WHERE (r.event_id, r.topic) IN (SELECT e.id, e.topic ` + old + `))`); err != nil {
+				return err
+			}
 		}
 		if deleted.Runs, err = count(`DELETE FROM reprise.handler_runs WHERE (event_id, topic) IN (SELECT e.id, e.topic ` + old + `)`); err != nil {
 			return err

@@ -45,7 +45,7 @@ type LeasedRun struct {
 // Publishing an event again does nothing, whatever became of its runs; another
 // payload under an id that the topic has already makes the statement fail.
 //
-// The caller runs it, in a transaction of its own or not, and bounds its size:
+// The caller runs it by Query, in a transaction of its own or not, and bounds its size:
 // a few thousand events and a few MiB of payload make a good statement.
 func (s *Store) Insert(events []Event, lease LeaseOnInsert) (query string, args []any, err error) {
 	return s.insertion(events, lease, false)
@@ -115,6 +115,10 @@ var ErrKnown = errors.New("an event is known already")
 
 const uniqueViolation = "23505"
 
+// notNullViolation is SQLite's code of an insert that fails on purpose: see its
+// statement.
+const notNullViolation = 1299
+
 // InsertError makes the error of an insert ErrDuplicateID where it says that an
 // id is taken by another payload, and ErrKnown where it says that it is taken.
 func InsertError(err error) error {
@@ -126,7 +130,7 @@ func InsertError(err error) error {
 		id, _, _ = strings.Cut(id, `"`)
 		return fmt.Errorf("event %q: %w, with another payload: give each message an id of its own", id, ErrDuplicateID)
 	}
-	if strings.Contains(text, "NOT NULL constraint failed") && (strings.Contains(text, "events.source") || strings.Contains(text, "outbox.metadata")) { // SQLite
+	if code, _ := dialect.ResultCode(err); code == notNullViolation { // all that may be NULL otherwise is valid
 		return fmt.Errorf("%w, with another payload: give each message an id of its own", ErrDuplicateID)
 	}
 	if sqlState(err) == uniqueViolation {

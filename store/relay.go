@@ -15,11 +15,11 @@ import (
 // go on being that, for so long by the database's clock, and says whether it is.
 func (s *Store) Relay(ctx context.Context, instance string, ttl time.Duration) (bool, error) {
 	var is bool
-	err := s.db.GetContext(ctx, &is, s.sql(`
+	err := s.queryRow(ctx, s.db, s.sql(`
 		INSERT INTO reprise.relay AS r (one, instance, until) VALUES (true, $1, now($2))
 		ON CONFLICT (one) DO UPDATE SET instance = excluded.instance, until = excluded.until
 		WHERE r.instance = excluded.instance OR r.until < now()
-		RETURNING true`), instance, ttl.Seconds())
+		RETURNING true`), []any{instance, ttl.Seconds()}, &is)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
 	}

@@ -40,6 +40,12 @@ type Store struct {
 	schema     string
 	statements sync.Map // written → qualified
 
+	gate      chan struct{} // of capacity one: SQLite's writers of this store take turns
+	long      chan struct{} // likewise, before gate: transactions of the application's
+	inside    goroutines    // in a transaction that excludes all others
+	impatient bool          // SQLite, and connections of the pool have no busy timeout
+	advice    string
+
 	prepares bool
 	highest  atomic.Int64 // run id seen
 	prepared sync.Map     // written → *preparation
@@ -67,32 +73,34 @@ type sqlDialect interface {
 // have been brought to this program's version by migrations.Up: a
 // *migrations.VersionError says when it has not. The pool stays the caller's.
 func New(ctx context.Context, db *sql.DB, schema string, options ...Option) (*Store, error) {
-	kind, err := dialect.Detect(ctx, db)
-	if err != nil {
-		return nil, err
-	}
-	if schema, err = dialect.Schema(schema); err != nil {
-		return nil, err
-	}
-	if err := migrations.Check(ctx, db, schema); err != nil {
-		return nil, err
-	}
-	s := &Store{kind: kind, schema: schema, prepares: true}
+	s := &Store{prepares: true, gate: make(chan struct{}, 1), long: make(chan struct{}, 1)}
 	for _, option := range options {
 		option(s)
 	}
-	switch kind {
-	case dialect.SQLite:
-		s.db = &pool{DB: sqlx.NewDb(db, "sqlite3"), store: s} // sqlx's name for its bind variables
-		s.dialect = sqlite{}
-	default:
-		s.db = &pool{DB: sqlx.NewDb(db, "postgres"), store: s}
-		s.dialect = postgres{}
-	}
-	if err := s.db.detectIsolation(ctx); err != nil {
-		return nil, fmt.Errorf("ask for the default isolation: %w", err)
+	if err := s.again(ctx, func() error { return s.open(ctx, db, schema) }); err != nil {
+		return nil, err
 	}
 	return s, nil
+}
+
+func (s *Store) open(ctx context.Context, db *sql.DB, schema string) (err error) {
+	if s.kind, err = dialect.Detect(ctx, db); err != nil {
+		return err
+	}
+	if s.schema, err = dialect.Schema(schema); err != nil {
+		return err
+	}
+	if err := migrations.Check(ctx, db, s.schema); err != nil {
+		return err
+	}
+	if s.kind == dialect.SQLite {
+		s.db = &pool{DB: sqlx.NewDb(db, "sqlite3"), store: s} // sqlx's name for its bind variables
+		s.dialect = sqlite{}
+		return s.inspect(ctx)
+	}
+	s.db = &pool{DB: sqlx.NewDb(db, "postgres"), store: s}
+	s.dialect = postgres{}
+	return s.db.detectIsolation(ctx)
 }
 
 // DB returns the pool that the store was made with.
@@ -138,28 +146,27 @@ func (s *Store) compose(written string) string {
 // again: f then runs again from its beginning, and must set whatever it sets
 // anew.
 func (s *Store) inTx(ctx context.Context, f func(tx *sqlx.Tx) error) error {
+	if s.inside.here() {
+		return ErrWaitsForItself
+	}
+	pass, err := s.takeTurn(ctx)
+	if err != nil {
+		return err
+	}
+	defer pass()
 	return s.again(ctx, func() error { return s.inTxOnce(ctx, f) })
 }
 
 func (s *Store) inTxOnce(ctx context.Context, f func(tx *sqlx.Tx) error) (err error) {
-	tx, err := s.db.BeginTxx(ctx, s.TxOptions())
+	tx, err := s.begin(ctx, s.TxOptions())
 	if err != nil {
-		return fmt.Errorf("begin: %w", err)
+		return err
 	}
 	defer func() {
 		if err != nil {
-			if rollback := tx.Rollback(); rollback != nil && !errors.Is(rollback, sql.ErrTxDone) {
-				err = errors.Join(err, rollback)
-			}
+			err = errors.Join(err, rollback(tx))
 		}
 	}()
-	if s.kind == dialect.SQLite {
-		// A reader that becomes a writer is refused when somebody else has
-		// written meanwhile; a writer from the beginning waits.
-		if _, err := tx.ExecContext(ctx, s.sql(`UPDATE reprise.instances SET id = id WHERE false`)); err != nil {
-			return err
-		}
-	}
 	if err := f(tx); err != nil {
 		return err
 	}

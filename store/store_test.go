@@ -33,6 +33,9 @@ func TestStore(t *testing.T) {
 		"sqlite, prefix, an application's pool": func(*testing.T) func(t *testing.T) *store.Store {
 			return func(t *testing.T) *store.Store { return migrated(t, openDeferred(t, testdb.SQLite(t)), "billing") }
 		},
+		"sqlite, without any setting": func(*testing.T) func(t *testing.T) *store.Store {
+			return func(t *testing.T) *store.Store { return migrated(t, openPlainly(t, testdb.SQLite(t)), "") }
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -46,6 +49,16 @@ func TestStore(t *testing.T) {
 func openDeferred(t *testing.T, url string) *sql.DB {
 	t.Helper()
 	db, err := sql.Open("sqlite", "file:"+strings.TrimPrefix(url, "sqlite:")+"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=foreign_keys(1)")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	return db
+}
+
+// openPlainly opens a pool with nothing but the name of the file: a rollback
+// journal, no busy timeout, no foreign keys.
+func openPlainly(t *testing.T, url string) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("sqlite", strings.TrimPrefix(url, "sqlite:"))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
 	return db

@@ -68,6 +68,12 @@ func (s *Store) SubscribeTx(ctx context.Context, tx interface {
 	if err := sub.Validate(); err != nil {
 		return false, err
 	}
+	if s.kind == dialect.SQLite { // whose transactions had better not read before they write
+		if err := s.bePatient(ctx, tx); err != nil {
+			return false, err
+		}
+		return s.subscribe(ctx, tx, sub, policy, `DO NOTHING`)
+	}
 	var there bool
 	if err := s.queryRow(ctx, tx, s.sql(`SELECT EXISTS (SELECT 1 FROM reprise.subscriptions WHERE topic = $1 AND handler = $2)`),
 		[]any{sub.Topic, sub.Handler}, &there); err != nil {

@@ -1,0 +1,168 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/reprise-bus/reprise/internal/dialect"
+)
+
+// How a SQLite pool of the application's was opened decides what can work on it.
+// SQLite tells what a connection's settings are, but not what those of the next
+// connection will be: that is in the DSN, which database/sql keeps to itself.
+
+const (
+	// shortTimeout is the busy timeout below which a connection counts as having
+	// none.
+	shortTimeout = 1000 // ms
+	// setBusyTimeout sets one of Reprise's own, which is told by its number from
+	// one of a DSN.
+	setBusyTimeout = `PRAGMA busy_timeout = 9999`
+	ownBusyTimeout = 9999
+	// probing is how long a second connection of the pool is waited for.
+	probing = 2 * time.Second
+)
+
+// settings are those of one connection.
+type settings struct {
+	file    string // "" is memory
+	timeout int    // ms
+	locking string
+	journal string
+	tables  bool // Reprise's are there
+}
+
+func (s *Store) settings(ctx context.Context, c *sqlx.Conn) (is settings, err error) {
+	return is, errors.Join(
+		c.GetContext(ctx, &is.file, `SELECT coalesce(file, '') FROM pragma_database_list WHERE name = 'main'`),
+		c.GetContext(ctx, &is.timeout, `PRAGMA busy_timeout`),
+		c.GetContext(ctx, &is.locking, `PRAGMA locking_mode`),
+		c.GetContext(ctx, &is.journal, `PRAGMA journal_mode`),
+		c.GetContext(ctx, &is.tables, `SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = $1 || '_instances')`, s.schema),
+	)
+}
+
+func (is settings) hasTimeout() bool {
+	return is.timeout >= shortTimeout && is.timeout != ownBusyTimeout
+}
+
+// inspect refuses a pool on which Reprise cannot work, notes what its
+// transactions have to set, and what the application should know.
+func (s *Store) inspect(ctx context.Context) error {
+	first, err := s.db.Connx(ctx)
+	if err != nil {
+		return err
+	}
+	defer first.Close()
+	is, err := s.settings(ctx, first)
+	if err != nil {
+		return fmt.Errorf("ask the SQLite database how it was opened: %w", err)
+	}
+	s.impatient = !is.hasTimeout()
+	if err := s.bePatient(ctx, first); err != nil {
+		return err
+	}
+	if s.db.Stats().MaxOpenConnections == 1 {
+		return nil // nobody but other processes to collide with, and those Reprise waits for
+	}
+	if is.locking == "exclusive" {
+		return fmt.Errorf("the SQLite pool has several connections and locking_mode EXCLUSIVE, by which the first of them keeps all others out: leave that pragma out of the DSN, or allow one connection, db.SetMaxOpenConns(1)")
+	}
+	brief, cancel := context.WithTimeout(ctx, probing)
+	defer cancel()
+	second, err := s.db.Connx(brief)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		return nil // the application has all others in use
+	}
+	if err != nil {
+		return err
+	}
+	defer second.Close()
+	other, err := s.settings(ctx, second)
+	if err != nil {
+		return fmt.Errorf("ask the SQLite database how it was opened: %w", err)
+	}
+	if other.file != is.file || !other.tables || !is.tables {
+		return fmt.Errorf("each connection of the SQLite pool has a database of its own (the DSN is \":memory:\" or empty), so that Reprise's tables are in one of them only: allow one connection, db.SetMaxOpenConns(1) before anything else, or let bus.Open(ctx, \"sqlite::memory:\", …) make the pool, or use a file: sql.Open(\"sqlite\", %q)", dsn("app.db"))
+	}
+	if is.file == "" { // in a shared cache nobody is refused: they wait for each other
+		return nil
+	}
+	s.impatient = s.impatient || !other.hasTimeout()
+	if err := s.bePatient(ctx, second); err != nil {
+		return err
+	}
+	deferred, err := beginsDeferred(ctx, first, second)
+	if err != nil {
+		return fmt.Errorf("ask the SQLite database how its transactions begin: %w", err)
+	}
+	s.advice = advice(is, s.impatient, deferred)
+	return nil
+}
+
+// beginsDeferred says whether transactions of the pool begin without the write
+// lock: the second connection can have it while one is open on the first. Where
+// another process is writing it says no.
+func beginsDeferred(ctx context.Context, first, second *sqlx.Conn) (deferred bool, err error) {
+	tx, err := first.BeginTxx(ctx, nil)
+	if dialect.Busy(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, rollback(tx)) }()
+	var timeout int
+	if err := second.GetContext(ctx, &timeout, `PRAGMA busy_timeout`); err != nil {
+		return false, err
+	}
+	always := context.WithoutCancel(ctx)
+	defer func() {
+		_, restored := second.ExecContext(always, fmt.Sprintf(`PRAGMA busy_timeout = %d`, timeout))
+		err = errors.Join(err, restored)
+	}()
+	if _, err := second.ExecContext(ctx, `PRAGMA busy_timeout = 0`); err != nil {
+		return false, err
+	}
+	switch _, err := second.ExecContext(always, `BEGIN IMMEDIATE`); {
+	case dialect.Busy(err):
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	_, err = second.ExecContext(always, `ROLLBACK`)
+	return true, err
+}
+
+// dsn is how a file should be opened.
+func dsn(file string) string {
+	return "file:" + (&url.URL{Path: file}).EscapedPath() + "?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_txlock=immediate"
+}
+
+// advice says what of the application's own work may fail, and how to open the
+// file so that it does not.
+func advice(is settings, impatient, deferred bool) string {
+	var faults []string
+	if impatient {
+		faults = append(faults, "its connections have no busy_timeout, so that statements of the application's own fail with SQLITE_BUSY while another connection, such as one of Reprise's, is writing")
+	}
+	if deferred {
+		faults = append(faults, "its transactions begin without the write lock, so that one of the application's own that reads before it writes fails with SQLITE_BUSY when another connection has written meanwhile")
+	}
+	if len(faults) == 0 {
+		return ""
+	}
+	if is.journal != "wal" {
+		faults = append(faults, "its journal_mode is "+is.journal+", in which readers and writers keep each other out")
+	}
+	return fmt.Sprintf("the SQLite pool can be used, but %s: open it with sql.Open(%q, %q), or let bus.Open(ctx, %q, …) make it", strings.Join(faults, "; "), "sqlite", dsn(is.file), "sqlite:"+is.file)
+}
+
+// Advice is what the application should know of how it opened the pool, or "".
+func (s *Store) Advice() string { return s.advice }
