@@ -1,11 +1,17 @@
 // Package migrations holds Reprise's tables as embedded SQL and brings a
 // database up to the version that this program was built with.
+//
+// A migration is frozen once it is committed: its file never changes again, and
+// the database records the checksum of the file that it ran. CONTRIBUTING.md
+// has the rules.
 package migrations
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
 	"embed"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,14 +23,18 @@ import (
 	"github.com/reprise-bus/reprise/internal/dialect"
 )
 
-//go:embed postgres/*.sql sqlite/*.sql
+//go:embed postgres sqlite
 var files embed.FS
 
-// What a SQLite file refuses while another process works on it, Up tries again
-// for this long.
 const (
-	lockWait  = 30 * time.Second
-	lockPause = 10 * time.Millisecond
+	lockWait  = 30 * time.Second      // how long Up retries what others' locks refuse
+	lockPause = 10 * time.Millisecond // between two tries, on SQLite
+	// How long one try may wait for a lock on a table of PostgreSQL, and the pause
+	// after it. Every publish queues behind a migration that waits. Shorter than
+	// deadlock_timeout (1 s), so that a deadlock ends the migration's try and no
+	// transaction of the application.
+	tableWait  = "500ms"
+	tablePause = 500 * time.Millisecond
 )
 
 // VersionError reports a database whose tables are not of the version that
@@ -46,42 +56,80 @@ func (e *VersionError) Error() string {
 	}
 }
 
+// ChecksumError reports a database that another migration made than the one of
+// the same number in this program.
+type ChecksumError struct {
+	Schema   string
+	Version  int
+	Name     string // of this program's migration
+	Database string // SHA-256 of the file that the database records
+	Program  string // SHA-256 of this program's file
+}
+
+func (e *ChecksumError) Error() string {
+	return fmt.Sprintf("schema %q: migration %04d was applied from a file with the SHA-256 %q, and this program's %04d_%s has %q: these tables are not this program's; run the build that made them, or configure another schema", e.Schema, e.Version, e.Database, e.Version, e.Name, e.Program)
+}
+
 // Up brings the tables in schema ("" is "reprise"; on SQLite it is a prefix of
 // the table names) to the version of this program. It is idempotent, and any
 // number of processes may call it at once: one migrates, the others wait. All
 // pending migrations are one transaction. On a database that is up to date it
 // only reads.
 //
-// A database of a newer version is left alone and reported as *VersionError.
+// Processes of the version before go on working meanwhile and afterwards. Up
+// waits for transactions that hold its tables, half a second at a time, and
+// gives up after 30 s.
+//
+// Tables that it must leave alone are reported as *VersionError (a newer
+// version), *ChecksumError (other migrations) or *ShapeError (made before the
+// first release).
 func Up(ctx context.Context, db *sql.DB, schema string) error {
 	for giveUp := time.Now().Add(lockWait); ; {
 		err := up(ctx, db, schema)
-		if !isLocked(err) || time.Now().After(giveUp) {
+		pause, locked := refusedByLock(err)
+		if !locked {
 			return err
+		}
+		if time.Now().After(giveUp) {
+			return fmt.Errorf("gave up after %v: other transactions hold Reprise's tables: end those that are open for long, and call Up again: %w", lockWait, err)
 		}
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
-		case <-time.After(lockPause):
+		case <-time.After(pause):
 		}
 	}
 }
 
-// isLocked recognises SQLITE_BUSY of any driver. The file's busy timeout, if
-// it has one, does not cover all that Up does: opening the file in WAL mode is
-// refused at once while others do so.
-func isLocked(err error) bool {
-	return err != nil && strings.Contains(err.Error(), "database is locked")
+// refusedByLock recognises what succeeds when others have ended: SQLITE_BUSY and
+// SQLITE_LOCKED of modernc.org/sqlite, and lock_not_available and
+// deadlock_detected of PostgreSQL's drivers. A busy timeout of the SQLite file
+// does not cover all that Up does: opening the file in WAL mode is refused at
+// once while others do so.
+func refusedByLock(err error) (pause time.Duration, refused bool) {
+	var sqlite interface{ Code() int }
+	if errors.As(err, &sqlite) {
+		code := sqlite.Code() & 0xff
+		return lockPause, code == 5 || code == 6
+	}
+	var postgres interface{ SQLState() string }
+	if errors.As(err, &postgres) {
+		state := postgres.SQLState()
+		return tablePause, state == "55P03" || state == "40P01"
+	}
+	return 0, false
 }
 
 func up(ctx context.Context, db *sql.DB, schema string) error {
-	err := Check(ctx, db, schema)
-	var outdated *VersionError
-	if !errors.As(err, &outdated) || outdated.Database > outdated.Program {
-		return err
-	}
 	m, err := newMigrator(ctx, db, schema)
 	if err != nil {
+		return err
+	}
+	have, err := m.read(ctx, db)
+	if err != nil {
+		return err
+	}
+	if err := m.refuse(ctx, db, have); err != nil || m.isDone(have) {
 		return err
 	}
 	if err := m.up(ctx, db); err != nil {
@@ -90,15 +138,22 @@ func up(ctx context.Context, db *sql.DB, schema string) error {
 	return nil
 }
 
-// Check returns nil when the tables are of the version of this program, and a
-// *VersionError when they are missing, older or newer. It only reads.
+// Check returns nil when the tables are of the version of this program. Else it
+// returns a *VersionError when they are missing, older or newer, or what Up
+// would return. It only reads.
 func Check(ctx context.Context, db *sql.DB, schema string) error {
-	have, want, err := Versions(ctx, db, schema)
-	if err != nil || have == want {
+	m, err := newMigrator(ctx, db, schema)
+	if err != nil {
 		return err
 	}
-	schema, err = dialect.Schema(schema)
-	return errors.Join(err, &VersionError{Schema: schema, Database: have, Program: want})
+	have, err := m.read(ctx, db)
+	if err != nil {
+		return err
+	}
+	if err := m.refuse(ctx, db, have); err != nil || have.version == m.target() {
+		return err
+	}
+	return &VersionError{Schema: m.schema, Database: have.version, Program: m.target()}
 }
 
 // Versions returns the version of the tables, 0 where there are none, and that
@@ -108,17 +163,16 @@ func Versions(ctx context.Context, db *sql.DB, schema string) (database, program
 	if err != nil {
 		return 0, 0, err
 	}
-	have, err := m.version(ctx, db)
-	if err != nil {
-		return 0, 0, fmt.Errorf("read the version of schema %q: %w", m.schema, err)
-	}
-	return have, m.target(), nil
+	have, err := m.read(ctx, db)
+	return have.version, m.target(), err
 }
 
 type migration struct {
-	version int
-	name    string
-	sql     string
+	version  int
+	name     string
+	sql      string
+	checksum string   // SHA-256 of the file
+	columns  []column // of all tables, when the migration has run
 }
 
 type migrator struct {
@@ -143,7 +197,8 @@ func newMigrator(ctx context.Context, db *sql.DB, schema string) (*migrator, err
 	return &migrator{kind: kind, schema: schema, migrations: all}, nil
 }
 
-// load reads the files NNNN_name.sql of a database, in order.
+// load reads the files NNNN_name.sql of a database, in order, and the columns
+// of NNNN_name.columns.
 func load(kind dialect.Kind) ([]migration, error) {
 	names, err := fs.Glob(files, string(kind)+"/*.sql")
 	if err != nil {
@@ -151,16 +206,22 @@ func load(kind dialect.Kind) ([]migration, error) {
 	}
 	all := make([]migration, 0, len(names))
 	for i, file := range names {
-		number, name, _ := strings.Cut(strings.TrimSuffix(path.Base(file), ".sql"), "_")
+		file = strings.TrimSuffix(file, ".sql")
+		number, name, _ := strings.Cut(path.Base(file), "_")
 		version, err := strconv.Atoi(number)
 		if err != nil || version != i+1 {
 			return nil, fmt.Errorf("migration %s: want number %04d", file, i+1)
 		}
-		text, err := fs.ReadFile(files, file)
+		text, err := fs.ReadFile(files, file+".sql")
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, migration{version: version, name: name, sql: string(text)})
+		columns, err := fs.ReadFile(files, file+".columns")
+		if err != nil {
+			return nil, err
+		}
+		sum := sha256.Sum256(text)
+		all = append(all, migration{version, name, string(text), hex.EncodeToString(sum[:]), parseColumns(string(columns))})
 	}
 	return all, nil
 }
@@ -169,23 +230,91 @@ func (m *migrator) target() int { return len(m.migrations) }
 
 type querier interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
-// version is 0 where there are no tables.
-func (m *migrator) version(ctx context.Context, db querier) (int, error) {
+// recorded is what the table of migrations says.
+type recorded struct {
+	version      int            // the highest; 0 where there are no tables
+	checksums    map[int]string // by version, of those that have one
+	hasChecksums bool           // the table has the column, which that of version 1 has not
+}
+
+func (m *migrator) read(ctx context.Context, db querier) (have recorded, err error) {
+	have, err = m.readTable(ctx, db)
+	if err != nil {
+		return have, fmt.Errorf("read the version of schema %q: %w", m.schema, err)
+	}
+	return have, nil
+}
+
+func (m *migrator) readTable(ctx context.Context, db querier) (have recorded, err error) {
 	// Not to_regclass, which may answer from the session's cache: what another
 	// process has just created is then not there.
-	exists := `SELECT EXISTS (SELECT 1 FROM pg_tables WHERE schemaname = $1 AND tablename = 'migrations')`
+	table := `
+		SELECT count(*) > 0, count(*) FILTER (WHERE a.attname = 'checksum') > 0
+		FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE n.nspname = $1 AND c.relname = 'migrations' AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped`
 	if m.kind == dialect.SQLite {
-		exists = `SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = $1 || '_migrations')`
+		table = `SELECT count(*) > 0, count(*) FILTER (WHERE name = 'checksum') > 0 FROM pragma_table_info($1 || '_migrations')`
 	}
-	var found bool
-	if err := db.QueryRowContext(ctx, exists, m.schema).Scan(&found); err != nil || !found {
-		return 0, err
+	var exists bool
+	if err := db.QueryRowContext(ctx, table, m.schema).Scan(&exists, &have.hasChecksums); err != nil || !exists {
+		return have, err
 	}
-	var version int
-	err := db.QueryRowContext(ctx, m.sql(`SELECT coalesce(max(version), 0) FROM reprise.migrations`)).Scan(&version)
-	return version, err
+	query := `SELECT version, coalesce(checksum, '') FROM reprise.migrations`
+	if !have.hasChecksums {
+		query = `SELECT version, '' FROM reprise.migrations`
+	}
+	rows, err := db.QueryContext(ctx, m.sql(query))
+	if err != nil {
+		return have, err
+	}
+	defer rows.Close()
+	have.checksums = map[int]string{}
+	for rows.Next() {
+		var version int
+		var checksum string
+		if err := rows.Scan(&version, &checksum); err != nil {
+			return have, err
+		}
+		have.version = max(have.version, version)
+		if checksum != "" {
+			have.checksums[version] = checksum
+		}
+	}
+	return have, rows.Err()
+}
+
+// refuse returns why these tables must be left alone, or nil.
+func (m *migrator) refuse(ctx context.Context, db querier, have recorded) error {
+	if have.version > m.target() {
+		return &VersionError{Schema: m.schema, Database: have.version, Program: m.target()}
+	}
+	for _, applied := range m.migrations[:have.version] {
+		if sum := have.checksums[applied.version]; sum != "" && sum != applied.checksum {
+			return &ChecksumError{Schema: m.schema, Version: applied.version, Name: applied.name, Database: sum, Program: applied.checksum}
+		}
+	}
+	if have.version == 0 || m.isSummed(have) {
+		return nil
+	}
+	return m.refuseShape(ctx, db, have.version)
+}
+
+// isSummed says whether each migration of the database has its checksum.
+func (m *migrator) isSummed(have recorded) bool {
+	for _, applied := range m.migrations[:have.version] {
+		if have.checksums[applied.version] == "" {
+			return false
+		}
+	}
+	return true
+}
+
+// isDone says whether there is nothing left to do for Up.
+func (m *migrator) isDone(have recorded) bool {
+	return have.version == m.target() && m.isSummed(have)
 }
 
 func (m *migrator) sql(statement string) string { return m.kind.Qualify(m.schema, statement) }
@@ -225,6 +354,9 @@ func (m *migrator) begin(ctx context.Context, conn *sql.Conn) error {
 		return err
 	}
 	_, err := conn.ExecContext(ctx, `SELECT pg_advisory_xact_lock(hashtextextended($1, 0))`, "reprise migrations of "+m.schema)
+	if err == nil {
+		_, err = conn.ExecContext(ctx, `SELECT set_config('lock_timeout', $1, true)`, tableWait)
+	}
 	if err != nil {
 		_, _ = conn.ExecContext(context.WithoutCancel(ctx), `ROLLBACK`)
 	}
@@ -232,23 +364,36 @@ func (m *migrator) begin(ctx context.Context, conn *sql.Conn) error {
 }
 
 func (m *migrator) apply(ctx context.Context, conn *sql.Conn) error {
-	have, err := m.version(ctx, conn)
+	have, err := m.read(ctx, conn)
 	if err != nil {
 		return err
 	}
-	if have > m.target() {
-		return &VersionError{Schema: m.schema, Database: have, Program: m.target()}
+	if err := m.refuse(ctx, conn, have); err != nil {
+		return err
 	}
-	if have == 0 {
+	if have.version == 0 {
 		if err := m.create(ctx, conn); err != nil {
 			return err
 		}
 	}
-	for _, next := range m.migrations[have:] {
+	if !have.hasChecksums {
+		if _, err := conn.ExecContext(ctx, m.sql(`ALTER TABLE reprise.migrations ADD COLUMN checksum text`)); err != nil {
+			return fmt.Errorf("make room for checksums: %w", err)
+		}
+	}
+	for _, applied := range m.migrations[:have.version] {
+		if have.checksums[applied.version] != "" {
+			continue
+		}
+		if _, err := conn.ExecContext(ctx, m.sql(`UPDATE reprise.migrations SET checksum = $1 WHERE version = $2`), applied.checksum, applied.version); err != nil {
+			return fmt.Errorf("record the checksum of version %d: %w", applied.version, err)
+		}
+	}
+	for _, next := range m.migrations[have.version:] {
 		if _, err := conn.ExecContext(ctx, m.sql(next.sql)); err != nil {
 			return fmt.Errorf("%04d_%s: %w", next.version, next.name, err)
 		}
-		if _, err := conn.ExecContext(ctx, m.sql(`INSERT INTO reprise.migrations (version, name) VALUES ($1, $2)`), next.version, next.name); err != nil {
+		if _, err := conn.ExecContext(ctx, m.sql(`INSERT INTO reprise.migrations (version, name, checksum) VALUES ($1, $2, $3)`), next.version, next.name, next.checksum); err != nil {
 			return fmt.Errorf("record version %d: %w", next.version, err)
 		}
 	}

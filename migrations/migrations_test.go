@@ -151,7 +151,7 @@ func TestANewerDatabaseIsLeftAlone(t *testing.T) {
 		require.NoError(t, err)
 		before := recorded(t, db, s, "billing")
 
-		for _, refuse := range []func(context.Context, *sql.DB, string) error{migrations.Up, migrations.Check} {
+		for _, refuse := range refusals {
 			err := refuse(t.Context(), db, "billing")
 			known := requireVersions(t, err, "billing", 99)
 			require.ErrorContains(t, err, "is at version 99")
@@ -306,6 +306,9 @@ func TestABadSchemaIsRefused(t *testing.T) {
 	})
 }
 
+// What refuses tables that must be left alone.
+var refusals = []func(context.Context, *sql.DB, string) error{migrations.Up, migrations.Check}
+
 func databaseName(t *testing.T, postgresURL string) string {
 	t.Helper()
 	u, err := url.Parse(postgresURL)
@@ -328,16 +331,16 @@ func requireVersions(t *testing.T, err error, schema string, database int) (prog
 // recorded returns what the table of versions says.
 func recorded(t *testing.T, db *sql.DB, s source, schema string) []string {
 	t.Helper()
-	return column(t, db, s.kind.Qualify(schema, `SELECT version || ' ' || name || ' ' || applied_at FROM reprise.migrations ORDER BY version`))
+	return queryColumn(t, db, s.kind.Qualify(schema, `SELECT version || ' ' || name || ' ' || applied_at FROM reprise.migrations ORDER BY version`))
 }
 
 // objects returns the names of whatever is in the database.
 func objects(t *testing.T, db *sql.DB, s source) []string {
 	t.Helper()
 	if s.kind == dialect.SQLite {
-		return column(t, db, `SELECT name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY name`)
+		return queryColumn(t, db, `SELECT name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY name`)
 	}
-	return column(t, db, `
+	return queryColumn(t, db, `
 		SELECT nspname || '.' || relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE nspname NOT LIKE 'pg_%' AND nspname <> 'information_schema'
 		UNION SELECT nspname FROM pg_namespace
@@ -345,7 +348,7 @@ func objects(t *testing.T, db *sql.DB, s source) []string {
 		ORDER BY 1`)
 }
 
-func column(t *testing.T, db *sql.DB, query string) []string {
+func queryColumn(t *testing.T, db *sql.DB, query string) []string {
 	t.Helper()
 	rows, err := db.Query(query)
 	require.NoError(t, err)

@@ -82,10 +82,16 @@ func (a *app) openStore(ctx context.Context, db *sql.DB) (*store.Store, error) {
 
 // explain says what to do about a database that cannot be used.
 func explain(err error) error {
-	var version *migrations.VersionError
+	var (
+		version  *migrations.VersionError
+		shape    *migrations.ShapeError
+		checksum *migrations.ChecksumError
+	)
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &shape), errors.As(err, &checksum):
+		return err
 	case errors.As(err, &version) && version.Database == 0:
 		return fmt.Errorf("schema %q of the database has no Reprise tables: make them with: reprise migrate up; or say where they are with --schema", version.Schema)
 	case errors.As(err, &version) && version.Database > version.Program:

@@ -126,7 +126,7 @@ func (a *app) examine(ctx context.Context, db *sql.DB, e *examination) (err erro
 		return err
 	}
 	e.found("database", ok, fmt.Sprintf("it answers; schema %q is at version %d", e.st.Schema(), version), "")
-	for _, look := range []func(context.Context) error{e.clock, e.instances, e.subscriptions, e.failures, e.outbox, e.operations, e.rows, e.tables} {
+	for _, look := range []func(context.Context) error{e.clock, e.instances, e.subscriptions, e.failures, e.outbox, e.operations, e.rows, e.sequences, e.columns, e.tables} {
 		if err := look(ctx); err != nil {
 			return err
 		}
@@ -336,6 +336,49 @@ func (e *examination) rows(ctx context.Context) error {
 	}
 	e.found("rows", warning, "runs that contradict themselves, and may be neither run nor listed: "+strings.Join(some, ", "),
 		"Somebody has changed them by hand, but not all that goes with it. To have them run again: UPDATE handler_runs SET status = 'PENDING', due_at = now(), instance = NULL, finished_at = NULL, failed_at = NULL, discarded_at = NULL WHERE id IN (…). Another time: reprise runs replay, discard or edit.")
+	return nil
+}
+
+// sequences finds what makes publishing fail after a restore.
+func (e *examination) sequences(ctx context.Context) error {
+	sequences, err := e.st.Sequences(ctx)
+	if err != nil {
+		return err
+	}
+	var behind, unread, mends []string
+	for _, q := range sequences {
+		switch {
+		case !q.Readable:
+			unread = append(unread, q.Table)
+		case q.IsBehind():
+			behind = append(behind, fmt.Sprintf("%s (next %d, highest %d)", q.Table, q.Next, q.Highest))
+			mends = append(mends, q.Mend+";")
+		}
+	}
+	switch {
+	case len(behind) > 0:
+		e.found("sequences", critical, "behind their tables: "+strings.Join(behind, ", "),
+			"New rows get numbers that are taken, so that publishing and recording fail. A partial restore does that, and logical replication. Run as the owner of the tables:\n  "+strings.Join(mends, "\n  "))
+	case len(unread) > 0:
+		e.found("sequences", ok, fmt.Sprintf("this role may not read those of %s: see GRANT SELECT ON ALL SEQUENCES IN SCHEMA %s", strings.Join(unread, ", "), e.st.Schema()), "")
+	default:
+		e.found("sequences", ok, "none is behind its table", "")
+	}
+	return nil
+}
+
+// columns finds what somebody has changed in the tables.
+func (e *examination) columns(ctx context.Context) error {
+	differences, err := migrations.Differences(ctx, e.st.DB().DB, e.st.Schema())
+	if err != nil {
+		return err
+	}
+	if len(differences) > 0 {
+		e.found("columns", warning, "not as the migrations made them: "+strings.Join(differences, "; "),
+			"Somebody has changed the tables, or a restore has lost some of them. Columns, indexes and tables that you add are fine; change the others back.")
+		return nil
+	}
+	e.found("columns", ok, "as the migrations made them", "")
 	return nil
 }
 

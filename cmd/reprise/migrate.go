@@ -44,7 +44,7 @@ func migrateStatusCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:     "status",
 		Short:   "Say of which version the tables are",
-		Long:    "Say of which version the tables are. It fails when that is not this program's.",
+		Long:    "Say of which version the tables are. It fails when that is not this program's,\nor when other migrations than this program's made the tables.",
 		Example: "  reprise migrate status -o json",
 		Args:    cobra.NoArgs,
 		RunE: do(func(ctx context.Context) error {
@@ -60,17 +60,17 @@ func (a *app) migrateStatus(ctx context.Context, db *sql.DB) error {
 	if err != nil {
 		return explain(err)
 	}
-	v := migrations.VersionError{Schema: cmp.Or(a.schemaName(), dialect.DefaultSchema), Database: database, Program: program}
+	problem := migrations.Check(answer, db, a.schemaName())
 	status := struct {
 		Schema   string `json:"schema"`
 		Database int    `json:"database"`
 		Program  int    `json:"program"`
 		UpToDate bool   `json:"up_to_date"`
-	}{v.Schema, v.Database, v.Program, v.Database == v.Program}
+	}{cmp.Or(a.schemaName(), dialect.DefaultSchema), database, program, problem == nil}
 	if err := a.print(status, func(out io.Writer) {
-		fmt.Fprintf(out, "schema %q is at version %d, and this reprise needs %d\n", v.Schema, v.Database, v.Program)
-	}); err != nil || status.UpToDate {
+		fmt.Fprintf(out, "schema %q is at version %d, and this reprise needs %d\n", status.Schema, status.Database, status.Program)
+	}); err != nil {
 		return err
 	}
-	return explain(&v)
+	return explain(problem)
 }

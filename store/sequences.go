@@ -1,0 +1,83 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"github.com/reprise-bus/reprise/internal/dialect"
+)
+
+// Sequence is what numbers the rows of a table.
+type Sequence struct {
+	Table    string // such as "handler_runs"
+	Highest  int64  // number that stands in the database; 0 if none does
+	Next     int64  // number of the next row
+	Readable bool   // by the role that asked; if not, Next is 0
+	Mend     string // the statement that makes Next larger than Highest
+}
+
+// IsBehind says whether the next row would get a number that is taken.
+func (q Sequence) IsBehind() bool { return q.Readable && q.Next <= q.Highest }
+
+// numbered are the tables whose rows the database numbers, and what their
+// highest number is, by index. A number that another table refers to is taken,
+// too: a partial restore may have lost the row itself.
+var numbered = []struct{ table, highest string }{
+	{"handler_runs", `coalesce((SELECT max(id) FROM reprise.handler_runs), 0), coalesce((SELECT max(run_id) FROM reprise.operation_runs), 0)`},
+	{"run_attempts", `coalesce((SELECT max(id) FROM reprise.run_attempts), 0), 0`},
+	{"operations", `coalesce((SELECT max(id) FROM reprise.operations), 0), coalesce((SELECT max(operation_id) FROM reprise.operation_runs), 0)`},
+	{"outbox", `coalesce((SELECT max(id) FROM reprise.outbox), 0), 0`},
+}
+
+// Sequences returns what numbers Reprise's rows. A sequence falls behind its
+// table by a partial restore, or where logical replication brought the rows:
+// neither brings the sequence along. A table of PostgreSQL whose id has no
+// sequence is left out.
+func (s *Store) Sequences(ctx context.Context) ([]Sequence, error) {
+	look := s.postgresSequence
+	if s.kind == dialect.SQLite {
+		look = s.sqliteSequence
+	}
+	var all []Sequence
+	for _, n := range numbered {
+		q, found, err := look(ctx, n.table, n.highest)
+		if err != nil {
+			return nil, fmt.Errorf("read the sequence of table %s: %w", n.table, err)
+		}
+		if found {
+			q.Table = n.table
+			all = append(all, q)
+		}
+	}
+	return all, nil
+}
+
+func (s *Store) postgresSequence(ctx context.Context, table, highest string) (q Sequence, found bool, err error) {
+	qualified := s.sql("reprise." + table)
+	var name sql.NullString // quoted, with its schema
+	if err := s.db.QueryRowxContext(ctx, s.sql(`
+		SELECT q, coalesce(has_sequence_privilege(q, 'SELECT'), false), greatest(`+highest+`) FROM pg_get_serial_sequence($1, 'id') q`),
+		qualified).Scan(&name, &q.Readable, &q.Highest); err != nil || !name.Valid {
+		return q, false, err
+	}
+	q.Mend = fmt.Sprintf(`SELECT setval('%s', %s)`, name.String, s.sql(`greatest(`+highest+`)`))
+	if !q.Readable {
+		return q, true, nil
+	}
+	// pg_sequences does not know what RESTART WITH has set.
+	err = s.db.QueryRowxContext(ctx, `SELECT last_value + CASE WHEN is_called THEN 1 ELSE 0 END FROM `+name.String).Scan(&q.Next)
+	return q, true, err
+}
+
+// SQLite takes the number after the highest of sqlite_sequence and of the table
+// itself.
+func (s *Store) sqliteSequence(ctx context.Context, table, highest string) (q Sequence, found bool, err error) {
+	name := s.sql("reprise." + table)
+	q = Sequence{Readable: true, Mend: s.sql(fmt.Sprintf(
+		`DELETE FROM sqlite_sequence WHERE name = '%[1]s'; INSERT INTO sqlite_sequence (name, seq) SELECT '%[1]s', max(%[2]s)`, name, highest))}
+	err = s.db.QueryRowxContext(ctx, s.sql(`
+		SELECT max(coalesce((SELECT max(seq) FROM sqlite_sequence WHERE name = $1), 0), coalesce((SELECT max(id) FROM reprise.`+table+`), 0)) + 1,
+		       max(`+highest+`)`), name).Scan(&q.Next, &q.Highest)
+	return q, true, err
+}
