@@ -2,8 +2,11 @@ package migrations_test
 
 import (
 	"archive/zip"
+	"fmt"
 	"io"
+	"os"
 	"path"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -12,6 +15,7 @@ import (
 	"github.com/reprise-bus/reprise/internal/dialect"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/migrations"
+	"github.com/reprise-bus/reprise/store"
 )
 
 // Before the first release 0001_init.sql was changed in place:
@@ -70,18 +74,51 @@ func TestShapeErrorNamesWhatDiffers(t *testing.T) {
 	})
 }
 
-// What the error tells to do works.
+// What docs/restoring.md says of such tables keeps events and runs.
 func TestTablesOfADevelopmentVersionAreMovedAway(t *testing.T) {
 	t.Parallel()
-	s := source{dialect.Postgres, "", testdb.Postgres(t)}
-	db := open(t, s)
-	asVersion1(t, db, s, "reprise", developmentVersions(t, s.kind)[0])
-	var shape *migrations.ShapeError
-	require.ErrorAs(t, migrations.Up(t.Context(), db, ""), &shape)
-	_, err := db.Exec(`ALTER SCHEMA "reprise" RENAME TO "reprise_old"`)
+	docs, err := os.ReadFile("../docs/restoring.md")
 	require.NoError(t, err)
-	require.NoError(t, migrations.Up(t.Context(), db, ""))
-	require.NoError(t, migrations.Check(t.Context(), db, ""))
+	_, section, found := strings.Cut(string(docs), "## Tables of a development version\n")
+	require.True(t, found)
+	blocks := regexp.MustCompile("(?s)```(sql|sh)\n(.*?)```").FindAllStringSubmatch(section, -1)
+	require.Equal(t, []string{"sql", "sh", "sql"}, []string{blocks[0][1], blocks[1][1], blocks[2][1]})
+	require.Equal(t, "reprise migrate up\n", blocks[1][2])
+
+	for i, text := range developmentVersions(t, dialect.Postgres) {
+		t.Run(fmt.Sprint(i+1), func(t *testing.T) {
+			t.Parallel()
+			s := source{dialect.Postgres, "", testdb.Postgres(t)}
+			db := open(t, s)
+			run := func(statements string) {
+				t.Helper()
+				_, err := db.Exec(statements)
+				require.NoError(t, err)
+			}
+			asVersion1(t, db, s, "reprise", text)
+			run(`INSERT INTO reprise.subscriptions (topic, handler) VALUES ('t', 'h');
+				INSERT INTO reprise.events (id, topic, payload) SELECT n::text, 't', '{}' FROM generate_series(1, 5) n;
+				INSERT INTO reprise.handler_runs (event_id, topic, handler, status, due_at, instance, finished_at, error_kind) VALUES
+				('1', 't', 'h', 'PENDING', now(), NULL, NULL, NULL), ('2', 't', 'h', 'PENDING', NULL, 'gone', NULL, NULL),
+				('3', 't', 'h', 'SUCCESS', NULL, 'gone', now(), NULL), ('4', 't', 'h', 'FAILED', NULL, 'gone', now(), 'error'),
+				('5', 't', 'h', 'DISCARDED', NULL, 'gone', now(), 'error')`)
+			var shape *migrations.ShapeError
+			require.ErrorAs(t, migrations.Up(t.Context(), db, ""), &shape)
+
+			run(blocks[0][2])
+			require.NoError(t, migrations.Up(t.Context(), db, ""))
+			run(blocks[2][2])
+			st, err := store.New(t.Context(), db, "")
+			require.NoError(t, err)
+			contradictory, err := st.Contradictory(t.Context(), 10)
+			require.NoError(t, err)
+			require.Empty(t, contradictory)
+			require.Equal(t, []string{"1 PENDING due", "2 PENDING due", "3 SUCCESS", "4 FAILED", "5 DISCARDED"}, queryColumn(t, db,
+				`SELECT event_id || ' ' || status || CASE WHEN due_at <= now() THEN ' due' ELSE '' END FROM reprise.handler_runs ORDER BY id`))
+			require.Equal(t, []string{"5"}, queryColumn(t, db, `SELECT count(*) FROM reprise.events`))
+			require.Equal(t, []string{"h"}, queryColumn(t, db, `SELECT handler FROM reprise.subscriptions`))
+		})
+	}
 }
 
 func developmentVersions(t *testing.T, kind dialect.Kind) (texts []string) {
