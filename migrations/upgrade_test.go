@@ -58,6 +58,7 @@ func (r *rolling) upgrade(version int, old, current string) {
 	require.Equal(t, version, database, "the old program made the tables")
 
 	// Runs in every state.
+	r.until("the handler that nobody will serve is subscribed", `SELECT count(*) = 1 FROM reprise.subscriptions WHERE handler = 'waiter'`)
 	late.leave()
 	a.do("publish work before 50")
 	a.do("publish waiting before 10")

@@ -167,7 +167,14 @@ func obey(ctx context.Context, b *bus.Bus, words []string) error {
 		}
 		for i := range count {
 			id := words[2] + "-" + strconv.Itoa(i)
-			if err := b.Publish(ctx, event(words[1], id)); err != nil {
+			// Under its id it is written once, however often it is published.
+			var err error
+			for range 10 {
+				if err = b.Publish(ctx, event(words[1], id)); err == nil {
+					break
+				}
+			}
+			if err != nil {
 				return err
 			}
 			say("published "+words[1], id)
