@@ -171,7 +171,7 @@ func waitForRun(t *testing.T, b *bus.Bus, f store.Filter) store.Run {
 		found, err = b.Store().Runs(t.Context(), f)
 		require.NoError(t, err)
 		return len(found) > 0
-	}, 20*time.Second, 5*time.Millisecond, "no run is selected by %+v", f)
+	}, time.Minute, 5*time.Millisecond, "no run is selected by %+v", f)
 	require.Len(t, found, 1)
 	return found[0]
 }
@@ -181,7 +181,7 @@ func receive[T any](t *testing.T, from <-chan T) T {
 	select {
 	case v := <-from:
 		return v
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("nothing came within 20 s")
 		panic("unreachable")
 	}

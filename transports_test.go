@@ -94,7 +94,7 @@ func natsVia(t *testing.T) via {
 		broker.Shutdown()
 		broker.WaitForShutdown()
 	})
-	require.True(t, broker.ReadyForConnections(20*time.Second))
+	require.True(t, broker.ReadyForConnections(time.Minute))
 	return func(t *testing.T) *pubsub.Transport {
 		t.Helper()
 		carrier, err := nats.New(nats.Config{URL: broker.ClientURL(), Logger: logger(t)})

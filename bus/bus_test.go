@@ -22,7 +22,7 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 type placed struct{ Order string }
 

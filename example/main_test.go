@@ -170,7 +170,7 @@ func statuses(rows []row, handler string) map[string]int {
 // waitForRuns asks the service until its runs are as wanted.
 func waitForRuns(t *testing.T, url string, wanted func([]row) bool) []row {
 	t.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(time.Minute)
 	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
 	for {

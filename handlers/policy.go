@@ -34,9 +34,17 @@ type Policy struct {
 	// bus's.
 	Concurrency int
 
-	// Priority decides between handlers when the process has fewer free slots
-	// than there are due runs (see MaxConcurrency of the bus): the higher goes
-	// first. Default 0; it may be negative.
+	// Priority decides which handler gets a slot of the process when
+	// MaxConcurrency of the bus allows fewer runs than are due: the one with the
+	// highest priority. Default 0; it may be negative.
+	//
+	// When Publish or InTx has returned, no run of a lower priority begins in
+	// this process before the run of the new event, with one exception: a handler
+	// that has no run may always begin one. Runs that become due in another way
+	// (a retry, a replay, an event that another process or a caller's transaction
+	// has published) are seen by the next claim: the runs of a lower priority that
+	// a claim under way has leased may begin first, one for each slot that was
+	// free when that claim began.
 	Priority int
 
 	// From is which events a handler gets that the database does not know yet:

@@ -24,7 +24,7 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // transport is an existing Pub/Sub that Record is added to.
 type transport struct {

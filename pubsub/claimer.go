@@ -63,14 +63,15 @@ func (p *PubSub) claim(ctx context.Context) (more, asked bool, err error) {
 		}
 		asked = true
 		claimed, err := p.lease(ctx, wants)
-		for _, c := range claimed {
-			p.dispatch(c)
+		var full, short []store.Subscription
+		if err == nil {
+			full, short = p.compare(wants, claimed, noted)
 		}
+		p.dispatch(claimed)
 		if err != nil {
 			return false, true, err
 		}
-		left, short := p.leftBehind(wants, claimed, noted)
-		more = more || left
+		more = more || p.anyFree(full)
 		if !stoodBack || len(short) == 0 {
 			return more, true, nil
 		}
@@ -154,13 +155,19 @@ func (p *PubSub) byPriority() []store.Subscription {
 	return keys
 }
 
-// priority is that of a subscription which is served here; mu is held.
-func (p *PubSub) priority(key store.Subscription) int { return p.active[key][0].policy.Priority }
+// priority is that of a subscription which is served here, and otherwise 0; mu
+// is held.
+func (p *PubSub) priority(key store.Subscription) int {
+	if subs := p.active[key]; len(subs) > 0 {
+		return subs[0].policy.Priority
+	}
+	return 0
+}
 
-// leftBehind notes which wants were met in full, so that there may be more due
-// runs, and says whether one of them has free slots, and which came back short.
-// Those have no backlog, unless one was noted while the claim was under way.
-func (p *PubSub) leftBehind(wants []store.Want, claimed []*store.Claimed, noted int) (free bool, short []store.Subscription) {
+// compare returns which wants were met in full, so that there may be more due
+// runs, and which came back short. Those have no backlog, unless one was noted
+// while the claim was under way.
+func (p *PubSub) compare(wants []store.Want, claimed []*store.Claimed, noted int) (full, short []store.Subscription) {
 	got := make(map[store.Subscription]int, len(wants))
 	for _, c := range claimed {
 		got[c.Subscription()]++
@@ -178,11 +185,21 @@ func (p *PubSub) leftBehind(wants []store.Want, claimed []*store.Claimed, noted 
 		}
 		p.note(key)
 		p.hungry = true
-		for _, s := range p.active[key] {
-			free = free || p.may(s)
+		full = append(full, key)
+	}
+	return full, short
+}
+
+// anyFree says whether one of them may begin another run.
+func (p *PubSub) anyFree(keys []store.Subscription) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, key := range keys {
+		if slices.ContainsFunc(p.active[key], p.may) {
+			return true
 		}
 	}
-	return free, short
+	return false
 }
 
 // note says that a subscription may have a backlog; mu is held.
@@ -191,18 +208,27 @@ func (p *PubSub) note(key store.Subscription) {
 	p.backlog[key] = p.notes
 }
 
-// dispatch gives a claimed run to a subscription with a free slot; when the
-// last one has gone meanwhile, to a run that was handed over, it is due again.
-func (p *PubSub) dispatch(c *store.Claimed) {
+// dispatch gives claimed runs to subscriptions with a free slot, the higher
+// priority first. A run that may not begin is due again: its slot went to a run
+// that was handed over, or a handler of a higher priority has come to wait for
+// it, while the claim was under way.
+func (p *PubSub) dispatch(claimed []*store.Claimed) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, s := range p.active[c.Subscription()] {
-		if p.take(s, 1) == 1 {
-			s.deliver(c)
-			return
-		}
+	if p.config.MaxConcurrency > 0 {
+		slices.SortStableFunc(claimed, func(a, b *store.Claimed) int {
+			return cmp.Compare(p.priority(b.Subscription()), p.priority(a.Subscription()))
+		})
 	}
-	p.end(store.Outcome{Lease: c.Run.Lease(), Status: store.Pending, Refund: true})
+	for _, c := range claimed {
+		subs := p.active[c.Subscription()]
+		i := slices.IndexFunc(subs, func(s *subscription) bool { return p.take(s, 1) == 1 })
+		if i < 0 {
+			p.end(store.Outcome{Lease: c.Run.Lease(), Status: store.Pending, Refund: true})
+			continue
+		}
+		subs[i].deliver(c)
+	}
 }
 
 // end hands an outcome to the finisher.

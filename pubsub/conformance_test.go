@@ -54,6 +54,16 @@ func openStore(t *testing.T, url string) *store.Store {
 	return st
 }
 
+// openGatedStore is openStore behind a gate.
+func openGatedStore(t *testing.T, url string) (*store.Store, *testdb.Gate) {
+	t.Helper()
+	openStore(t, url) // makes the tables
+	db, gate := testdb.OpenGate(t, url)
+	st, err := store.New(t.Context(), db, "")
+	require.NoError(t, err)
+	return st, gate
+}
+
 func newPubSub(t *testing.T, st *store.Store) *pubsub.PubSub {
 	t.Helper()
 	ps, err := pubsub.New(st, pubsub.Config{

@@ -3,13 +3,15 @@ package pubsub
 import (
 	"bytes"
 	"maps"
+	"slices"
 
 	"github.com/reprise-bus/reprise/store"
 )
 
 // handover is slots that are reserved for runs which a publish is about to
 // create: the insert leases them, and after the commit they are delivered in
-// memory. Every handover is delivered or cancelled.
+// memory. Every handover is delivered or cancelled. Where an insert cannot lease,
+// a handover has no slots: it notes what becomes due.
 type handover struct {
 	pubsub  *PubSub
 	leaser  *identity                              // under which the insert leases
@@ -32,9 +34,6 @@ func (p *PubSub) reserve(events []store.Event) *handover {
 // reserveFor takes free slots for as many events as are coming to each
 // subscription.
 func (p *PubSub) reserveFor(coming func(key store.Subscription) int) *handover {
-	if !p.store.LeasesOnInsert() {
-		return nil
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -47,7 +46,7 @@ func (p *PubSub) reserveFor(coming func(key store.Subscription) int) *handover {
 			continue
 		}
 		taken := 0
-		if _, backlog := p.backlog[key]; !backlog && !p.outranked(key) {
+		if _, backlog := p.backlog[key]; !backlog && p.store.LeasesOnInsert() {
 			taken = h.take(key, subs, n)
 		}
 		if taken < n {
@@ -57,6 +56,17 @@ func (p *PubSub) reserveFor(coming func(key store.Subscription) int) *handover {
 	}
 	p.handovers.Add(1)
 	return h
+}
+
+// noteDue notes that events have become due without a handover.
+func (p *PubSub) noteDue(events []store.Event) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for key := range p.active {
+		if slices.ContainsFunc(events, func(e store.Event) bool { return e.Topic == key.Topic }) {
+			p.note(key)
+		}
+	}
 }
 
 // take reserves at most n slots of a handler; pubsub.mu is held.

@@ -204,7 +204,7 @@ func TestInTxThatGoesOnAfterADuplicateLosesNothing(t *testing.T) {
 
 func TestPublishTxIsDeliveredSoonAfterTheCallersCommit(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st, gate := openGatedStore(t, url)
 		ps := configured(t, st, pubsub.Config{PollInterval: noPoll})
 		messages := subscribe(t, ps, "topic", "handler")
 		for range 5 { // one soon after the other: not each has a notice of its own
@@ -220,8 +220,10 @@ func TestPublishTxIsDeliveredSoonAfterTheCallersCommit(t *testing.T) {
 		tx, err := st.DB().BeginTxx(t.Context(), nil)
 		require.NoError(t, err)
 		require.NoError(t, ps.PublisherTx(tx).Publish("topic", newMessage("x")))
-		time.Sleep(300 * time.Millisecond) // it is looked for in vain
+		inVain := gate.After(isClaim)
+		inVain.Wait(t) // it has been looked for, and is not there
 		require.NoError(t, tx.Commit())
+		inVain.Release()
 		receive(t, messages).Ack()
 		waitForStatus(t, st, "handler", store.Success, 6)
 	})
@@ -293,6 +295,8 @@ func TestLimitsAreNeverExceeded(t *testing.T) {
 		ps := configured(t, st, pubsub.Config{Concurrency: each, MaxConcurrency: all, PollInterval: 5 * time.Millisecond})
 		elsewhere := configured(t, st, pubsub.Config{})
 		var total, most atomic.Int64
+		var fullOnce sync.Once
+		full := make(chan struct{})
 		var working sync.WaitGroup
 		for h := range handlers {
 			topic, handler := fmt.Sprintf("topic-%d", h), fmt.Sprintf("handler-%d", h)
@@ -307,7 +311,10 @@ func TestLimitsAreNeverExceeded(t *testing.T) {
 						k := total.Add(1)
 						for m := most.Load(); k > m && !most.CompareAndSwap(m, k); m = most.Load() {
 						}
-						time.Sleep(time.Millisecond) // at work
+						if k >= all {
+							fullOnce.Do(func() { close(full) })
+						}
+						<-full // until all slots are taken
 						own.Add(-1)
 						total.Add(-1)
 						msg.Ack()
@@ -330,9 +337,6 @@ func TestLimitsAreNeverExceeded(t *testing.T) {
 						if err := publish(newMessage(fmt.Sprint(way, i))); err != nil {
 							t.Error(err)
 						}
-						if i%10 == 0 { // let the slots become free: then runs are handed over again
-							time.Sleep(5 * time.Millisecond)
-						}
 					}
 				})
 			}
@@ -343,6 +347,7 @@ func TestLimitsAreNeverExceeded(t *testing.T) {
 		}
 		require.NoError(t, ps.Close())
 		working.Wait()
+		require.GreaterOrEqual(t, most.Load(), int64(all), "the limit was reached")
 		// A handler without a run may begin one: all but one may do that.
 		require.LessOrEqual(t, most.Load(), int64(all+handlers-1))
 	})
@@ -448,7 +453,7 @@ func TestCloseReturnsWhileOthersPublishWithoutEnd(t *testing.T) {
 		select {
 		case err := <-closed:
 			require.NoError(t, err)
-		case <-time.After(5 * time.Second):
+		case <-time.After(patience):
 			t.Error("Close has not returned")
 		}
 		close(stop)

@@ -175,14 +175,13 @@ func TestAnInsertThatTheTableHoldsUpLeasesToNobodyUnknown(t *testing.T) {
 	w.sever()
 	require.Error(t, receive(t, failed))
 	w.mend(t)
-	// A new identity comes, unless the insert leased nothing or a claim of the old
-	// one waits for the table, too: all of that may be let go.
-	for until := time.Now().Add(time.Second); time.Now().Before(until); time.Sleep(time.Millisecond) {
+	// Either a new identity comes, or a claim of the old one waits for the table too.
+	require.Eventually(t, func() bool {
 		var n int
-		if direct.DB().Get(&n, `SELECT count(*) FROM reprise.instances WHERE id <> $1`, former) == nil && n >= 1 {
-			break
-		}
-	}
+		err := direct.DB().Get(&n, `SELECT (SELECT count(*) FROM reprise.instances WHERE id <> $1)
+			+ (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'relation' AND query LIKE '%SKIP LOCKED%')`, former)
+		return err == nil && n >= 1
+	}, patience, time.Millisecond)
 	require.NoError(t, lock.Rollback())
 	require.NoError(t, ps.Publisher().Publish("topic", sent), "again, to be sure: the server may not have come to it")
 

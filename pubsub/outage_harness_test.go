@@ -326,7 +326,10 @@ func claimsUnderWay(st *store.Store) (n int) {
 
 // swamp is a connection to the database that swallows what is sent, both ways,
 // from fill to drain.
-type swamp struct{ gate sync.RWMutex }
+type swamp struct {
+	gate  sync.RWMutex
+	stuck atomic.Int64 // what has been sent and waits for drain
+}
 
 func (s *swamp) fill()  { s.gate.Lock() }
 func (s *swamp) drain() { s.gate.Unlock() }
@@ -345,7 +348,9 @@ func newSwamp(t *testing.T, address string) (*swamp, string) {
 		buf := make([]byte, 1<<16)
 		for {
 			n, err := from.Read(buf)
+			s.stuck.Add(1)
 			s.gate.RLock()
+			s.stuck.Add(-1)
 			_, failed := to.Write(buf[:n])
 			s.gate.RUnlock()
 			if err != nil || failed != nil {

@@ -77,7 +77,7 @@ func (b *broker) payloads() (all []string) {
 
 func (b *broker) waitFor(t *testing.T, payloads ...string) {
 	t.Helper()
-	require.Eventually(t, func() bool { return len(b.payloads()) >= len(payloads) }, 20*time.Second, time.Millisecond, "want %v, got %v", payloads, b.payloads)
+	require.Eventually(t, func() bool { return len(b.payloads()) >= len(payloads) }, time.Minute, time.Millisecond, "want %v, got %v", payloads, b.payloads)
 	require.Equal(t, payloads, b.payloads())
 }
 
@@ -138,7 +138,7 @@ func inOutbox(t *testing.T, st *store.Store, state store.OutgoingState) (payload
 
 func waitForSent(t *testing.T, st *store.Store, payloads ...string) {
 	t.Helper()
-	require.Eventually(t, func() bool { return len(inOutbox(t, st, store.OutgoingSent)) >= len(payloads) }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return len(inOutbox(t, st, store.OutgoingSent)) >= len(payloads) }, time.Minute, time.Millisecond)
 	require.Equal(t, payloads, inOutbox(t, st, store.OutgoingSent))
 }
 
@@ -179,7 +179,7 @@ func TestABrokerThatIsAwayLosesNothing(t *testing.T) {
 			counts, err := st.OutboxCounts(t.Context())
 			require.NoError(t, err)
 			return len(counts) == 1 && strings.Contains(counts[0].Error, "connection refused")
-		}, 20*time.Second, 5*time.Millisecond, "the outbox says why")
+		}, time.Minute, 5*time.Millisecond, "the outbox says why")
 		b.set(nil)
 		want := []string{}
 		for n := range 20 {
@@ -211,7 +211,7 @@ func TestWhatAnEarlierProcessLeftGoesFirst(t *testing.T) {
 			before := len(inOutbox(t, st, ""))
 			require.NoError(t, next.Publisher().Publish("topic", keyed("ada", "more")))
 			return len(inOutbox(t, st, "")) == before
-		}, 20*time.Second, 50*time.Millisecond, "afterwards it is published directly")
+		}, time.Minute, 50*time.Millisecond, "afterwards it is published directly")
 	})
 }
 
@@ -233,7 +233,7 @@ func TestABrokerThatHangsHoldsUpNobody(t *testing.T) {
 		close(b.hang)
 		b.waitFor(t, "first")
 		relay(t, o)
-		require.Eventually(t, func() bool { return len(inOutbox(t, st, store.OutgoingSent)) == 21 }, 20*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return len(inOutbox(t, st, store.OutgoingSent)) == 21 }, time.Minute, time.Millisecond)
 		require.Equal(t, "first", b.payloads()[1], "it is sent again, under the same UUID")
 		require.Equal(t, b.taken[0].UUID, b.taken[1].UUID)
 	})
@@ -262,7 +262,7 @@ func TestADiversionEndsUnderLoad(t *testing.T) {
 		}
 		more := func() {
 			from := published.Load()
-			require.Eventually(t, func() bool { return published.Load() > from+20 }, 20*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return published.Load() > from+20 }, time.Minute, time.Millisecond)
 		}
 		more()
 		b.set(nil)
@@ -275,7 +275,7 @@ func TestADiversionEndsUnderLoad(t *testing.T) {
 			before := newest()
 			more()
 			return newest() == before
-		}, 20*time.Second, 10*time.Millisecond)
+		}, time.Minute, 10*time.Millisecond)
 		stop()
 		callers.Wait()
 	})
@@ -473,7 +473,7 @@ func TestNothingIsLostOrOvertakenWhileTheBrokerComesAndGoes(t *testing.T) {
 		callers.Wait()
 		close(stop)
 		flicker.Wait()
-		require.Eventually(t, func() bool { return len(unique(b.payloads())) == keys*each }, 20*time.Second, 5*time.Millisecond)
+		require.Eventually(t, func() bool { return len(unique(b.payloads())) == keys*each }, time.Minute, 5*time.Millisecond)
 		last := map[string]string{}
 		for _, payload := range unique(b.payloads()) {
 			key, n, _ := strings.Cut(payload, "/")

@@ -20,7 +20,7 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 func TestConfigNamesTheFieldThatIsWrong(t *testing.T) {
 	err := pubsub.Config{Concurrency: -1, PollInterval: -time.Second, DeadAfter: time.Second, HeartbeatInterval: time.Second}.Validate()

@@ -5,27 +5,30 @@ import "github.com/reprise-bus/reprise/store"
 // Slots: how many runs this process works on at once, by subscription and in
 // all. pubsub.mu is held by the callers of what does not lock it.
 
-// may says whether the subscription may begin another run.
+// may says whether the subscription may begin another run. One without a run
+// may always begin one. Otherwise the process needs a free slot that no handler
+// of a higher priority waits for.
 func (p *PubSub) may(s *subscription) bool {
 	if s.free == 0 {
 		return false
 	}
 	idle := s.free == s.slots
-	return p.config.MaxConcurrency == 0 || p.running < p.config.MaxConcurrency || idle
+	return p.config.MaxConcurrency == 0 || idle || p.running+p.kept(s.key) < p.config.MaxConcurrency
 }
 
-// outranked says whether a handler of a higher priority waits for a slot of the
-// process.
-func (p *PubSub) outranked(key store.Subscription) bool {
-	if p.config.MaxConcurrency == 0 {
-		return false
-	}
+// kept is how many slots of the process are kept for handlers of a higher
+// priority: those with a backlog, as far as their own slots go.
+func (p *PubSub) kept(key store.Subscription) int {
+	n := 0
 	for other := range p.backlog {
-		if len(p.active[other]) > 0 && p.priority(other) > p.priority(key) {
-			return true
+		if p.priority(other) <= p.priority(key) {
+			continue
+		}
+		for _, s := range p.active[other] {
+			n += s.free
 		}
 	}
-	return false
+	return n
 }
 
 // take takes at most n slots of a subscription and returns how many.

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/stretchr/testify/require"
 
 	"github.com/reprise-bus/reprise/internal/testdb"
@@ -91,6 +92,13 @@ func TestThePollFindsWhatAnotherProcessPublishes(t *testing.T) {
 	})
 }
 
+func receiveAcked(t *testing.T, messages <-chan *message.Message) *message.Message {
+	t.Helper()
+	msg := receive(t, messages)
+	msg.Ack()
+	return msg
+}
+
 // waitForListener returns the process of the connection that listens, which is
 // another than the one given.
 func waitForListener(t *testing.T, db *sql.DB, not int) (pid int) {
@@ -107,7 +115,8 @@ func waitForListener(t *testing.T, db *sql.DB, not int) (pid int) {
 func TestALateCommitWakesTheOtherProcess(t *testing.T) {
 	t.Parallel()
 	url := testdb.Postgres(t)
-	here, there := openStore(t, url), openStore(t, url)
+	here, gate := openGatedStore(t, url)
+	there := openStore(t, url)
 	ps := configured(t, here, pubsub.Config{PollInterval: noPoll, ListenURL: url})
 	other := configured(t, there, pubsub.Config{})
 	messages := subscribe(t, ps, "topic", "handler")
@@ -118,9 +127,16 @@ func TestALateCommitWakesTheOtherProcess(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, other.PublisherTx(early).Publish("topic", newMessage("early")))
 	require.NoError(t, other.PublisherTx(late).Publish("topic", newMessage("late")))
+	before := gate.After(isClaim) // so that the next claim is the one that the notice causes
+	subscribe(t, ps, "another", "another")
+	before.Wait(t)
+	woken := gate.After(isClaim)
 	require.NoError(t, early.Commit())
-	receive(t, messages).Ack()
-	time.Sleep(100 * time.Millisecond)
+	before.Release()
+	woken.Wait(t) // its answer is on the way, without the late one
+	require.Eventually(t, func() bool { return len(leased(t, there)) == 1 }, patience, time.Millisecond)
 	require.NoError(t, late.Commit())
-	receive(t, messages).Ack()
+	woken.Release()
+	require.Equal(t, "early", string(receiveAcked(t, messages).Payload))
+	require.Equal(t, "late", string(receiveAcked(t, messages).Payload))
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -241,6 +242,7 @@ func (p *PubSub) publishLarge(ctx context.Context, chunks [][]store.Event, commi
 		return err
 	})
 	if err == nil {
+		p.noteDue(slices.Concat(chunks...))
 		p.announce(inserted)
 	}
 	return err

@@ -74,13 +74,22 @@ func TestConcurrentPublishesAreCoalesced(t *testing.T) {
 		require.NoError(t, observer.QueryRow(`SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()`).Scan(&n))
 		return n
 	}
-	const callers, each = 32, 50
+	// All of them call while the writers are busy with one statement each.
+	const callers = 200
 	before := commits()
-	publishConcurrently(t, ps, callers, each)
+	release := holdEvents(t, st)
+	busy(t, st, ps)
+	var calls sync.WaitGroup
+	calls.Go(func() { publishConcurrently(t, ps, callers, 1) })
+	waitForGathered(t, ps, callers)
+	release()
+	calls.Wait()
 	written := commits() - before
-	requireCount(t, st, "events", callers*each+1)
+	requireCount(t, st, "events", 1+2+callers)
+	// The two of the writers and the next of each; a notice after each of them at
+	// most; this test's own.
 	require.Greater(t, written, 0)
-	require.Less(t, written, callers*each/2, "transactions for %d events", callers*each)
+	require.Less(t, written, callers/2, "transactions for %d events", callers)
 }
 
 // One that the database or Reprise refuses fails alone.
@@ -129,7 +138,9 @@ func TestABadEventFailsOnlyItsOwnCall(t *testing.T) {
 				t.Errorf("the same message again: %v", err)
 			}
 		})
-		time.Sleep(50 * time.Millisecond) // they gather; fewer would do
+		if st.DB().DriverName() == "postgres" {
+			waitForGathered(t, ps, good+2) // the good ones, another payload, and the same message again
+		}
 		release()
 		calls.Wait()
 
@@ -169,7 +180,7 @@ func TestTheHandlerGetsWhatTheDatabaseHas(t *testing.T) {
 			}
 		})
 	}
-	time.Sleep(50 * time.Millisecond) // they gather
+	waitForGathered(t, ps, 4)
 	release()
 	calls.Wait()
 	msg := receive(t, messages)
@@ -193,7 +204,7 @@ func TestACancelledPublishReturnsAtOnceAndSaysWhatBecameOfIt(t *testing.T) {
 	waitForBlocked(t, st, 1) // its statement
 	busy(t, st, ps)
 	queued, cancelSecond := publishing(t, ps)
-	time.Sleep(50 * time.Millisecond) // it waits its turn
+	waitForGathered(t, ps, 1) // it waits its turn
 
 	cancelFirst()
 	err := receive(t, underWay.err)
@@ -264,6 +275,12 @@ func blocked(t *testing.T, st *store.Store) (n int) {
 	require.NoError(t, sqlx.Get(st.DB(), &n, `SELECT count(*) FROM pg_locks WHERE NOT granted
 		AND relation = 'reprise.events'::regclass AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`))
 	return n
+}
+
+// waitForGathered waits until so many publishes wait to be written together.
+func waitForGathered(t *testing.T, ps *pubsub.PubSub, n int) {
+	t.Helper()
+	require.Eventually(t, func() bool { return ps.Gathered() == n }, patience, time.Millisecond, "want %d, have %d", n, ps.Gathered())
 }
 
 type published struct {

@@ -156,7 +156,7 @@ func TestWhatIsRefusedAndWhatIsNot(t *testing.T) {
 	began := time.Now()
 	err := pub.Publish("missing", testtransport.Message("x"))
 	require.ErrorIs(t, err, sarama.ErrUnknownTopicOrPartition)
-	require.Less(t, time.Since(began), 10*time.Second)
+	require.Less(t, time.Since(began), 25*time.Second)
 	require.False(t, transport.Refused(err))
 	require.False(t, transport.Refused(errors.New("anything else")))
 
@@ -185,7 +185,7 @@ func TestAPublishFailsSoonWhileTheBrokerIsAway(t *testing.T) {
 		err := pub.Publish("topic", testtransport.Message("never"))
 		require.Error(t, err)
 		require.False(t, transport.Refused(err))
-		require.Less(t, time.Since(began), 10*time.Second)
+		require.Less(t, time.Since(began), 25*time.Second)
 	}
 	_, err := transport.Publisher()
 	require.Error(t, err)

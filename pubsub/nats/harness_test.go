@@ -15,7 +15,7 @@ import (
 	"github.com/reprise-bus/reprise/pubsub/nats"
 )
 
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // server is a NATS server with JetStream, in this process, that a test may stop
 // and start again at the same address and with the same files.

@@ -1,0 +1,4 @@
+package pubsub
+
+// Gathered is how many publishes wait for a statement to be written together.
+func (p *PubSub) Gathered() int { return p.writer.count() }

@@ -1,0 +1,231 @@
+package pubsub_test
+
+import (
+	"context"
+	"database/sql/driver"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/stretchr/testify/require"
+
+	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/pubsub"
+	"github.com/reprise-bus/reprise/store"
+)
+
+// lateClaim is a PubSub of three slots, of which the handlers high and low hold
+// one each, and a claim that has leased the run waiting of low and does not say
+// so yet.
+type lateClaim struct {
+	st          *store.Store
+	ps          *pubsub.PubSub
+	high, low   <-chan *message.Message
+	highRunning *message.Message
+	lowRunning  *message.Message
+	waiting     *message.Message
+	answer      *testdb.Stop
+}
+
+func newLateClaim(t *testing.T, url string) *lateClaim {
+	t.Helper()
+	c := &lateClaim{}
+	var gate *testdb.Gate
+	c.st, gate = openGatedStore(t, url)
+	c.ps = configured(t, c.st, pubsub.Config{MaxConcurrency: 3, PollInterval: noPoll})
+	warm := subscribe(t, c.ps, "warm", "warm")
+	var err error
+	c.high, err = c.ps.Subscriber("high", handlers.Policy{Priority: 1}).Subscribe(t.Context(), "high")
+	require.NoError(t, err)
+	c.low, err = c.ps.Subscriber("low", handlers.Policy{Priority: -1}).Subscribe(t.Context(), "low")
+	require.NoError(t, err)
+	for range 8 { // from then on no statement is prepared anew, until there are twice as many runs
+		require.NoError(t, c.ps.Publisher().Publish("warm", newMessage("x")))
+		receive(t, warm).Ack()
+	}
+	waitForStatus(t, c.st, "warm", store.Success, 8)
+	require.NoError(t, c.ps.Publisher().Publish("high", newMessage("running")))
+	c.highRunning = receive(t, c.high)
+	require.NoError(t, c.ps.Publisher().Publish("low", newMessage("running")))
+	c.lowRunning = receive(t, c.low)
+
+	// A claim finds nothing and does not say so yet. The run that comes now is the
+	// next claim's.
+	nothing := gate.After(isClaim)
+	subscribe(t, c.ps, "another", "another")
+	nothing.Wait(t)
+	c.waiting = newMessage("waiting")
+	tx, err := c.st.DB().BeginTxx(t.Context(), nil)
+	require.NoError(t, err)
+	require.NoError(t, c.ps.PublisherTx(tx).Publish("low", c.waiting))
+	require.NoError(t, tx.Commit())
+	if c.st.LeasesOnInsert() {
+		c.answer = gate.After(func(query string, args []driver.NamedValue) bool { return isClaim(query, args) && has(args, `{"low"}`) })
+	} else {
+		leases := false
+		c.answer = gate.After(func(query string, args []driver.NamedValue) bool {
+			leases = leases || has(args, "low") && strings.Contains(query, "RETURNING")
+			return leases && query == "COMMIT"
+		})
+	}
+	nothing.Release()
+	c.answer.Wait(t)
+	return c
+}
+
+// isClaim says whether a claim begins with the statement.
+func isClaim(query string, _ []driver.NamedValue) bool {
+	return strings.Contains(query, "SKIP LOCKED") || strings.Contains(query, "SELECT EXISTS (SELECT 1 FROM reprise_handler_runs WHERE due_at")
+}
+
+// has says whether one of the arguments is the value.
+func has(args []driver.NamedValue, value string) bool {
+	for _, a := range args {
+		if a.Value == value {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *lateClaim) finish(t *testing.T, running ...*message.Message) {
+	t.Helper()
+	for _, msg := range running {
+		msg.Ack()
+	}
+}
+
+// waitingRun is the run that the late claim leases.
+func (c *lateClaim) waitingRun(t *testing.T) store.Run {
+	t.Helper()
+	for _, run := range runs(t, c.st, store.Filter{Handler: "low"}) {
+		if run.EventID == c.waiting.UUID {
+			return run
+		}
+	}
+	t.Fatal("no run waits")
+	panic("unreachable")
+}
+
+// What Publish and InTx have published is not overtaken by a run of a lower
+// priority that a claim has leased meanwhile: that one is given back, and costs
+// no try.
+func TestAClaimUnderWayDoesNotOvertakeAHigherPriority(t *testing.T) {
+	for name, publish := range map[string]func(ps *pubsub.PubSub, msg *message.Message) error{
+		"Publish": func(ps *pubsub.PubSub, msg *message.Message) error { return ps.Publisher().Publish("high", msg) },
+		"InTx": func(ps *pubsub.PubSub, msg *message.Message) error {
+			return ps.InTx(context.Background(), func(tx *pubsub.Transaction) error { return ps.PublisherTx(tx).Publish("high", msg) })
+		},
+		"a large Publish": func(ps *pubsub.PubSub, msg *message.Message) error {
+			return ps.Publisher().Publish("high", msg, newMessage(strings.Repeat("x", 8<<20))) // more than one statement takes
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			testdb.Each(t, func(t *testing.T, url string) {
+				c := newLateClaim(t, url)
+				running := []*message.Message{c.highRunning, c.lowRunning}
+				if c.st.LeasesOnInsert() { // the last slot goes to a run that is handed over, and a slot becomes free
+					require.NoError(t, c.ps.Publisher().Publish("low", newMessage("handed over")))
+					running[1] = receive(t, c.low)
+				}
+				first := newMessage("first")
+				require.NoError(t, publish(c.ps, first))
+				if c.st.LeasesOnInsert() {
+					var held int
+					require.NoError(t, c.st.DB().Get(&held, `SELECT count(*) FROM reprise.handler_runs WHERE status = 'PENDING' AND due_at IS NULL`))
+					require.Equal(t, 4, held, "all slots, and the run that the claim has leased")
+					c.lowRunning.Ack()
+				}
+				c.answer.Release()
+				select {
+				case msg := <-c.high:
+					require.Equal(t, first.UUID, msg.UUID)
+					running = append(running, msg)
+				case <-c.low:
+					t.Fatal("the lower priority came first")
+				case <-time.After(patience):
+					t.Fatal("neither came")
+				}
+				require.Eventually(t, func() bool { return c.waitingRun(t).Attempt == 1 && !c.waitingRun(t).DueAt.IsZero() },
+					patience, time.Millisecond, "the claim has leased it, and it was not given back")
+				require.Zero(t, c.waitingRun(t).Tries)
+				c.finish(t, running...)
+				high := 2
+				if name == "a large Publish" {
+					receive(t, c.high).Ack()
+					high++
+				}
+				msg := receive(t, c.low)
+				require.Equal(t, c.waiting.UUID, msg.UUID)
+				msg.Ack()
+				waitForStatus(t, c.st, "high", store.Success, high)
+				waitForStatus(t, c.st, "low", store.Success, map[bool]int{true: 3, false: 2}[c.st.LeasesOnInsert()])
+				require.Equal(t, 1, c.waitingRun(t).Tries)
+			})
+		})
+	}
+}
+
+// What becomes due in another way counts from the next claim: the claim under
+// way goes first.
+func TestAClaimUnderWayGoesBeforeWhatACallersTransactionPublishes(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, url string) {
+		c := newLateClaim(t, url)
+		tx, err := c.st.DB().BeginTxx(t.Context(), nil)
+		require.NoError(t, err)
+		second := newMessage("second")
+		require.NoError(t, c.ps.PublisherTx(tx).Publish("high", second))
+		require.NoError(t, tx.Commit())
+		c.answer.Release()
+		first := receive(t, c.low)
+		require.Equal(t, c.waiting.UUID, first.UUID)
+		for _, run := range runs(t, c.st, store.Filter{Handler: "high"}) {
+			require.True(t, run.EventID != second.UUID || !run.DueAt.IsZero(), "it waits for a slot")
+		}
+		// From now on it counts.
+		require.NoError(t, c.ps.Publisher().Publish("low", newMessage("third")))
+		c.lowRunning.Ack()
+		select {
+		case msg := <-c.high:
+			require.Equal(t, second.UUID, msg.UUID)
+			c.finish(t, msg, c.highRunning, first)
+		case <-c.low:
+			t.Fatal("the lower priority came first")
+		case <-time.After(patience):
+			t.Fatal("neither came")
+		}
+		receive(t, c.low).Ack()
+		waitForStatus(t, c.st, "high", store.Success, 2)
+		waitForStatus(t, c.st, "low", store.Success, 3)
+	})
+}
+
+// A handler whose own slots are all taken keeps no slot of the process from
+// others, whatever its priority.
+func TestAHandlerThatWaitsForItsOwnSlotsKeepsNoOther(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, url string) {
+		st := openStore(t, url)
+		ps := configured(t, st, pubsub.Config{MaxConcurrency: 3, PollInterval: noPoll})
+		high, err := ps.Subscriber("high", handlers.Policy{Priority: 1, Concurrency: 1}).Subscribe(t.Context(), "high")
+		require.NoError(t, err)
+		low := subscribe(t, ps, "low", "low")
+		for range 3 {
+			require.NoError(t, ps.Publisher().Publish("high", newMessage("x")))
+		}
+		running := receive(t, high) // two wait
+		for range 2 {
+			require.NoError(t, ps.Publisher().Publish("low", newMessage("x")))
+		}
+		first, second := receive(t, low), receive(t, low)
+		for _, msg := range []*message.Message{running, first, second} {
+			msg.Ack()
+		}
+		for range 2 {
+			receive(t, high).Ack()
+		}
+		waitForStatus(t, st, "high", store.Success, 3)
+		waitForStatus(t, st, "low", store.Success, 2)
+	})
+}
