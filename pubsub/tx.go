@@ -23,14 +23,29 @@ type Transaction struct {
 // an error or panics. What f publishes through PublisherTx is handed to its
 // handlers right after the commit, as with Publisher.
 //
+// The transaction has the isolation level that is the database's default, since f
+// is the caller's: where that is serializable or repeatable read, InTx can fail
+// with SQLSTATE 40001, as at any level with 40P01, a deadlock. Nothing is written
+// then, and the caller may call InTx again.
+//
 // The slots that are reserved for that are taken until then: keep f short. What
 // f has published it must not undo by rolling back to a savepoint: the handlers
 // would get it all the same.
-func (p *PubSub) InTx(ctx context.Context, f func(tx *Transaction) error) (err error) {
+func (p *PubSub) InTx(ctx context.Context, f func(tx *Transaction) error) error {
+	return p.inTx(ctx, nil, f)
+}
+
+// PublishInTx is InTx for an f that only publishes, through PublisherTx: READ
+// COMMITTED, and again from the beginning of f after a collision with others.
+func (p *PubSub) PublishInTx(ctx context.Context, f func(tx *Transaction) error) error {
+	return store.Again(ctx, func() error { return p.inTx(ctx, p.store.TxOptions(), f) })
+}
+
+func (p *PubSub) inTx(ctx context.Context, options *sql.TxOptions, f func(tx *Transaction) error) (err error) {
 	if p.wouldWaitForItself(ctx) {
 		return errWaitForItself
 	}
-	begun, err := p.store.DB().BeginTxx(ctx, nil)
+	begun, err := p.store.DB().BeginTxx(ctx, options)
 	if err != nil {
 		return fmt.Errorf("begin: %w", nothingWritten(err))
 	}
@@ -84,30 +99,33 @@ func (p *PubSub) InTx(ctx context.Context, f func(tx *Transaction) error) (err e
 func (p *PubSub) publishTx(ctx context.Context, tx Tx, events []store.Event) error {
 	own, ok := tx.(*Transaction)
 	if !ok {
-		inserted, err := p.insertChunks(ctx, tx, split(events))
+		inserted, err := p.insertDue(ctx, tx, events)
 		if err != nil {
 			return err
 		}
 		return p.announceTx(ctx, tx, inserted)
 	}
+	if len(split(events)) > 1 { // nobody has that many free slots
+		inserted, err := p.insertDue(ctx, tx, events)
+		own.inserted.Due += inserted.Due
+		return err
+	}
 	if err := p.subscribeRegisteredTx(ctx, tx); err != nil {
 		return err
 	}
-	for _, chunk := range split(events) {
-		chunk, err := store.Unique(chunk)
-		if err != nil {
-			return err
-		}
-		h := p.reserve(chunk)
-		inserted, err := p.insert(ctx, tx, chunk, h)
-		if err != nil {
-			h.cancel()
-			return err
-		}
-		if h != nil {
-			own.handovers = append(own.handovers, h)
-		}
-		own.inserted.Due += inserted.Due
+	events, err := store.Unique(events)
+	if err != nil {
+		return err
 	}
+	h := p.reserve(events)
+	inserted, err := p.insert(ctx, tx, events, h)
+	if err != nil {
+		h.cancel()
+		return err
+	}
+	if h != nil {
+		own.handovers = append(own.handovers, h)
+	}
+	own.inserted.Due += inserted.Due
 	return nil
 }

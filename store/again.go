@@ -7,19 +7,28 @@ import (
 )
 
 // What the database refuses because of others at work at the same time is tried
-// again this often, after pauses that grow from the first one.
+// this often, with pauses that grow from the first one. After a deadlock the others
+// need time to finish: whoever came back at once would deadlock with the next.
 const (
 	collisions     = 8
 	collisionPause = 2 * time.Millisecond
+	deadlockPause  = 25 * time.Millisecond
+
+	deadlock = "40P01"
 )
 
-// again calls f until it succeeds, fails for a reason of its own, or has
-// collided with others too often.
-func (s *Store) again(ctx context.Context, f func() error) error {
-	for try, pause := 1, collisionPause; ; try, pause = try+1, 2*pause {
+// Again calls f until it succeeds, fails for a reason other than a collision
+// (see Collided), or has collided 8 times. It returns the error of the last call.
+// f must set whatever it sets anew.
+func Again(ctx context.Context, f func() error) error {
+	for try := 1; ; try++ {
 		err := f()
 		if err == nil || try == collisions || !Collided(err) {
 			return err
+		}
+		pause := collisionPause << (try - 1)
+		if sqlState(err) == deadlock {
+			pause = deadlockPause << (try - 1)
 		}
 		select {
 		case <-ctx.Done():
@@ -34,7 +43,7 @@ func (s *Store) again(ctx context.Context, f func() error) error {
 // succeed when it is tried again.
 func Collided(err error) bool {
 	switch sqlState(err) {
-	case "40001", "40P01": // serialization failure, deadlock
+	case "40001", deadlock: // serialization failure
 		return true
 	}
 	return false

@@ -133,7 +133,7 @@ func (s *Store) compose(written string) string {
 // again: f then runs again from its beginning, and must set whatever it sets
 // anew.
 func (s *Store) inTx(ctx context.Context, f func(tx *sqlx.Tx) error) error {
-	return s.again(ctx, func() error { return s.inTxOnce(ctx, f) })
+	return Again(ctx, func() error { return s.inTxOnce(ctx, f) })
 }
 
 func (s *Store) inTxOnce(ctx context.Context, f func(tx *sqlx.Tx) error) (err error) {
