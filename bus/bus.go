@@ -19,6 +19,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/outage"
 	"github.com/reprise-bus/reprise/middleware"
 	"github.com/reprise-bus/reprise/migrations"
 	"github.com/reprise-bus/reprise/pubsub"
@@ -45,7 +46,8 @@ type registered struct {
 }
 
 // New returns a bus on the application's own pool, Config.DB, and brings its
-// tables up to this program's version.
+// tables up to this program's version. While others lock the tables it waits, until
+// ctx ends; any other error of the database is one of New.
 func New(ctx context.Context, config Config) (*Bus, error) {
 	if config.DB == nil {
 		return nil, errors.New("bus: Config.DB is nil: pass the application's *sql.DB, or let bus.Open make a pool from a URL")
@@ -58,8 +60,12 @@ func newBus(ctx context.Context, config Config) (*Bus, error) {
 	if err := config.Validate(); err != nil {
 		return nil, fmt.Errorf("bus: config: %w", err)
 	}
+	// Others may be at work on the tables, such as a process that migrates them.
+	// A database that is not there is an error at once.
+	health := outage.Outage{What: "preparing the tables", Log: config.Logger}
+	whenFree := func(f func() error) error { return health.Until(ctx, time.Second, store.Busy, f) }
 	if !config.SkipMigrations {
-		if err := migrations.Up(ctx, config.DB, config.Schema); err != nil {
+		if err := whenFree(func() error { return migrations.Up(ctx, config.DB, config.Schema) }); err != nil {
 			return nil, fmt.Errorf("bus: %w", err)
 		}
 	}
@@ -67,8 +73,11 @@ func newBus(ctx context.Context, config Config) (*Bus, error) {
 	if config.Unprepared {
 		options = append(options, store.Unprepared())
 	}
-	st, err := store.New(ctx, config.DB, config.Schema, options...)
-	if err != nil {
+	var st *store.Store
+	if err := whenFree(func() (err error) {
+		st, err = store.New(ctx, config.DB, config.Schema, options...)
+		return err
+	}); err != nil {
 		return nil, fmt.Errorf("bus: %w", err)
 	}
 	if advice := st.Advice(); advice != "" {
@@ -79,7 +88,7 @@ func newBus(ctx context.Context, config Config) (*Bus, error) {
 		return nil, fmt.Errorf("bus: %w", err)
 	}
 	b := &Bus{config: config, store: st, pubsub: ps, handlers: map[string]registered{}}
-	if err := b.connect(ctx); err != nil {
+	if err := whenFree(func() error { return b.connect(ctx) }); err != nil {
 		return nil, fmt.Errorf("bus: %w", err)
 	}
 	return b, nil

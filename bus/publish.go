@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -65,6 +67,11 @@ type Tx = pubsub.Transaction
 //		return b.PublishTx(ctx, tx, UserSignedUp{…})
 //	})
 //
+// The transaction has the isolation level that is the database's default. Where
+// that is serializable or repeatable read, InTx can fail with SQLSTATE 40001, as
+// at any level with 40P01, a deadlock: nothing was written, and InTx does not call
+// f again, since f is yours. Call InTx again.
+//
 // What f publishes through PublishTx reaches its handlers right after the
 // commit. Keep f short: it holds slots of the handlers until then. An error of
 // f is returned as it is. What f has published it must not undo by rolling back
@@ -113,7 +120,9 @@ func publish(to message.Publisher, batches []batch) error {
 	return nil
 }
 
-// publishTogether publishes on several topics in one transaction.
+// publishTogether publishes on several topics in one transaction: the topics in
+// one order everywhere, so that two of them with the same events do not deadlock.
 func (b *Bus) publishTogether(ctx context.Context, batches []batch) error {
-	return b.InTx(ctx, func(tx *Tx) error { return publish(b.publisherTx(tx), batches) })
+	slices.SortFunc(batches, func(a, b batch) int { return strings.Compare(a.topic, b.topic) })
+	return b.pubsub.PublishInTx(ctx, func(tx *Tx) error { return publish(b.publisherTx(tx), batches) })
 }

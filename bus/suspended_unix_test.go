@@ -104,7 +104,9 @@ func TestProcessesThatSleptTogetherDoNotTakeEachOtherForDead(t *testing.T) {
 		for _, s := range all {
 			s.finish(t)
 		}
-		eventually("all runs succeed", func() bool { return count(`SELECT count(*) FROM reprise.handler_runs WHERE status = 'SUCCESS'`) == events })
+		eventually("all runs succeed", func() bool {
+			return count(`SELECT count(*) FROM reprise.handler_runs WHERE status = 'SUCCESS'`) == events
+		})
 		require.Zero(t, count(`SELECT count(*) FROM reprise.run_attempts`))
 		runs, err := b.Store().Runs(t.Context(), store.Filter{})
 		require.NoError(t, err)

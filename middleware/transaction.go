@@ -39,7 +39,7 @@ func Transaction(st *store.Store) message.HandlerMiddleware {
 			}
 			t := transaction{store: st, delivery: delivery, next: next}
 			var failed error
-			if collided := st.Again(msg.Context(), func() (collided error) {
+			if collided := store.Again(msg.Context(), func() (collided error) {
 				failed, collided = t.run(msg)
 				return collided
 			}); collided != nil {
@@ -64,7 +64,7 @@ type transaction struct {
 // the transaction has collided with others.
 func (t transaction) run(msg *message.Message) (failed, collided error) {
 	whole := msg.Context()
-	tx, over, err := t.store.Begin(whole)
+	tx, over, err := t.store.Begin(whole, nil)
 	switch {
 	case store.Collided(err):
 		return nil, fmt.Errorf("begin the handler's transaction: %w", err)

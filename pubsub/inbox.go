@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/cenkalti/backoff/v5"
 	"github.com/google/uuid"
 
 	"github.com/reprise-bus/reprise/handlers"
@@ -22,7 +23,9 @@ import (
 // that is committed, and then handled like what was published here, with
 // retries, policy and replays. A message that is slow or fails holds up no
 // other. One that is delivered again is recognised by its UUID, acknowledged,
-// and not handled again.
+// and not handled again. One that the database refuses for what it is, such as by
+// a trigger of the application's, is logged and given back to the transport, after
+// up to 10 s, and holds up no other either.
 //
 // The wrapped subscriber acknowledges by consumer group: give each handler one
 // of its own, as its name. While the database is away nothing is acknowledged.
@@ -154,17 +157,17 @@ func (in *Inbox) receiveAll(ctx context.Context, topic string, from <-chan *mess
 // receive records what the transport delivers until it delivers no more: what
 // gathers while one batch is written is the next.
 func (in *Inbox) receive(ctx context.Context, topic string, from <-chan *message.Message) {
-	health := outage.Outage{What: "recording what " + in.config.Source + " delivers on " + topic, Log: in.pubsub.config.Logger}
+	r := recorder{
+		inbox: in, topic: topic,
+		health:   outage.Outage{What: "recording what " + in.config.Source + " delivers on " + topic, Log: in.pubsub.config.Logger},
+		culprits: outage.Pace(culpritPause),
+	}
 	for msg := range from {
-		batch := gathered(msg, from)
-		if !in.record(ctx, topic, batch, &health) {
-			for _, msg := range batch { // another process may have it at once
-				msg.Nack()
+		if left := r.record(ctx, in.receipts(topic, gathered(msg, from))); len(left) > 0 {
+			for _, l := range left { // another process may have it at once
+				l.nack()
 			}
 			return
-		}
-		for _, msg := range batch {
-			msg.Ack()
 		}
 	}
 }
@@ -188,44 +191,119 @@ func gathered(first *message.Message, from <-chan *message.Message) []*message.M
 	return batch
 }
 
-// record writes the batch, however long that takes, and says whether it did
-// before ctx ended.
-func (in *Inbox) record(ctx context.Context, topic string, batch []*message.Message, health *outage.Outage) bool {
-	events := make([]store.Event, len(batch))
-	for i, msg := range batch {
-		events[i] = in.event(topic, msg)
+// receipt is an event and the messages, of one batch, that brought it.
+type receipt struct {
+	event    store.Event
+	messages []*message.Message
+}
+
+func (r receipt) ack() {
+	for _, msg := range r.messages {
+		msg.Ack()
 	}
-	events = in.distinct(events)
+}
+
+func (r receipt) nack() {
+	for _, msg := range r.messages {
+		msg.Nack()
+	}
+}
+
+// culpritPause is how long a message is kept at most that the database refuses,
+// before the transport delivers it again.
+const culpritPause = 10 * time.Second
+
+// recorder records what one subscription delivers.
+type recorder struct {
+	inbox    *Inbox
+	topic    string
+	health   outage.Outage
+	culprits *backoff.ExponentialBackOff
+	refused  time.Time // the last culprit
+}
+
+// record writes the batch, however long that takes, and acknowledges what it has
+// written. It returns what it has not written before ctx ended.
+func (r *recorder) record(ctx context.Context, batch []receipt) (left []receipt) {
 	for pace := outage.Pace(5 * time.Second); ; {
-		err := in.write(ctx, topic, events)
-		health.Report(ctx, err)
-		if err == nil {
-			return true
+		var err error
+		batch, err = r.write(ctx, batch)
+		r.health.Report(ctx, err)
+		if len(batch) == 0 {
+			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return false
+			return batch
 		case <-time.After(pace.NextBackOff()):
 		}
 	}
 }
 
-// write records the events together or, when one of them has the id of another
-// that is there, each for itself.
-func (in *Inbox) write(ctx context.Context, topic string, events []store.Event) error {
-	err := in.receiveTogether(ctx, topic, events)
-	if !errors.Is(err, store.ErrDuplicateID) {
-		return err
-	}
-	if len(events) == 1 {
-		return in.write(ctx, topic, []store.Event{renamed(events[0])})
-	}
-	for _, e := range events {
-		if err := in.write(ctx, topic, []store.Event{e}); err != nil {
-			return err
+// write records a batch in one statement or, when the database refuses some of
+// it, each event for itself. It returns what is still to be written, and why.
+func (r *recorder) write(ctx context.Context, batch []receipt) (left []receipt, err error) {
+	if len(batch) > 1 {
+		events := make([]store.Event, len(batch))
+		for i := range batch {
+			events[i] = batch[i].event
+		}
+		err := r.inbox.receiveTogether(ctx, r.topic, events)
+		switch {
+		case err == nil:
+			for _, b := range batch {
+				b.ack()
+			}
+			return nil, nil
+		case ctx.Err() != nil || !divisible(err):
+			return batch, err
 		}
 	}
-	return nil
+	var each alone
+	for i, b := range batch {
+		err := each.try(func() error { return r.inbox.receiveOne(ctx, r.topic, b.event) })
+		switch {
+		case err == nil:
+			b.ack()
+		case ctx.Err() != nil || each.givenUp() || !divisible(err):
+			return batch[i:], err
+		default:
+			r.refuse(ctx, b, err)
+		}
+	}
+	return nil, nil
+}
+
+// refuse gives a message that the database refuses back to the transport, after a
+// pause that grows while messages are refused.
+func (r *recorder) refuse(ctx context.Context, culprit receipt, err error) {
+	if time.Since(r.refused) > 2*culpritPause {
+		r.culprits.Reset()
+	}
+	r.refused = time.Now()
+	pause := min(r.culprits.NextBackOff(), culpritPause)
+	r.inbox.pubsub.config.Logger.Error("the database refuses a message: the transport is to deliver it again",
+		"source", r.inbox.config.Source, "topic", r.topic, "event", culprit.event.ID, "after", pause, "error", err)
+	r.inbox.receiving.Go(func() {
+		timer := time.NewTimer(pause)
+		defer timer.Stop()
+		select {
+		case <-ctx.Done():
+		case <-r.inbox.closing:
+		case <-timer.C:
+		}
+		culprit.nack()
+	})
+}
+
+// receiveOne records one event, under an id of its own when its id is that of
+// another event that is there.
+func (in *Inbox) receiveOne(ctx context.Context, topic string, e store.Event) error {
+	err := in.receiveTogether(ctx, topic, []store.Event{e})
+	if errors.Is(err, store.ErrDuplicateID) {
+		err = in.receiveTogether(ctx, topic, []store.Event{renamed(e)})
+	}
+	return err
 }
 
 // insert takes the cheaper statement for what is likely to be new.
@@ -233,11 +311,15 @@ func (in *Inbox) insert(ctx context.Context, events []store.Event, h *handover) 
 	st := in.pubsub.store
 	if in.news.expected() {
 		received, err := in.try(ctx, st.ReceiveNew, events, h)
-		if !errors.Is(err, store.ErrKnown) {
+		if !errors.Is(err, store.ErrKnown) && !store.Collided(err) {
 			return received, err
 		}
 	}
-	received, err := in.try(ctx, st.Receive, events, h)
+	var received store.Received
+	err := store.Again(ctx, func() (err error) {
+		received, err = in.try(ctx, st.Receive, events, h)
+		return err
+	})
 	in.news.came(err == nil && received.Known == 0)
 	return received, err
 }
@@ -307,24 +389,26 @@ func (in *Inbox) event(topic string, msg *message.Message) store.Event {
 	return renamed(e)
 }
 
-// distinct gives those of several events under one id that say something else
-// an id of their own, and leaves out what is there twice.
-func (in *Inbox) distinct(events []store.Event) []store.Event {
-	known := make(map[string][]byte, len(events))
-	kept := events[:0]
-	for _, e := range events {
-		payload, twice := known[e.ID]
-		if twice && !bytes.Equal(payload, e.Payload) {
+// receipts makes events of messages: one of those that are there twice, and of
+// those under one id that say something else each under an id of its own.
+func (in *Inbox) receipts(topic string, batch []*message.Message) []receipt {
+	known := make(map[string]int, len(batch))
+	receipts := make([]receipt, 0, len(batch))
+	for _, msg := range batch {
+		e := in.event(topic, msg)
+		i, twice := known[e.ID]
+		if twice && !bytes.Equal(receipts[i].event.Payload, e.Payload) {
 			e = renamed(e)
-			_, twice = known[e.ID]
+			i, twice = known[e.ID]
 		}
 		if twice {
+			receipts[i].messages = append(receipts[i].messages, msg)
 			continue
 		}
-		known[e.ID] = e.Payload
-		kept = append(kept, e)
+		known[e.ID] = len(receipts)
+		receipts = append(receipts, receipt{e, []*message.Message{msg}})
 	}
-	return kept
+	return receipts
 }
 
 // renamed gives an event an id made of what it is, the same whenever it comes.

@@ -190,7 +190,9 @@ func TestARefusalAfterALostAnswerSaysThatNobodyKnows(t *testing.T) {
 		_, err := direct.Event(t.Context(), "topic", sent.UUID)
 		return err == nil
 	}, patience, time.Millisecond, "the first was committed")
-	require.ErrorContains(t, err, "not currently accepting connections")
+	var refusal *pq.Error
+	require.ErrorAs(t, err, &refusal)
+	require.EqualValues(t, "55000", refusal.Code, "the database accepts no connections")
 	require.ErrorContains(t, err, "may have been written")
 }
 
@@ -457,23 +459,29 @@ func TestWhichErrorsProveThatNothingWasWritten(t *testing.T) {
 		"out of memory":     state("53200"),
 		"lock timeout":      state("55P03"),
 		"statement timeout": state("57014"),
+		"no permission":     state("42501"),
+		"an id that is taken, by a server that speaks German": &pq.Error{Severity: "FEHLER", Code: "RP001"},
 	} {
 		require.True(t, store.Refused(fmt.Errorf("wrapped: %w", err)), name)
 	}
 	for name, err := range map[string]error{
-		"connection failure, by a pooler":  state("08006"),
-		"protocol violation, by a pooler":  state("08P01"),
-		"completion unknown":               state("40003"),
-		"terminated":                       fatal("57P01"),
-		"crash of another server process":  fatal("57P02"),
-		"starting up, after a sending":     fatal("57P03"),
-		"no connections, after a sending":  fatal("53300"),
-		"the server panics as it commits":  &pq.Error{Severity: "PANIC", Code: "53100"},
-		"connection lost":                  driver.ErrBadConn,
-		"connection lost, by the network":  &net.OpError{Op: "read", Err: io.ErrUnexpectedEOF},
-		"a dial, perhaps after a sending":  &net.OpError{Op: "dial", Err: errors.New("connection refused")},
-		"the context ended, nobody knows":  context.Canceled,
-		"the pool is closed, nobody knows": errors.New("sql: database is closed"),
+		"connection failure, by a pooler":                             state("08006"),
+		"protocol violation, by a pooler":                             state("08P01"),
+		"completion unknown":                                          state("40003"),
+		"disk full, by a server that speaks German and may fall over": &pq.Error{Severity: "FEHLER", Code: "53100"},
+		"terminated, by a server that speaks Russian":                 &pq.Error{Severity: "ВАЖНО", Code: "57P01"},
+		"idle in a transaction for too long":                          state("25P03"),
+		"no permission to connect any more":                           fatal("42501"),
+		"terminated":                                                  fatal("57P01"),
+		"crash of another server process":                             fatal("57P02"),
+		"starting up, after a sending":                                fatal("57P03"),
+		"no connections, after a sending":                             fatal("53300"),
+		"the server panics as it commits":                             &pq.Error{Severity: "PANIC", Code: "53100"},
+		"connection lost":                                             driver.ErrBadConn,
+		"connection lost, by the network":                             &net.OpError{Op: "read", Err: io.ErrUnexpectedEOF},
+		"a dial, perhaps after a sending":                             &net.OpError{Op: "dial", Err: errors.New("connection refused")},
+		"the context ended, nobody knows":                             context.Canceled,
+		"the pool is closed, nobody knows":                            errors.New("sql: database is closed"),
 	} {
 		require.False(t, store.Refused(fmt.Errorf("wrapped: %w", err)), name)
 	}

@@ -175,7 +175,10 @@ func (o *Outbox) writeNow(ctx context.Context, events []store.Event) error {
 	if err != nil {
 		return nothingWritten(err)
 	}
-	if _, err := o.pubsub.store.WriteOutbox(ctx, o.pubsub.store.DB(), events, o.held); err != nil {
+	if err := store.Again(ctx, func() error {
+		_, err := o.pubsub.store.WriteOutbox(ctx, o.pubsub.store.DB(), events, o.held)
+		return err
+	}); err != nil {
 		return whatIsKnown(err)
 	}
 	o.announce()
@@ -183,8 +186,8 @@ func (o *Outbox) writeNow(ctx context.Context, events []store.Event) error {
 }
 
 // writeLarge writes what one statement does not take, in a transaction.
-func (o *Outbox) writeLarge(ctx context.Context, chunks [][]store.Event, committing *atomic.Bool) error {
-	err := o.pubsub.inOneTx(ctx, committing, func(tx *sqlx.Tx) error { return o.writeChunks(ctx, tx, chunks) })
+func (o *Outbox) writeLarge(ctx context.Context, events []store.Event, committing *atomic.Bool) error {
+	err := o.pubsub.inOneTx(ctx, committing, func(tx *sqlx.Tx) error { return o.writeChunks(ctx, tx, split(events)) })
 	if err == nil {
 		o.announce()
 	}

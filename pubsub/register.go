@@ -68,7 +68,7 @@ func (p *PubSub) subscribeRegistered(ctx context.Context) error {
 		if m.beginning {
 			subscribe = p.store.SubscribeFromBeginning
 		}
-		if err := subscribe(ctx, m.sub, m.policy); err != nil {
+		if err := store.Again(ctx, func() error { return subscribe(ctx, m.sub, m.policy) }); err != nil {
 			return err
 		}
 		p.mark(subscribed, m.sub)

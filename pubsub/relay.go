@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -132,11 +134,12 @@ func (r *relay) sendTopic(ctx context.Context, topic string) {
 	p := r.outbox.pubsub
 	health := outage.Outage{What: "sending what is in the outbox on topic " + topic, Log: p.config.Logger}
 	pace := outage.Pace(maxPause)
+	over := endings{}
 	for {
-		sent, err := r.sendBatch(ctx, topic)
+		ended, err := r.sendBatch(ctx, topic, over)
 		health.Report(ctx, err)
 		switch {
-		case ctx.Err() != nil || err == nil && sent == 0:
+		case ctx.Err() != nil || err == nil && ended == 0:
 			r.mu.Lock()
 			delete(r.topics, topic)
 			r.mu.Unlock()
@@ -145,7 +148,7 @@ func (r *relay) sendTopic(ctx context.Context, topic string) {
 				signal(p.relay) // for what was written when we had looked already
 			}
 			return
-		case err == nil:
+		case err == nil || ended > 0 && errors.Is(err, errUnmarked):
 			pace.Reset()
 			continue
 		}
@@ -156,51 +159,71 @@ func (r *relay) sendTopic(ctx context.Context, topic string) {
 	}
 }
 
+// endings are the events, by their ids in the outbox, that the broker has taken
+// or refused and that may not be marked so yet.
+type endings map[int64]ending
+
+type ending struct {
+	operation int64 // after another one, the event is to be sent again
+	refused   error // nil: it is sent
+}
+
+// errUnmarked is no reason for other events to wait: this process does not send
+// again what it could not mark.
+var errUnmarked = errors.New("what the broker has taken or refused cannot be marked so in the outbox: another transaction has locked it, or the database refuses it")
+
 // sendBatch sends the oldest messages of a topic, those of one key one after the
-// other, and returns how many it has seen the end of.
-func (r *relay) sendBatch(ctx context.Context, topic string) (ended int, err error) {
+// other, and marks how that ended. It returns how many it has seen the end of. What
+// has ended before and is still PENDING it does not send again, but marks again.
+func (r *relay) sendBatch(ctx context.Context, topic string, over endings) (ended int, err error) {
 	st := r.outbox.pubsub.store
 	batch, err := st.NextOutgoing(ctx, topic, relayBatch, maxBytes)
-	if err != nil || len(batch) == 0 {
+	if err != nil {
 		return 0, err
+	}
+	before := over.keep(batch)
+	if len(batch) == 0 {
+		return 0, nil
 	}
 	// The first failure stops all lanes: each would wait for the same broker.
 	going, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	var (
-		lanes   sync.WaitGroup
-		mu      sync.Mutex
-		sent    []int64
-		refused int
-		failed  store.Outgoing
-		cause   error
+		lanes  sync.WaitGroup
+		mu     sync.Mutex // of over, too
+		failed store.Outgoing
+		cause  error
 	)
 	for _, lane := range lanesOf(batch) {
 		lanes.Go(func() {
 			for _, m := range lane {
+				mu.Lock()
+				_, known := over[m.ID]
+				mu.Unlock()
 				if going.Err() != nil {
 					return
+				}
+				if known {
+					continue
 				}
 				// One that is on its way is waited for, also when others failed
 				// or this is the end.
 				err := r.outbox.send(context.WithoutCancel(ctx), m.Event)
-				if err != nil && r.outbox.refused(err) {
-					if err = r.refuse(m, err); err == nil {
-						mu.Lock()
-						refused++
-						mu.Unlock()
-						continue
-					}
+				refused := err != nil && r.outbox.refused(err)
+				if refused {
+					r.outbox.pubsub.config.Logger.Error("the broker refuses an event: it stays in the outbox",
+						"topic", m.Event.Topic, "event", m.Event.ID, "outbox", m.ID, "error", err)
 				}
 				mu.Lock()
-				if err == nil {
-					sent = append(sent, m.ID)
-				} else if cause == nil {
+				switch {
+				case err == nil || refused:
+					over[m.ID] = ending{operation: m.OperationID, refused: err}
+				case cause == nil:
 					cause, failed = err, m
 					stop(err)
 				}
 				mu.Unlock()
-				if err != nil {
+				if err != nil && !refused {
 					return
 				}
 			}
@@ -210,21 +233,70 @@ func (r *relay) sendBatch(ctx context.Context, topic string) (ended int, err err
 	// Though ctx may have ended: what is not marked is sent again.
 	mark, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
 	defer cancel()
-	if err := st.Sent(mark, sent); err != nil {
-		return refused, err
+	ended = len(over) - before
+	err = r.mark(mark, over)
+	switch {
+	case cause != nil:
+		return ended, errors.Join(fmt.Errorf("event %q: %w", failed.Event.ID, cause), st.SendingFailed(mark, failed.ID, cause.Error()))
+	case err == nil && before > 0:
+		err = errUnmarked
 	}
-	if cause != nil {
-		return len(sent) + refused, errors.Join(fmt.Errorf("event %q: %w", failed.Event.ID, cause), st.SendingFailed(mark, failed.ID, cause.Error()))
-	}
-	return len(sent) + refused, nil
+	return ended, err
 }
 
-func (r *relay) refuse(m store.Outgoing, cause error) error {
-	r.outbox.pubsub.config.Logger.Error("the broker refuses an event: it stays in the outbox",
-		"topic", m.Event.Topic, "event", m.Event.ID, "outbox", m.ID, "error", cause)
-	ctx, cancel := context.WithTimeout(context.Background(), farewell)
-	defer cancel()
-	return r.outbox.pubsub.store.RefusedByBroker(ctx, m.ID, cause.Error())
+// keep forgets what is not in the batch of what is PENDING, and what somebody has
+// asked to be sent again since it ended. It returns how many are left.
+func (e endings) keep(batch []store.Outgoing) int {
+	if len(e) == 0 {
+		return 0
+	}
+	kept := endings{}
+	for _, m := range batch {
+		if end, known := e[m.ID]; known && end.operation == m.OperationID {
+			kept[m.ID] = end
+		}
+	}
+	clear(e)
+	maps.Copy(e, kept)
+	return len(e)
+}
+
+// mark marks what has ended. When the database refuses to mark some of what was
+// sent, each is tried alone.
+func (r *relay) mark(ctx context.Context, over endings) error {
+	st := r.outbox.pubsub.store
+	var (
+		sent []int64
+		each alone
+		errs []error
+	)
+	for id, end := range over {
+		if end.refused == nil {
+			sent = append(sent, id)
+		} else if err := each.try(func() error { return st.RefusedByBroker(ctx, id, end.refused.Error()) }); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	slices.Sort(sent) // in one order everywhere
+	err := st.Sent(ctx, sent)
+	if err != nil && len(sent) > 1 && ctx.Err() == nil && divisible(err) {
+		err = nil
+		for _, id := range sent {
+			if failed := each.try(func() error { return st.Sent(ctx, []int64{id}) }); failed != nil {
+				err = failed
+			}
+		}
+	}
+	if err != nil {
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		if divisible(err) {
+			err = fmt.Errorf("%w: %w", errUnmarked, err)
+		}
+		return err
+	}
+	return nil
 }
 
 // lanesOf puts messages of one key into one lane, in order.

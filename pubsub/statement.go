@@ -14,11 +14,13 @@ import (
 )
 
 // insertNow is insert in a transaction of its own, of events that need not be
-// unique. Those that are likely to be new are written as such first.
+// unique. Those that are likely to be new are written as such first. After a
+// collision, others are publishing the same events: the statement that looks for
+// known ones is tried then, several times, since it locks events in one order.
 func (p *PubSub) insertNow(ctx context.Context, events []store.Event, h *handover) (store.Inserted, error) {
 	if p.news.expected() {
-		inserted, err := p.insertBy(ctx, p.store.InsertNew, p.store.DB(), events, h)
-		if !errors.Is(err, store.ErrKnown) {
+		inserted, err := p.insertBy(ctx, composer{p.store.InsertNew, store.InsertNewError}, p.store.DB(), events, h)
+		if !errors.Is(err, store.ErrKnown) && !store.Collided(err) {
 			return inserted, err
 		}
 	}
@@ -26,7 +28,11 @@ func (p *PubSub) insertNow(ctx context.Context, events []store.Event, h *handove
 	if err != nil {
 		return store.Inserted{}, err
 	}
-	inserted, err := p.insert(ctx, p.store.DB(), unique, h)
+	var inserted store.Inserted
+	err = store.Again(ctx, func() (err error) {
+		inserted, err = p.insert(ctx, p.store.DB(), unique, h)
+		return err
+	})
 	p.news.came(err == nil && len(inserted.IDs) == len(events))
 	return inserted, err
 }
@@ -34,16 +40,20 @@ func (p *PubSub) insertNow(ctx context.Context, events []store.Event, h *handove
 // insert writes unique events in one statement, with the leases that the
 // handover asks for.
 func (p *PubSub) insert(ctx context.Context, db wsql.ContextExecutor, events []store.Event, h *handover) (store.Inserted, error) {
-	return p.insertBy(ctx, p.store.Insert, db, events, h)
+	return p.insertBy(ctx, composer{p.store.Insert, store.InsertError}, db, events, h)
 }
 
-type compose func(events []store.Event, lease store.LeaseOnInsert) (query string, args []any, err error)
+// composer makes a statement and explains its error.
+type composer struct {
+	compose func(events []store.Event, lease store.LeaseOnInsert) (query string, args []any, err error)
+	explain func(error) error
+}
 
 // insertBy runs a statement of the store through watermill-sql's Publisher.
-func (p *PubSub) insertBy(ctx context.Context, compose compose, db wsql.ContextExecutor, events []store.Event, h *handover) (store.Inserted, error) {
+func (p *PubSub) insertBy(ctx context.Context, by composer, db wsql.ContextExecutor, events []store.Event, h *handover) (store.Inserted, error) {
 	h.begin()
 	defer h.inserted()
-	s := &statement{ContextExecutor: db, ctx: ctx, store: p.store, compose: compose, events: events, lease: h.lease()}
+	s := &statement{ContextExecutor: db, ctx: ctx, store: p.store, composer: by, events: events, lease: h.lease()}
 	publisher, err := wsql.NewPublisher(s, wsql.PublisherConfig{SchemaAdapter: s}, watermill.NopLogger{})
 	if err != nil {
 		return store.Inserted{}, err
@@ -52,7 +62,7 @@ func (p *PubSub) insertBy(ctx context.Context, compose compose, db wsql.ContextE
 		if h.wanted() && !store.Refused(err) {
 			p.doubt(h.leaser)
 		}
-		return store.Inserted{}, store.InsertError(err)
+		return store.Inserted{}, by.explain(err)
 	}
 	if h.wanted() && len(s.inserted.IDs) < len(events) {
 		// database/sql runs a statement again whose connection was lost: what
@@ -72,7 +82,7 @@ type statement struct {
 	wsql.ContextExecutor
 	ctx      context.Context
 	store    *store.Store
-	compose  compose
+	composer composer
 	events   []store.Event
 	lease    store.LeaseOnInsert
 	inserted store.Inserted
@@ -80,7 +90,7 @@ type statement struct {
 
 // InsertQuery implements watermill-sql's SchemaAdapter.
 func (s *statement) InsertQuery(string, message.Messages) (wsql.Query, error) {
-	query, args, err := s.compose(s.events, s.lease)
+	query, args, err := s.composer.compose(s.events, s.lease)
 	return wsql.Query{Query: query, Args: args}, err
 }
 

@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/outage"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -50,26 +52,45 @@ func (p *PubSub) RecordedSubscriber(handler string, policy handlers.Policy) *Sub
 }
 
 // SubscribeInitialize puts the subscription into the database: events that are
-// published from then on are delivered by a later Subscribe.
+// published from then on are delivered by a later Subscribe. While the database is
+// away or busy it waits, until the PubSub is closed.
 func (s *Subscriber) SubscribeInitialize(topic string) error {
+	return s.begin(s.pubsub.loopCtx, topic, s.pubsub.subscribeRegistered)
+}
+
+// begin registers the handler and does what it takes in the database for that to
+// count, again and again until ctx ends while what makes it fail is transient.
+func (s *Subscriber) begin(ctx context.Context, topic string, does ...func(ctx context.Context) error) error {
 	if err := s.pubsub.Register(topic, s.handler, s.policy); err != nil {
 		return err
 	}
-	return s.pubsub.subscribeRegistered(context.Background())
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.pubsub.loopCtx, cancel)()
+	health := outage.Outage{What: "subscribing handler " + s.handler + " to topic " + topic, Log: s.pubsub.config.Logger}
+	err := health.Until(ctx, 5*time.Second, store.Transient, func() error {
+		for _, do := range does {
+			if err := do(ctx); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil && s.pubsub.loopCtx.Err() != nil {
+		return ErrClosed
+	}
+	return err
 }
 
 // Subscribe delivers the handler's due runs on the topic until ctx ends or the
 // Subscriber is closed; then the channel is closed. Messages that are being
 // handled at that moment stay alive: their contexts are cancelled by their ack
 // or nack, or when the grace period is over. They carry the values of ctx.
+//
+// While the database is away or busy, Subscribe waits until that is over or ctx
+// ends. What will not pass by itself, such as a missing permission, is an error.
 func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
-	if err := s.pubsub.Register(topic, s.handler, s.policy); err != nil {
-		return nil, err
-	}
-	if err := s.pubsub.subscribeRegistered(ctx); err != nil {
-		return nil, err
-	}
-	if err := s.pubsub.start(ctx); err != nil {
+	if err := s.begin(ctx, topic, s.pubsub.subscribeRegistered, s.pubsub.start); err != nil {
 		return nil, fmt.Errorf("subscribe handler %q to topic %q: %w", s.handler, topic, err)
 	}
 	s.mu.Lock()

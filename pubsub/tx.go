@@ -28,14 +28,29 @@ type Transaction struct {
 // that it calls by way of another goroutine, and waits for, wait until their
 // contexts end.
 //
+// The transaction has the isolation level that is the database's default, since f
+// is the caller's: where that is serializable or repeatable read, InTx can fail
+// with SQLSTATE 40001, as at any level with 40P01, a deadlock. Nothing is written
+// then, and the caller may call InTx again.
+//
 // The slots that are reserved for that are taken until then: keep f short. What
 // f has published it must not undo by rolling back to a savepoint: the handlers
 // would get it all the same.
-func (p *PubSub) InTx(ctx context.Context, f func(tx *Transaction) error) (err error) {
+func (p *PubSub) InTx(ctx context.Context, f func(tx *Transaction) error) error {
+	return p.inTx(ctx, nil, f)
+}
+
+// PublishInTx is InTx for an f that only publishes, through PublisherTx: READ
+// COMMITTED, and again from the beginning of f after a collision with others.
+func (p *PubSub) PublishInTx(ctx context.Context, f func(tx *Transaction) error) error {
+	return store.Again(ctx, func() error { return p.inTx(ctx, p.store.TxOptions(), f) })
+}
+
+func (p *PubSub) inTx(ctx context.Context, options *sql.TxOptions, f func(tx *Transaction) error) (err error) {
 	if err := p.wouldWaitForItself(ctx); err != nil {
 		return err
 	}
-	begun, over, err := p.store.Begin(ctx)
+	begun, over, err := p.store.Begin(ctx, options)
 	if err != nil {
 		return nothingWritten(err)
 	}
@@ -90,30 +105,33 @@ func (p *PubSub) InTx(ctx context.Context, f func(tx *Transaction) error) (err e
 func (p *PubSub) publishTx(ctx context.Context, tx Tx, events []store.Event) error {
 	own, ok := tx.(*Transaction)
 	if !ok {
-		inserted, err := p.insertChunks(ctx, tx, split(events))
+		inserted, err := p.insertDue(ctx, tx, events)
 		if err != nil {
 			return err
 		}
 		return p.announceTx(ctx, tx, inserted)
 	}
+	if len(split(events)) > 1 { // nobody has that many free slots
+		inserted, err := p.insertDue(ctx, tx, events)
+		own.inserted.Due += inserted.Due
+		return err
+	}
 	if err := p.subscribeRegisteredTx(ctx, tx); err != nil {
 		return err
 	}
-	for _, chunk := range split(events) {
-		chunk, err := store.Unique(chunk)
-		if err != nil {
-			return err
-		}
-		h := p.reserve(chunk)
-		inserted, err := p.insert(ctx, tx, chunk, h)
-		if err != nil {
-			h.cancel()
-			return err
-		}
-		if h != nil {
-			own.handovers = append(own.handovers, h)
-		}
-		own.inserted.Due += inserted.Due
+	events, err := store.Unique(events)
+	if err != nil {
+		return err
 	}
+	h := p.reserve(events)
+	inserted, err := p.insert(ctx, tx, events, h)
+	if err != nil {
+		h.cancel()
+		return err
+	}
+	if h != nil {
+		own.handovers = append(own.handovers, h)
+	}
+	own.inserted.Due += inserted.Due
 	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,8 +35,8 @@ const (
 // written, others gather and are the next. Its goroutines live as long as
 // something is waiting.
 type writer struct {
-	now   func(ctx context.Context, events []store.Event) error                            // writes them in one statement
-	large func(ctx context.Context, chunks [][]store.Event, committing *atomic.Bool) error // in one transaction
+	now   func(ctx context.Context, events []store.Event) error                          // writes them in one statement
+	large func(ctx context.Context, events []store.Event, committing *atomic.Bool) error // in several, and one transaction
 
 	mu      sync.Mutex
 	waiting []*call
@@ -56,8 +55,8 @@ type call struct {
 // publish returns when the events are committed, or have not been, or when ctx
 // ends.
 func (w *writer) publish(ctx context.Context, events []store.Event) error {
-	if chunks := split(events); len(chunks) > 1 {
-		return w.publishLarge(ctx, chunks)
+	if len(split(events)) > 1 {
+		return w.publishLarge(ctx, events)
 	}
 	c := &call{events: events, bytes: size(events), ended: make(chan error, 1)}
 	w.mu.Lock()
@@ -80,13 +79,13 @@ func (w *writer) publish(ctx context.Context, events []store.Event) error {
 
 // publishLarge does not wait for a driver that does not hear that ctx ended,
 // as while it connects.
-func (w *writer) publishLarge(ctx context.Context, chunks [][]store.Event) error {
+func (w *writer) publishLarge(ctx context.Context, events []store.Event) error {
 	var committing atomic.Bool
 	ended := make(chan error, 1)
 	w.batches.RLock()
 	go func() {
 		defer w.batches.RUnlock()
-		ended <- w.large(ctx, chunks, &committing)
+		ended <- w.large(ctx, events, &committing)
 	}()
 	select {
 	case err := <-ended:
@@ -203,17 +202,46 @@ func (w *writer) writeTogether(calls []*call) (callers int) {
 	}
 	err := w.now(context.Background(), events)
 	callers = len(calls) + w.count()
-	switch {
-	case len(calls) > 1 && store.Unacceptable(err):
+	if len(calls) > 1 && divisible(err) {
+		var each alone
 		for _, c := range calls {
-			w.writeTogether([]*call{c})
+			c.ended <- each.try(func() error { return w.now(context.Background(), c.events) })
 		}
-	default:
-		for _, c := range calls {
-			c.ended <- err
-		}
+		return callers
+	}
+	for _, c := range calls {
+		c.ended <- err
 	}
 	return callers
+}
+
+// divisible says of the error of a batch that parts of it may be accepted.
+func divisible(err error) bool { return store.Unacceptable(err) || store.Locked(err) }
+
+// alone tries the parts of a batch that was refused one by one. When two in a row
+// find something locked, what is locked is not theirs alone: the parts behind
+// them do not wait for it as well.
+type alone struct {
+	locked int // in a row
+	err    error
+}
+
+// givenUp says whether nothing is tried any more.
+func (a *alone) givenUp() bool { return a.locked == 2 }
+
+// try returns the error of f or, when nothing is tried any more, that of the last
+// part.
+func (a *alone) try(f func() error) error {
+	if a.givenUp() {
+		return a.err
+	}
+	a.err = f()
+	if store.Locked(a.err) {
+		a.locked++
+	} else {
+		a.locked = 0
+	}
+	return a.err
 }
 
 // publishNow inserts the events in a statement of its own and hands over what
@@ -235,30 +263,31 @@ func (p *PubSub) publishNow(ctx context.Context, events []store.Event) error {
 
 // publishLarge inserts what one statement does not take, in a transaction. Its
 // runs are due: nobody has that many free slots.
-func (p *PubSub) publishLarge(ctx context.Context, chunks [][]store.Event, committing *atomic.Bool) error {
+func (p *PubSub) publishLarge(ctx context.Context, events []store.Event, committing *atomic.Bool) error {
 	var inserted store.Inserted
 	err := p.inOneTx(ctx, committing, func(tx *sqlx.Tx) (err error) {
-		inserted, err = p.insertChunks(ctx, tx, chunks)
+		inserted, err = p.insertDue(ctx, tx, events)
 		return err
 	})
 	if err == nil {
-		p.noteDue(slices.Concat(chunks...))
+		p.noteDue(events)
 		p.announce(inserted)
 	}
 	return err
 }
 
-// inOneTx says of its error what is known, and to whoever waits no longer when
-// it begins to commit.
+// inOneTx runs write in a READ COMMITTED transaction, and again after a collision
+// with others. It says of its error what is known, and to whoever waits no longer
+// when it begins to commit.
 func (p *PubSub) inOneTx(ctx context.Context, committing *atomic.Bool, write func(tx *sqlx.Tx) error) error {
-	return p.store.Again(ctx, func() error {
+	return store.Again(ctx, func() error {
 		committing.Store(false)
 		return p.inOneTxOnce(ctx, committing, write)
 	})
 }
 
 func (p *PubSub) inOneTxOnce(ctx context.Context, committing *atomic.Bool, write func(tx *sqlx.Tx) error) error {
-	tx, over, err := p.store.Begin(ctx)
+	tx, over, err := p.store.Begin(ctx, p.store.TxOptions())
 	if err != nil {
 		return nothingWritten(err)
 	}
@@ -273,22 +302,19 @@ func (p *PubSub) inOneTxOnce(ctx context.Context, committing *atomic.Bool, write
 	return nil
 }
 
-func (p *PubSub) insertChunks(ctx context.Context, tx Tx, chunks [][]store.Event) (all store.Inserted, err error) {
+// insertDue inserts the events in a transaction; their runs are due.
+func (p *PubSub) insertDue(ctx context.Context, tx Tx, events []store.Event) (store.Inserted, error) {
 	if err := p.subscribeRegisteredTx(ctx, tx); err != nil {
-		return all, err
+		return store.Inserted{}, err
 	}
-	for _, events := range chunks {
-		events, err := store.Unique(events)
-		if err != nil {
-			return all, err
-		}
-		inserted, err := p.insert(ctx, tx, events, nil)
-		if err != nil {
-			return all, err
-		}
-		all.Due += inserted.Due
+	if len(split(events)) > 1 {
+		return p.store.InsertLarge(ctx, tx, events, split)
 	}
-	return all, nil
+	events, err := store.Unique(events)
+	if err != nil {
+		return store.Inserted{}, err
+	}
+	return p.insert(ctx, tx, events, nil)
 }
 
 func rollback(tx *sqlx.Tx) error {
@@ -300,6 +326,9 @@ func rollback(tx *sqlx.Tx) error {
 
 // split makes chunks that one statement takes.
 func split(events []store.Event) [][]store.Event {
+	if len(events) == 0 {
+		return nil
+	}
 	var chunks [][]store.Event
 	from, bytes := 0, 0
 	for i, e := range events {

@@ -13,27 +13,34 @@ import (
 
 // What the database refuses because of others at work at the same time is tried
 // again, after pauses that grow from the first one. PostgreSQL has waited before
-// it refuses: it is asked so many times. SQLite may refuse at once: it is asked
-// for so long, in pauses that stay short, since it keeps no queue of who waits.
+// it refuses: it is asked so many times. After a deadlock the others need time to
+// finish: whoever came back at once would deadlock with the next. SQLite may refuse
+// at once: it is asked for so long, in pauses that stay short, since it keeps no
+// queue of who waits.
 const (
 	collisions     = 8
 	collisionPause = 2 * time.Millisecond
+	deadlockPause  = 25 * time.Millisecond
 	busyPatience   = 30 * time.Second
 	busyPause      = 20 * time.Millisecond
+
+	deadlock = "40P01"
 )
 
-// again calls f until it succeeds, fails for a reason of its own, or has
-// collided with others, or met a statement that the server has lost, too often.
-func (s *Store) again(ctx context.Context, f func() error) error {
+// Again calls f until it succeeds, fails for a reason other than a collision (see
+// Collided) or a statement that the server has lost, or has done so 8 times; on
+// SQLite, for 30 s. It returns the error of the last call. f must set whatever it
+// sets anew.
+func Again(ctx context.Context, f func() error) error {
 	began := time.Now()
-	for try, pause := 1, collisionPause; ; try, pause = try+1, 2*pause {
+	for try := 1; ; try++ {
 		err := f()
 		var sent *sentError
-		switch resent := errors.As(err, &sent) && sent.times > 1; {
-		case err == nil || !Collided(err) && !outdated(err):
+		if err == nil || !Collided(err) && !outdated(err) || errors.As(err, &sent) && sent.times > 1 { // nobody knows of the first time
 			return err
-		case resent: // nobody knows of the first time
-			return err
+		}
+		pause := collisionPause << min(try-1, collisions)
+		switch {
 		case dialect.Busy(err):
 			if time.Since(began) > busyPatience {
 				return err
@@ -41,6 +48,8 @@ func (s *Store) again(ctx context.Context, f func() error) error {
 			pause = min(pause, busyPause)
 		case try == collisions:
 			return err
+		case sqlState(err) == deadlock:
+			pause = deadlockPause << (try - 1)
 		}
 		select {
 		case <-ctx.Done():
@@ -57,10 +66,6 @@ func HeldUp(err error) bool {
 	return state == "55P03" || state == "57014" // lock_timeout, statement_timeout
 }
 
-// Again calls f again, with pauses, while it returns an error that is Collided,
-// and returns its last error. f begins anew each time.
-func (s *Store) Again(ctx context.Context, f func() error) error { return s.again(ctx, f) }
-
 // Aborted says whether PostgreSQL takes no more statements in the transaction,
 // since one of them has failed. On SQLite one that fails ends no transaction.
 func (s *Store) Aborted(ctx context.Context, tx Execer) bool {
@@ -76,7 +81,7 @@ func (s *Store) Aborted(ctx context.Context, tx Execer) bool {
 // succeed when it is tried again.
 func Collided(err error) bool {
 	switch sqlState(err) {
-	case serializationFailure, "40P01": // the latter is a deadlock
+	case serializationFailure, deadlock:
 		return true
 	}
 	return dialect.Busy(err)

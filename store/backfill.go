@@ -161,7 +161,7 @@ func (s *Store) takeEvents(ctx context.Context, tx *sqlx.Tx, o *Operation) error
 		o.Selection.Handler, o.pace(), o.ID, o.Selection.Topic,
 		s.time(o.cursor.At), o.cursor.Event, s.time(last.At.Time), last.ID, s.time(o.cursor.Until))
 	if err != nil {
-		return err
+		return rowError(err)
 	}
 	n, err := result.RowsAffected()
 	if err != nil {

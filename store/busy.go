@@ -28,13 +28,13 @@ func (s *Store) read(ctx context.Context, f func() error) error {
 	if s.kind == dialect.SQLite && s.db.Stats().MaxOpenConnections == 1 && s.inside.here() {
 		return ErrWaitsForItself
 	}
-	return s.again(ctx, f)
+	return Again(ctx, f)
 }
 
 // write is read for a statement that writes.
 func (s *Store) write(ctx context.Context, f func() error) error {
 	if s.kind != dialect.SQLite {
-		return s.again(ctx, f)
+		return Again(ctx, f)
 	}
 	if s.inside.here() {
 		return ErrWaitsForItself
@@ -44,7 +44,7 @@ func (s *Store) write(ctx context.Context, f func() error) error {
 		return err
 	}
 	defer pass()
-	return s.again(ctx, f)
+	return Again(ctx, f)
 }
 
 // within runs f, which executes one statement on a transaction of the caller's, and
@@ -139,13 +139,13 @@ func rollback(tx *sqlx.Tx) error {
 }
 
 // Begin begins a transaction in which the application's own code runs; over is
-// to be called when it has ended. On PostgreSQL it has the isolation level that
-// is the database's default. On SQLite it has the write lock, for which it waits
+// to be called when it has ended. Without options it has the isolation level that is
+// the database's default. On SQLite it has the write lock, for which it waits
 // until ctx ends or 30 s have passed; an error is then Collided.
 //
 // Until over is called, what the same goroutine asks the store for fails with
 // ErrWaitsForItself where it would wait for this transaction; so does Begin.
-func (s *Store) Begin(ctx context.Context) (tx *sqlx.Tx, over func(), err error) {
+func (s *Store) Begin(ctx context.Context, options *sql.TxOptions) (tx *sqlx.Tx, over func(), err error) {
 	if s.WaitsForItself() {
 		return nil, nil, ErrWaitsForItself
 	}
@@ -153,8 +153,8 @@ func (s *Store) Begin(ctx context.Context) (tx *sqlx.Tx, over func(), err error)
 	if err != nil {
 		return nil, nil, err
 	}
-	err = s.again(ctx, func() (err error) {
-		tx, err = s.begin(ctx, nil)
+	err = Again(ctx, func() (err error) {
+		tx, err = s.begin(ctx, options)
 		return err
 	})
 	if err != nil {

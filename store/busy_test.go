@@ -53,7 +53,7 @@ func TestATransactionHasSQLitesWriteLockFromItsBeginning(t *testing.T) {
 			_, err := db.Exec(`PRAGMA journal_mode = ` + journal)
 			require.NoError(t, err)
 			st := migrated(t, db, "")
-			tx, over, err := st.Begin(t.Context())
+			tx, over, err := st.Begin(t.Context(), nil)
 			require.NoError(t, err)
 			defer over()
 			other, err := db.Conn(t.Context())
@@ -81,7 +81,10 @@ func TestWhatReadersKeepFromSQLiteIsNoSuccess(t *testing.T) {
 	require.NoError(t, st.Register(t.Context(), store.Instance{ID: "a", Host: "host"}))
 	subscription := store.Subscription{Topic: "orders", Handler: "mail"}
 	writes := map[string]func(ctx context.Context) error{
-		"Heartbeat": func(ctx context.Context) error { _, err := st.Heartbeat(ctx, nil, "a", store.Beat{Holding: &store.Holding{Recent: 7}}); return err },
+		"Heartbeat": func(ctx context.Context) error {
+			_, err := st.Heartbeat(ctx, nil, "a", store.Beat{Holding: &store.Holding{Recent: 7}})
+			return err
+		},
 		"Relay":     func(ctx context.Context) error { _, err := st.Relay(ctx, "a", time.Minute); return err },
 		"Register":  func(ctx context.Context) error { return st.Register(ctx, store.Instance{ID: "b", Host: "host"}) },
 		"Subscribe": func(ctx context.Context) error { return st.Subscribe(ctx, subscription, "") },

@@ -128,5 +128,5 @@ func (s *Store) replace(ctx context.Context, tx *sqlx.Tx, o Operation, old Run, 
 	err = tx.GetContext(ctx, &id, s.sql(`
 		INSERT INTO reprise.handler_runs (event_id, topic, handler, key, due_at, replay_id)
 		VALUES ($1, $2, $3, $4, now(), $5) RETURNING id`), e.ID, e.Topic, old.Handler, e.Key, o.ID)
-	return id, err
+	return id, rowError(err)
 }

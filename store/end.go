@@ -25,7 +25,7 @@ func (s *Store) End(ctx context.Context, outcomes []Outcome) (lost []Lease, err 
 	}
 	ended, err := s.dialect.end(ctx, s, outcomes)
 	if err != nil {
-		return nil, fmt.Errorf("write the end of %d runs: %w", len(outcomes), err)
+		return nil, fmt.Errorf("write the end of %d runs: %w", len(outcomes), rowError(err))
 	}
 	return s.lost(ctx, outcomes, ended)
 }

@@ -13,8 +13,13 @@ import (
 // events that are likely to be new do not look for others first; and a single
 // event, which takes the database two thirds of the time then, has a statement
 // of its own. An event that is there already with another payload makes them
-// fail: nothing is written then, and the error, unlike a violated constraint's,
-// quotes no row.
+// fail with idTaken: nothing is written then, and the error, unlike a violated
+// constraint's, quotes no row.
+//
+// The statements that look for known events insert the events in the order of
+// their ids, whatever the order of publishing: two transactions with the same
+// events then wait for each other instead of deadlocking. Runs are created in
+// the order of publishing, when all events of the statement are there.
 
 func (postgres) insert(events []Event, lease LeaseOnInsert, likelyNew bool) (string, []any) {
 	leasing := len(lease.Wants) > 0
@@ -125,9 +130,13 @@ const unnested = `unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::byt
 
 const (
 	unlessTaken = `
-			ON CONFLICT (id, topic) DO UPDATE SET source = ('` + taken + `' || was.id)::int::text -- which fails
+			ON CONFLICT (id, topic) DO UPDATE SET source = reprise.id_taken(was.id) -- which fails
 			WHERE was.payload::text IS DISTINCT FROM excluded.payload::text
 			OR was.payload_bytes IS DISTINCT FROM excluded.payload_bytes`
+	// Every transaction inserts, and so locks, its events in this order: that of
+	// EventID.Compare.
+	inOneOrder = `
+			ORDER BY topic COLLATE "C", id COLLATE "C"`
 	// A lease locks the instance, so that nobody forgets it before the leases
 	// are committed.
 	knownInstance = `SELECT id FROM reprise.instances WHERE id = `
@@ -164,7 +173,7 @@ const (
 // and when they are leased their ids and events, in the same order.
 const (
 	insertNewDue = insertNew + dueRuns + `
-		SELECT cardinality($1), NULL, NULL, NULL, NULL, (SELECT count(*) FROM run), NULL, NULL`
+		SELECT cardinality($1::text[]), NULL, NULL, NULL, NULL, (SELECT count(*) FROM run), NULL, NULL`
 	insertNewLeased = insertNew + wanted + `, run AS (
 			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, attempt, tries, instance, due_at, started_at)
 			SELECT p.id, p.topic, s.handler, p.key,` + leasedOrDue + `
@@ -174,7 +183,7 @@ const (
 			ORDER BY p.place
 			RETURNING id, event_id, topic, handler, instance
 		)
-		SELECT cardinality($1), NULL, NULL, r.* FROM (SELECT) one LEFT JOIN (` + byHandler + `) r ON true`
+		SELECT cardinality($1::text[]), NULL, NULL, r.* FROM (SELECT) one LEFT JOIN (` + byHandler + `) r ON true`
 
 	insertNew = `
 		WITH placed AS (
@@ -199,17 +208,19 @@ const (
 		SELECT f.*, r.* FROM fresh f LEFT JOIN (` + byHandler + `) r ON true`
 
 	insertAny = `
-		WITH published AS (
+		WITH input AS (
+			SELECT id, topic, coalesce(key, '') AS key, text, bytes, metadata, place
+			FROM ` + unnested + `) WITH ORDINALITY AS e (id, topic, key, text, bytes, metadata, place)
+		), published AS (
 			INSERT INTO reprise.events AS was (id, topic, key, payload, payload_bytes, metadata)
-			SELECT id, topic, coalesce(key, ''), text::json, bytes, metadata::json
-			FROM ` + unnested + `) AS e (id, topic, key, text, bytes, metadata)` + unlessTaken + `
-			RETURNING was.id, was.topic, was.key
-		), fresh AS (
-			SELECT n, CASE WHEN n < cardinality($1) THEN (SELECT array_agg(id) FROM published) END AS ids,
-			       CASE WHEN n < cardinality($1) THEN (SELECT array_agg(topic) FROM published) END AS topics
-			FROM (SELECT count(*) AS n FROM published) counted
+			SELECT id, topic, key, text::json, bytes, metadata::json FROM input` + inOneOrder + unlessTaken + `
+			RETURNING was.id, was.topic
 		), placed AS (
-			SELECT *, row_number() OVER () AS place FROM published
+			SELECT i.id, i.topic, i.key, i.place FROM published p JOIN input i ON i.id = p.id AND i.topic = p.topic
+		), fresh AS (
+			SELECT n, CASE WHEN n < cardinality($1::text[]) THEN (SELECT array_agg(id ORDER BY place) FROM placed) END AS ids,
+			       CASE WHEN n < cardinality($1::text[]) THEN (SELECT array_agg(topic ORDER BY place) FROM placed) END AS topics
+			FROM (SELECT count(*) AS n FROM published) counted
 		)`
 
 	dueRuns = `, run AS (

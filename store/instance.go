@@ -118,7 +118,7 @@ func (s *Store) Heartbeat(ctx context.Context, conn *sql.Conn, id string, beat B
 	}
 	q, again := Queryer(s.db), func(ask func() error) error { return ask() } // Query does it
 	if conn != nil {
-		q, again = conn, func(ask func() error) error { return s.again(ctx, ask) }
+		q, again = conn, func(ask func() error) error { return Again(ctx, ask) }
 	}
 	var found []Pulse
 	ask := func() error {

@@ -185,7 +185,7 @@ func (s *Store) request(ctx context.Context, q Queryer, o Operation) (Operation,
 		[]any{string(o.Kind), o.RequestedBy, o.Reason, string(selection), o.EvenSuccessful, o.Rate, o.Total.N, o.cursor.text()},
 		&o.ID, &requested)
 	if err != nil {
-		return o, err
+		return o, rowError(err)
 	}
 	o.RequestedAt = requested.Time
 	return o, nil

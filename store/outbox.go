@@ -118,7 +118,7 @@ func (s *Store) outboxInsert(events []Event, states []string) (string, []any) {
 			FROM ` + unnested + `, $7::text[])
 				WITH ORDINALITY AS e (id, topic, key, text, bytes, metadata, state, place)
 			ORDER BY place
-			ON CONFLICT (event_id, topic) DO UPDATE SET error = ('` + taken + `' || was.event_id)::int::text -- which fails
+			ON CONFLICT (event_id, topic) DO UPDATE SET error = reprise.id_taken(was.event_id) -- which fails
 			WHERE was.payload::text IS DISTINCT FROM excluded.payload::text
 			OR was.payload_bytes IS DISTINCT FROM excluded.payload_bytes
 			RETURNING 1

@@ -58,7 +58,7 @@ func TestPlansAtAMillionDue(t *testing.T) {
 	st := migrated(t, testdb.Open(t, server.URL), "")
 	forAny := migrated(t, testdb.Open(t, server.URL+"&plan_cache_mode=force_generic_plan"), "")
 
-	d := &driver{T: t, admin: do, did: map[string]bool{}}
+	d := &planning{T: t, admin: do, did: map[string]bool{}}
 	unlogged(func() {
 		fill(do, 500, 1000)
 		do(`ANALYZE`)
@@ -139,8 +139,8 @@ func fill(do func(string, ...any), past, due int) {
 	do(`INSERT INTO reprise.instances (id, host, pid, lowest_run) SELECT 'other-' || g, 'host', g, 1000000000 FROM generate_series(1, 20) g ON CONFLICT DO NOTHING`)
 }
 
-// driver makes a Store run its statements.
-type driver struct {
+// planning makes a Store run its statements.
+type planning struct {
 	*testing.T
 	admin func(statement string, args ...any)
 	did   map[string]bool // methods
@@ -156,7 +156,7 @@ type driver struct {
 // values: it may do so from the sixth time on.
 const often = 7
 
-func (d *driver) begin(pass string, st *store.Store) {
+func (d *planning) begin(pass string, st *store.Store) {
 	d.pass, d.st, d.id = pass, st, "driver of "+pass
 }
 
@@ -167,7 +167,7 @@ const fewRuns = "few runs"
 const mark = "SELECT 'step: "
 
 // step runs methods, whose names it begins with, and has the log say so.
-func (d *driver) step(methods string, f func(ctx context.Context)) {
+func (d *planning) step(methods string, f func(ctx context.Context)) {
 	d.Helper()
 	d.admin(mark + methods + "; " + d.pass + "'")
 	for _, method := range strings.Fields(methods) {
@@ -177,7 +177,7 @@ func (d *driver) step(methods string, f func(ctx context.Context)) {
 }
 
 // wayStep is step for what is done for each event, or by every process by and by.
-func (d *driver) wayStep(methods string, f func(ctx context.Context)) {
+func (d *planning) wayStep(methods string, f func(ctx context.Context)) {
 	d.Helper()
 	d.step(methods, func(ctx context.Context) {
 		for range d.often {
@@ -186,7 +186,7 @@ func (d *driver) wayStep(methods string, f func(ctx context.Context)) {
 	})
 }
 
-func (d *driver) events(n int, topic string) []store.Event {
+func (d *planning) events(n int, topic string) []store.Event {
 	events := make([]store.Event, n)
 	for i := range events {
 		d.n++
@@ -205,7 +205,7 @@ func from(source string, events []store.Event) []store.Event {
 	return events
 }
 
-func (d *driver) onTheWay(pass string, st *store.Store, often int) {
+func (d *planning) onTheWay(pass string, st *store.Store, often int) {
 	d.begin(pass, st)
 	d.often = often
 	d.processes()
@@ -215,7 +215,7 @@ func (d *driver) onTheWay(pass string, st *store.Store, often int) {
 	d.sending()
 }
 
-func (d *driver) processes() {
+func (d *planning) processes() {
 	st := d.st
 	d.wayStep("Register Heartbeat Held Survey SubscriptionKeys", func(ctx context.Context) {
 		require.NoError(d, st.Register(ctx, store.Instance{ID: d.id, Handlers: []string{"mail"}}))
@@ -237,7 +237,7 @@ func (d *driver) processes() {
 		}
 		require.NoError(d, st.Deregister(ctx, "leaving"))
 		d.admin(`UPDATE reprise.instances SET heartbeat_at = now() - interval '1 hour' WHERE id = 'dead'`)
-		d.admin(`UPDATE reprise.instances SET heartbeat_at = now() + interval '1 hour' WHERE id LIKE 'other-%' OR id LIKE 'driver%'`)
+		d.admin(`UPDATE reprise.instances SET heartbeat_at = now() + interval '1 hour' WHERE id LIKE 'other-%' OR id LIKE 'planning%'`)
 		d.admin(`UPDATE reprise.instances SET heartbeat_at = now(), started_at = now() - interval '1 hour', steady_since = NULL WHERE id = $1`, d.id)
 		dead, err := st.Recover(ctx, d.id)
 		require.NoError(d, err)
@@ -262,7 +262,7 @@ func (d *driver) processes() {
 	})
 }
 
-func (d *driver) insert(events []store.Event, lease store.LeaseOnInsert, insert func([]store.Event, store.LeaseOnInsert) (string, []any, error)) store.Inserted {
+func (d *planning) insert(events []store.Event, lease store.LeaseOnInsert, insert func([]store.Event, store.LeaseOnInsert) (string, []any, error)) store.Inserted {
 	d.Helper()
 	query, args, err := insert(events, lease)
 	require.NoError(d, err)
@@ -274,7 +274,7 @@ func (d *driver) insert(events []store.Event, lease store.LeaseOnInsert, insert 
 	return in
 }
 
-func (d *driver) publishing() {
+func (d *planning) publishing() {
 	lease := store.LeaseOnInsert{Instance: d.id, Wants: []store.Want{{Topic: "orders", Handler: "mail", N: 5}, {Topic: "orders", Handler: "stock", N: 50}}}
 	var leased []store.Outcome
 	for _, n := range []int{1, 2, 100} {
@@ -299,7 +299,7 @@ func (d *driver) publishing() {
 	})
 }
 
-func (d *driver) receiving() {
+func (d *planning) receiving() {
 	for _, lease := range []store.LeaseOnInsert{{}, {Instance: d.id, Wants: []store.Want{{Topic: "payments", Handler: "pay", N: 5}}}} {
 		for _, n := range []int{1, 100} {
 			d.wayStep("Receive ReceiveNew", func(ctx context.Context) {
@@ -321,7 +321,7 @@ func (d *driver) receiving() {
 	})
 }
 
-func (d *driver) claim(ctx context.Context, n int) []*store.Claimed {
+func (d *planning) claim(ctx context.Context, n int) []*store.Claimed {
 	d.Helper()
 	pulse, err := d.st.Heartbeat(ctx, nil, d.id, store.Beat{})
 	require.NoError(d, err)
@@ -331,7 +331,7 @@ func (d *driver) claim(ctx context.Context, n int) []*store.Claimed {
 	return claimed
 }
 
-func (d *driver) handling() {
+func (d *planning) handling() {
 	failure := store.NewFailure("mail", store.KindPanic, "no connection to the server")
 	d.wayStep("Claim End EndUnlocked", func(ctx context.Context) {
 		for _, n := range []int{1, 5, 50} {
@@ -365,7 +365,7 @@ func (d *driver) handling() {
 	})
 }
 
-func (d *driver) sending() {
+func (d *planning) sending() {
 	st := d.st
 	d.wayStep("Relay WaitingTopics Waiting Backlog NextOutgoing Sent SendingFailed RefusedByBroker RelayedBy ResignRelay", func(ctx context.Context) {
 		_, err := st.Relay(ctx, d.id, time.Minute)
@@ -407,7 +407,7 @@ func (d *driver) sending() {
 	}
 }
 
-func (d *driver) filters() []store.Filter {
+func (d *planning) filters() []store.Filter {
 	day := time.Now().AddDate(0, 0, -1)
 	run := func(status store.Status) store.Run {
 		runs, err := d.st.Runs(d.Context(), store.Filter{Status: status, Limit: 1})
@@ -430,7 +430,7 @@ func (d *driver) filters() []store.Filter {
 	return filters
 }
 
-func (d *driver) looking(pass string, st *store.Store) {
+func (d *planning) looking(pass string, st *store.Store) {
 	d.begin(pass, st)
 	for _, f := range d.filters() {
 		d.step(fmt.Sprintf("Page Count %s", described(f)), func(ctx context.Context) {
@@ -515,7 +515,7 @@ func described(f any) string {
 	return strings.ReplaceAll(string(text), "'", "")
 }
 
-func (d *driver) operating(pass string, st *store.Store) {
+func (d *planning) operating(pass string, st *store.Store) {
 	d.begin(pass, st)
 	const by = "operator"
 	takeTwice := func(ctx context.Context, id int64) {
@@ -613,7 +613,7 @@ func (d *driver) operating(pass string, st *store.Store) {
 	}
 }
 
-func (d *driver) pruning(pass string, st *store.Store) {
+func (d *planning) pruning(pass string, st *store.Store) {
 	d.begin(pass, st)
 	d.step("PruneBatch", func(ctx context.Context) {
 		var mark *store.EventMark

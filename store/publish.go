@@ -53,7 +53,7 @@ func (s *Store) Insert(events []Event, lease LeaseOnInsert) (query string, args 
 
 // InsertNew is Insert of events of which none is known: the database has less
 // to look for. They need not be Unique. If one of them is known, or there twice,
-// the statement fails, and InsertError makes that ErrKnown. On SQLite it is
+// the statement fails, and InsertNewError makes that ErrKnown. On SQLite it is
 // Insert.
 func (s *Store) InsertNew(events []Event, lease LeaseOnInsert) (query string, args []any, err error) {
 	return s.insertion(events, lease, true)
@@ -107,36 +107,66 @@ func Unique(events []Event) ([]Event, error) {
 	return unique, nil
 }
 
-// taken begins what PostgreSQL says when an event is there with another payload.
-const taken = "the id is taken: "
-
 // ErrKnown is what InsertNew and ReceiveNew fail with: nothing is written.
+// Insert and Receive tell what is known from what another constraint refuses.
 var ErrKnown = errors.New("an event is known already")
 
-const uniqueViolation = "23505"
+const (
+	// idTaken is the SQLSTATE of reprise.id_taken, by which PostgreSQL's
+	// statements fail when an event is there with another payload. takenMessage
+	// begins its message, which is the same in every language of the server.
+	idTaken      = "RP001"
+	takenMessage = "reprise: the id is taken: "
 
-// notNullViolation is SQLite's code of an insert that fails on purpose: see its
-// statement.
-const notNullViolation = 1299
+	uniqueViolation = "23505"
 
-// InsertError makes the error of an insert ErrDuplicateID where it says that an
-// id is taken by another payload, and ErrKnown where it says that it is taken.
+	// notNullViolation is SQLite's code of an insert that fails on purpose: see its
+	// statement.
+	notNullViolation = 1299
+)
+
+// InsertError makes the error of Insert's statement ErrDuplicateID where it says
+// that an id is taken by another payload.
 func InsertError(err error) error {
 	if err == nil {
 		return nil
 	}
-	text := err.Error()
-	if _, id, found := strings.Cut(text, `"`+taken); found {
-		id, _, _ = strings.Cut(id, `"`)
-		return fmt.Errorf("event %q: %w, with another payload: give each message an id of its own", id, ErrDuplicateID)
+	if sqlState(err) == idTaken {
+		return fmt.Errorf("event %q: %w, with another payload: give each message an id of its own", takenID(err), ErrDuplicateID)
 	}
 	if code, _ := dialect.ResultCode(err); code == notNullViolation { // all that may be NULL otherwise is valid
 		return fmt.Errorf("%w, with another payload: give each message an id of its own", ErrDuplicateID)
 	}
+	return rowError(err)
+}
+
+// InsertNewError makes the error of InsertNew's statement ErrKnown where it says
+// that a row is there already: Insert finds out which.
+func InsertNewError(err error) error {
 	if sqlState(err) == uniqueViolation {
 		return fmt.Errorf("%w: %w", ErrKnown, err)
 	}
-	return err
+	return InsertError(err)
+}
+
+// rowError explains a unique violation by a statement that leaves out, or looks
+// for, what is known by its own ids: the row's number is taken, or a constraint
+// is violated that Reprise did not make.
+func rowError(err error) error {
+	if sqlState(err) != uniqueViolation {
+		return err
+	}
+	return fmt.Errorf("%w: if the constraint is a primary key of Reprise's (its name ends in _pkey), the table's sequence is behind its rows, as after a restore or logical replication: `reprise doctor` prints the statement that sets it", err)
+}
+
+// takenID cuts the id out of the message of reprise.id_taken, to be shown: lib/pq
+// and pgx both put the SQLSTATE behind the message, in parentheses.
+func takenID(err error) string {
+	_, id, _ := strings.Cut(err.Error(), takenMessage)
+	if i := strings.LastIndex(id, " ("); i >= 0 {
+		id = id[:i]
+	}
+	return id
 }
 
 // Queryer is a pool, a connection or a transaction.

@@ -29,16 +29,16 @@ type Received struct {
 // statement. Another payload under an id that its topic has already is
 // ErrDuplicateID.
 func (s *Store) Receive(ctx context.Context, handler string, events []Event, lease LeaseOnInsert) (Received, error) {
-	return s.receiveAny(ctx, receiveAny, handler, events, lease)
+	return s.receiveBy(ctx, receiveAny, InsertError, handler, events, lease)
 }
 
 // ReceiveNew is Receive of events of which none is known: the database has less
 // to look for. If one is, nothing is written, and the error is ErrKnown.
 func (s *Store) ReceiveNew(ctx context.Context, handler string, events []Event, lease LeaseOnInsert) (Received, error) {
-	return s.receiveAny(ctx, receiveNew, handler, events, lease)
+	return s.receiveBy(ctx, receiveNew, InsertNewError, handler, events, lease)
 }
 
-func (s *Store) receiveAny(ctx context.Context, query, handler string, events []Event, lease LeaseOnInsert) (in Received, err error) {
+func (s *Store) receiveBy(ctx context.Context, query string, explain func(error) error, handler string, events []Event, lease LeaseOnInsert) (in Received, err error) {
 	if len(events) == 0 {
 		return in, nil
 	}
@@ -59,7 +59,7 @@ func (s *Store) receiveAny(ctx context.Context, query, handler string, events []
 		in, err = s.receive(ctx, query, handler, events, lease)
 	}
 	if err != nil {
-		return Received{}, fmt.Errorf("receive %d events for handler %q: %w", len(events), handler, InsertError(err))
+		return Received{}, fmt.Errorf("receive %d events for handler %q: %w", len(events), handler, explain(err))
 	}
 	return in, nil
 }
@@ -76,7 +76,7 @@ const (
 		), event AS (
 			INSERT INTO reprise.events AS was (id, topic, key, payload, payload_bytes, metadata, source)
 			SELECT id, topic, key, text::json, bytes, metadata::json, $7
-			FROM input`
+			FROM input` + inOneOrder
 	receivedRuns = `
 			RETURNING was.id, was.topic
 		), run AS (
@@ -86,7 +86,7 @@ const (
 	receivedEnd = `
 			RETURNING id, event_id, topic, instance
 		)
-		SELECT cardinality($1) - (SELECT count(*) FROM event),
+		SELECT cardinality($1::text[]) - (SELECT count(*) FROM event),
 		       count(*) FILTER (WHERE instance IS NULL),
 		       array_agg(id) FILTER (WHERE instance IS NOT NULL),
 		       array_agg(event_id) FILTER (WHERE instance IS NOT NULL),
@@ -104,6 +104,7 @@ const (
 	receiveNew = receivedInput + receivedRuns + `now()
 			FROM input i
 			LEFT JOIN known k ON i.place <= $10
+			WHERE (SELECT count(*) FROM event) > 0 -- is evaluated first: the events are locked in one order, then the runs
 			ORDER BY i.place` + receivedEnd
 )
 

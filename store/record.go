@@ -31,7 +31,7 @@ func (s *Store) Record(ctx context.Context, e Event, handler, instance string, a
 		return run, fmt.Errorf("event %q, handler %q: %w", e.ID, handler, ErrDone)
 	}
 	if err != nil {
-		return run, fmt.Errorf("record event %q for handler %q: %w", e.ID, handler, err)
+		return run, fmt.Errorf("record event %q for handler %q: %w", e.ID, handler, rowError(err))
 	}
 	run.ID, run.Attempt = lease.RunID, lease.Attempt
 	return run, nil

@@ -2,8 +2,11 @@ package store
 
 import (
 	"database/sql"
+	"database/sql/driver"
 	"errors"
-	"strings"
+	"io"
+	"net"
+	"slices"
 
 	"github.com/lib/pq"
 )
@@ -14,7 +17,8 @@ import (
 //
 // An error that ends or refuses a connection leaves it open: database/sql sends
 // a statement again when a connection is lost, and the refusal of the second
-// says nothing of the first.
+// says nothing of the first. So does one by which a server may fall over, as
+// when the disk is full, in the middle of a commit.
 func Refused(err error) bool {
 	var (
 		sent   *sentError
@@ -25,7 +29,7 @@ func Refused(err error) bool {
 	case errors.As(err, &sent) && sent.times != 1:
 		return sent.times == 0
 	case state != "":
-		return !endsConnection(err) && !strings.HasPrefix(state, "08") && state != "40003"
+		return !lostByFatal(err) && (!mayEndConnection(state) || isFull(state) && isPlainError(err))
 	case errors.As(err, &sqlite):
 		return true
 	default:
@@ -49,11 +53,78 @@ func Unacceptable(err error) bool {
 	}
 	state := sqlState(err)
 	switch state[:min(2, len(state))] {
-	case "21", "22", "23", "40", "54", "P0": // cardinality, data, constraint, deadlock, limits, a trigger's
+	case "21", "22", "23", "40", "44", "45", "54", "P0", "RP": // cardinality, data, constraint, deadlock, a view's check, a user's, limits, a trigger's, an id that is taken
+		return true
+	}
+	return ownState(state)
+}
+
+// ownState says whether the SQLSTATE is neither SQL's nor PostgreSQL's, but one
+// that a trigger of the application's gives its errors: SQL keeps the classes
+// that begin with 0 to 4 and A to H, and PostgreSQL uses some of the others.
+func ownState(state string) bool {
+	switch {
+	case len(state) != 5, state[0] <= '4', 'A' <= state[0] && state[0] <= 'H':
+		return false
+	}
+	switch state[:2] {
+	case "53", "54", "55", "57", "58", "72", "P0", "XX":
+		return false
+	}
+	return true
+}
+
+// Locked says whether the database gave up waiting for others that work on the
+// same rows or tables, as lock_timeout or statement_timeout has it do: nothing of
+// the statement is written, and something else may be accepted at once.
+func Locked(err error) bool {
+	switch sqlState(err) {
+	case "55P03", "57014":
 		return true
 	}
 	return false
 }
+
+// Busy says whether the database refused only because others were at work on the
+// same: a collision, lock_timeout, or SQLITE_BUSY.
+func Busy(err error) bool {
+	var sqlite interface{ Code() int }
+	if errors.As(err, &sqlite) {
+		code := sqlite.Code() & 0xff
+		return code == 5 || code == 6 // busy, locked
+	}
+	return Collided(err) || sqlState(err) == "55P03"
+}
+
+// Transient says whether what failed may work a moment later, without anybody
+// changing the configuration or a permission: the database could not be reached,
+// was starting, stopping or full, or was busy with others.
+func Transient(err error) bool {
+	var (
+		sqlite  interface{ Code() int }
+		network net.Error
+	)
+	switch state := sqlState(err); {
+	case err == nil:
+		return false
+	case state != "":
+		return Busy(err) || Locked(err) || slices.Contains(transientStates, state) || slices.Contains(transientClasses, state[:min(2, len(state))])
+	case errors.As(err, &sqlite):
+		return Busy(err) || sqlite.Code()&0xff == 13 // full
+	default:
+		return errors.As(err, &network) || errors.Is(err, driver.ErrBadConn) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+	}
+}
+
+var (
+	transientClasses = []string{"08", "53", "58"} // connection, resources, the system that the server runs on
+	transientStates  = []string{
+		"25006",          // read-only, as after a failover
+		"25P03", "25P04", // idle in a transaction, or in one, for too long
+		"55000",                            // the database accepts no connections
+		"57P01", "57P02", "57P03", "57P05", // shut down, crashed, starting, idle for too long
+	}
+)
 
 // sentError is that of a statement, or of the last of several sendings: what
 // became of the others nobody knows.
@@ -73,12 +144,42 @@ func sqlState(err error) string {
 	return ""
 }
 
-// endsConnection says whether PostgreSQL's error is FATAL or PANIC.
-func endsConnection(err error) bool {
-	var own *pq.Error
-	if errors.As(err, &own) {
-		return own.Severity == "FATAL" || own.Severity == "PANIC"
+// mayEndConnection says whether PostgreSQL, or a pooler, may end or refuse a
+// connection with the SQLSTATE, or fall over with it. The severity FATAL or PANIC
+// says so exactly, but in the language of the server.
+func mayEndConnection(state string) bool {
+	switch state {
+	case "25P03", "25P04", // idle in a transaction, or in one, for too long
+		"40003", // completion unknown
+		"55000": // the database accepts no connections
+		return true
+	case "57014": // cancelled, as by statement_timeout: the one of its class that leaves the connection
+		return false
 	}
-	text := err.Error() // pgx begins with the severity
-	return strings.Contains(text, "FATAL: ") || strings.Contains(text, "PANIC: ")
+	switch state[:min(2, len(state))] {
+	case "08", "28", "3D", "53", "57", "58", "F0", "XX": // connection, authorization, database, resources, operator, system, configuration, internal
+		return true
+	}
+	return false
+}
+
+// isFull says whether the server has no disk or memory left: it goes on, or falls
+// over when that happens as it commits.
+func isFull(state string) bool { return state == "53100" || state == "53200" }
+
+// isPlainError says whether the severity proves that the server goes on. In no
+// language is another severity called ERROR; where ERROR is called something else,
+// and with pgx, it remains open.
+func isPlainError(err error) bool {
+	var own *pq.Error
+	return errors.As(err, &own) && own.Severity == "ERROR"
+}
+
+// lostByFatal says whether lib/pq takes the connection for lost, and so makes
+// database/sql send a statement again: it goes by the severity, which it reads in
+// the server's language. That can only add to what mayEndConnection knows, such
+// as a permission to connect that was revoked between two sendings.
+func lostByFatal(err error) bool {
+	var own *pq.Error
+	return errors.As(err, &own) && own.Fatal()
 }

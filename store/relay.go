@@ -113,34 +113,39 @@ func (s *Store) NextOutgoing(ctx context.Context, topic string, limit, size int)
 	return outgoingOf(rows)
 }
 
-// Sent marks events in the outbox as sent.
+// Sent marks events in the outbox as sent. It waits for nobody: an event that
+// another transaction has locked stays as it is, for a later call.
 func (s *Store) Sent(ctx context.Context, ids []int64) error {
-	return s.markOutgoing(ctx, ids, `SET state = 'SENT', sent_at = now(), error = NULL WHERE state IN ('PENDING', 'DROPPED')`)
+	return s.markOutgoing(ctx, ids, `('PENDING', 'DROPPED')`, `state = 'SENT', sent_at = now(), error = NULL`)
 }
 
 // RefusedByBroker marks an event in the outbox as one that the broker will
-// never take as it is.
+// never take as it is, unless another transaction has locked it.
 func (s *Store) RefusedByBroker(ctx context.Context, id int64, cause string) error {
-	return s.markOutgoing(ctx, []int64{id}, `SET state = 'REFUSED', failures = failures + 1, error = $1 WHERE state = 'PENDING'`, cause)
+	return s.markOutgoing(ctx, []int64{id}, `('PENDING')`, `state = 'REFUSED', failures = failures + 1, error = $1`, cause)
 }
 
-// SendingFailed keeps why an event in the outbox could not be sent; it stays
-// PENDING.
+// SendingFailed keeps why an event in the outbox could not be sent, unless
+// another transaction has locked it; it stays PENDING.
 func (s *Store) SendingFailed(ctx context.Context, id int64, cause string) error {
-	return s.markOutgoing(ctx, []int64{id}, `SET failures = failures + 1, error = $1 WHERE state = 'PENDING'`, cause)
+	return s.markOutgoing(ctx, []int64{id}, `('PENDING')`, `failures = failures + 1, error = $1`, cause)
 }
 
-func (s *Store) markOutgoing(ctx context.Context, ids []int64, set string, args ...any) error {
+func (s *Store) markOutgoing(ctx context.Context, ids []int64, states, set string, args ...any) error {
 	if len(ids) == 0 {
 		return nil
 	}
 	c := &conditions{args: args}
-	which := `IN (SELECT value FROM json_each(%s))`
+	values := `SELECT value FROM json_each(%s)`
 	if s.kind == dialect.Postgres {
-		which = `IN (SELECT value::bigint FROM json_array_elements_text(%s::json))`
+		values = `SELECT value::bigint FROM json_array_elements_text(%s::json)`
 	}
 	list, _ := json.Marshal(ids) // numbers always marshal
-	if _, err := s.db.ExecContext(ctx, s.compose(`UPDATE reprise.outbox `+set+` AND id `+c.format(which, string(list))), c.args...); err != nil {
+	if _, err := s.db.ExecContext(ctx, s.compose(`
+		UPDATE reprise.outbox SET `+set+`
+		WHERE id IN (
+			SELECT id FROM reprise.outbox WHERE state IN `+states+` AND id IN (`+c.format(values, string(list))+`) FOR UPDATE SKIP LOCKED
+		)`), c.args...); err != nil {
 		return fmt.Errorf("mark what was sent of the outbox: %w", err)
 	}
 	return nil

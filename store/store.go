@@ -77,7 +77,7 @@ func New(ctx context.Context, db *sql.DB, schema string, options ...Option) (*St
 	for _, option := range options {
 		option(s)
 	}
-	if err := s.again(ctx, func() error { return s.open(ctx, db, schema) }); err != nil {
+	if err := Again(ctx, func() error { return s.open(ctx, db, schema) }); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -154,7 +154,7 @@ func (s *Store) inTx(ctx context.Context, f func(tx *sqlx.Tx) error) error {
 		return err
 	}
 	defer pass()
-	return s.again(ctx, func() error { return s.inTxOnce(ctx, f) })
+	return Again(ctx, func() error { return s.inTxOnce(ctx, f) })
 }
 
 func (s *Store) inTxOnce(ctx context.Context, f func(tx *sqlx.Tx) error) (err error) {

@@ -28,3 +28,14 @@ func FreePort() (int, error) {
 	}
 	return 0, err
 }
+
+// Taken says whether somebody else listens on a port, which a server of ours that
+// has ended was to have.
+func Taken(port int) bool {
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return true
+	}
+	_ = l.Close()
+	return false
+}

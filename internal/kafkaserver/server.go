@@ -62,7 +62,7 @@ func Start(ctx context.Context, options Options) (*Server, error) {
 	}
 	s := &Server{Dir: dir, java: java, classpath: classpath, release: release}
 	for range 3 { // another process may take the free ports first
-		if err = s.initialise(ctx, options); err == nil || !strings.Contains(err.Error(), "Address already in use") {
+		if err = s.initialise(ctx, options); !errors.Is(err, errTaken) {
 			break
 		}
 	}
@@ -119,8 +119,14 @@ func (s *Server) initialise(ctx context.Context, options Options) error {
 	if out, err := format.CombinedOutput(); err != nil {
 		return fmt.Errorf("format Kafka's storage: %w\n%s", err, beside.Tail(out))
 	}
-	return s.Restart(ctx)
+	err = s.Restart(ctx)
+	if err != nil && (beside.Taken(port) || beside.Taken(controller)) {
+		return fmt.Errorf("%w: %w", errTaken, err)
+	}
+	return err
 }
+
+var errTaken = errors.New("another process took the port")
 
 // Restart starts the broker again after it has ended, at the same address and
 // with the same data, and waits until it answers.

@@ -4,6 +4,7 @@ package outage
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -29,6 +30,27 @@ func (o *Outage) Report(ctx context.Context, err error) {
 	case err == nil && !o.since.IsZero():
 		o.Log.Info(o.What+" works again", "after", time.Since(o.since).Round(time.Millisecond))
 		o.since = time.Time{}
+	}
+}
+
+// Until calls f until it succeeds, which is logged as an outage is. It returns an
+// error of f that does not pass, and when ctx ends its error with that of the last
+// try.
+func (o *Outage) Until(ctx context.Context, longest time.Duration, passes func(error) bool, f func() error) error {
+	for pace := Pace(longest); ; {
+		err := f()
+		if err != nil && ctx.Err() == nil && !passes(err) {
+			return err
+		}
+		o.Report(ctx, err)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ctx.Err(), err)
+		case <-time.After(pace.NextBackOff()):
+		}
 	}
 }
 

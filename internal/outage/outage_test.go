@@ -43,3 +43,25 @@ func TestThePaceGrowsToTheLongest(t *testing.T) {
 		require.GreaterOrEqual(t, pace.NextBackOff(), longest/2)
 	}
 }
+
+func TestWhatPassesIsTriedUntilItWorks(t *testing.T) {
+	passing, lasting := errors.New("passing"), errors.New("lasting")
+	passes := func(err error) bool { return errors.Is(err, passing) }
+	o := outage.Outage{What: "it", Log: slog.New(slog.DiscardHandler)}
+	tries := 0
+	require.NoError(t, o.Until(t.Context(), time.Millisecond, passes, func() error {
+		if tries++; tries < 3 {
+			return passing
+		}
+		return nil
+	}))
+	require.Equal(t, 3, tries)
+	require.Equal(t, lasting, o.Until(t.Context(), time.Millisecond, passes, func() error { return lasting }))
+	ctx, cancel := context.WithCancel(t.Context())
+	err := o.Until(ctx, time.Hour, passes, func() error {
+		cancel()
+		return passing
+	})
+	require.ErrorIs(t, err, context.Canceled)
+	require.ErrorIs(t, err, passing)
+}

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -68,7 +67,7 @@ func (s *Server) initialise(ctx context.Context) error {
 			return err
 		}
 		s.URL = fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", s.port)
-		if err = s.Launch(ctx); err == nil || !strings.Contains(err.Error(), "could not create any TCP/IP sockets") {
+		if err = s.Launch(ctx); err == nil || !s.over() || !beside.Taken(s.port) {
 			break
 		}
 	}
@@ -115,6 +114,16 @@ func (s *Server) Launch(ctx context.Context) error {
 		return fmt.Errorf("start postgres: %w; its log ends:\n%s", err, s.logTail())
 	}
 	return nil
+}
+
+// over says whether the server process has ended.
+func (s *Server) over() bool {
+	select {
+	case <-s.ended:
+		return true
+	default:
+		return false
+	}
 }
 
 func (s *Server) ready(ctx context.Context) error {

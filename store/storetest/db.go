@@ -83,13 +83,20 @@ func (d db) insertLeasing(ctx context.Context, q store.Queryer, lease store.Leas
 	if err != nil {
 		return store.Inserted{}, err
 	}
-	return d.insertBy(ctx, d.Insert, q, lease, events)
+	return d.insertBy(ctx, d.any(), q, lease, events)
 }
 
-type inserting func(events []store.Event, lease store.LeaseOnInsert) (query string, args []any, err error)
+// inserting is a statement of the store's, and what explains its error.
+type inserting struct {
+	compose func(events []store.Event, lease store.LeaseOnInsert) (query string, args []any, err error)
+	explain func(error) error
+}
+
+func (d db) any() inserting       { return inserting{d.Insert, store.InsertError} }
+func (d db) likelyNew() inserting { return inserting{d.InsertNew, store.InsertNewError} }
 
 func (d db) insertBy(ctx context.Context, by inserting, q store.Queryer, lease store.LeaseOnInsert, events []store.Event) (store.Inserted, error) {
-	query, args, err := by(events, lease)
+	query, args, err := by.compose(events, lease)
 	if err != nil {
 		return store.Inserted{}, err
 	}
@@ -98,7 +105,7 @@ func (d db) insertBy(ctx context.Context, by inserting, q store.Queryer, lease s
 		inserted, err = d.ScanInserted(rows, events)
 		return err
 	})
-	return inserted, store.InsertError(err)
+	return inserted, by.explain(err)
 }
 
 func (d db) insert(q store.Queryer, events ...store.Event) []string {

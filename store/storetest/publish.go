@@ -280,7 +280,7 @@ func subscribing(promise promise) {
 		db.subscribe("mail", "stock")
 		require.NoError(t, db.Subscribe(ctx, store.Subscription{Topic: "payments", Handler: "ledger"}, ""))
 		db.register("a")
-		for name, insert := range map[string]inserting{"any": db.Insert, "new": db.InsertNew} {
+		for name, insert := range map[string]inserting{"any": db.any(), "new": db.likelyNew()} {
 			awkward := `{a,"b\c"} NULL\` + "\n\u00e9"
 			all := []store.Event{
 				{ID: "1", Topic: "payments", Payload: []byte(`{"said": "\"yes\" \\ no"}`)},
@@ -333,19 +333,19 @@ func subscribing(promise promise) {
 		db.subscribe("mail")
 		db.publish(event("1"))
 		if !db.LeasesOnInsert() { // SQLite's looks in any case
-			inserted, err := db.insertBy(ctx, db.InsertNew, db.DB(), store.LeaseOnInsert{}, events("1", "2"))
+			inserted, err := db.insertBy(ctx, db.likelyNew(), db.DB(), store.LeaseOnInsert{}, events("1", "2"))
 			require.NoError(t, err)
 			require.Len(t, inserted.IDs, 1)
 			return
 		}
 		for _, batch := range [][]store.Event{events("1"), events("1", "2"), events("2", "2")} {
-			_, err := db.insertBy(ctx, db.InsertNew, db.DB(), store.LeaseOnInsert{}, batch)
+			_, err := db.insertBy(ctx, db.likelyNew(), db.DB(), store.LeaseOnInsert{}, batch)
 			require.ErrorIs(t, err, store.ErrKnown)
 			require.True(t, store.Refused(err))
 			require.True(t, store.Unacceptable(err))
 		}
 		require.Equal(t, "1", db.only(store.Filter{}).EventID, "nothing of it was written")
-		inserted, err := db.insertBy(ctx, db.InsertNew, db.DB(), store.LeaseOnInsert{}, events("2"))
+		inserted, err := db.insertBy(ctx, db.likelyNew(), db.DB(), store.LeaseOnInsert{}, events("2"))
 		require.NoError(t, err)
 		require.Len(t, inserted.IDs, 1)
 		require.Equal(t, 1, inserted.Due)

@@ -1,0 +1,116 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/lib/pq"
+
+	"github.com/reprise-bus/reprise/internal/dialect"
+)
+
+// Compare orders events by topic, then by id, as bytes.
+func (id EventID) Compare(other EventID) int {
+	return cmp.Or(cmp.Compare(id.Topic, other.Topic), cmp.Compare(id.ID, other.ID))
+}
+
+// InsertLarge writes more events than one statement takes, in a transaction of
+// the caller's, with a run that is due for each subscription of their topics.
+// split makes the events of the statements. The events need not be Unique; for
+// the rest it is Insert.
+//
+// On PostgreSQL all events are inserted before the first run, since events are
+// inserted in one order by every transaction, and runs in the order of
+// publishing.
+func (s *Store) InsertLarge(ctx context.Context, tx Queryer, events []Event, split func([]Event) [][]Event) (in Inserted, err error) {
+	for i := range events {
+		if err := events[i].Validate(); err != nil {
+			return in, err
+		}
+	}
+	if events, err = Unique(events); err != nil {
+		return in, err
+	}
+	insert := events
+	query := func(events []Event) (string, []any) { return s.dialect.insert(events, LeaseOnInsert{}, false) }
+	if s.kind == dialect.Postgres {
+		insert = slices.Clone(events)
+		slices.SortFunc(insert, func(a, b Event) int { return a.EventID().Compare(b.EventID()) })
+		query = func(events []Event) (string, []any) { return insertEvents, arrays(events) }
+	}
+	fresh := make(map[EventID]bool, len(events))
+	for _, chunk := range split(insert) {
+		text, args := query(chunk)
+		if err := s.insertChunk(ctx, tx, text, args, fresh); err != nil {
+			return Inserted{}, InsertError(err)
+		}
+	}
+	var left []Event
+	for i := range events {
+		if id := events[i].EventID(); fresh[id] {
+			in.IDs = append(in.IDs, id)
+			left = append(left, events[i])
+		}
+	}
+	if s.kind == dialect.SQLite {
+		in.Due = len(in.IDs)
+		return in, nil
+	}
+	for _, chunk := range split(left) {
+		n, err := s.insertRuns(ctx, tx, chunk)
+		if err != nil {
+			return Inserted{}, InsertError(err)
+		}
+		in.Due += n
+	}
+	return in, nil
+}
+
+// insertEvents returns the ids and topics of the events that are new, as
+// SQLite's statement does.
+const insertEvents = `
+		INSERT INTO reprise.events AS was (id, topic, key, payload, payload_bytes, metadata)
+		SELECT id, topic, coalesce(key, ''), text::json, bytes, metadata::json
+		FROM ` + unnested + `) AS e (id, topic, key, text, bytes, metadata)` + inOneOrder + unlessTaken + `
+		RETURNING was.id, was.topic`
+
+func (s *Store) insertChunk(ctx context.Context, tx Queryer, query string, args []any, fresh map[EventID]bool) (err error) {
+	rows, err := tx.QueryContext(ctx, s.compose(query), args...)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var id EventID
+		if err := rows.Scan(&id.ID, &id.Topic); err != nil {
+			return err
+		}
+		fresh[id] = true
+	}
+	return rows.Err()
+}
+
+// insertRuns creates the runs of events that are new, in their order, and
+// returns how many.
+func (s *Store) insertRuns(ctx context.Context, tx Queryer, events []Event) (n int, err error) {
+	ids, topics, keys := make(pq.StringArray, len(events)), make(pq.StringArray, len(events)), make(pq.StringArray, len(events))
+	for i := range events {
+		ids[i], topics[i], keys[i] = events[i].ID, events[i].Topic, events[i].Key
+	}
+	if err := s.queryRow(ctx, tx, s.sql(`
+		WITH run AS (
+			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, due_at)
+			SELECT e.id, e.topic, s.handler, e.key, now()
+			FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS e (id, topic, key, place)
+			JOIN reprise.subscriptions s ON s.topic = e.topic
+			ORDER BY e.place
+			RETURNING 1
+		)
+		SELECT count(*) FROM run`), []any{ids, topics, keys}, &n); err != nil {
+		return 0, fmt.Errorf("create the runs of %d events: %w", len(events), err)
+	}
+	return n, nil
+}
