@@ -21,7 +21,7 @@ const (
 	collisions     = 8
 	collisionPause = 2 * time.Millisecond
 	deadlockPause  = 25 * time.Millisecond
-	busyPatience   = 30 * time.Second
+	busyPatience   = 10 * time.Second
 	busyPause      = 20 * time.Millisecond
 
 	deadlock = "40P01"
@@ -29,7 +29,7 @@ const (
 
 // Again calls f until it succeeds, fails for a reason other than a collision (see
 // Collided) or a statement that the server has lost, or has done so 8 times; on
-// SQLite, for 30 s. It returns the error of the last call. f must set whatever it
+// SQLite, for 10 s. It returns the error of the last call. f must set whatever it
 // sets anew.
 func Again(ctx context.Context, f func() error) error {
 	began := time.Now()

@@ -39,12 +39,18 @@ func (s *Store) write(ctx context.Context, f func() error) error {
 	if s.inside.here() {
 		return ErrWaitsForItself
 	}
+	return Again(ctx, func() error { return s.inTurn(ctx, f) })
+}
+
+// inTurn calls f when it is the caller's turn to write. What SQLite then refuses
+// goes to the end of the queue, so that nobody waits for the patience of others.
+func (s *Store) inTurn(ctx context.Context, f func() error) error {
 	pass, err := s.takeTurn(ctx)
 	if err != nil {
 		return err
 	}
 	defer pass()
-	return Again(ctx, f)
+	return f()
 }
 
 // within runs f, which executes one statement on a transaction of the caller's, and
@@ -141,7 +147,7 @@ func rollback(tx *sqlx.Tx) error {
 // Begin begins a transaction in which the application's own code runs; over is
 // to be called when it has ended. Without options it has the isolation level that is
 // the database's default. On SQLite it has the write lock, for which it waits
-// until ctx ends or 30 s have passed; an error is then Collided.
+// until ctx ends or 10 s have passed; an error is then Collided.
 //
 // Until over is called, what the same goroutine asks the store for fails with
 // ErrWaitsForItself where it would wait for this transaction; so does Begin.
@@ -149,16 +155,16 @@ func (s *Store) Begin(ctx context.Context, options *sql.TxOptions) (tx *sqlx.Tx,
 	if s.WaitsForItself() {
 		return nil, nil, ErrWaitsForItself
 	}
-	pass, err := s.takeLongTurn(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	err = Again(ctx, func() (err error) {
-		tx, err = s.begin(ctx, options)
+	var pass func()
+	if err := Again(ctx, func() (err error) {
+		if pass, err = s.takeLongTurn(ctx); err != nil {
+			return err
+		}
+		if tx, err = s.begin(ctx, options); err != nil {
+			pass()
+		}
 		return err
-	})
-	if err != nil {
-		pass()
+	}); err != nil {
 		return nil, nil, err
 	}
 	leave := func() {}

@@ -149,12 +149,9 @@ func (s *Store) inTx(ctx context.Context, f func(tx *sqlx.Tx) error) error {
 	if s.inside.here() {
 		return ErrWaitsForItself
 	}
-	pass, err := s.takeTurn(ctx)
-	if err != nil {
-		return err
-	}
-	defer pass()
-	return Again(ctx, func() error { return s.inTxOnce(ctx, f) })
+	return Again(ctx, func() error {
+		return s.inTurn(ctx, func() error { return s.inTxOnce(ctx, f) })
+	})
 }
 
 func (s *Store) inTxOnce(ctx context.Context, f func(tx *sqlx.Tx) error) (err error) {
