@@ -164,7 +164,7 @@ const (
 // and when they are leased their ids and events, in the same order.
 const (
 	insertNewDue = insertNew + dueRuns + `
-		SELECT cardinality($1), NULL, NULL, NULL, NULL, (SELECT count(*) FROM run), NULL, NULL`
+		SELECT cardinality($1::text[]), NULL, NULL, NULL, NULL, (SELECT count(*) FROM run), NULL, NULL`
 	insertNewLeased = insertNew + wanted + `, run AS (
 			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, attempt, tries, instance, due_at, started_at)
 			SELECT p.id, p.topic, s.handler, p.key,` + leasedOrDue + `
@@ -174,7 +174,7 @@ const (
 			ORDER BY p.place
 			RETURNING id, event_id, topic, handler, instance
 		)
-		SELECT cardinality($1), NULL, NULL, r.* FROM (SELECT) one LEFT JOIN (` + byHandler + `) r ON true`
+		SELECT cardinality($1::text[]), NULL, NULL, r.* FROM (SELECT) one LEFT JOIN (` + byHandler + `) r ON true`
 
 	insertNew = `
 		WITH placed AS (
@@ -205,8 +205,8 @@ const (
 			FROM ` + unnested + `) AS e (id, topic, key, text, bytes, metadata)` + unlessTaken + `
 			RETURNING was.id, was.topic, was.key
 		), fresh AS (
-			SELECT n, CASE WHEN n < cardinality($1) THEN (SELECT array_agg(id) FROM published) END AS ids,
-			       CASE WHEN n < cardinality($1) THEN (SELECT array_agg(topic) FROM published) END AS topics
+			SELECT n, CASE WHEN n < cardinality($1::text[]) THEN (SELECT array_agg(id) FROM published) END AS ids,
+			       CASE WHEN n < cardinality($1::text[]) THEN (SELECT array_agg(topic) FROM published) END AS topics
 			FROM (SELECT count(*) AS n FROM published) counted
 		), placed AS (
 			SELECT *, row_number() OVER () AS place FROM published

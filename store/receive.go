@@ -86,7 +86,7 @@ const (
 	receivedEnd = `
 			RETURNING id, event_id, topic, instance
 		)
-		SELECT cardinality($1) - (SELECT count(*) FROM event),
+		SELECT cardinality($1::text[]) - (SELECT count(*) FROM event),
 		       count(*) FILTER (WHERE instance IS NULL),
 		       array_agg(id) FILTER (WHERE instance IS NOT NULL),
 		       array_agg(event_id) FILTER (WHERE instance IS NOT NULL),

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	_ "github.com/jackc/pgx/v5/stdlib"
 	"github.com/stretchr/testify/require"
 
 	"github.com/reprise-bus/reprise/internal/testdb"
@@ -19,13 +18,10 @@ import (
 
 func TestStore(t *testing.T) {
 	t.Parallel()
-	for name, open := range map[string]func(t *testing.T) func(t *testing.T) *store.Store{
+	kinds := map[string]func(t *testing.T) func(t *testing.T) *store.Store{
 		"postgres": databases,
 		"postgres, schemas": func(t *testing.T) func(t *testing.T) *store.Store {
 			return schemas(testdb.Open(t, testdb.Postgres(t)))
-		},
-		"postgres, pgx": func(t *testing.T) func(t *testing.T) *store.Store {
-			return schemas(openPgx(t, testdb.Postgres(t)))
 		},
 		"sqlite": func(*testing.T) func(t *testing.T) *store.Store {
 			return func(t *testing.T) *store.Store { return migrated(t, testdb.Open(t, testdb.SQLite(t)), "") }
@@ -33,7 +29,19 @@ func TestStore(t *testing.T) {
 		"sqlite, prefix, an application's pool": func(*testing.T) func(t *testing.T) *store.Store {
 			return func(t *testing.T) *store.Store { return migrated(t, openDeferred(t, testdb.SQLite(t)), "billing") }
 		},
-	} {
+	}
+	for _, d := range testdb.Drivers() {
+		for _, options := range [][]store.Option{nil, {store.Unprepared()}} {
+			name := "postgres, " + d.Name
+			if options != nil {
+				name += ", unprepared"
+			}
+			kinds[name] = func(t *testing.T) func(t *testing.T) *store.Store {
+				return schemas(d.Open(t, testdb.Postgres(t)), options...)
+			}
+		}
+	}
+	for name, open := range kinds {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			storetest.Run(t, open(t))
@@ -159,23 +167,15 @@ func databases(t *testing.T) func(t *testing.T) *store.Store {
 }
 
 // schemas returns stores side by side in one database.
-func schemas(db *sql.DB) func(t *testing.T) *store.Store {
+func schemas(db *sql.DB, options ...store.Option) func(t *testing.T) *store.Store {
 	var n atomic.Int64
-	return func(t *testing.T) *store.Store { return migrated(t, db, fmt.Sprint("billing_", n.Add(1))) }
+	return func(t *testing.T) *store.Store { return migrated(t, db, fmt.Sprint("billing_", n.Add(1)), options...) }
 }
 
-func migrated(t *testing.T, db *sql.DB, schema string) *store.Store {
+func migrated(t *testing.T, db *sql.DB, schema string, options ...store.Option) *store.Store {
 	t.Helper()
 	require.NoError(t, migrations.Up(t.Context(), db, schema))
-	st, err := store.New(t.Context(), db, schema)
+	st, err := store.New(t.Context(), db, schema, options...)
 	require.NoError(t, err)
 	return st
-}
-
-func openPgx(t *testing.T, url string) *sql.DB {
-	t.Helper()
-	db, err := sql.Open("pgx", url)
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, db.Close()) })
-	return db
 }

@@ -1,0 +1,54 @@
+package testdb
+
+import (
+	"database/sql"
+	"net/url"
+	"testing"
+
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
+)
+
+// Driver is a database/sql driver for PostgreSQL, set up in one of the ways that
+// make it send statements differently.
+type Driver struct {
+	Name     string
+	driver   string
+	settings url.Values // of the URL
+}
+
+// Drivers are lib/pq and pgx in every mode that they have.
+func Drivers() []Driver {
+	all := []Driver{
+		{"lib/pq", "postgres", nil},
+		{"lib/pq binary_parameters", "postgres", url.Values{"binary_parameters": {"yes"}}},
+	}
+	for _, mode := range []string{"cache_statement", "cache_describe", "describe_exec", "exec", "simple_protocol"} {
+		all = append(all, Driver{"pgx " + mode, "pgx", url.Values{"default_query_exec_mode": {mode}}})
+	}
+	return all
+}
+
+// Open returns a pool on the database, which is closed when the test and its
+// subtests are over.
+func (d Driver) Open(t testing.TB, address string) *sql.DB {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	query := u.Query()
+	for name, values := range d.settings {
+		query[name] = values
+	}
+	u.RawQuery = query.Encode()
+	db, err := sql.Open(d.driver, u.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return db
+}
