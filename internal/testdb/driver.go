@@ -12,6 +12,7 @@ import (
 // make it send statements differently.
 type Driver struct {
 	Name     string
+	Pools    bool // sends nothing that has to find an earlier statement on the same connection
 	driver   string
 	settings url.Values // of the URL
 }
@@ -19,11 +20,11 @@ type Driver struct {
 // Drivers are lib/pq and pgx in every mode that they have.
 func Drivers() []Driver {
 	all := []Driver{
-		{"lib/pq", "postgres", nil},
-		{"lib/pq binary_parameters", "postgres", url.Values{"binary_parameters": {"yes"}}},
+		{"lib/pq", false, "postgres", nil},
+		{"lib/pq binary_parameters", true, "postgres", url.Values{"binary_parameters": {"yes"}}},
 	}
 	for _, mode := range []string{"cache_statement", "cache_describe", "describe_exec", "exec", "simple_protocol"} {
-		all = append(all, Driver{"pgx " + mode, "pgx", url.Values{"default_query_exec_mode": {mode}}})
+		all = append(all, Driver{"pgx " + mode, mode == "exec" || mode == "simple_protocol", "pgx", url.Values{"default_query_exec_mode": {mode}}})
 	}
 	return all
 }
