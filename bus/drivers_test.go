@@ -76,7 +76,7 @@ func doEverything(t *testing.T, db *sql.DB, config bus.Config) {
 	t.Helper()
 	ctx := t.Context()
 	config.DB, config.Logger = db, quiet()
-	config.PollInterval, config.HeartbeatInterval = 50*time.Millisecond, 200*time.Millisecond
+	config.PollInterval, config.HeartbeatInterval, config.DeadAfter = 50*time.Millisecond, 500*time.Millisecond, 3*time.Second
 	b, err := bus.New(ctx, config)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.Close()) })

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/lib/pq"
 	"github.com/lib/pq/pqerror"
 	"github.com/stretchr/testify/require"
@@ -458,6 +459,11 @@ func TestWhichErrorsProveThatNothingWasWritten(t *testing.T) {
 		"out of memory":     state("53200"),
 		"lock timeout":      state("55P03"),
 		"statement timeout": state("57014"),
+
+		"unique violation, in German":  &pq.Error{Severity: "FEHLER", Code: "23505"},
+		"statement timeout, in French": &pq.Error{Severity: "ERREUR", Code: "57014"},
+		"disk full, by pgx":            &pgconn.PgError{Severity: "ERROR", Code: "53100", Message: "FATAL: "},
+		"deadlock, by pgx, in German":  &pgconn.PgError{Severity: "FEHLER", Code: "40P01"},
 	} {
 		require.True(t, store.Refused(fmt.Errorf("wrapped: %w", err)), name)
 	}
@@ -470,6 +476,9 @@ func TestWhichErrorsProveThatNothingWasWritten(t *testing.T) {
 		"starting up, after a sending":     fatal("57P03"),
 		"no connections, after a sending":  fatal("53300"),
 		"the server panics as it commits":  &pq.Error{Severity: "PANIC", Code: "53100"},
+		"terminated, in Russian":           &pq.Error{Severity: "ВАЖНО", Code: "57P01"},
+		"terminated, by pgx, in Italian":   &pgconn.PgError{Severity: "FATALE", Code: "57P01"},
+		"the server panics, in German":     &pq.Error{Severity: "PANIK", Code: "53100"},
 		"connection lost":                  driver.ErrBadConn,
 		"connection lost, by the network":  &net.OpError{Op: "read", Err: io.ErrUnexpectedEOF},
 		"a dial, perhaps after a sending":  &net.OpError{Op: "dial", Err: errors.New("connection refused")},

@@ -3,6 +3,7 @@ package store
 import (
 	"database/sql"
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/lib/pq"
@@ -73,12 +74,31 @@ func sqlState(err error) string {
 	return ""
 }
 
-// endsConnection says whether PostgreSQL's error is FATAL or PANIC.
+// endsConnection says whether PostgreSQL ended the connection with its error:
+// the severity is FATAL or PANIC. The drivers tell the severity in the language
+// of the server. In one that is not known here, an error counts as FATAL if its
+// code is one that FATAL and PANIC errors have.
 func endsConnection(err error) bool {
-	var own *pq.Error
+	var (
+		own      *pq.Error
+		any      interface{ SQLState() string }
+		severity string
+	)
 	if errors.As(err, &own) {
-		return own.Severity == "FATAL" || own.Severity == "PANIC"
+		severity = own.Severity
+	} else if errors.As(err, &any) {
+		severity, _, _ = strings.Cut(fmt.Sprint(any), ": ") // pgx begins with it
 	}
-	text := err.Error() // pgx begins with the severity
-	return strings.Contains(text, "FATAL: ") || strings.Contains(text, "PANIC: ")
+	switch severity {
+	case "ERROR":
+		return false
+	case "FATAL", "PANIC":
+		return true
+	}
+	state := sqlState(err)
+	switch state[:min(2, len(state))] {
+	case "28", "3D", "53", "58", "XX": // sign-on, database, resources, system, internal
+		return true
+	}
+	return state == "25P03" || strings.HasPrefix(state, "57P") // timeouts of a session, shutdown
 }

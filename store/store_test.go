@@ -20,8 +20,16 @@ func TestStore(t *testing.T) {
 	t.Parallel()
 	kinds := map[string]func(t *testing.T) func(t *testing.T) *store.Store{
 		"postgres": databases,
-		"postgres, schemas": func(t *testing.T) func(t *testing.T) *store.Store {
-			return schemas(testdb.Open(t, testdb.Postgres(t)))
+		"postgres, schemas, ids beyond 32 bits": func(t *testing.T) func(t *testing.T) *store.Store {
+			db := testdb.Open(t, testdb.Postgres(t))
+			open := schemas(db)
+			return func(t *testing.T) *store.Store {
+				st := open(t)
+				for _, table := range []string{"handler_runs", "run_attempts", "operations", "outbox"} {
+					exec(t, db, `ALTER TABLE `+st.Schema()+`.`+table+` ALTER COLUMN id RESTART WITH 5000000000`)
+				}
+				return st
+			}
 		},
 		"sqlite": func(*testing.T) func(t *testing.T) *store.Store {
 			return func(t *testing.T) *store.Store { return migrated(t, testdb.Open(t, testdb.SQLite(t)), "") }

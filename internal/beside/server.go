@@ -28,3 +28,9 @@ func FreePort() (int, error) {
 	}
 	return 0, err
 }
+
+// Free says whether a server could listen on the port now.
+func Free(port int) bool {
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	return err == nil && l.Close() == nil
+}

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -68,7 +67,7 @@ func (s *Server) initialise(ctx context.Context) error {
 			return err
 		}
 		s.URL = fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", s.port)
-		if err = s.Launch(ctx); err == nil || !strings.Contains(err.Error(), "could not create any TCP/IP sockets") {
+		if err = s.Launch(ctx); err == nil || beside.Free(s.port) {
 			break
 		}
 	}
