@@ -29,7 +29,8 @@ func TestABusOnEveryDriver(t *testing.T) {
 		for _, unprepared := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, unprepared %t", d.Name, unprepared), func(t *testing.T) {
 				t.Parallel()
-				doEverything(t, d.Open(t, testdb.Postgres(t)), bus.Config{Unprepared: unprepared})
+				address := withTable(t, testdb.Postgres(t))
+				doEverything(t, d.Open(t, address), bus.Config{Unprepared: unprepared})
 			})
 		}
 	}
@@ -51,12 +52,75 @@ func TestABusThroughPgBouncer(t *testing.T) {
 		} {
 			t.Run(d.Name+name, func(t *testing.T) {
 				t.Parallel()
-				direct := testdb.Postgres(t)
+				direct := withTable(t, testdb.Postgres(t))
 				through := testdb.Bouncer(t, direct, settings...)
 				doEverything(t, d.Open(t, through), bus.Config{Unprepared: true, ListenURL: direct})
 			})
 		}
 	}
+}
+
+// What a transaction pooler without prepared statements refuses says what to set.
+func TestPreparedStatementsThroughPgBouncer(t *testing.T) {
+	t.Parallel()
+	for _, d := range testdb.Drivers() {
+		t.Run(d.Name, func(t *testing.T) {
+			t.Parallel()
+			// Nothing prepares the same statement on the same connection of the
+			// server as often as many clients of two connections.
+			through := testdb.Bouncer(t, testdb.Postgres(t), "default_pool_size = 2")
+			b, err := bus.New(t.Context(), bus.Config{DB: d.Open(t, through), Logger: quiet()})
+			require.NoError(t, err)
+			failures := make(chan error, 1000)
+			require.Eventually(t, func() bool {
+				var publishers sync.WaitGroup
+				for range 16 {
+					publishers.Go(func() {
+						if err := b.Publish(t.Context(), step{N: 1}, step{N: 2}); err != nil {
+							failures <- err
+						}
+					})
+				}
+				publishers.Wait()
+				return len(failures) > 0
+			}, patience, time.Millisecond)
+			err = <-failures
+			require.ErrorContains(t, err, "nothing was written")
+			require.ErrorContains(t, err, "set Unprepared")
+			require.ErrorContains(t, err, "docs/postgres.md")
+			_ = b.Close() // it may not get to say farewell
+		})
+	}
+}
+
+// A role that may do what docs/postgres.md grants it runs a bus, tables of later
+// versions included, and does not migrate.
+func TestALeastPrivilegedRoleRunsABus(t *testing.T) {
+	t.Parallel()
+	roles := testdb.NewRoles(t, "../docs/postgres.md", func(url string) {
+		require.NoError(t, migrations.Up(t.Context(), testdb.Open(t, url), ""))
+	})
+	withTable(t, roles.Server.URL)
+	roles.Server.Exec(`GRANT SELECT, INSERT ON written TO application`)
+	db := testdb.Open(t, roles.Application)
+	doEverything(t, db, bus.Config{SkipMigrations: true})
+
+	_, err := db.Exec(`DELETE FROM reprise.migrations`)
+	require.ErrorContains(t, err, "42501", "it leaves the version of the tables alone")
+	_, err = testdb.Open(t, roles.Migrator).Exec(`CREATE TABLE reprise.later (id bigint GENERATED ALWAYS AS IDENTITY, n int)`)
+	require.NoError(t, err)
+	for _, statement := range []string{`INSERT INTO reprise.later (n) VALUES (1)`, `UPDATE reprise.later SET n = 2`, `DELETE FROM reprise.later`} {
+		_, err = db.Exec(statement)
+		require.NoError(t, err)
+	}
+}
+
+// withTable makes the table that doEverything needs.
+func withTable(t *testing.T, address string) string {
+	t.Helper()
+	_, err := testdb.Open(t, address).Exec(`CREATE TABLE written (n int)`)
+	require.NoError(t, err)
+	return address
 }
 
 // A text in which each character is one that a driver which puts values into
@@ -104,8 +168,6 @@ func doEverything(t *testing.T, db *sql.DB, config bus.Config) {
 			return err
 		}, handlers.Policy{Transactional: true, Concurrency: 4, From: handlers.Beginning}),
 	))
-	_, err = db.ExecContext(ctx, `CREATE TABLE IF NOT EXISTS written (n int)`)
-	require.NoError(t, err)
 
 	// Before it runs, and while it does: one event, several, in a transaction.
 	require.NoError(t, b.Publish(ctx, step{N: 1, Text: odd}))

@@ -165,7 +165,7 @@ func (s *Store) queryCounted(ctx context.Context, q Queryer, query string, args 
 	}
 	rows, err := s.queryPrepared(ctx, q, query, args...)
 	if err != nil {
-		return nil, times, &sentError{err, *times}
+		return nil, times, &sentError{poolerError(err), *times}
 	}
 	return rows, times, nil
 }
@@ -207,11 +207,13 @@ func (s *Store) execPrepared(ctx context.Context, q Execer, query string, args .
 	p, err := s.prepare(ctx, query)
 	switch {
 	case err != nil:
-		return nil, err
+		return nil, poolerError(err)
 	case p == nil:
-		return s.db.ExecContext(ctx, query, args...)
+		result, err := s.db.ExecContext(ctx, query, args...)
+		return result, poolerError(err)
 	default:
 		defer p.release()
-		return p.stmt.ExecContext(ctx, args...)
+		result, err := p.stmt.ExecContext(ctx, args...)
+		return result, poolerError(err)
 	}
 }

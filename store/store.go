@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/jmoiron/sqlx"
 
@@ -77,6 +78,11 @@ func New(ctx context.Context, db *sql.DB, schema string, options ...Option) (*St
 	if err := migrations.Check(ctx, db, schema); err != nil {
 		return nil, err
 	}
+	if kind == dialect.Postgres {
+		if err := readsTimes(ctx, db); err != nil {
+			return nil, err
+		}
+	}
 	s := &Store{kind: kind, schema: schema, prepares: true}
 	for _, option := range options {
 		option(s)
@@ -90,6 +96,21 @@ func New(ctx context.Context, db *sql.DB, schema string, options ...Option) (*St
 		s.dialect = postgres{}
 	}
 	return s, nil
+}
+
+// readsTimes reports a driver that cannot read the times of its connection: one
+// that gets them as text, in the server's DateStyle, and knows only ISO.
+func readsTimes(ctx context.Context, db *sql.DB) error {
+	var now time.Time
+	err := db.QueryRowContext(ctx, `SELECT now()`).Scan(&now)
+	if err == nil || sqlState(err) != "" || ctx.Err() != nil {
+		return err
+	}
+	var style string
+	if show := db.QueryRowContext(ctx, `SHOW DateStyle`).Scan(&style); show != nil {
+		return show
+	}
+	return fmt.Errorf("read a time in the DateStyle %q of the connection: %w: the driver wants ISO: add datestyle=ISO to the database URL", style, err)
 }
 
 // DB returns the pool that the store was made with.

@@ -91,6 +91,26 @@ func TestNewSaysWhatIsWrong(t *testing.T) {
 	})
 }
 
+func TestNewReadsTimesInEveryDateStyleOrSaysWhatToSet(t *testing.T) {
+	t.Parallel()
+	address := testdb.Postgres(t)
+	db := testdb.Open(t, address)
+	require.NoError(t, migrations.Up(t.Context(), db, ""))
+	exec(t, db, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET DateStyle TO German', current_database()); END $$`)
+	for _, d := range testdb.Drivers() {
+		_, err := store.New(t.Context(), d.Open(t, address), "")
+		require.NoError(t, err, d.Name)
+	}
+	for _, mode := range []string{"exec", "simple_protocol"} {
+		db, err := sql.Open("pgx", address+"&default_query_exec_mode="+mode)
+		require.NoError(t, err)
+		defer db.Close()
+		_, err = store.New(t.Context(), db, "")
+		require.ErrorContains(t, err, `DateStyle "German, DMY"`)
+		require.ErrorContains(t, err, "add datestyle=ISO to the database URL")
+	}
+}
+
 func TestNewKeepsThePoolAndTheSchema(t *testing.T) {
 	t.Parallel()
 	testdb.Each(t, func(t *testing.T, url string) {

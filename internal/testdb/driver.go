@@ -24,7 +24,12 @@ func Drivers() []Driver {
 		{"lib/pq binary_parameters", true, "postgres", url.Values{"binary_parameters": {"yes"}}},
 	}
 	for _, mode := range []string{"cache_statement", "cache_describe", "describe_exec", "exec", "simple_protocol"} {
-		all = append(all, Driver{"pgx " + mode, mode == "exec" || mode == "simple_protocol", "pgx", url.Values{"default_query_exec_mode": {mode}}})
+		settings, pools := url.Values{"default_query_exec_mode": {mode}}, false
+		if mode == "exec" || mode == "simple_protocol" {
+			pools = true
+			settings.Set("datestyle", "ISO") // whose times come as text
+		}
+		all = append(all, Driver{"pgx " + mode, pools, "pgx", settings})
 	}
 	return all
 }
