@@ -67,7 +67,7 @@ type Pulse struct {
 func (s *Store) Heartbeat(ctx context.Context, id string, lowest int64, silence time.Duration) (pulse Pulse, err error) {
 	rows, err := s.QueryPrepared(ctx, s.db, s.sql(`
 		UPDATE reprise.instances
-		SET heartbeat_at = now(), lowest_run = CASE WHEN $2::bigint > 0 THEN $2::bigint ELSE lowest_run END
+		SET heartbeat_at = now(), lowest_run = CASE WHEN CAST($2 AS bigint) > 0 THEN $2 ELSE lowest_run END
 		WHERE id = $1
 		RETURNING claims, EXISTS (SELECT 1 FROM reprise.instances o WHERE o.id <> $1 AND o.heartbeat_at < now($3))`),
 		id, lowest, -silence.Seconds())
