@@ -81,14 +81,15 @@ type Config struct {
 	Logger *slog.Logger // default slog.Default()
 
 	// ListenURL is the PostgreSQL URL of a connection of the bus's own, on
-	// which it hears at once what other processes publish; without it, or
-	// behind a transaction pooler, the poll finds that. Open takes its own URL
-	// by default.
+	// which it hears at once what other processes publish; without it, the poll
+	// finds that. It must not lead through a transaction pooler. Open takes its
+	// own URL by default.
 	ListenURL string
 
 	// Unprepared does without prepared statements, which a transaction pooler
-	// such as PgBouncer before 1.21 does not support. With lib/pq, add
-	// binary_parameters=yes to the URL.
+	// such as PgBouncer does not keep. The driver, too, must prepare nothing: with
+	// lib/pq add binary_parameters=yes to the URL, with pgx
+	// default_query_exec_mode=exec.
 	Unprepared bool
 }
 

@@ -74,7 +74,7 @@ func TestAHandlerThatFailsHasWrittenNothing(t *testing.T) {
 		},
 		"a statement that failed": {
 			handle: func(msg *message.Message) error { _ = write(msg, nil); return nil },
-			kind:   store.KindError, message: "(25P02)", postgres: true,
+			kind:   store.KindError, message: "25P02", postgres: true,
 		},
 		"a commit that is refused": {
 			handle: func(msg *message.Message) error { return write(msg, "unwanted at commit") },

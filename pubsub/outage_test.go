@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/lib/pq"
 	"github.com/lib/pq/pqerror"
 	"github.com/stretchr/testify/require"
@@ -461,6 +462,9 @@ func TestWhichErrorsProveThatNothingWasWritten(t *testing.T) {
 		"statement timeout": state("57014"),
 		"no permission":     state("42501"),
 		"an id that is taken, by a server that speaks German": &pq.Error{Severity: "FEHLER", Code: "RP001"},
+		"unique violation, in German":                         &pq.Error{Severity: "FEHLER", Code: "23505"},
+		"statement timeout, in French":                        &pq.Error{Severity: "ERREUR", Code: "57014"},
+		"deadlock, by pgx, in German":                         &pgconn.PgError{Severity: "FEHLER", Code: "40P01"},
 	} {
 		require.True(t, store.Refused(fmt.Errorf("wrapped: %w", err)), name)
 	}
@@ -482,6 +486,8 @@ func TestWhichErrorsProveThatNothingWasWritten(t *testing.T) {
 		"a dial, perhaps after a sending":                             &net.OpError{Op: "dial", Err: errors.New("connection refused")},
 		"the context ended, nobody knows":                             context.Canceled,
 		"the pool is closed, nobody knows":                            errors.New("sql: database is closed"),
+		"terminated, by pgx, in Italian":                              &pgconn.PgError{Severity: "FATALE", Code: "57P01"},
+		"the server panics, in German":                                &pq.Error{Severity: "PANIK", Code: "53100"},
 	} {
 		require.False(t, store.Refused(fmt.Errorf("wrapped: %w", err)), name)
 	}

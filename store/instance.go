@@ -55,10 +55,11 @@ func (s *Store) Register(ctx context.Context, i Instance) error {
 	if err != nil {
 		return err
 	}
+	asJSON, _ := s.casts()
 	interval, deadAfter := cmp.Or(i.HeartbeatInterval, 2*time.Second), cmp.Or(i.DeadAfter, 10*time.Second)
 	if _, err := s.db.ExecContext(ctx, s.sql(`
 		INSERT INTO reprise.instances AS i (id, host, pid, build, handlers, heartbeat_interval, dead_after, lowest_run, recent_run)
-		SELECT $1, $2, $3, $4, $5, $6, $7, highest, highest
+		SELECT $1, $2, $3, $4, $5`+asJSON+`, $6, $7, highest, highest
 		FROM (SELECT coalesce(max(id), 0) AS highest FROM reprise.handler_runs) r WHERE true
 		ON CONFLICT (id) DO UPDATE
 		SET handlers = excluded.handlers, heartbeat_interval = excluded.heartbeat_interval, dead_after = excluded.dead_after,
@@ -120,15 +121,17 @@ func (s *Store) Heartbeat(ctx context.Context, conn *sql.Conn, id string, beat B
 	if conn != nil {
 		q, again = conn, func(ask func() error) error { return Again(ctx, ask) }
 	}
+	asJSON, asIDs := s.casts()
 	var found []Pulse
 	ask := func() error {
 		return s.Query(ctx, q, s.sql(`
 		UPDATE reprise.instances AS i
 		SET heartbeat_at = now(), steady_since = `+steadySince+`,
-		    failing_since = CASE WHEN $2 THEN coalesce(i.failing_since, now()) END,
-		    lowest_run = coalesce($3, i.lowest_run),
-		    recent_run = CASE WHEN $4 > coalesce(i.recent_run, 0) THEN $4 ELSE i.recent_run END, held_runs = coalesce($5, i.held_runs),
-		    handlers = coalesce($6, i.handlers)
+		    failing_since = CASE WHEN CAST($2 AS boolean) THEN coalesce(i.failing_since, now()) END,
+		    lowest_run = coalesce(CAST($3 AS bigint), i.lowest_run),
+		    recent_run = CASE WHEN CAST($4 AS bigint) > coalesce(i.recent_run, 0) THEN CAST($4 AS bigint) ELSE i.recent_run END,
+		    held_runs = coalesce($5`+asIDs+`, i.held_runs),
+		    handlers = coalesce($6`+asJSON+`, i.handlers)
 		WHERE i.id = $1
 		RETURNING claims, EXISTS (SELECT 1 FROM reprise.instances o WHERE o.id <> $1 AND o.heartbeat_at < now(-o.dead_after))`),
 			[]any{id, beat.Failing, lowest, recent, runs, handlers}, func(rows *sql.Rows) error {
@@ -167,6 +170,15 @@ func (s *Store) Survey(ctx context.Context) (found Survey, err error) {
 	}
 	s.saw(found.Newest)
 	return found, nil
+}
+
+// casts returns what a parameter needs that is JSON, or a list of runs: some drivers
+// send it as a text.
+func (s *Store) casts() (asJSON, asIDs string) {
+	if s.kind == dialect.Postgres {
+		return `::json`, `::bigint[]`
+	}
+	return "", ""
 }
 
 // ids is a list of runs as the database keeps it.
@@ -405,9 +417,10 @@ func (s *Store) keep(ctx context.Context, tx *sqlx.Tx, h holder, runs []int64) e
 	if h.Old {
 		return nil
 	}
+	_, asIDs := s.casts()
 	_, err := tx.ExecContext(ctx, s.sql(`
 		UPDATE reprise.instances
-		SET held_runs = $2, lowest_run = $3, recent_run = (SELECT coalesce(max(id), 0) FROM reprise.handler_runs)
+		SET held_runs = $2`+asIDs+`, lowest_run = $3, recent_run = (SELECT coalesce(max(id), 0) FROM reprise.handler_runs)
 		WHERE id = $1`), h.ID, s.ids(runs), slices.Min(runs))
 	return err
 }

@@ -276,7 +276,7 @@ func (s *Store) Operations(ctx context.Context, before int64, limit int) ([]Oper
 		limit = DefaultLimit
 	}
 	return s.operations(ctx, `
-		SELECT `+operationColumns+` FROM reprise.operations WHERE $1 = 0 OR id < $1 ORDER BY id DESC LIMIT $2`, before, limit)
+		SELECT `+operationColumns+` FROM reprise.operations WHERE CAST($1 AS bigint) = 0 OR id < $1 ORDER BY id DESC LIMIT $2`, before, limit)
 }
 
 // OperationsOf returns the operations that took a run up or made it, oldest

@@ -15,14 +15,11 @@ import (
 // with old ones: that is no event that is known, and the error says what it is.
 func TestASequenceThatIsBehindIsNamed(t *testing.T) {
 	t.Parallel()
-	for driver, open := range map[string]func(t *testing.T, url string) *sql.DB{
-		"pq":  func(t *testing.T, url string) *sql.DB { return testdb.Open(t, url) },
-		"pgx": openPgx,
-	} {
-		t.Run(driver, func(t *testing.T) {
+	for _, d := range testdb.Drivers() {
+		t.Run(d.Name, func(t *testing.T) {
 			t.Parallel()
 			ctx := t.Context()
-			db := open(t, testdb.Postgres(t))
+			db := d.Open(t, testdb.Postgres(t))
 			st := migrated(t, db, "")
 			require.NoError(t, st.Subscribe(ctx, store.Subscription{Topic: "orders", Handler: "mail"}, ""))
 			require.NoError(t, st.Register(ctx, store.Instance{ID: "a", Host: "host"}))

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/jmoiron/sqlx"
 
@@ -98,9 +99,27 @@ func (s *Store) open(ctx context.Context, db *sql.DB, schema string) (err error)
 		s.dialect = sqlite{}
 		return s.inspect(ctx)
 	}
+	if err := readsTimes(ctx, db); err != nil {
+		return err
+	}
 	s.db = &pool{DB: sqlx.NewDb(db, "postgres"), store: s}
 	s.dialect = postgres{}
 	return s.db.detectIsolation(ctx)
+}
+
+// readsTimes reports a driver that cannot read the times of its connection: one
+// that gets them as text, in the server's DateStyle, and knows only ISO.
+func readsTimes(ctx context.Context, db *sql.DB) error {
+	var now time.Time
+	err := db.QueryRowContext(ctx, `SELECT now()`).Scan(&now)
+	if err == nil || sqlState(err) != "" || ctx.Err() != nil {
+		return err
+	}
+	var style string
+	if show := db.QueryRowContext(ctx, `SHOW DateStyle`).Scan(&style); show != nil {
+		return show
+	}
+	return fmt.Errorf("read a time in the DateStyle %q of the connection: %w: the driver wants ISO: add datestyle=ISO to the database URL", style, err)
 }
 
 // DB returns the pool that the store was made with.

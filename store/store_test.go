@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	_ "github.com/jackc/pgx/v5/stdlib"
 	"github.com/stretchr/testify/require"
 
 	"github.com/reprise-bus/reprise/internal/testdb"
@@ -19,13 +18,18 @@ import (
 
 func TestStore(t *testing.T) {
 	t.Parallel()
-	for name, open := range map[string]func(t *testing.T) func(t *testing.T) *store.Store{
+	kinds := map[string]func(t *testing.T) func(t *testing.T) *store.Store{
 		"postgres": databases,
-		"postgres, schemas": func(t *testing.T) func(t *testing.T) *store.Store {
-			return schemas(testdb.Open(t, testdb.Postgres(t)))
-		},
-		"postgres, pgx": func(t *testing.T) func(t *testing.T) *store.Store {
-			return schemas(openPgx(t, testdb.Postgres(t)))
+		"postgres, schemas, ids beyond 32 bits": func(t *testing.T) func(t *testing.T) *store.Store {
+			db := testdb.Open(t, testdb.Postgres(t))
+			open := schemas(db)
+			return func(t *testing.T) *store.Store {
+				st := open(t)
+				for _, table := range []string{"handler_runs", "run_attempts", "operations", "outbox"} {
+					exec(t, db, `ALTER TABLE `+st.Schema()+`.`+table+` ALTER COLUMN id RESTART WITH 5000000000`)
+				}
+				return st
+			}
 		},
 		"sqlite": func(*testing.T) func(t *testing.T) *store.Store {
 			return func(t *testing.T) *store.Store { return migrated(t, testdb.Open(t, testdb.SQLite(t)), "") }
@@ -36,7 +40,21 @@ func TestStore(t *testing.T) {
 		"sqlite, without any setting": func(*testing.T) func(t *testing.T) *store.Store {
 			return func(t *testing.T) *store.Store { return migrated(t, openPlainly(t, testdb.SQLite(t)), "") }
 		},
-	} {
+	}
+	// A statement that the store prepares goes the same way in every mode of a
+	// driver: one in which nothing else is prepared is enough beside the default.
+	on := func(d testdb.Driver, options ...store.Option) func(t *testing.T) func(t *testing.T) *store.Store {
+		return func(t *testing.T) func(t *testing.T) *store.Store {
+			return schemas(d.Open(t, testdb.Postgres(t)), options...)
+		}
+	}
+	for _, d := range testdb.Drivers() {
+		kinds["postgres, unprepared, "+d.Name] = on(d, store.Unprepared())
+		if d.Name == "pgx cache_statement" || d.Name == "pgx simple_protocol" {
+			kinds["postgres, "+d.Name] = on(d)
+		}
+	}
+	for name, open := range kinds {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			storetest.Run(t, open(t))
@@ -86,6 +104,26 @@ func TestNewSaysWhatIsWrong(t *testing.T) {
 		_, err = store.New(t.Context(), db, "billing")
 		require.ErrorContains(t, err, "database is closed")
 	})
+}
+
+func TestNewReadsTimesInEveryDateStyleOrSaysWhatToSet(t *testing.T) {
+	t.Parallel()
+	address := testdb.Postgres(t)
+	db := testdb.Open(t, address)
+	require.NoError(t, migrations.Up(t.Context(), db, ""))
+	exec(t, db, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET DateStyle TO German', current_database()); END $$`)
+	for _, d := range testdb.Drivers() {
+		_, err := store.New(t.Context(), d.Open(t, address), "")
+		require.NoError(t, err, d.Name)
+	}
+	for _, mode := range []string{"exec", "simple_protocol"} {
+		db, err := sql.Open("pgx", address+"&default_query_exec_mode="+mode)
+		require.NoError(t, err)
+		defer db.Close()
+		_, err = store.New(t.Context(), db, "")
+		require.ErrorContains(t, err, `DateStyle "German, DMY"`)
+		require.ErrorContains(t, err, "add datestyle=ISO to the database URL")
+	}
 }
 
 func TestNewKeepsThePoolAndTheSchema(t *testing.T) {
@@ -172,23 +210,15 @@ func databases(t *testing.T) func(t *testing.T) *store.Store {
 }
 
 // schemas returns stores side by side in one database.
-func schemas(db *sql.DB) func(t *testing.T) *store.Store {
+func schemas(db *sql.DB, options ...store.Option) func(t *testing.T) *store.Store {
 	var n atomic.Int64
-	return func(t *testing.T) *store.Store { return migrated(t, db, fmt.Sprint("billing_", n.Add(1))) }
+	return func(t *testing.T) *store.Store { return migrated(t, db, fmt.Sprint("billing_", n.Add(1)), options...) }
 }
 
-func migrated(t *testing.T, db *sql.DB, schema string) *store.Store {
+func migrated(t *testing.T, db *sql.DB, schema string, options ...store.Option) *store.Store {
 	t.Helper()
 	require.NoError(t, migrations.Up(t.Context(), db, schema))
-	st, err := store.New(t.Context(), db, schema)
+	st, err := store.New(t.Context(), db, schema, options...)
 	require.NoError(t, err)
 	return st
-}
-
-func openPgx(t *testing.T, url string) *sql.DB {
-	t.Helper()
-	db, err := sql.Open("pgx", url)
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, db.Close()) })
-	return db
 }

@@ -67,6 +67,16 @@ func redact(text string) string {
 	return strings.ReplaceAll(passwords.ReplaceAllString(text, "${1}…@"), "postgres://user:…@host:5432/", "postgres://user:password@host:5432/")
 }
 
+// privilege says what to do where the database refuses an error's statement for
+// want of a privilege (SQLSTATE 42501).
+func privilege(err error) string {
+	var postgres interface{ SQLState() string }
+	if errors.As(err, &postgres) && postgres.SQLState() == "42501" {
+		return ": the role of the database URL may not do this: use another role, or grant what docs/postgres.md lists"
+	}
+	return ""
+}
+
 // report writes an error for people, and returns the exit code.
 func (a *app) report(ctx context.Context, command *cobra.Command, err error) int {
 	if err == nil {
@@ -85,7 +95,7 @@ func (a *app) report(ctx context.Context, command *cobra.Command, err error) int
 	if known.err == nil && code == known.code {
 		return code
 	}
-	fmt.Fprintf(a.stderr, "reprise: %s\n", redact(printable(err.Error())))
+	fmt.Fprintf(a.stderr, "reprise: %s%s\n", redact(printable(err.Error())), privilege(err))
 	if code == exitUsage && command != nil {
 		fmt.Fprintf(a.stderr, "See %s --help.\n", command.CommandPath())
 	}

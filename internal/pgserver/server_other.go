@@ -14,4 +14,4 @@ func makeHome() (dir string, attr *syscall.SysProcAttr, err error) {
 	return dir, beside.OwnGroup(), err
 }
 
-const stop = ""
+const stop, stopBouncer = "", ""

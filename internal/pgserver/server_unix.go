@@ -93,3 +93,6 @@ const stop = `
 		for _ in 1 2 3 4 5; do
 			test -e "$file" && sleep 1
 		done`
+
+// stopBouncer is the script that ends the PgBouncer in the directory $1.
+const stopBouncer = `pid=$(head -n 1 "$1/pid" 2>/dev/null) && kill -KILL "$pid" 2>/dev/null`

@@ -32,7 +32,7 @@ func TestPostgresDropsTheDatabaseUnderOpenConnections(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, leak.Ping())
 	})
-	require.ErrorContains(t, open(t, url).Ping(), "does not exist")
+	require.ErrorContains(t, open(t, url).Ping(), "3D000", "the SQLSTATE of an unknown database")
 }
 
 func TestPostgresWithoutAServerFails(t *testing.T) {

@@ -11,11 +11,13 @@
 // and keeps it up until a signal.
 //
 // The server is fast rather than durable; -c sets a parameter of it, such as
-// fsync=on.
+// fsync=on. With -c lc_messages=de_DE.UTF-8, testpg fails unless the server
+// really answers in German.
 //
 // The server programs are looked for in $PG_BIN, on the PATH and in the places
 // where packages put them; where the system's package manager may be used
-// without asking anyone, a missing server is installed.
+// without asking anyone, a missing server is installed, and so are PgBouncer,
+// which tests need beside it, and the locale of lc_messages.
 //
 // COMMAND has no standard input, and a process group of its own: a signal sent
 // to testpg, or typed at the terminal, reaches all of it once.
@@ -87,6 +89,15 @@ func serve(ctx context.Context, command []string, keep bool, settings []string, 
 	if err != nil {
 		return 1, err
 	}
+	if len(command) > 0 {
+		haveBouncer(ctx, stderr)
+	}
+	locale := language(settings)
+	if locale != "" {
+		if err := haveLocale(ctx, locale, stderr); err != nil {
+			return 1, err
+		}
+	}
 	server, err := pgserver.Start(ctx, bin, settings...)
 	if ctx.Err() != nil && err != nil {
 		return 1, errors.New("interrupted")
@@ -104,6 +115,12 @@ func serve(ctx context.Context, command []string, keep bool, settings []string, 
 			fmt.Fprintln(stderr, "testpg: kept", server.Dir)
 		}
 	}()
+
+	if locale != "" {
+		if err := speaks(ctx, server.URL, locale); err != nil {
+			return 1, err
+		}
+	}
 
 	if len(command) == 0 {
 		fmt.Fprintf(stderr, "testpg: Postgres %d is up; export %s as below to use it, interrupt to stop it\n", bin.Major, urlVariable)

@@ -38,3 +38,20 @@ func TestWithoutAServerItSaysWhatToDo(t *testing.T) {
 		require.ErrorContains(t, errNoServer, way)
 	}
 }
+
+func TestTheLanguageOfTheSettings(t *testing.T) {
+	require.Empty(t, language(nil))
+	require.Empty(t, language([]string{"fsync=on", "lc_messages=C"}))
+	require.Equal(t, "de_DE.UTF-8", language([]string{"lc_messages=C", "LC_Messages = 'de_DE.UTF-8'"}))
+	require.Equal(t, spelled("de_DE.utf8"), spelled("de_DE.UTF-8"))
+}
+
+// A server that answers in no other language than that of C is reported.
+func TestAServerThatSpeaksOneLanguageIsReported(t *testing.T) {
+	bin, err := pgserver.Find()
+	require.NoError(t, err)
+	server, err := pgserver.Start(t.Context(), bin, "shared_buffers=16MB")
+	require.NoError(t, err)
+	t.Cleanup(func() { server.Stop() })
+	require.ErrorContains(t, speaks(t.Context(), server.URL, "de_DE.UTF-8"), `the server has no messages in the language of de_DE.UTF-8: it says "pq: division by zero`)
+}
