@@ -122,7 +122,7 @@ func (d *dumped) fill() {
 	ended, leased, later := waiting[0].ID, waiting[1].ID, waiting[2].ID
 	d.later = later
 	require.NoError(d.t, s.Register(d.t.Context(), store.Instance{ID: "gone/1/abc", Handlers: []string{"mail"}}))
-	s.exec(`UPDATE reprise.instances SET heartbeat_at = $1, lowest_run = $2`, before(time.Hour), leased)
+	s.exec(`UPDATE reprise.instances SET heartbeat_at = $1, lowest_run = $2, recent_run = $2`, before(time.Hour), leased)
 	s.exec(`UPDATE reprise.handler_runs SET due_at = NULL, instance = 'gone/1/abc', attempt = 1, started_at = $1 WHERE id = $2`, before(time.Hour), leased)
 	s.exec(`UPDATE reprise.handler_runs SET due_at = $1 WHERE id = $2`, before(-2*time.Second), later)
 	s.exec(`UPDATE reprise.handler_runs SET due_at = NULL, status = 'SUCCESS', attempt = 1, started_at = $1, finished_at = $1 WHERE id = $2`, before(time.Hour), ended)
