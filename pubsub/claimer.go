@@ -3,6 +3,8 @@ package pubsub
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -90,6 +92,59 @@ func (p *PubSub) lease(ctx context.Context, wants []store.Want) ([]*store.Claime
 	if err := p.renew(ctx); err != nil {
 		return nil, err
 	}
+	claimed, err := p.claimAs(ctx, wants)
+	if err == nil {
+		p.accepted(wants...)
+	}
+	if others := p.activeSubscriptions() > 1; !others || !store.Unacceptable(err) {
+		return claimed, err
+	}
+	return p.claimEach(ctx, wants)
+}
+
+// claimEach claims for each subscription by itself: a run of one that the database
+// refuses to lease, such as by a trigger of somebody's, keeps no other from its runs.
+// It fails when it claimed for all and all fail.
+func (p *PubSub) claimEach(ctx context.Context, wants []store.Want) (claimed []*store.Claimed, err error) {
+	var errs []error
+	for _, w := range wants {
+		some, err := p.claimAs(ctx, []store.Want{w})
+		claimed = append(claimed, some...)
+		if err == nil {
+			p.accepted(w)
+			continue
+		}
+		errs = append(errs, fmt.Errorf("handler %q on topic %q: %w", w.Handler, w.Topic, err))
+		if key := (store.Subscription{Topic: w.Topic, Handler: w.Handler}); !p.refused[key] {
+			p.refused[key] = true
+			p.config.Logger.Warn("the database refuses to lease runs of a handler; trying again until it does, and going on with others",
+				"handler", w.Handler, "topic", w.Topic, "error", err)
+		}
+	}
+	if len(errs) >= p.activeSubscriptions() {
+		return nil, errors.Join(errs...)
+	}
+	return claimed, nil
+}
+
+func (p *PubSub) activeSubscriptions() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.active)
+}
+
+// accepted notes that what is wanted can be claimed.
+func (p *PubSub) accepted(wants ...store.Want) {
+	for _, w := range wants {
+		if key := (store.Subscription{Topic: w.Topic, Handler: w.Handler}); p.refused[key] {
+			delete(p.refused, key)
+			p.config.Logger.Info("the database leases runs of a handler again", "handler", w.Handler, "topic", w.Topic)
+		}
+	}
+}
+
+// claimAs claims as the current identity, which is not in doubt.
+func (p *PubSub) claimAs(ctx context.Context, wants []store.Want) ([]*store.Claimed, error) {
 	p.mu.Lock()
 	i := p.current
 	by := store.Claimant{Instance: i.id, Claims: i.claims, Held: slices.Collect(maps.Keys(i.runs))}

@@ -156,7 +156,7 @@ func (f *finisher) write(batch []store.Outcome) (left []store.Outcome, err error
 		f.done(batch, lost)
 		return nil, nil
 	}
-	held := ctx.Err() != nil || store.HeldUp(err)
+	held := ctx.Err() != nil || store.Locked(err)
 	if f.ctx.Err() != nil || !held && !store.Unacceptable(err) {
 		return batch, err
 	}
@@ -186,7 +186,7 @@ func (f *finisher) writeFree(batch []store.Outcome) (left []store.Outcome, err e
 		}
 		f.done(written, lost)
 		return left, nil
-	case !store.Unacceptable(err):
+	case !divisible(err):
 		return batch, err
 	case len(batch) == 1:
 		f.tell(batch[0], err.Error())

@@ -10,6 +10,7 @@ import (
 	"github.com/jmoiron/sqlx"
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
@@ -269,6 +270,42 @@ func TestOneEndThatCannotBeWrittenHoldsUpNoOther(t *testing.T) {
 			requireNothingHeldByNobody(t, other)
 		})
 	}
+}
+
+// One run that a trigger of somebody's refuses to have leased keeps no other handler
+// from its runs.
+func TestARunThatCannotBeClaimedHoldsUpNoOtherHandler(t *testing.T) {
+	t.Parallel()
+	st := openStore(t, testdb.Postgres(t))
+	log := &logged{to: slog.NewTextHandler(t.Output(), nil)}
+	config := quickly
+	config.Logger = slog.New(log)
+	ps := configured(t, st, config)
+	for _, handler := range []string{"victim", "bystander"} {
+		require.NoError(t, ps.Register("topic", handler, handlers.Policy{}))
+	}
+	st.DB().MustExec(`
+		CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not this one'; END $$;
+		CREATE TRIGGER refuse BEFORE UPDATE ON reprise.handler_runs FOR EACH ROW
+		WHEN (NEW.due_at IS NULL AND OLD.due_at IS NOT NULL AND NEW.handler = 'victim') EXECUTE FUNCTION refuse()`)
+	const n = 20
+	for i := range n {
+		require.NoError(t, ps.Publisher().Publish("topic", newMessage(fmt.Sprint(i)))) // nobody serves them yet: they are due
+	}
+	victims, bystanders := subscribe(t, ps, "topic", "victim"), subscribe(t, ps, "topic", "bystander")
+	for range n {
+		receive(t, bystanders).Ack()
+	}
+	waitForStatus(t, st, "bystander", store.Success, n)
+	log.requireOnce(t, "the database refuses", "to lease runs of a handler")
+	instances, err := st.Instances(t.Context())
+	require.NoError(t, err)
+	require.True(t, instances[0].Serves("bystander"))
+	st.DB().MustExec(`DROP TRIGGER refuse ON reprise.handler_runs`)
+	for range n {
+		receive(t, victims).Ack()
+	}
+	waitForStatus(t, st, "victim", store.Success, n)
 }
 
 // A process that shuts down while one of its runs is locked loses the end of that one

@@ -126,7 +126,8 @@ type PubSub struct {
 	started  bool // starting is held
 	claiming turn // nothing is being claimed while the heartbeat says what is held
 
-	claimed atomic.Int64 // when a claim went well last, in Unix nanoseconds
+	claimed atomic.Int64                // when a claim went well last, in Unix nanoseconds
+	refused map[store.Subscription]bool // to be claimed for; claiming is held
 
 	wake  chan struct{} // something may be due
 	nudge chan struct{} // something will be due soon: a caller's transaction
@@ -156,6 +157,7 @@ func New(st *store.Store, config Config) (*PubSub, error) {
 		registered: map[store.Subscription]*registration{},
 		active:     map[store.Subscription][]*subscription{},
 		backlog:    map[store.Subscription]int{},
+		refused:    map[store.Subscription]bool{},
 		current:    newIdentity(0),
 		claiming:   make(turn, 1),
 		wake:       make(chan struct{}, 1),

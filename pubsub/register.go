@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/outage"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -59,7 +61,12 @@ func (p *PubSub) Unregister(topic, handler string) {
 // database: every event that is committed from then on gets its runs. An event of a
 // transaction that is open at this moment may get them when it has ended, from a
 // process that serves the handler.
-func (p *PubSub) SubscribeRegistered(ctx context.Context) error { return p.subscribeRegistered(ctx) }
+//
+// While the database is away or busy it waits, until ctx ends.
+func (p *PubSub) SubscribeRegistered(ctx context.Context) error {
+	health := outage.Outage{What: "subscribing handlers", Log: p.config.Logger}
+	return health.Until(ctx, time.Second, store.Transient, func() error { return p.subscribeRegistered(ctx) })
+}
 
 // subscribeRegistered puts what is registered into the database.
 func (p *PubSub) subscribeRegistered(ctx context.Context) error {

@@ -22,7 +22,7 @@ const (
 
 // Run sends what is in the outbox, in one process at a time, until ctx ends. It
 // returns when nothing is being sent any more. What is in the hands of a process
-// that dies is sent again by another, after 15 s or five times SendTimeout.
+// that dies is sent again by another, after 23 s or eight times SendTimeout.
 func (o *Outbox) Run(ctx context.Context) {
 	r := &relay{outbox: o, instance: o.pubsub.origin, ttl: max(15*time.Second, 5*o.config.SendTimeout), topics: map[string]bool{}}
 	r.run(ctx)
@@ -37,6 +37,8 @@ type relay struct {
 	until   time.Time          // it is the relay at least until then or, if it is not, does not ask before
 	lead    context.Context    // while it is
 	resign  context.CancelFunc // ends lead
+	silent  string             // another relay whose time is over
+	since   time.Time          // that was seen
 	sending sync.WaitGroup     // one goroutine a topic
 	mu      sync.Mutex
 	topics  map[string]bool // that have one
@@ -106,8 +108,12 @@ func (r *relay) leads(ctx context.Context) (bool, error) {
 	st := r.outbox.pubsub.store
 	if r.lead == nil {
 		r.until = now.Add(r.outbox.pubsub.config.PollInterval)
-		if by, err := st.RelayedBy(ctx); err != nil || by != "" && by != r.instance {
+		by, over, err := st.LastRelay(ctx)
+		if err != nil {
 			return false, err
+		}
+		if by != "" && by != r.instance && !r.maySucceed(by, over, now) {
+			return false, nil
 		}
 	}
 	is, err := st.Relay(ctx, r.instance, r.ttl)
@@ -127,6 +133,20 @@ func (r *relay) leads(ctx context.Context) (bool, error) {
 		r.lead = nil
 	}
 	return false, err
+}
+
+// maySucceed says whether another relay, whose time is over, has not come back for
+// so long that it is gone. It may have slept, with this process, the database or the
+// whole machine, and would go on sending as this process begins.
+func (r *relay) maySucceed(by string, over bool, now time.Time) bool {
+	if !over || by != r.silent {
+		r.silent, r.since = "", time.Time{}
+		if over {
+			r.silent, r.since = by, now
+		}
+		return false
+	}
+	return now.Sub(r.since) >= r.ttl/2
 }
 
 // sendTopic sends what is PENDING of a topic until nothing is, or ctx ends.

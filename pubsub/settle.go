@@ -12,11 +12,12 @@ import (
 // when it was committed, and returns when all of them have ended. Processes that
 // serve the same handler may all do so.
 func (p *PubSub) settle(ctx context.Context, sub store.Subscription) {
+	health := outage.Outage{What: "looking for what was published while handler " + sub.Handler + " came up", Log: p.config.Logger}
 	pace := outage.Pace(p.config.PollInterval)
 	for open := ""; ; {
 		still, created, err := p.store.Settle(ctx, sub, open)
-		if err != nil && ctx.Err() == nil { // when the database is away, others say so
-			p.config.Logger.Debug("looking for what was published while a handler came up fails; trying again", "handler", sub.Handler, "topic", sub.Topic, "error", err)
+		if !store.Transient(err) { // when the database is away, others say so
+			health.Report(ctx, err)
 		}
 		if created > 0 {
 			signal(p.wake)

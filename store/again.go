@@ -59,13 +59,6 @@ func Again(ctx context.Context, f func() error) error {
 	}
 }
 
-// HeldUp says whether the database gave a statement up that took too long by its
-// settings, such as one that waited for a lock.
-func HeldUp(err error) bool {
-	state := sqlState(err)
-	return state == "55P03" || state == "57014" // lock_timeout, statement_timeout
-}
-
 // Aborted says whether PostgreSQL takes no more statements in the transaction,
 // since one of them has failed. On SQLite one that fails ends no transaction.
 func (s *Store) Aborted(ctx context.Context, tx Execer) bool {

@@ -431,7 +431,7 @@ func (s *Store) leave(ctx context.Context, tx *sqlx.Tx, runs []any, l leaving) e
 		INSERT INTO reprise.run_attempts (run_id, attempt, cycle, kind, message, instance, started_at)
 		SELECT id, attempt, cycle, $1, $2, instance, started_at FROM reprise.handler_runs WHERE id IN `+parameters(3, len(runs))),
 		append([]any{string(l.failure.Kind), l.failure.Message}, runs...)...); err != nil {
-		return err
+		return rowError(err)
 	}
 	_, err := tx.ExecContext(ctx, s.compose(`
 		UPDATE reprise.handler_runs

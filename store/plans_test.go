@@ -367,7 +367,7 @@ func (d *planning) handling() {
 
 func (d *planning) sending() {
 	st := d.st
-	d.wayStep("Relay WaitingTopics Waiting Backlog NextOutgoing Sent SendingFailed RefusedByBroker RelayedBy ResignRelay", func(ctx context.Context) {
+	d.wayStep("Relay WaitingTopics Waiting Backlog NextOutgoing Sent SendingFailed RefusedByBroker RelayedBy LastRelay ResignRelay", func(ctx context.Context) {
 		_, err := st.Relay(ctx, d.id, time.Minute)
 		require.NoError(d, err)
 		topics, err := st.WaitingTopics(ctx)

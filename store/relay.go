@@ -39,11 +39,25 @@ func (s *Store) ResignRelay(ctx context.Context, instance string) error {
 
 // RelayedBy returns the instance that is the relay, "" when there is none.
 func (s *Store) RelayedBy(ctx context.Context) (instance string, err error) {
-	err = s.db.GetContext(ctx, &instance, s.sql(`SELECT instance FROM reprise.relay WHERE until >= now()`))
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return "", fmt.Errorf("look for the relay: %w", err)
+	instance, over, err := s.LastRelay(ctx)
+	if over {
+		instance = ""
 	}
-	return instance, nil
+	return instance, err
+}
+
+// LastRelay returns the instance that is the relay, or was it last and has not
+// resigned, and whether its time is over; "" when there is none.
+func (s *Store) LastRelay(ctx context.Context) (instance string, over bool, err error) {
+	var last struct {
+		Instance string `db:"instance"`
+		Over     bool   `db:"over"`
+	}
+	err = s.db.GetContext(ctx, &last, s.sql(`SELECT instance, until < now() AS over FROM reprise.relay`))
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return "", false, fmt.Errorf("look for the relay: %w", err)
+	}
+	return last.Instance, last.Over, nil
 }
 
 // WaitingTopics returns the topics of which something is PENDING in the outbox.
