@@ -186,7 +186,7 @@ func (f *finisher) writeFree(batch []store.Outcome) (left []store.Outcome, err e
 		}
 		f.done(written, lost)
 		return left, nil
-	case !divisible(err):
+	case !store.Unacceptable(err): // no row keeps it waiting: the table does, or more
 		return batch, err
 	case len(batch) == 1:
 		f.tell(batch[0], err.Error())

@@ -16,7 +16,7 @@ func (p *PubSub) settle(ctx context.Context, sub store.Subscription) {
 	pace := outage.Pace(p.config.PollInterval)
 	for open := ""; ; {
 		still, created, err := p.store.Settle(ctx, sub, open)
-		if !store.Transient(err) { // when the database is away, others say so
+		if err == nil || store.Unacceptable(err) { // when the database does not work, others say so
 			health.Report(ctx, err)
 		}
 		if created > 0 {
