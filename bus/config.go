@@ -52,9 +52,10 @@ type Config struct {
 	GracePeriod    time.Duration // that running handlers get when Run's context ends; default 10 s
 
 	// HeartbeatInterval is how often this process says that it is alive, and
-	// DeadAfter how long another must have been silent until its runs are due
-	// again, by the database's clock: the same in all processes, please. Default
-	// 2 s and 10 s.
+	// DeadAfter how long it must have been silent, by the database's clock, until
+	// others make its runs due again. Both stand in the database: processes with
+	// different settings can live together. DeadAfter is at least three times
+	// HeartbeatInterval. Default 2 s and 10 s.
 	HeartbeatInterval time.Duration
 	DeadAfter         time.Duration
 
