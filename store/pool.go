@@ -141,7 +141,7 @@ func (s *Store) query(ctx context.Context, q Queryer, query string, args []any, 
 		}
 		return s.db.noticed(err)
 	})
-	return times, err
+	return times, poolerError(err)
 }
 
 // exec is Query for a statement that returns no rows. It returns how many it
@@ -172,7 +172,7 @@ func (s *Store) exec(ctx context.Context, q sqlx.ExtContext, query string, args 
 		}
 		return err
 	})
-	return n, err
+	return n, poolerError(err)
 }
 
 // queryRow reads the one row of a statement that is not prepared.

@@ -29,9 +29,6 @@ func (i *instant) Scan(src any) error {
 	return err
 }
 
-// next is after everything that happens at the instant, in either database.
-func (i instant) next() time.Time { return i.Add(time.Millisecond) }
-
 func roundUp(t time.Time, unit time.Duration) time.Time {
 	down := t.UTC().Truncate(unit)
 	if down.Before(t) {
