@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -20,6 +19,9 @@ import (
 // the soak looks after; the second is its task as JSON.
 const childArg = "child"
 
+// begunFile is inherited by a child, which closes it when it heeds SIGTERM.
+const begunFile = 3
+
 // task is what a child process has to do.
 type task struct {
 	Name      string
@@ -31,6 +33,8 @@ type task struct {
 	Journal   string
 	Grace     time.Duration
 	Dead      time.Duration // of silence until a process is taken for dead
+	Added     []string      // handlers beside those of duties
+	Registry  string        // where it is written when they were registered
 }
 
 // maxConns bounds a child's pool: what the bus, the handlers and the publishers
@@ -50,6 +54,7 @@ func runChild(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	signal.Ignore(syscall.SIGINT)
+	_ = os.NewFile(begunFile, "begun").Close() // from now on SIGTERM ends the task, not just the process
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("pid", os.Getpid())
 	log.Info("begins", "process", t.Name)
 	err := t.do(ctx, log)
@@ -71,6 +76,19 @@ func (t task) do(ctx context.Context, log *slog.Logger) (err error) {
 	if err := w.register(); err != nil {
 		return err
 	}
+	obeying := newOrderly(ctx, t, b, log)
+	defer obeying.close()
+	if t.Handles {
+		for _, name := range t.Added {
+			obeying.obey(order{Do: orderAdd, Name: name})
+		}
+	}
+	untilTold, cancel := context.WithCancel(ctx)
+	defer cancel() // also when Run ends by itself
+	go func() {    // ends with standard input, or with the process
+		obeying.read(os.Stdin)
+		cancel()
+	}()
 	var publishing sync.WaitGroup
 	defer publishing.Wait()
 	if t.Publishes {
@@ -78,13 +96,8 @@ func (t task) do(ctx context.Context, log *slog.Logger) (err error) {
 		if err != nil {
 			return err
 		}
-		p := &publisher{bus: b, journal: j, log: log}
-		untilTold, cancel := context.WithCancel(ctx)
-		defer cancel() // also when Run ends by itself
-		go func() {    // ends with standard input, or with the process
-			_, _ = io.Copy(io.Discard, os.Stdin)
-			cancel()
-		}()
+		defer cancel()
+		p := &publisher{bus: b, journal: j, log: log, brief: t.isSQLite()}
 		publishing.Go(func() {
 			p.run(untilTold, t.Rate, t.Seed)
 			if err := j.close(); err != nil {
@@ -99,16 +112,20 @@ func (t task) do(ctx context.Context, log *slog.Logger) (err error) {
 	return nil
 }
 
+func (t task) config(log *slog.Logger) bus.Config {
+	return bus.Config{
+		Concurrency:       8,
+		GracePeriod:       t.Grace,
+		HeartbeatInterval: t.Dead / 4,
+		DeadAfter:         t.Dead,
+		Logger:            log,
+	}
+}
+
 // open opens the bus as soon as the database lets it; nil when ctx ends first.
 func (t task) open(ctx context.Context, log *slog.Logger) (*bus.Bus, error) {
 	for {
-		b, err := bus.Open(ctx, t.URL, bus.Config{
-			Concurrency:       8,
-			GracePeriod:       t.Grace,
-			HeartbeatInterval: t.Dead / 4,
-			DeadAfter:         t.Dead,
-			Logger:            log,
-		})
+		b, err := bus.Open(ctx, t.URL, t.config(log))
 		switch {
 		case err == nil:
 			if b.DB().Stats().MaxOpenConnections == 0 { // SQLite has its bound

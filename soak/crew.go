@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -23,7 +24,9 @@ type crew struct {
 	limit  time.Duration
 	outage *outages
 
+	awake   sync.RWMutex // held to start a process or to let one go on; all of it while all are suspended
 	mu      sync.Mutex
+	added   []string // handlers beside those of duties
 	members []*member
 	ending  bool // nobody is started again
 	quiet   bool // nobody publishes any more
@@ -47,11 +50,14 @@ type tally struct {
 type member struct {
 	task     task
 	process  *exec.Cmd
-	input    io.Closer // publishing goes on while it is open
+	input    io.WriteCloser // takes orders; publishing goes on while it is open
 	since    time.Time
+	begun    chan struct{} // closed when the process can be asked to end
 	gone     chan struct{} // closed when the process has ended
 	intent   intent
 	reserved bool // somebody is at it
+	frozen   bool // alone
+	thawed   time.Time
 }
 
 // intent is why a process is about to end.
@@ -80,6 +86,8 @@ var errDismissed = errors.New("the crew is dismissed")
 
 // launch starts a member's process.
 func (c *crew) launch(m *member) error {
+	c.awake.RLock() // one that is started while the others are suspended would rightly find them dead
+	defer c.awake.RUnlock()
 	t := m.task
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -88,6 +96,7 @@ func (c *crew) launch(m *member) error {
 	}
 	c.tally.Starts++
 	t.Seed += uint64(c.tally.Starts)
+	t.Added = slices.Clone(c.added)
 	args, err := json.Marshal(t)
 	if err != nil {
 		return err
@@ -108,14 +117,31 @@ func (c *crew) launch(m *member) error {
 	if err != nil {
 		return err
 	}
-	if err := cmd.Start(); err != nil {
+	begins, begun, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	cmd.ExtraFiles = []*os.File{begun}
+	err = cmd.Start()
+	_ = begun.Close()
+	if err != nil {
+		_ = begins.Close()
 		return fmt.Errorf("start process %s: %w", t.Name, err)
 	}
-	m.process, m.input, m.since, m.gone, m.intent = cmd, input, time.Now(), make(chan struct{}), none
+	heeds := make(chan struct{})
+	c.keeping.Go(func() { awaitEnd(begins, heeds) })
+	m.process, m.input, m.since, m.begun, m.gone, m.intent, m.frozen = cmd, input, time.Now(), heeds, make(chan struct{}), none, false
 	if c.quiet {
 		_ = input.Close()
 	}
 	return nil
+}
+
+// awaitEnd closes the channel when the file ends, as that of a dead process does.
+func awaitEnd(file *os.File, ended chan<- struct{}) {
+	_, _ = io.Copy(io.Discard, file)
+	_ = file.Close()
+	close(ended)
 }
 
 // keep waits for a member's process and starts another, until the crew is
@@ -213,15 +239,91 @@ func (c *crew) kill(m *member) { <-c.signal(m, syscall.SIGKILL, toKill) }
 func (c *crew) freeze(ctx context.Context, m *member, lasting time.Duration) {
 	c.mu.Lock()
 	c.tally.Stops++
+	m.frozen = true
 	c.mu.Unlock()
 	c.signal(m, syscall.SIGSTOP, none)
 	pauseFor(ctx, lasting)
+	c.awake.RLock()
+	defer c.awake.RUnlock()
 	c.signal(m, syscall.SIGCONT, none)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m.frozen, m.thawed = false, time.Now()
+}
+
+// suspend stops all processes together and lets them go on later. None is started
+// meanwhile. during is called when all have been stopped.
+func (c *crew) suspend(ctx context.Context, lasting time.Duration, during func()) {
+	c.awake.Lock()
+	defer c.awake.Unlock()
+	for _, m := range c.members {
+		c.signal(m, syscall.SIGSTOP, none)
+	}
+	until := time.Now().Add(lasting)
+	during()
+	pauseFor(ctx, time.Until(until))
+	for _, m := range c.members {
+		c.signal(m, syscall.SIGCONT, none)
+	}
+}
+
+// undisturbed are the pids of the processes that have run since t, were not frozen
+// alone and are not about to end.
+func (c *crew) undisturbed(t time.Time) map[int]bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	pids := map[int]bool{}
+	for _, m := range c.members {
+		select {
+		case <-m.gone:
+		default:
+			pids[m.process.Process.Pid] = m.since.Before(t) && m.intent == none && !m.frozen && !m.thawed.After(t)
+		}
+	}
+	return pids
+}
+
+// order tells a member's process, which it returns, to do something.
+func (c *crew) order(m *member, o order) (pid int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m.tell(o)
+	return m.process.Process.Pid
+}
+
+// tell is order; the crew's mu is held.
+func (m *member) tell(o order) {
+	line, err := json.Marshal(o)
+	if err == nil {
+		_, _ = m.input.Write(append(line, '\n')) // the process may have ended
+	}
+}
+
+// serve has all processes that handle serve one more handler, or no longer.
+func (c *crew) serve(name string, on bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o := order{Do: orderAdd, Name: name}
+	if on {
+		c.added = append(c.added, name)
+	} else {
+		o.Do = orderDrop
+		c.added = slices.DeleteFunc(c.added, func(other string) bool { return other == name })
+	}
+	for _, m := range c.members {
+		if m.task.Handles {
+			m.tell(o)
+		}
+	}
 }
 
 // terminate asks a process to end and waits for it. One that takes too long is
 // a broken promise: it is made to say what it is doing, and killed.
 func (c *crew) terminate(m *member) {
+	c.mu.Lock()
+	begun := m.begun
+	c.mu.Unlock()
+	<-begun
 	gone := c.signal(m, syscall.SIGTERM, toTerminate)
 	if endsWithin(gone, c.limit) {
 		return

@@ -27,6 +27,9 @@ type target struct {
 	drop   func() error     // removes what was made on a server that is not ours
 }
 
+// german are the settings of a server that few programs were tried on.
+var german = []string{"lc_messages=de_DE.UTF-8", "default_transaction_isolation=serializable", "timezone=Asia/Kolkata", "DateStyle=German, DMY"}
+
 // openDatabase returns a pool of a few connections.
 func openDatabase(rawURL string) (*sql.DB, error) {
 	db, err := database.Open(rawURL)
@@ -49,7 +52,11 @@ func openTarget(ctx context.Context, o options, dir string) (t *target, err erro
 		if err != nil {
 			return nil, fmt.Errorf("%w; or give -url a server that runs", err)
 		}
-		if t.server, err = pgserver.Start(ctx, bin, "max_connections=400"); err != nil {
+		settings := []string{"max_connections=400"}
+		if o.server == "german" {
+			settings = append(settings, german...)
+		}
+		if t.server, err = pgserver.Start(ctx, bin, settings...); err != nil {
 			return nil, err
 		}
 		t.url = t.server.URL
@@ -58,7 +65,11 @@ func openTarget(ctx context.Context, o options, dir string) (t *target, err erro
 			return nil, err
 		}
 	}
-	if t.db, err = openDatabase(t.url); err != nil {
+	own := t.url
+	if o.server == "german" {
+		own += "&default_transaction_isolation=read+committed" // the audit's reads are not what is tested
+	}
+	if t.db, err = openDatabase(own); err != nil {
 		return nil, errors.Join(err, t.drop())
 	}
 	if err := makeTables(ctx, t.db); err != nil {
@@ -128,6 +139,23 @@ func (t *target) ask(ctx context.Context, query string, numbers ...any) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	return t.db.QueryRowContext(ctx, t.kind.Qualify(dialect.DefaultSchema, query)).Scan(numbers...)
+}
+
+// each passes the rows of a query about Reprise's tables and ours to f.
+func (t *target) each(ctx context.Context, query string, f func(scan func(...any) error) error) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	rows, err := t.db.QueryContext(ctx, t.kind.Qualify(dialect.DefaultSchema, query))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		if err := f(rows.Scan); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
 }
 
 // instances returns the processes that are registered, by pid.

@@ -24,19 +24,30 @@ type saboteur struct {
 	proxies []*proxy
 	outage  *outages
 	dead    time.Duration // of silence until a process is taken for dead
+	length  time.Duration // of all faults together
 	replays *replayer
+	added   *additions
+	target  *target
 	log     *slog.Logger
+
+	// calm is held to kill or end a process, and while the database is out of
+	// somebody's reach; all of it while all processes are suspended and judge each
+	// other afterwards, or while others' ends are measured beside a lock.
+	calm sync.RWMutex
 
 	mu   sync.Mutex
 	done map[kind]int
+	// What the faults themselves find out; mu guards both.
+	spared, unhindered verdict
 }
 
 // run causes the faults at their times, or at once when ctx ends: then it
-// mends what is broken and returns. Faults of different sorts overlap each other;
-// those of one do not, lest a process be asked to say farewell to a database
+// mends what is broken and returns, though a suspension is watched to its end.
+// Faults of different sorts overlap each other; those of one do not, lest a process be asked to say farewell to a database
 // that is away.
 func (s *saboteur) run(ctx context.Context, faults []fault) error {
-	lanes := [][]kind{{faultKill}, {faultFreeze}, {faultTerminate, faultRestart, faultCut, faultStall, faultSlow}, {faultReplay}}
+	lanes := [][]kind{{faultKill}, {faultFreeze}, {faultTerminate, faultRestart, faultCut, faultStall, faultSlow},
+		{faultReplay, faultDiscard}, {faultSuspend}, {faultBusy, faultLock}, {faultAdd}}
 	errs := make([]error, len(lanes))
 	began := time.Now()
 	var running sync.WaitGroup
@@ -92,33 +103,64 @@ func (s *saboteur) cause(ctx context.Context, f fault) error {
 func (s *saboteur) do(ctx context.Context, k kind, rng *rand.Rand) error {
 	switch k {
 	case faultKill:
-		return s.toOne(ctx, rng, s.crew.kill)
+		return s.disturb(ctx, func() error { return s.toOne(ctx, rng, s.crew.kill) })
 	case faultFreeze:
 		return s.toOne(ctx, rng, func(m *member) { s.crew.freeze(ctx, m, s.dead+between(rng, time.Second, 5*time.Second)) })
 	case faultTerminate:
-		return s.toOne(ctx, rng, s.crew.terminate)
+		return s.disturb(ctx, func() error { return s.toOne(ctx, rng, s.crew.terminate) })
 	case faultRestart:
-		return s.outage.during(func() error { return s.restart(ctx, rng) })
+		return s.away(ctx, func() error { return s.restart(ctx, rng) })
 	case faultCut:
 		down := between(rng, 0, 500*time.Millisecond)
-		return s.outage.during(func() error { return s.toAll(func(p *proxy) error { return p.cut(ctx, down) }) })
+		return s.away(ctx, func() error {
+			s.toAll(func(p *proxy) { p.cut(ctx, down) })
+			return nil
+		})
 	case faultStall:
 		p := s.proxies[rng.IntN(len(s.proxies))]
-		lasting := between(rng, time.Second, s.dead+5*time.Second)
-		return s.outage.during(func() error {
+		lasting := s.atMost(between(rng, time.Second, s.dead+5*time.Second))
+		return s.away(ctx, func() error {
 			p.delay(ctx, time.Hour, lasting)
 			return nil
 		})
 	case faultReplay:
 		return s.replays.replay(ctx, rng)
+	case faultSuspend:
+		return s.suspend(ctx, s.dead+between(rng, time.Second, 2*time.Second))
+	case faultBusy:
+		return s.busy(ctx, rng, s.atMost(s.dead+between(rng, time.Second, 4*time.Second)))
+	case faultLock:
+		if rng.IntN(3) == 0 || s.length < time.Minute { // while processes die and the database goes away
+			return s.lock(ctx, s.atMost(between(rng, time.Second, s.dead+5*time.Second)), false)
+		}
+		s.calm.Lock()
+		defer s.calm.Unlock()
+		return s.lock(ctx, endsAfter+between(rng, time.Second, s.dead+time.Second), true)
+	case faultDiscard:
+		return s.toOne(ctx, rng, func(m *member) { s.crew.order(m, order{Do: orderDiscard, Conns: 8}) })
+	case faultAdd:
+		return s.addHandler(ctx, between(rng, 3*time.Second, 10*time.Second))
 	default:
 		latency := between(rng, time.Millisecond, 100*time.Millisecond)
 		lasting := between(rng, time.Second, 4*time.Second)
-		return s.toAll(func(p *proxy) error {
-			p.delay(ctx, latency, lasting)
-			return nil
-		})
+		s.toAll(func(p *proxy) { p.delay(ctx, latency, lasting) })
+		return nil
 	}
+}
+
+// disturb does something that must not come between while calm is needed.
+func (s *saboteur) disturb(ctx context.Context, f func() error) error {
+	s.calm.RLock()
+	defer s.calm.RUnlock()
+	if ctx.Err() != nil {
+		return errTooLate
+	}
+	return f()
+}
+
+// away marks an outage for as long as f takes.
+func (s *saboteur) away(ctx context.Context, f func() error) error {
+	return s.disturb(ctx, func() error { return s.outage.during(f) })
 }
 
 // toOne does something to a process as soon as there is one that nobody is at.
@@ -136,14 +178,12 @@ func (s *saboteur) toOne(ctx context.Context, rng *rand.Rand, do func(*member)) 
 	}
 }
 
-func (s *saboteur) toAll(do func(*proxy) error) error {
-	errs := make([]error, len(s.proxies))
+func (s *saboteur) toAll(do func(*proxy)) {
 	var doing sync.WaitGroup
-	for i, p := range s.proxies {
-		doing.Go(func() { errs[i] = do(p) })
+	for _, p := range s.proxies {
+		doing.Go(func() { do(p) })
 	}
 	doing.Wait()
-	return errors.Join(errs...)
 }
 
 // restart stops the database, in either way, and starts it again after a
@@ -159,6 +199,9 @@ func (s *saboteur) restart(ctx context.Context, rng *rand.Rand) error {
 	pauseFor(ctx, down)
 	return s.server.Launch(context.WithoutCancel(ctx))
 }
+
+// atMost shortens a fault of a short soak, which is to have others as well.
+func (s *saboteur) atMost(lasting time.Duration) time.Duration { return min(lasting, s.length/5) }
 
 func between(rng *rand.Rand, low, high time.Duration) time.Duration {
 	return low + time.Duration(rng.Int64N(int64(high-low)))

@@ -24,6 +24,7 @@ type history struct {
 	notes    map[subscription][]note
 	effects  map[subscription][]int // attempts
 	orders   int                    // business rows
+	added    []addition             // handlers, at whatever time
 }
 
 type subscription struct{ topic, handler string }
@@ -59,7 +60,7 @@ type (
 
 // histories passes the history of every event to f, once each: of those that
 // the database knows anything about, and of those that only a journal does.
-func histories(ctx context.Context, db *sql.DB, kind dialect.Kind, known map[string]entry, f func(*history)) (err error) {
+func histories(ctx context.Context, db *sql.DB, kind dialect.Kind, known map[string]entry, added []addition, f func(*history)) (err error) {
 	r, err := newReader(ctx, db, kind, known)
 	if err != nil {
 		return fmt.Errorf("read the record: %w", err)
@@ -70,6 +71,7 @@ func histories(ctx context.Context, db *sql.DB, kind dialect.Kind, known map[str
 		if err != nil || h == nil {
 			return err
 		}
+		h.added = added
 		f(h)
 	}
 }

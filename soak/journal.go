@@ -7,8 +7,8 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
+	"time"
 )
 
 // fact is what a publisher knows for sure about its event.
@@ -25,6 +25,18 @@ type entry struct {
 	id       string
 	fact     fact
 	checksum string // of the payload on topicOrdered
+
+	// It was committed between these, if at all.
+	began, ended time.Time
+
+	lost int // tries that failed since the server had lost a prepared statement
+}
+
+// begin notes when the event may have been committed first.
+func (e *entry) begin() {
+	if e.began.IsZero() {
+		e.began = time.Now()
+	}
 }
 
 // journal is a publisher's memory. Each line is one write to a file, which
@@ -45,7 +57,7 @@ func openJournal(path string) (*journal, error) {
 func (j *journal) write(e entry) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	_, err := fmt.Fprintf(j.file, "%s %s %s\n", e.fact, e.id, e.checksum)
+	_, err := fmt.Fprintf(j.file, "%s %s %s %d %d %d\n", e.fact, e.id, e.checksum, e.began.UnixNano(), e.ended.UnixNano(), e.lost)
 	return err
 }
 
@@ -76,11 +88,13 @@ func readJournal(path string, into map[string]entry) (err error) {
 	defer func() { err = errors.Join(err, file.Close()) }()
 	lines := bufio.NewScanner(file)
 	for lines.Scan() {
-		words := strings.Fields(lines.Text())
-		if len(words) != 3 {
-			return fmt.Errorf("journal %s: line %q: want a fact, an id and a checksum", path, lines.Text())
+		var e entry
+		var began, ended int64
+		if n, err := fmt.Sscan(lines.Text(), &e.fact, &e.id, &e.checksum, &began, &ended, &e.lost); n != 6 {
+			return fmt.Errorf("journal %s: line %q: want a fact, an id, a checksum, two times and a number: %w", path, lines.Text(), err)
 		}
-		into[words[1]] = entry{fact: fact(words[0]), id: words[1], checksum: words[2]}
+		e.began, e.ended = time.Unix(0, began), time.Unix(0, ended)
+		into[e.id] = e
 	}
 	return lines.Err()
 }

@@ -56,7 +56,7 @@ func command(args []string, stdout, stderr io.Writer) int {
 		return 1
 	}
 	if !r.Passed {
-		fmt.Fprintf(stderr, "soak: a promise is broken; the same faults again: go run . -db %s -for %v -seed %d\n", o.database, o.length, o.seed)
+		fmt.Fprintf(stderr, "soak: a promise is broken; the same faults again: go run . -db %s -server %s -for %v -seed %d\n", o.database, o.server, o.length, o.seed)
 		return 1
 	}
 	return 0
@@ -103,7 +103,10 @@ type options struct {
 	rate                       float64
 	keep                       bool
 
+	server string
+
 	kills, freezes, terminations, restarts, cuts, stalls, slows, replays float64
+	suspensions, busies, locks, discards, additions                      float64
 }
 
 func parse(args []string, stderr io.Writer) (o options, err error) {
@@ -112,6 +115,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	flags.DurationVar(&o.length, "for", time.Minute, "how long to cause faults; settling and checking come on top")
 	flags.StringVar(&o.database, "db", "postgres", "postgres or sqlite; on sqlite there is one process and no server to restart")
 	flags.StringVar(&o.url, "url", "", "`URL` of a PostgreSQL server to use, by a role that may create databases; it is not restarted.\nWithout it, a throwaway server is started")
+	flags.StringVar(&o.server, "server", "plain", "plain or german: a throwaway server that says everything in German (the system needs the locale de_DE.UTF-8),\nwith serializable transactions by default, in another time zone and with another DateStyle")
 	flags.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()%1_000_000), "of the faults: the same ones come at the same times; default a new one, which is printed")
 	flags.StringVar(&o.output, "o", "table", "table or json")
 	flags.BoolVar(&o.keep, "keep", false, "keep the logs also when every promise was kept")
@@ -129,6 +133,11 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	flags.Float64Var(&o.stalls, "stalls-per-minute", 1, "hold back what one process and the database say to each other, for some seconds")
 	flags.Float64Var(&o.slows, "slows-per-minute", 1, "add latency to all connections, for some seconds")
 	flags.Float64Var(&o.replays, "replays-per-minute", 4, "replay all failed runs of a handler")
+	flags.Float64Var(&o.suspensions, "suspensions-per-minute", 1, "SIGSTOP all processes together for longer than it takes to be found dead, then SIGCONT them")
+	flags.Float64Var(&o.busies, "busies-per-minute", 1, "run long statements on most connections of a process, for some seconds, while its prepared statements are lost")
+	flags.Float64Var(&o.locks, "locks-per-minute", 1, "lock leased runs of a handler in a transaction, for some seconds")
+	flags.Float64Var(&o.discards, "discards-per-minute", 2, "DISCARD ALL on connections of a process")
+	flags.Float64Var(&o.additions, "additions-per-minute", 1, "add a handler to all processes that handle, and remove it some seconds later")
 	flags.Usage = func() { usage(stderr, flags) }
 	if err := flags.Parse(args); err != nil {
 		return o, err
@@ -155,6 +164,8 @@ func (o options) validate(rest []string) error {
 	bad(o.patience < 4*o.dead, "-patience %v: want at least four times -dead-after %v, by when a dead process has been found", o.patience, o.dead)
 	bad(o.database != "postgres" && o.database != "sqlite", "-db %q: want postgres or sqlite", o.database)
 	bad(o.database == "sqlite" && o.url != "", "-url is for -db postgres")
+	bad(o.server != "plain" && o.server != "german", "-server %q: want plain or german", o.server)
+	bad(o.server == "german" && (o.database == "sqlite" || o.url != ""), "-server german is for a throwaway server: leave out -url and -db sqlite")
 	bad(o.output != "table" && o.output != "json", "-o %q: want table or json", o.output)
 	bad(o.workers < 0 || o.publishers < 0 || o.peers < 0, "-workers, -publishers, -peers: want no negative number")
 	bad(o.workers+o.peers < 1, "-workers and -peers are 0: somebody must handle")
@@ -165,11 +176,12 @@ func (o options) validate(rest []string) error {
 
 // rates are those of the faults that the database allows.
 func (o options) rates() map[kind]float64 {
-	rates := map[kind]float64{faultKill: o.kills, faultTerminate: o.terminations, faultReplay: o.replays}
+	rates := map[kind]float64{faultKill: o.kills, faultTerminate: o.terminations, faultReplay: o.replays, faultSuspend: o.suspensions, faultAdd: o.additions}
 	if o.database == "sqlite" { // a process that is frozen alone is nobody's concern
 		return rates
 	}
 	rates[faultFreeze], rates[faultCut], rates[faultStall], rates[faultSlow] = o.freezes, o.cuts, o.stalls, o.slows
+	rates[faultBusy], rates[faultLock], rates[faultDiscard] = o.busies, o.locks, o.discards
 	if o.url == "" {
 		rates[faultRestart] = o.restarts
 	}
@@ -179,14 +191,16 @@ func (o options) rates() map[kind]float64 {
 func usage(out io.Writer, flags *flag.FlagSet) {
 	fmt.Fprint(out, `usage: go run . [flags]
 
-Publishes events and handles them in several processes, kills, freezes and ends
-those processes, restarts their database and cuts, stalls and slows down their
-connections to it; then reads everything that is on record and counts whether
-each promise was kept. Exit status 1 means that one was broken.
+Publishes events and handles them in several processes, kills, freezes, suspends
+and ends those processes, restarts their database, cuts, stalls and slows down
+their connections to it, keeps these busy or discards their state, locks runs, and
+adds and removes handlers; then reads everything that is on record and counts
+whether each promise was kept. Exit status 1 means that one was broken.
 
     go run . -for 20s               a first look
     go run . -for 30m               300 kills and more
     go run . -for 20s -db sqlite    one process on a file
+    go run . -for 5m -server german a server with other defaults than most
     go run . -for 20s -seed 7       the faults of seed 7 once more
 
 Interrupted once, it stops the faults, settles, checks and reports; twice, it

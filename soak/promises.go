@@ -17,10 +17,12 @@ type promise struct {
 func promises() []promise {
 	return []promise{
 		{"a publish that returned nil is there, its payload byte for byte", committedIsThere},
+		{"no publish fails since the server has lost a prepared statement", lostIsPreparedAnew},
 		{"what was rolled back, or said that nothing was written, is not there", absentIsNotThere},
 		{"a business row and its event are there together or not at all", businessRow},
 		{"what is published on two topics at once, or follows in a handler's transaction, is there together", following},
 		{"each event has one run for each subscribed handler, and no other", oneRunEach},
+		{"a handler that is added has one run of each event that is committed until it is removed", addedHasItsRuns},
 		{"every run has ended as its script demands", endsAsScripted},
 		{"a transactional handler's effect is there once for a SUCCESS, never otherwise", effectsOnce},
 		{"at least once: a SUCCESS was begun on its last attempt", beganAtLeastOnce},
@@ -47,6 +49,17 @@ func committedIsThere(h *history) (int, []string) {
 		return 1, []string{fmt.Sprintf("event %s was committed and is not there", h.id)}
 	case checksum(payload) != h.known.checksum:
 		return 1, []string{fmt.Sprintf("event %s came back with another payload: %s", h.id, payload)}
+	default:
+		return 1, nil
+	}
+}
+
+func lostIsPreparedAnew(h *history) (int, []string) {
+	switch {
+	case h.known.fact == "":
+		return 0, nil
+	case h.known.lost > 0:
+		return 1, []string{fmt.Sprintf("event %s was refused %d times", h.id, h.known.lost)}
 	default:
 		return 1, nil
 	}
@@ -113,9 +126,34 @@ func oneRunEach(h *history) (cases int, broken []string) {
 			broken = append(broken, fmt.Sprintf("event %s has %d runs of handler %s", h.id, n, d.name))
 		}
 	}
+	for _, a := range h.added {
+		if s := (subscription{topicOrdered, a.name}); h.has(topicOrdered) && len(h.runs[s]) < 2 { // more are addedHasItsRuns's
+			wanted[s] = true
+		}
+	}
 	for s := range h.runs {
 		if !wanted[s] {
 			broken = append(broken, fmt.Sprintf("event %s has a run of handler %s on topic %s, which it has not", h.id, s.handler, s.topic))
+		}
+	}
+	return cases, broken
+}
+
+func addedHasItsRuns(h *history) (cases int, broken []string) {
+	for _, a := range h.added {
+		s := subscription{topicOrdered, a.name}
+		due := h.has(topicOrdered) && h.known.fact == committed && a.had(h.known)
+		if !due && len(h.runs[s]) == 0 {
+			continue
+		}
+		cases++
+		ended := func(r run) bool { return r.status == store.Success || a.dropped && r.status == store.Discarded }
+		switch n := len(h.runs[s]); {
+		case n == 0:
+			broken = append(broken, fmt.Sprintf("event %s, published by way %q and committed between %v and %v, has no run of handler %s, %v",
+				h.id, h.ordered.Way, h.known.began, h.known.ended, a.name, a))
+		case n > 1 || !ended(h.runs[s][0]):
+			broken = append(broken, h.story(s))
 		}
 	}
 	return cases, broken

@@ -27,8 +27,9 @@ func TestABrokenPromiseIsFound(t *testing.T) {
 			},
 			[]string{"committed", "following"},
 		},
-		"a payload is another": {func(h *history) { h.known.checksum = "00000000" }, []string{"committed"}},
-		"an id is refused":     {func(h *history) { h.known.fact = disputed }, []string{"committed"}},
+		"a payload is another":                       {func(h *history) { h.known.checksum = "00000000" }, []string{"committed"}},
+		"an id is refused":                           {func(h *history) { h.known.fact = disputed }, []string{"committed"}},
+		"a publish was refused for a lost statement": {func(h *history) { h.known.lost = 1 }, []string{"lost"}},
 		"an undone event is there": {
 			func(h *history) { h.known.fact = absent }, []string{"absent"},
 		},
@@ -39,6 +40,17 @@ func TestABrokenPromiseIsFound(t *testing.T) {
 		"a run is missing": {func(h *history) { delete(h.runs, ordered(nameNote)) }, []string{"one run"}},
 		"a run is double": {
 			func(h *history) { s := ordered(nameNote); h.runs[s] = append(h.runs[s], h.runs[s][0]) }, []string{"one run"},
+		},
+		"an added handler's run is missing": {func(h *history) { delete(h.runs, ordered("added-1")) }, []string{"added"}},
+		"an added handler's run is double": {
+			func(h *history) { s := ordered("added-1"); h.runs[s] = append(h.runs[s], h.runs[s][0]) }, []string{"one run", "added"},
+		},
+		"an added handler's run is pending": {func(h *history) { h.runs[ordered("added-1")][0].status = store.Pending }, []string{"added"}},
+		"a removed handler had no run any more": {
+			func(h *history) { delete(h.runs, ordered("added-1")); h.added[0].until = h.known.began }, nil,
+		},
+		"a removed handler's run is discarded": {
+			func(h *history) { h.runs[ordered("added-1")][0].status = store.Discarded; h.added[0].dropped = true }, nil,
 		},
 		"a run is pending":      {func(h *history) { h.runs[ordered(nameSlow)][0].status = store.Pending }, []string{"ends", "attempts"}},
 		"a run failed":          {func(h *history) { fail(h, ordered(nameSlow), "error") }, []string{"ends", "attempts", "failures"}},
@@ -84,7 +96,7 @@ func TestABrokenPromiseIsFound(t *testing.T) {
 
 // shortNames are those of promises(), in order.
 func shortNames() []string {
-	return []string{"committed", "absent", "business", "following", "one run", "ends", "effects", "began", "lease", "attempts", "failures", "replayed", "kills", "exhausted"}
+	return []string{"committed", "lost", "absent", "business", "following", "one run", "added", "ends", "effects", "began", "lease", "attempts", "failures", "replayed", "kills", "exhausted"}
 }
 
 // kept is a history that keeps every promise and has a case of each.
@@ -96,7 +108,8 @@ func kept(t *testing.T) *history {
 		t.Fatal(err)
 	}
 	h := &history{
-		id: "1", known: entry{id: "1", fact: committed, checksum: checksum(payload)}, ordered: o, orders: 1,
+		id: "1", known: entry{id: "1", fact: committed, checksum: checksum(payload), began: time.Unix(2, 0), ended: time.Unix(3, 0)}, ordered: o, orders: 1,
+		added:    []addition{{name: "added-1", from: time.Unix(1, 0)}},
 		payloads: map[string][]byte{topicOrdered: payload, topicPaid: []byte(`{"id":"1"}`)},
 		runs:     map[subscription][]run{}, attempts: map[subscription][]attempt{}, notes: map[subscription][]note{}, effects: map[subscription][]int{},
 	}
@@ -114,6 +127,8 @@ func kept(t *testing.T) *history {
 			h.effects[s] = []int{1}
 		}
 	}
+	added := subscription{topicOrdered, "added-1"}
+	h.runs[added] = []run{{subscription: added, status: store.Success, attempt: 1}}
 	flaky, killer, doomed := subscription{topicOrdered, nameFlaky}, subscription{topicOrdered, nameKiller}, subscription{topicOrdered, nameDoomed}
 	h.attempts[flaky] = []attempt{{flaky, 1, "error", "fails"}}
 	h.attempts[killer] = []attempt{{killer, 1, "abandoned", "died"}}

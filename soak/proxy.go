@@ -22,6 +22,7 @@ type proxy struct {
 	mu       sync.Mutex
 	listener net.Listener
 	links    map[net.Conn]net.Conn // by the client's connection, the server's
+	down     bool                  // new connections are reset
 	latency  time.Duration         // of what is read from now on
 	over     chan struct{}         // closed when the latency is
 
@@ -31,27 +32,18 @@ type proxy struct {
 // startProxy listens on a free port.
 func startProxy(name, upstream string) (*proxy, error) {
 	p := &proxy{name: name, upstream: upstream, address: "127.0.0.1:0", links: map[net.Conn]net.Conn{}, over: make(chan struct{})}
-	if err := p.start(); err != nil {
-		return nil, err
+	listener, err := net.Listen("tcp", p.address)
+	if err != nil {
+		return nil, fmt.Errorf("start the proxy of %s: %w", name, err)
 	}
+	p.listener, p.address = listener, listener.Addr().String()
+	p.accepting.Go(p.accept)
 	return p, nil
 }
 
-func (p *proxy) start() error {
-	listener, err := net.Listen("tcp", p.address)
-	if err != nil {
-		return fmt.Errorf("start the proxy of %s: %w", p.name, err)
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.listener, p.address = listener, listener.Addr().String()
-	p.accepting.Go(func() { p.accept(listener) })
-	return nil
-}
-
-func (p *proxy) accept(listener net.Listener) {
+func (p *proxy) accept() {
 	for {
-		client, err := listener.Accept()
+		client, err := p.listener.Accept()
 		if err != nil {
 			return
 		}
@@ -61,14 +53,15 @@ func (p *proxy) accept(listener net.Listener) {
 			continue
 		}
 		p.mu.Lock()
-		stopped := p.listener != listener
-		if !stopped {
+		down := p.down
+		if down {
+			reset(client, server)
+		} else {
 			p.links[client] = server
 		}
 		p.mu.Unlock()
-		if stopped {
-			_, _ = client.Close(), server.Close()
-			return
+		if down {
+			continue
 		}
 		go p.pass(client, server, client)
 		go p.pass(server, client, client)
@@ -110,27 +103,38 @@ func (p *proxy) wait() {
 	}
 }
 
-// stop resets all connections and takes no new ones.
+// stop resets all connections and takes no new ones any more.
 func (p *proxy) stop() {
-	p.mu.Lock()
-	listener := p.listener
-	p.listener = nil
-	for client, server := range p.links {
-		for _, conn := range []net.Conn{client, server} {
-			_ = conn.(*net.TCPConn).SetLinger(0) // a reset, not a farewell
-			_ = conn.Close()
-		}
-	}
-	p.mu.Unlock()
-	_ = listener.Close()
+	p.takeDown()
+	_ = p.listener.Close()
 	p.accepting.Wait()
 }
 
-// cut resets all connections and takes no new ones until down is over.
-func (p *proxy) cut(ctx context.Context, down time.Duration) error {
-	p.stop()
+// cut resets all connections, and new ones until down is over. It keeps its port
+// meanwhile, which an outgoing connection of somebody's might get otherwise.
+func (p *proxy) cut(ctx context.Context, down time.Duration) {
+	p.takeDown()
 	pauseFor(ctx, down)
-	return p.start()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.down = false
+}
+
+func (p *proxy) takeDown() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.down = true
+	for client, server := range p.links {
+		reset(client, server)
+	}
+}
+
+// reset ends connections without a farewell.
+func reset(conns ...net.Conn) {
+	for _, conn := range conns {
+		_ = conn.(*net.TCPConn).SetLinger(0)
+		_ = conn.Close()
+	}
 }
 
 // delay slows every connection down by latency, until lasting is over. What is

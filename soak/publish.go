@@ -27,10 +27,11 @@ const (
 	wayInTx     way = "intx"     // the same in bus.InTx
 	wayUndone   way = "undone"   // as wayTx, rolled back
 	wayInUndone way = "inundone" // as wayInTx, rolled back
+	wayHeld     way = "held"     // as wayTx, in a transaction that is open for seconds before and after
 )
 
 // business says whether a business row must stand beside the event.
-func (w way) business() bool { return w == wayTx || w == wayInTx }
+func (w way) business() bool { return w == wayTx || w == wayInTx || w == wayHeld }
 
 func wayOf(rng *rand.Rand) way {
 	n := rng.IntN(100)
@@ -39,7 +40,7 @@ func wayOf(rng *rand.Rand) way {
 		below int
 	}{
 		{wayAlone, 40}, {wayHasty, 45}, {wayTwice, 50}, {wayTogether, 60},
-		{wayTx, 74}, {wayInTx, 92}, {wayUndone, 96},
+		{wayTx, 74}, {wayInTx, 92}, {wayUndone, 95}, {wayHeld, 97},
 	} {
 		if n < w.below {
 			return w.way
@@ -54,6 +55,7 @@ type publisher struct {
 	bus     *bus.Bus
 	journal *journal
 	log     *slog.Logger
+	brief   bool // no transaction is held: it would be the only writer
 }
 
 var errUndone = errors.New("rolled back on purpose")
@@ -90,7 +92,15 @@ func (p *publisher) publish(ctx context.Context, rng *rand.Rand, o Ordered) {
 		e.checksum = checksum(payload)
 	}
 	for tries := 0; ctx.Err() == nil; tries++ {
-		err := p.once(ctx, rng, o)
+		if o.Way != wayHeld {
+			e.begin()
+		}
+		err := p.once(ctx, rng, o, &e)
+		e.ended = time.Now()
+		var refused interface{ SQLState() string }
+		if errors.As(err, &refused) && refused.SQLState() == "26000" {
+			e.lost++
+		}
 		switch {
 		case err == nil:
 			e.fact = committed
@@ -125,7 +135,7 @@ func nothingWritten(w way, err error) bool {
 	}
 }
 
-func (p *publisher) once(ctx context.Context, rng *rand.Rand, o Ordered) error {
+func (p *publisher) once(ctx context.Context, rng *rand.Rand, o Ordered, e *entry) error {
 	switch o.Way {
 	case wayTogether:
 		return p.bus.Publish(ctx, o, Paid{ID: o.ID})
@@ -143,6 +153,8 @@ func (p *publisher) once(ctx context.Context, rng *rand.Rand, o Ordered) error {
 		return nil
 	case wayTx, wayUndone:
 		return p.inOwnTx(ctx, o)
+	case wayHeld:
+		return p.held(ctx, rng, o, e)
 	case wayInTx, wayInUndone:
 		return p.bus.InTx(ctx, func(tx *bus.Tx) error {
 			if err := writeOrder(ctx, tx, o); err != nil {
@@ -180,6 +192,39 @@ func (p *publisher) inOwnTx(ctx context.Context, o Ordered) (err error) {
 	if o.Way == wayUndone {
 		return errUndone
 	}
+	return tx.Commit()
+}
+
+// held keeps a transaction open for some time before it publishes, and then for
+// some time until it is committed, under either isolation level.
+func (p *publisher) held(ctx context.Context, rng *rand.Rand, o Ordered, e *entry) (err error) {
+	var options *sql.TxOptions
+	pause := func() {}
+	if !p.brief {
+		options = &sql.TxOptions{Isolation: sql.LevelReadCommitted}
+		if rng.IntN(2) == 0 {
+			options.Isolation = sql.LevelRepeatableRead
+		}
+		pause = func() { pauseFor(ctx, time.Duration(rng.IntN(3000))*time.Millisecond) }
+	}
+	tx, err := p.bus.DB().BeginTx(ctx, options)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = tx.Rollback() // it may have ended
+		}
+	}()
+	if err := writeOrder(ctx, tx, o); err != nil { // the snapshot of REPEATABLE READ is from here on
+		return err
+	}
+	pause()
+	if err := p.bus.PublishTx(ctx, tx, o); err != nil {
+		return err
+	}
+	pause()
+	e.begin()
 	return tx.Commit()
 }
 

@@ -19,11 +19,17 @@ const (
 	faultStall     kind = "stall"     // one process's statements and answers arrive seconds late
 	faultSlow      kind = "slow"      // everybody's do, by some milliseconds
 	faultReplay    kind = "replay"    // no fault, but an operator's request to run what failed again
+	faultSuspend   kind = "suspend"   // SIGSTOP all processes together for longer than it takes to be found dead, then SIGCONT
+	faultBusy      kind = "busy"      // long statements on most connections of one process, whose prepared statements are lost meanwhile
+	faultLock      kind = "lock"      // a session keeps leased runs of one handler locked
+	faultDiscard   kind = "discard"   // DISCARD ALL on connections of one process
+	faultAdd       kind = "add"       // no fault, but a new handler in all processes that handle, and its removal
 )
 
 // kinds lists all, in the order in which they are reported.
 func kinds() []kind {
-	return []kind{faultKill, faultFreeze, faultTerminate, faultRestart, faultCut, faultStall, faultSlow, faultReplay}
+	return []kind{faultKill, faultFreeze, faultTerminate, faultRestart, faultCut, faultStall, faultSlow, faultReplay,
+		faultSuspend, faultBusy, faultLock, faultDiscard, faultAdd}
 }
 
 // fault is one fault to come.

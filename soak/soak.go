@@ -84,6 +84,7 @@ func (s *soak) run(ctx, faulty context.Context) (r report, err error) {
 	s.crew.dismiss(true)
 	r.Crew, r.Faults = s.crew.figures(), s.saboteur.figures()
 	r.Verdicts = append(r.Verdicts, settled, s.farewell(r.Crew), s.unexplained(r.Crew))
+	r.Verdicts = append(r.Verdicts, s.saboteur.spared, s.saboteur.unhindered)
 	gone, err := s.nobodyLeft(ctx)
 	if err != nil {
 		return r, err
@@ -108,6 +109,7 @@ func (s *soak) run(ctx, faulty context.Context) (r report, err error) {
 
 func (s *soak) journals() string { return filepath.Join(s.dir, "journals") }
 func (s *soak) logs() string     { return filepath.Join(s.dir, "logs") }
+func (s *soak) registry() string { return filepath.Join(s.dir, "registrations") }
 
 // open starts everything but the faults.
 func (s *soak) open(ctx context.Context) (err error) {
@@ -129,8 +131,10 @@ func (s *soak) open(ctx context.Context) (err error) {
 		return err
 	}
 	s.saboteur = &saboteur{
-		dead: s.options.dead, replays: &replayer{db: s.target.db},
-		crew: s.crew, server: s.target.server, proxies: s.proxies, outage: s.outage, done: map[kind]int{},
+		dead: s.options.dead, length: s.options.length, replays: &replayer{db: s.target.db}, target: s.target, added: &additions{registry: s.registry()},
+		spared:     verdict{Promise: "a process that was only suspended, with all others, or whose connections were busy, is not taken for dead"},
+		unhindered: verdict{Promise: "the end of a run does not wait for a run of another handler that is locked"},
+		crew:       s.crew, server: s.target.server, proxies: s.proxies, outage: s.outage, done: map[kind]int{},
 		log: slog.New(slog.NewTextHandler(log, nil)),
 	}
 	return s.crew.start(ctx, tasks)
@@ -178,6 +182,7 @@ func (s *soak) task(name, url string, handles, publishes bool, rate float64) tas
 	return task{
 		Name: name, URL: url, Handles: handles, Publishes: publishes, Rate: rate,
 		Seed: s.options.seed, Journal: filepath.Join(s.journals(), name), Grace: grace, Dead: s.options.dead,
+		Registry: s.registry(),
 	}
 }
 
@@ -218,8 +223,8 @@ func (s *soak) say(ctx context.Context, since time.Duration) {
 		counted = fmt.Sprintf("%d events published, %d runs ended, %d pending", events, runs-pending, pending)
 	}
 	t, f := s.crew.figures(), s.saboteur.figures()
-	fmt.Fprintf(s.progress, "%4.0f s: %s; %d kills, %d freezes, %d terminations, %d restarts, %d cuts, %d stalls\n", since.Seconds(), counted,
-		t.Kills+t.Suicides, f[faultFreeze], f[faultTerminate], f[faultRestart], f[faultCut], f[faultStall])
+	fmt.Fprintf(s.progress, "%4.0f s: %s; %d kills, %d freezes, %d suspensions, %d terminations, %d restarts, %d cuts, %d stalls\n", since.Seconds(), counted,
+		t.Kills+t.Suicides, f[faultFreeze], f[faultSuspend], f[faultTerminate], f[faultRestart], f[faultCut], f[faultStall])
 }
 
 const countAll = `SELECT (SELECT count(*) FROM reprise.events), count(*), coalesce(sum(CASE WHEN status = 'PENDING' THEN 1 ELSE 0 END), 0) FROM reprise.handler_runs`
@@ -236,6 +241,9 @@ func (s *soak) settle(ctx context.Context, v *verdict) error {
 		}
 		strangers, err := s.strangers(ctx)
 		if err != nil {
+			return err
+		}
+		if err := s.saboteur.added.discard(ctx, s.target); err != nil {
 			return err
 		}
 		v.Cases = runs
@@ -338,7 +346,11 @@ func (s *soak) audit(ctx context.Context) ([]verdict, error) {
 	for i, p := range all {
 		verdicts[i].Promise = p.name
 	}
-	err = histories(ctx, s.target.db, s.target.kind, known, func(h *history) {
+	added, err := s.saboteur.added.read()
+	if err != nil {
+		return nil, err
+	}
+	err = histories(ctx, s.target.db, s.target.kind, known, added, func(h *history) {
 		for i, p := range all {
 			verdicts[i].add(p.check(h))
 		}

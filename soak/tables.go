@@ -20,7 +20,8 @@ func makeTables(ctx context.Context, db *sql.DB) error {
 	for _, statement := range []string{
 		`CREATE TABLE soak_orders (id text PRIMARY KEY)`,
 		`CREATE TABLE soak_effects (event_id text NOT NULL, topic text NOT NULL, handler text NOT NULL, attempt integer NOT NULL)`,
-		`CREATE TABLE soak_notes (invocation text PRIMARY KEY, event_id text NOT NULL, topic text NOT NULL, handler text NOT NULL, attempt integer NOT NULL, what text NOT NULL, pid integer NOT NULL)`,
+		`CREATE TABLE soak_notes (invocation text PRIMARY KEY, event_id text NOT NULL, topic text NOT NULL, handler text NOT NULL, attempt integer NOT NULL, what text NOT NULL, pid integer NOT NULL, at timestamptz NOT NULL DEFAULT CURRENT_TIMESTAMP)`,
+		`CREATE INDEX soak_notes_by_time ON soak_notes (at)`,
 	} {
 		if _, err := db.ExecContext(ctx, statement); err != nil {
 			return fmt.Errorf("make the tables of the soak: %w", err)
