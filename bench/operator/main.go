@@ -1,6 +1,7 @@
 // Command operator measures what an operator's questions and requests cost on
-// a large history: every list and count that the command line has, and the
-// request of a replay beside a worker that must not notice.
+// a large history: every list and count that the command line has, the request of
+// a replay beside a worker that must not notice, and the recovery of an instance
+// that has held a run for long.
 //
 //	cd bench && go run ./operator -runs 10000000
 package main
@@ -80,7 +81,10 @@ func run(ctx context.Context, o options, out io.Writer) error {
 			return err
 		}
 	}
-	return request(ctx, st, server.URL, out)
+	if err := request(ctx, st, server.URL, out); err != nil {
+		return err
+	}
+	return recovery(ctx, st, out)
 }
 
 // questions asks each question so many times, one after the other in turns.

@@ -89,7 +89,7 @@ func ask(ctx context.Context, st *store.Store, runs int) ([]question, error) {
 			return fmt.Sprint(len(e)), err
 		}},
 		question{"subscriptions", func(ctx context.Context) (string, error) {
-			s, err := st.Subscriptions(ctx, time.Minute)
+			s, err := st.Subscriptions(ctx)
 			return fmt.Sprint(len(s)), err
 		}},
 		question{"operations", func(ctx context.Context) (string, error) {
