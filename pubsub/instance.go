@@ -70,7 +70,9 @@ func (p *PubSub) heartbeatLoop(ctx context.Context) {
 type heart struct {
 	pubsub *PubSub
 	conn   *sql.Conn // kept for heartbeats: the pool may be busy for longer than others wait; nil: the pool does
+	silent int       // heartbeats since a claim went well, that were too many
 	stuck  bool      // it was said that nothing can be claimed
+	unable bool      // what failing said last
 }
 
 // connectionsToSpare is how many connections a pool must allow for one to be kept
@@ -105,6 +107,7 @@ func (h *heart) disconnect() {
 // delays the heartbeat only for a moment. Then nothing is said of the runs.
 func (h *heart) beatAll(ctx context.Context) (others bool, err error) {
 	p := h.pubsub
+	h.unable = h.failing()
 	brief, cancel := context.WithTimeout(ctx, p.config.aside())
 	defer cancel()
 	quiet := p.claiming.lock(brief) == nil
@@ -155,7 +158,7 @@ func (h *heart) beatFormer(ctx context.Context, quiet bool) error {
 // database knows of a claim of its that it does not know of.
 func (h *heart) beat(ctx context.Context, i *identity, quiet bool) (others bool, err error) {
 	p := h.pubsub
-	beat := store.Beat{Failing: h.failing(), Handlers: p.serving()}
+	beat := store.Beat{Failing: h.unable, Handlers: p.serving()}
 	p.mu.Lock()
 	gone, claims := i.gone, i.claims
 	if quiet {
@@ -184,18 +187,24 @@ func (h *heart) beat(ctx context.Context, i *identity, quiet bool) (others bool,
 	return pulse.Others, err
 }
 
-// failing says whether this process cannot claim: it has not been able to for
-// longer than it waits between two claims.
+// failing says whether this process cannot claim: at two heartbeats in a row it has
+// not been able to for longer than it waits between two claims. One is no sign: the
+// process may have slept, and the heartbeat be the first to go on.
 func (h *heart) failing() bool {
 	p := h.pubsub
 	silent := time.Since(time.Unix(0, p.claimed.Load()))
-	if stuck := silent > p.config.DeadAfter+p.config.PollInterval; stuck != h.stuck {
-		h.stuck = stuck
-		if stuck {
-			p.config.Logger.Error("this process has not been able to claim due runs for too long: it counts as serving no handler until it can", "for", silent.Round(time.Millisecond))
-		}
+	if silent <= p.config.PollInterval+p.config.HeartbeatInterval {
+		h.silent, h.stuck = 0, false
+		return false
 	}
-	return silent > p.config.PollInterval+p.config.HeartbeatInterval
+	if h.silent++; h.silent < 2 {
+		return false
+	}
+	if silent > p.config.DeadAfter+p.config.PollInterval && !h.stuck {
+		h.stuck = true
+		p.config.Logger.Error("this process has not been able to claim due runs for too long: it counts as serving no handler until it can", "for", silent.Round(time.Millisecond))
+	}
+	return true
 }
 
 func (p *PubSub) recoverDead(ctx context.Context) error {
