@@ -149,7 +149,11 @@ func (f *finisher) flush(health *outage.Outage) {
 // write writes a batch and returns what is left of it: what has to be set aside or,
 // with an error, what waits until the database works.
 func (f *finisher) write(batch []store.Outcome) (left []store.Outcome, err error) {
-	ctx, cancel := context.WithTimeout(f.ctx, heldUp)
+	most := heldUp
+	if !f.store.LeasesOnInsert() { // SQLite, which locks no rows, and may have others write first
+		most = longest
+	}
+	ctx, cancel := context.WithTimeout(f.ctx, most)
 	defer cancel()
 	lost, err := f.store.End(ctx, batch)
 	if err == nil {
