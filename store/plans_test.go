@@ -1,3 +1,8 @@
+//go:build !race
+
+// The race detector would only make this slow: it is the server that is looked at.
+// make test runs it with the tests on the foreign server.
+
 package store_test
 
 import (
