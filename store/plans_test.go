@@ -93,7 +93,7 @@ func TestPlansAtAMillionDue(t *testing.T) {
 // compiledAbove is PostgreSQL's default of jit_above_cost.
 const compiledAbove = 100_000
 
-var withoutSQL = []string{"Channel", "DB", "LeasesOnInsert", "Notifies", "Schema", "TxOptions"}
+var withoutSQL = []string{"Advice", "WaitsForItself", "Channel", "DB", "LeasesOnInsert", "Notifies", "Schema", "TxOptions"}
 
 // fill adds events of which four handlers have handled past, and none has
 // handled due; and what else stands in the tables then.
@@ -259,6 +259,23 @@ func (d *planning) processes() {
 			require.NoError(d, err)
 			require.NoError(d, st.Unsubscribe(ctx, sub))
 		}
+	})
+	d.step("InsertLarge Begin Aborted", func(ctx context.Context) {
+		tx, over, err := st.Begin(ctx, nil)
+		require.NoError(d, err)
+		defer over()
+		require.False(d, st.Aborted(ctx, tx))
+		in, err := st.InsertLarge(ctx, tx, d.events(100, "orders"), func(events []store.Event) [][]store.Event {
+			half := len(events) / 2
+			return [][]store.Event{events[:half], events[half:]}
+		})
+		require.NoError(d, err)
+		require.NotZero(d, in.Due)
+		require.NoError(d, tx.Rollback())
+	})
+	d.step("Sequences", func(ctx context.Context) {
+		_, err := st.Sequences(ctx)
+		require.NoError(d, err)
 	})
 	d.step("DeclareTopics Topics", func(ctx context.Context) {
 		require.NoError(d, st.DeclareTopics(ctx, []store.Topic{{Topic: "orders"}}))
@@ -750,6 +767,7 @@ var readsWhole = map[string]string{
 	"Request":         "counts all that an operator selects, to a million runs",
 	"RequestBackfill": "counts all events that an operator selects, to a million",
 	"Outbox":          "looks for a topic or a key in all that retention leaves in the outbox",
+	"Sequences":       "looks once, for doctor, at what refers to a row",
 	"OutboxCounts":    "counts all that is unsent",
 	"PreviewOutbox":   "counts all that an operator selects",
 }
