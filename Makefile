@@ -6,7 +6,7 @@ ARGS = ./...
 # What talks to Postgres is tested on a foreign server, too: one that says
 # everything in German, and whose defaults are not those of most.
 FOREIGN = -c lc_messages=de_DE.UTF-8 -c default_transaction_isolation=serializable -c timezone=Asia/Kolkata -c "DateStyle=German, DMY"
-FOREIGN_ARGS = . ./bus ./cmd/reprise ./example/... ./middleware ./migrations ./replay ./reprisetest ./store
+FOREIGN_ARGS = . ./bus ./cmd/reprise ./example/... ./middleware ./replay ./reprisetest ./store
 SOAK = -for 10m
 FUZZTIME = 30s
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
