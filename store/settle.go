@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
 
 	"github.com/jmoiron/sqlx"
@@ -43,11 +45,41 @@ const openThen = `(
 		AND EXISTS (SELECT 1 FROM pg_locks l WHERE l.pid = a.pid AND l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock'))`
 
 // openNow are the transactions that are open in this database: sessions by their
-// virtual ids, which every role may see, and prepared ones.
+// virtual ids, which every role may see, and then prepared ones.
 const openNow = `
 		SELECT l.virtualxid AS id FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid AND a.datname = current_database()
 		WHERE l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock' AND l.granted AND l.pid <> pg_backend_pid()
 		UNION ALL SELECT CAST(transaction AS text) FROM pg_prepared_xacts WHERE database = current_database()`
+
+// look notes in a subscription, which is committed, what it waits for: at the first
+// look everything that is open, and later what is left of that. PREPARE TRANSACTION
+// takes the virtual id away. So the transaction ids of the sessions that are waited
+// for are noted too, as far as they have one; and where something has ended since the
+// last look, what was prepared since then may be it.
+const look = `
+		WITH open AS MATERIALIZED (` + openNow + `
+		), waited AS MATERIALIZED (
+			SELECT w.id FROM reprise.subscriptions s, json_array_elements_text(s.open_then -> 'waits') w (id)
+			WHERE s.topic = $1 AND s.handler = $2
+		), left_over AS (
+			SELECT id FROM open WHERE id IN (SELECT id FROM waited)
+			UNION
+			SELECT CAST(x.transactionid AS text) FROM pg_locks v JOIN pg_locks x ON x.pid = v.pid AND x.locktype = 'transactionid' AND x.mode = 'ExclusiveLock'
+			WHERE v.locktype = 'virtualxid' AND v.mode = 'ExclusiveLock' AND v.virtualxid IN (SELECT id FROM waited)
+			UNION
+			SELECT CAST(p.transaction AS text) FROM pg_prepared_xacts p, reprise.subscriptions s
+			WHERE p.database = current_database() AND s.topic = $1 AND s.handler = $2
+			AND p.prepared >= CAST(s.open_then ->> 'looked' AS timestamptz) - interval '1 minute' -- as far as a clock may be set back
+			AND EXISTS (SELECT id FROM waited EXCEPT SELECT id FROM open)
+		)
+		UPDATE reprise.subscriptions
+		SET open_then = (CAST(open_then AS jsonb) || jsonb_build_object(
+			'waits', CASE WHEN open_then -> 'waits' IS NULL THEN (SELECT coalesce(jsonb_agg(id ORDER BY id), '[]') FROM open)
+			         ELSE (SELECT coalesce(jsonb_agg(id ORDER BY id), '[]') FROM left_over) END,
+			'until', coalesce(CAST(open_then ->> 'until' AS timestamptz), clock_timestamp() + interval '1 minute'),
+			'looked', clock_timestamp()))::json
+		WHERE topic = $1 AND handler = $2 AND open_then IS NOT NULL
+		RETURNING open_then ->> 'waits'`
 
 // Settle creates the runs that transactions owe to a subscription which were open
 // when it was committed, as far as they have ended. It returns "" when all have, and
@@ -68,30 +100,24 @@ func (s *Store) Settle(ctx context.Context, sub Subscription, open string) (stil
 	}
 	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
 		still, created = "", 0
-		// The first who looks notes which transactions are open, now that the
-		// subscription is committed, and until when their events may bear a time.
-		result, err := tx.ExecContext(ctx, s.sql(`
-			UPDATE reprise.subscriptions
-			SET open_then = CASE WHEN open_then -> 'waits' IS NOT NULL THEN open_then ELSE (CAST(open_then AS jsonb) || jsonb_build_object(
-				'waits', (SELECT coalesce(jsonb_agg(w.id), '[]') FROM (`+openNow+`) w),
-				'until', clock_timestamp() + interval '1 minute'))::json END
-			WHERE topic = $1 AND handler = $2 AND open_then IS NOT NULL`), sub.Topic, sub.Handler)
+		// One at a time: what is read of the subscription is what the last look left.
+		if _, err := tx.ExecContext(ctx, s.sql(`SELECT 1 FROM reprise.subscriptions WHERE topic = $1 AND handler = $2 FOR UPDATE`), sub.Topic, sub.Handler); err != nil {
+			return err
+		}
+		err := tx.GetContext(ctx, &still, s.sql(look), sub.Topic, sub.Handler)
+		if errors.Is(err, sql.ErrNoRows) { // somebody else was first
+			return nil
+		}
 		if err != nil {
 			return err
 		}
-		if n, err := result.RowsAffected(); err != nil || n == 0 { // somebody else was first
-			return err
-		}
-		if err := tx.GetContext(ctx, &still, s.sql(`
-			SELECT coalesce(string_agg(w.id, ' ' ORDER BY w.id), '')
-			FROM (`+openNow+`) w, reprise.subscriptions s, json_array_elements_text(s.open_then -> 'waits') o
-			WHERE s.topic = $1 AND s.handler = $2 AND o = w.id`), sub.Topic, sub.Handler); err != nil {
-			return err
+		if still == "[]" {
+			still = ""
 		}
 		if still != "" && still == open {
 			return nil
 		}
-		result, err = tx.ExecContext(ctx, s.sql(`
+		result, err := tx.ExecContext(ctx, s.sql(`
 			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, published_at, due_at)
 			SELECT e.id, e.topic, s.handler, e.key, e.published_at, now()
 			FROM reprise.subscriptions s

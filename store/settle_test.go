@@ -72,6 +72,13 @@ func TestWhatIsCommittedAfterASubscriptionGetsItsRun(t *testing.T) {
 			perform(committed, "committed after", c.after)
 			perform(forgotten, "rolled back", c.after)
 			require.NotEmpty(t, still)
+			for range 2 { // at the first of these it notes what the transactions have become
+				again, created, err := st.Settle(ctx, sub, still)
+				require.NoError(t, err)
+				require.Zero(t, created)
+				require.NotEmpty(t, again)
+				still = again
+			}
 			again, created, err := st.Settle(ctx, sub, still)
 			require.NoError(t, err)
 			require.Zero(t, created)
@@ -119,4 +126,58 @@ func TestASubscriptionIsSettledByARoleWithFewRights(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, still)
 	require.EqualValues(t, 1, created)
+}
+
+// A transaction that is prepared, and committed long after its session has gone on,
+// is waited for like any other: whether it had written when somebody looked first, or
+// writes by an old snapshot and is prepared before somebody looks again.
+func TestAPreparedTransactionIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	server := testdb.NewServer(t, "max_prepared_transactions=10")
+	for name, before := range map[string]bool{"published before": true, "published by an old snapshot": false} {
+		t.Run(name, func(t *testing.T) {
+			ctx := t.Context()
+			sub := store.Subscription{Topic: "orders", Handler: name}
+			st := migrated(t, testdb.Open(t, server.URL), "")
+			conn, err := st.DB().Connx(ctx)
+			require.NoError(t, err)
+			defer conn.Close()
+			run := func(statement string) {
+				_, err := conn.ExecContext(ctx, statement)
+				require.NoError(t, err)
+			}
+			publish := func() {
+				query, args, err := st.Insert([]store.Event{{ID: name, Topic: "orders", Source: store.SourcePublish}}, store.LeaseOnInsert{})
+				require.NoError(t, err)
+				require.NoError(t, st.Query(ctx, conn, query, args, func(*sql.Rows) error { return nil }))
+			}
+			settle := func(open string) (string, int64) {
+				still, created, err := st.Settle(ctx, sub, open)
+				require.NoError(t, err)
+				return still, created
+			}
+			run(`BEGIN ISOLATION LEVEL REPEATABLE READ`)
+			run(`SELECT 1 FROM reprise.events`)
+			if before {
+				publish()
+			}
+			require.NoError(t, st.Subscribe(ctx, sub, ""))
+			still, _ := settle("")
+			require.NotEmpty(t, still)
+			if !before {
+				publish()
+			}
+			run(`PREPARE TRANSACTION 'two-phase'`)
+			for range 3 {
+				var created int64
+				still, created = settle(still)
+				require.NotEmpty(t, still)
+				require.Zero(t, created)
+			}
+			run(`COMMIT PREPARED 'two-phase'`)
+			still, created := settle(still)
+			require.Empty(t, still)
+			require.EqualValues(t, 1, created)
+		})
+	}
 }
