@@ -96,7 +96,7 @@ func (p *PubSub) lease(ctx context.Context, wants []store.Want) ([]*store.Claime
 	if err == nil {
 		p.accepted(wants...)
 	}
-	if others := p.activeSubscriptions() > 1; !others || !store.Unacceptable(err) {
+	if others := p.activeSubscriptions() > 1; !others || store.Transient(err) || !divisible(err) {
 		return claimed, err
 	}
 	return p.claimEach(ctx, wants)

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -171,4 +173,43 @@ func exec(t *testing.T, st *store.Store, statement string, args ...any) {
 	t.Helper()
 	_, err := st.DB().ExecContext(t.Context(), statement, args...)
 	require.NoError(t, err)
+}
+
+// A publish that the application's trigger refuses, with whatever SQLSTATE, fails
+// alone: those that share its statement succeed.
+func TestARefusedPublishFailsAlone(t *testing.T) {
+	t.Parallel()
+	for _, state := range []string{"P0001", "42501", "55000", "0A000", "XX000", "57014"} {
+		t.Run(state, func(t *testing.T) {
+			t.Parallel()
+			st := openStore(t, testdb.Postgres(t))
+			ps := newPubSub(t, st)
+			st.DB().MustExec(`
+				CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not this one' USING ERRCODE = '` + state + `'; END $$;
+				CREATE TRIGGER refuse BEFORE INSERT ON reprise.events FOR EACH ROW WHEN (NEW.topic = 'refused') EXECUTE FUNCTION refuse()`)
+			var publishing sync.WaitGroup
+			var refused, failed atomic.Int64
+			const callers, each = 8, 40
+			for n := range callers {
+				publishing.Go(func() {
+					for range each {
+						topic, count := "topic", &failed
+						if n == 0 {
+							topic, count = "refused", &refused
+						}
+						if err := ps.Publisher().Publish(topic, newMessage("x")); err != nil {
+							count.Add(1)
+							if !strings.Contains(err.Error(), "nothing was written") {
+								t.Errorf("the error does not say that nothing was written: %v", err)
+							}
+						}
+					}
+				})
+			}
+			publishing.Wait()
+			require.EqualValues(t, each, refused.Load())
+			require.Zero(t, failed.Load())
+			requireCount(t, st, "events", (callers-1)*each)
+		})
+	}
 }

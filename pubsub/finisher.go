@@ -160,48 +160,93 @@ func (f *finisher) write(batch []store.Outcome) (left []store.Outcome, err error
 		f.done(batch, lost)
 		return nil, nil
 	}
-	held := ctx.Err() != nil || store.Locked(err)
-	if f.ctx.Err() != nil || !held && !store.Unacceptable(err) {
+	if f.ctx.Err() != nil || ctx.Err() == nil && !store.Answered(err) {
 		return batch, err
 	}
 	return f.writeFree(batch)
 }
 
 // writeFree is write for what nobody has locked; of what is refused together each
-// is written for itself.
+// is written for itself. What is refused for a reason that need not be in it is set
+// aside if something else was written, and otherwise the database does not work.
 func (f *finisher) writeFree(batch []store.Outcome) (left []store.Outcome, err error) {
+	i := isolation{until: time.Now().Add(heldUp)}
+	left, err = f.isolate(batch, &i)
+	if err == nil && !i.wrote {
+		err = i.err
+	}
+	if err != nil {
+		return left, err
+	}
+	for _, o := range i.suspects {
+		f.tell(o, i.err.Error())
+	}
+	return left, nil
+}
+
+// isolation is what one search for culprits has found.
+type isolation struct {
+	wrote    bool            // something
+	suspects []store.Outcome // each refused alone, for a reason that need not be in it
+	err      error           // of the last of them
+	failed   int             // statements that failed so
+	until    time.Time       // it goes on no longer, unless what is refused is so for what is in it
+}
+
+// searched is how many statements may fail in one search, which takes no longer than
+// heldUp: a server that gives up waiting for locks takes its time for each.
+const searched = 64
+
+// isolate returns what is left, or an error when it searches no further.
+func (f *finisher) isolate(batch []store.Outcome, i *isolation) (left []store.Outcome, err error) {
 	ctx, cancel := context.WithTimeout(f.ctx, longest)
 	defer cancel()
 	lost, locked, err := f.store.EndUnlocked(ctx, batch)
+	if err == nil {
+		return f.free(batch, lost, locked, i), nil
+	}
+	content := store.Unacceptable(err)
+	if !content {
+		i.failed++
+	}
 	switch {
-	case err == nil:
-		waits := make(map[store.Lease]bool, len(locked))
-		for _, l := range locked {
-			waits[l] = true
-		}
-		written := make([]store.Outcome, 0, len(batch))
-		for _, o := range batch {
-			if waits[o.Lease] {
-				left = append(left, o)
-				f.tell(o, "its run is locked by a transaction that has not ended")
-			} else {
-				written = append(written, o)
-			}
-		}
-		f.done(written, lost)
-		return left, nil
-	case !store.Unacceptable(err): // no row keeps it waiting: the table does, or more
+	case ctx.Err() != nil || !store.Answered(err):
 		return batch, err
-	case len(batch) == 1:
+	case len(batch) == 1 && content:
 		f.tell(batch[0], err.Error())
 		return batch, nil
+	case len(batch) == 1:
+		i.suspects, i.err = append(i.suspects, batch[0]), err
+		return batch, nil
+	case i.failed > searched || !content && time.Now().After(i.until):
+		return batch, err
 	}
 	first, second := batch[:len(batch)/2], batch[len(batch)/2:]
-	if left, err = f.writeFree(first); err != nil {
+	if left, err = f.isolate(first, i); err != nil {
 		return append(left[:len(left):len(left)], second...), err
 	}
-	more, err := f.writeFree(second)
+	more, err := f.isolate(second, i)
 	return append(left[:len(left):len(left)], more...), err
+}
+
+// free tells what is written, and returns what is locked.
+func (f *finisher) free(batch []store.Outcome, lost, locked []store.Lease, i *isolation) (left []store.Outcome) {
+	waits := make(map[store.Lease]bool, len(locked))
+	for _, l := range locked {
+		waits[l] = true
+	}
+	written := make([]store.Outcome, 0, len(batch))
+	for _, o := range batch {
+		if waits[o.Lease] {
+			left = append(left, o)
+			f.tell(o, "its run is locked by a transaction that has not ended")
+		} else {
+			written = append(written, o)
+		}
+	}
+	i.wrote = i.wrote || len(written) > 0
+	f.done(written, lost)
+	return left
 }
 
 // done tells what is written, and what did not count.

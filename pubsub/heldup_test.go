@@ -222,20 +222,32 @@ func TestOneEndThatCannotBeWrittenHoldsUpNoOther(t *testing.T) {
 		tx.MustExec(`UPDATE reprise.handler_runs SET priority = 5 WHERE handler = 'victim'`)
 		return func() { require.NoError(t, tx.Rollback()) }
 	}
+	refuse := func(state string) func(t *testing.T, st *store.Store) (release func()) {
+		return func(t *testing.T, st *store.Store) (release func()) {
+			st.DB().MustExec(`
+				CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not this one' USING ERRCODE = '` + state + `'; END $$;
+				CREATE TRIGGER refuse BEFORE UPDATE ON reprise.handler_runs FOR EACH ROW
+				WHEN (NEW.status = 'SUCCESS' AND NEW.handler = 'victim') EXECUTE FUNCTION refuse()`)
+			return func() { st.DB().MustExec(`DROP TRIGGER refuse ON reprise.handler_runs`) }
+		}
+	}
 	for name, c := range map[string]struct {
 		settings string
 		hold     func(t *testing.T, st *store.Store) (release func())
 	}{
+		"refused, no permission":           {"", refuse("42501")}, // as by row-level security
+		"refused, not in this state":       {"", refuse("55000")},
+		"refused, not supported":           {"", refuse("0A000")},
+		"refused, external routine":        {"", refuse("38000")},
+		"refused, authorization":           {"", refuse("28000")},
+		"refused, internal":                {"", refuse("XX000")},
+		"refused, full":                    {"", refuse("53400")},
+		"refused, as a timeout":            {"", refuse("57014")},
+		"refused, as a lock":               {"", refuse("55P03")},
 		"locked":                           {"", lock},
 		"locked, with a lock_timeout":      {"&lock_timeout=100", lock},
 		"locked, with a statement_timeout": {"&statement_timeout=300", lock},
-		"refused": {"", func(t *testing.T, st *store.Store) (release func()) {
-			st.DB().MustExec(`
-				CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not this one'; END $$;
-				CREATE TRIGGER refuse BEFORE UPDATE ON reprise.handler_runs FOR EACH ROW
-				WHEN (NEW.status = 'SUCCESS' AND NEW.handler = 'victim') EXECUTE FUNCTION refuse()`)
-			return func() { st.DB().MustExec(`DROP TRIGGER refuse ON reprise.handler_runs`) }
-		}},
+		"refused":                          {"", refuse("P0001")},
 		"against a constraint": {"", func(t *testing.T, st *store.Store) (release func()) {
 			st.DB().MustExec(`ALTER TABLE reprise.handler_runs ADD CONSTRAINT never CHECK (handler <> 'victim' OR status <> 'SUCCESS')`)
 			return func() { st.DB().MustExec(`ALTER TABLE reprise.handler_runs DROP CONSTRAINT never`) }

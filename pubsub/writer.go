@@ -216,18 +216,24 @@ func (w *writer) writeTogether(calls []*call) (callers int) {
 }
 
 // divisible says of the error of a batch that parts of it may be accepted.
-func divisible(err error) bool { return store.Unacceptable(err) || store.Locked(err) }
+func divisible(err error) bool { return store.Refused(err) && store.Answered(err) }
 
 // alone tries the parts of a batch that was refused one by one. When two in a row
 // find something locked, what is locked is not theirs alone: the parts behind
-// them do not wait for it as well.
+// them do not wait for it as well. When none of the first is accepted, for a reason
+// that need not be in it, the database accepts nothing.
 type alone struct {
-	locked int // in a row
-	err    error
+	locked   int // in a row
+	accepted bool
+	refused  int
+	err      error
 }
 
+// atFirst is how many parts are tried before one has been accepted.
+const atFirst = 8
+
 // givenUp says whether nothing is tried any more.
-func (a *alone) givenUp() bool { return a.locked == 2 }
+func (a *alone) givenUp() bool { return a.locked == 2 || !a.accepted && a.refused == atFirst }
 
 // try returns the error of f or, when nothing is tried any more, that of the last
 // part.
@@ -240,6 +246,12 @@ func (a *alone) try(f func() error) error {
 		a.locked++
 	} else {
 		a.locked = 0
+	}
+	switch {
+	case a.err == nil:
+		a.accepted = true
+	case !store.Unacceptable(a.err):
+		a.refused++
 	}
 	return a.err
 }

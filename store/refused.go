@@ -29,7 +29,7 @@ func Refused(err error) bool {
 	case errors.As(err, &sent) && sent.times != 1:
 		return sent.times == 0
 	case state != "":
-		return !lostByFatal(err) && (!mayEndConnection(state) || isFull(state) && isPlainError(err))
+		return !lostByFatal(err) && (!mayEndConnection(state) || mayBePlain(state) && isPlainError(err))
 	case errors.As(err, &sqlite):
 		return true
 	default:
@@ -72,6 +72,21 @@ func ownState(state string) bool {
 		return false
 	}
 	return true
+}
+
+// Answered says whether the database answered a statement with an error, rather than
+// being away: something in what it was given may be the reason. It says nothing of
+// whether the statement had an effect (see Refused). No list of SQLSTATEs says more: a
+// trigger of the application's may raise any.
+func Answered(err error) bool {
+	state := sqlState(err)
+	switch state {
+	case "":
+		return Unacceptable(err)
+	case "25006", "53300", "57P01", "57P02", "57P03", "57P05": // read-only, no connection to be had, shut down, starting
+		return false
+	}
+	return state[:min(2, len(state))] != "08"
 }
 
 // Locked says whether the database gave up waiting for others that work on the
@@ -163,9 +178,15 @@ func mayEndConnection(state string) bool {
 	return false
 }
 
-// isFull says whether the server has no disk or memory left: it goes on, or falls
-// over when that happens as it commits.
-func isFull(state string) bool { return state == "53100" || state == "53200" }
+// mayBePlain says whether a statement, or a trigger, may fail with the SQLSTATE on a
+// connection that goes on, such as when the disk is full.
+func mayBePlain(state string) bool {
+	switch state[:min(2, len(state))] {
+	case "28", "3D", "53", "58", "F0", "XX":
+		return true
+	}
+	return state == "55000"
+}
 
 // isPlainError says whether the severity proves that the server goes on. In no
 // language is another severity called ERROR; where ERROR is called something else,
