@@ -60,7 +60,9 @@ func (p *PubSub) heartbeatLoop(ctx context.Context) {
 			recovering.Report(ctx, p.recoverDead(beat))
 		}
 		if err == nil && n%surveyEvery == 0 {
-			surveying.Report(ctx, p.survey(beat))
+			if err := p.survey(beat); err == nil || store.Answered(err) && !store.Transient(err) { // when the database is away, others say so
+				surveying.Report(ctx, err)
+			}
 		}
 		cancel()
 	}
