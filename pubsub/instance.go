@@ -41,11 +41,13 @@ func (p *PubSub) heartbeatLoop(ctx context.Context) {
 	health := outage.Outage{What: "heartbeat", Log: p.config.Logger}
 	surveying := outage.Outage{What: "looking at the tables", Log: p.config.Logger}
 	recovering := outage.Outage{What: "taking over from dead instances", Log: p.config.Logger}
+	var soon <-chan time.Time // after one that failed: others judge by those that came
 	for n := 0; ; n++ {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+		case <-soon:
 		case <-p.serve: // whoever looks for somebody who serves a handler finds us soon
 			select {
 			case <-ctx.Done():
@@ -56,6 +58,9 @@ func (p *PubSub) heartbeatLoop(ctx context.Context) {
 		beat, cancel := context.WithTimeout(ctx, p.config.DeadAfter/2)
 		others, err := h.beatAll(beat)
 		health.Report(ctx, err)
+		if soon = nil; err != nil {
+			soon = time.After(p.config.HeartbeatInterval / 4)
+		}
 		if others {
 			recovering.Report(ctx, p.recoverDead(beat))
 		}

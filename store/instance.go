@@ -72,10 +72,11 @@ func (s *Store) Register(ctx context.Context, i Instance) error {
 
 // A heartbeat of instance i that comes later than this was late: the process, its
 // machine or the database stood still, or the database's clock was set forward.
-// Others may have stood still with it.
+// Others may have stood still with it. One whose predecessor is in the future shows
+// that the clock was set back, and counts as late, too.
 const (
 	late        = `now(-i.dead_after / 2)`
-	steadySince = `CASE WHEN i.heartbeat_at < ` + late + ` THEN now() ELSE i.steady_since END`
+	steadySince = `CASE WHEN i.heartbeat_at < ` + late + ` OR i.heartbeat_at > now(1) THEN now() ELSE i.steady_since END`
 )
 
 // Beat is what a heartbeat says.
@@ -133,7 +134,7 @@ func (s *Store) Heartbeat(ctx context.Context, conn *sql.Conn, id string, beat B
 		    held_runs = coalesce($5`+asIDs+`, i.held_runs),
 		    handlers = coalesce($6`+asJSON+`, i.handlers)
 		WHERE i.id = $1
-		RETURNING claims, EXISTS (SELECT 1 FROM reprise.instances o WHERE o.id <> $1 AND o.heartbeat_at < now(-o.dead_after))`),
+		RETURNING claims, EXISTS (SELECT 1 FROM reprise.instances o WHERE o.id <> $1 AND (o.heartbeat_at < now(-o.dead_after) OR o.heartbeat_at > now(1)))`),
 			[]any{id, beat.Failing, lowest, recent, runs, handlers}, func(rows *sql.Rows) error {
 				found = nil
 				for rows.Next() {
@@ -163,9 +164,13 @@ type Survey struct {
 
 // Survey looks at the tables.
 func (s *Store) Survey(ctx context.Context) (found Survey, err error) {
+	all := `md5(string_agg(concat_ws(' ', topic, handler, since), ' ' ORDER BY topic, handler))`
+	if s.kind == dialect.SQLite {
+		all = `group_concat(topic || ' ' || handler || ' ' || since, ' ' ORDER BY topic, handler)`
+	}
 	if err := s.db.GetContext(ctx, &found, s.sql(`
 		SELECT (SELECT coalesce(max(id), 0) FROM reprise.handler_runs) AS newest,
-		       (SELECT count(*) || ' ' || coalesce(CAST(max(since) AS text), '') FROM reprise.subscriptions) AS subscriptions`)); err != nil {
+		       (SELECT coalesce(`+all+`, '') FROM reprise.subscriptions) AS subscriptions`)); err != nil {
 		return found, fmt.Errorf("look at the tables: %w", err)
 	}
 	s.saw(found.Newest)
@@ -320,8 +325,9 @@ func (s *Store) Recover(ctx context.Context, judge string) (dead []string, err e
 				SELECT `+holderColumns+`
 				FROM reprise.instances v, reprise.instances i
 				WHERE i.id = $1 AND i.heartbeat_at >= `+late+` AND coalesce(i.steady_since, i.started_at) <= now(-v.dead_after)
-				AND v.heartbeat_at < now(-v.dead_after)
-				AND v.heartbeat_at < now(-i.dead_after / 2 - 2 * v.heartbeat_interval) -- as long as the judge may have stood still unnoticed
+				AND (v.heartbeat_at < now(-v.dead_after)
+				     AND v.heartbeat_at < now(-i.dead_after / 2 - 2 * v.heartbeat_interval) -- as long as the judge may have stood still unnoticed
+				     OR v.heartbeat_at > `+s.clock()+`) -- from before the clock was set back: who lives has beaten since
 				ORDER BY v.heartbeat_at LIMIT $2 FOR UPDATE OF v SKIP LOCKED`), judge, recoveredAtOnce); err != nil {
 				return err
 			}
@@ -337,6 +343,15 @@ func (s *Store) Recover(ctx context.Context, judge string) (dead []string, err e
 			return dead, nil
 		}
 	}
+}
+
+// clock is a second after the moment at which it is read: now() may be that of a
+// transaction which has stood still.
+func (s *Store) clock() string {
+	if s.kind == dialect.Postgres {
+		return `clock_timestamp() + interval '1 second'`
+	}
+	return `now(1)`
 }
 
 // recoveredAtOnce bounds a transaction of Recover: when time is short, what it

@@ -196,6 +196,8 @@ func recovering(promise promise) {
 			"slow, and the judge was late since":      {20 * s, 60 * s, 70 * s, 2 * s, 10 * s, time.Hour, 50 * s, s, false},
 			"quick, dead":                             {s, 3 * s, 8 * s, 2 * s, 10 * s, time.Hour, time.Hour, s, true},
 			"quick, may have stood still with a judge who has not noticed": {s, 3 * s, 5 * s, 2 * s, 10 * s, time.Hour, time.Hour, s, false},
+			"from before the clock was set back":                           {2 * s, 10 * s, -time.Hour, 2 * s, 10 * s, time.Hour, 12 * s, s, true},
+			"likewise, and the judge has noticed it a moment ago":          {2 * s, 10 * s, -time.Hour, 2 * s, 10 * s, time.Hour, s, s, false},
 			"quick, by a slow judge who may have stood still as long":      {s, 3 * s, 20 * s, 20 * s, 60 * s, time.Hour, time.Hour, s, false},
 		} {
 			set(db, "judged", c.interval, c.deadAfter, time.Hour, time.Hour, c.silent)
@@ -218,10 +220,27 @@ func recovering(promise promise) {
 			set(db, "a", 2*time.Second, 10*time.Second, year2000, year2000, 4*time.Second)
 			beat()
 			require.Equal(t, "steady", steady())
-			set(db, "a", 2*time.Second, 10*time.Second, year2000, year2000, 6*time.Second)
-			beat()
-			require.Equal(t, "late", steady())
+			for _, silent := range []time.Duration{6 * time.Second, -time.Hour} { // or its clock was set back
+				set(db, "a", 2*time.Second, 10*time.Second, year2000, year2000, silent)
+				beat()
+				require.Equal(t, "late", steady())
+			}
 		}
+	})
+
+	promise("a look tells when one subscription went and another came", func(t *testing.T, db db) {
+		db.subscribe("mail", "stock")
+		look := func() string {
+			found, err := db.Survey(ctx)
+			require.NoError(t, err)
+			return found.Subscriptions
+		}
+		before := look()
+		require.Equal(t, before, look())
+		require.NoError(t, db.Unsubscribe(ctx, store.Subscription{Topic: topic, Handler: "mail"}))
+		db.subscribe("audit")
+		db.exec(`UPDATE reprise.subscriptions SET since = (SELECT since FROM reprise.subscriptions WHERE handler = 'stock') WHERE handler = 'audit'`)
+		require.NotEqual(t, before, look())
 	})
 
 	promise("an instance that cannot claim serves nobody, as soon as that has lasted for its DeadAfter", func(t *testing.T, db db) {
