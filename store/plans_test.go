@@ -242,7 +242,7 @@ func (d *planning) processes() {
 		}
 		require.NoError(d, st.Deregister(ctx, "leaving"))
 		d.admin(`UPDATE reprise.instances SET heartbeat_at = now() - interval '1 hour' WHERE id = 'dead'`)
-		d.admin(`UPDATE reprise.instances SET heartbeat_at = now() + interval '1 hour' WHERE id LIKE 'other-%' OR id LIKE 'driver%'`)
+		d.admin(`UPDATE reprise.instances SET heartbeat_at = now() WHERE id LIKE 'other-%' OR id LIKE 'driver%'`)
 		d.admin(`UPDATE reprise.instances SET heartbeat_at = now(), started_at = now() - interval '1 hour', steady_since = NULL WHERE id = $1`, d.id)
 		dead, err := st.Recover(ctx, d.id)
 		require.NoError(d, err)
