@@ -6,7 +6,7 @@ ARGS = ./...
 # What talks to Postgres is tested on a foreign server, too: one that says
 # everything in German, and whose defaults are not those of most.
 FOREIGN = -c lc_messages=de_DE.UTF-8 -c default_transaction_isolation=serializable -c timezone=Asia/Kolkata -c "DateStyle=German, DMY"
-FOREIGN_ARGS = . ./bus ./cmd/reprise ./example/... ./middleware ./replay ./reprisetest ./store
+FOREIGN_ARGS = . ./bus ./cli ./example/... ./middleware ./replay ./reprisetest ./store
 SOAK = -for 10m
 FUZZTIME = 30s
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -44,7 +44,7 @@ conformance: ## the long and the stress form of Watermill's Pub/Sub suite
 
 fuzz: ## fuzz what parses, FUZZTIME=30s each
 	set -e; for target in ./handlers:FuzzPolicy ./store:FuzzGist ./store:FuzzFilter ./store:FuzzCondition ./store:FuzzEvent ./store:FuzzPayload ./store:FuzzPrintable ./store:FuzzArray ./store:FuzzMetadata ./replay:FuzzReadDocument ./replay:FuzzDocumentPayload \
-		./cmd/reprise:FuzzWhen ./cmd/reprise:FuzzRate ./pubsub/kafka:FuzzParse ./pubsub/nats:FuzzParse; do \
+		./cli:FuzzWhen ./cli:FuzzRate ./pubsub/kafka:FuzzParse ./pubsub/nats:FuzzParse; do \
 		$(GO) test -run '^$$' -fuzz "^$${target#*:}$$" -fuzztime $(FUZZTIME) "$${target%:*}"; done
 
 soak: ## cause every failure, then count every promise; SOAK='-for 1h', '-db sqlite', '-h'

@@ -30,7 +30,7 @@
 //   - [github.com/reprise-bus/reprise/store]: events, runs, attempts, and all SQL
 //   - [github.com/reprise-bus/reprise/replay]: what an operator does: replays, discards, edits, backfills
 //   - [github.com/reprise-bus/reprise/reprisetest]: handlers and events in tests, and runs out of production
-//   - github.com/reprise-bus/reprise/cmd/reprise: the command line
+//   - github.com/reprise-bus/reprise/cli: the command line, of which cmd/reprise is made
 //   - [github.com/reprise-bus/reprise/migrations]: the tables
 //
 // DESIGN.md follows one event through all of them.

@@ -1,34 +1,8 @@
 // Command reprise looks into the record of a Reprise database, and replays,
-// discards and corrects what failed. It only writes to the database: the
-// application's code is not needed, and whatever process serves a handler runs
-// what is replayed.
+// discards and corrects what failed. An application that wants its own payloads
+// shown makes a binary of its own of the package cli.
 package main
 
-import (
-	"context"
-	"io"
-	"os"
-	"os/signal"
-	"syscall"
-)
+import "github.com/reprise-bus/reprise/cli"
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process at once
-	os.Exit(exec(ctx, os.Stdin, os.Stdout, os.Stderr, os.Args[1:], os.Getenv))
-}
-
-// exec runs one command line and returns its exit code.
-func exec(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer, args []string, getenv func(string) string) (code int) {
-	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, getenv: getenv}
-	root := newRoot(a)
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
-	root.SetArgs(args)
-	command, err := root.ExecuteContextC(ctx)
-	if err != nil && !a.started {
-		err = usage(err)
-	}
-	return a.report(ctx, command, err)
-}
+func main() { cli.Main(cli.Config{}) }

@@ -1,0 +1,33 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+)
+
+var errAnsweredNo = errors.New("nothing was done")
+
+// confirm asks whoever sits at the terminal, unless yes answers already.
+func (a *app) confirm(ctx context.Context, yes bool, question string) error {
+	if yes {
+		return nil
+	}
+	if _, ok := terminal(a.stdin); !ok {
+		return usage(fmt.Errorf("%s There is no terminal to ask on: say --yes; nothing was done", question))
+	}
+	fmt.Fprintf(a.stderr, "%s [y/N] ", printable(question))
+	answer, err := bufio.NewReader(a.input(ctx)).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		fmt.Fprintln(a.stderr)
+		return err
+	}
+	switch strings.ToLower(strings.TrimSpace(answer)) {
+	case "y", "yes":
+		return nil
+	}
+	return errAnsweredNo
+}

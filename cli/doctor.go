@@ -1,0 +1,412 @@
+package cli
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/reprise-bus/reprise/migrations"
+	"github.com/reprise-bus/reprise/store"
+)
+
+// The severities of what doctor finds.
+const (
+	ok       = "OK"
+	warning  = "WARN"
+	critical = "CRIT"
+)
+
+// What doctor warns of.
+const (
+	maxSkew     = 5 * time.Second
+	deadPercent = 20      // of a table's rows
+	deadRows    = 100_000 // and that many
+	takingUp    = time.Minute
+
+	// What waits in the outbox for longer; the latter if nobody sends.
+	unsentWarn     = time.Minute
+	unsentCritical = 15 * time.Minute
+)
+
+func doctorCommand(a *app) *cobra.Command {
+	dueWarn, dueCritical := age{time.Minute}, age{10 * time.Minute}
+	c := &cobra.Command{
+		Use:   "doctor",
+		Short: "Look for what is wrong, and say what to do",
+		Long: `Look for what is wrong, and say what to do. The exit code is 0 when all is well,
+4 with a warning, and 5 with something critical.
+
+What waits in the outbox for a minute is a warning, and for 15 minutes critical
+if no process sends it. What the broker has refused is a warning, too.`,
+		Example: "  reprise doctor\n  reprise doctor --due-critical 1h -o json",
+		Args:    cobra.NoArgs,
+		RunE: do(func(ctx context.Context) error {
+			return a.doctor(ctx, &examination{dueWarn: dueWarn.Duration, dueCritical: dueCritical.Duration})
+		}),
+	}
+	c.Flags().Var(&dueWarn, "due-warn", "how long a run may be due before it is a warning")
+	c.Flags().Var(&dueCritical, "due-critical", "how long before it is critical")
+	return c
+}
+
+// check is something that doctor looked at.
+type check struct {
+	Check    string `json:"check"`
+	Severity string `json:"severity"`
+	Finding  string `json:"finding"`
+	Advice   string `json:"advice"`
+}
+
+// examination is what doctor looks at, and what it found.
+type examination struct {
+	dueWarn, dueCritical time.Duration
+
+	st     *store.Store
+	now    time.Time // by the database
+	checks []check
+}
+
+func (e *examination) found(name, severity, finding, advice string) {
+	e.checks = append(e.checks, check{name, severity, finding, advice})
+}
+
+func (a *app) doctor(ctx context.Context, e *examination) error {
+	err := a.withDatabase(ctx, false, func(db *sql.DB) error { return a.examine(ctx, db, e) })
+	var known exitError
+	switch {
+	case ctx.Err() != nil || errors.As(err, &known):
+		return err
+	case err != nil:
+		e.found("database", critical, redact(err.Error()), "Nothing else could be looked at.")
+	}
+	severity, code := ok, 0
+	for _, c := range e.checks {
+		switch {
+		case c.Severity == critical:
+			severity, code = critical, exitCritical
+		case c.Severity == warning && severity == ok:
+			severity, code = warning, exitWarning
+		}
+	}
+	data := struct {
+		Severity string  `json:"severity"`
+		Checks   []check `json:"checks"`
+	}{severity, e.checks}
+	if err := a.print(data, func(out io.Writer) { a.printChecks(out, e.checks) }); err != nil || code == 0 {
+		return err
+	}
+	return exitError{code: code}
+}
+
+func (a *app) printChecks(out io.Writer, checks []check) {
+	t := a.table("", "CHECK", "FINDING")
+	for _, c := range checks {
+		t.add(cell{c.Severity, map[string]colour{ok: green, warning: yellow, critical: red}[c.Severity]}, c.Check, c.Finding)
+	}
+	t.write(out)
+	for _, c := range checks {
+		if c.Advice != "" {
+			fmt.Fprintf(out, "\n%s: %s\n", c.Check, c.Advice)
+		}
+	}
+}
+
+func (a *app) examine(ctx context.Context, db *sql.DB, e *examination) (err error) {
+	if e.st, err = a.openStore(ctx, db); err != nil {
+		return err
+	}
+	_, version, err := migrations.Versions(ctx, db, a.schemaName())
+	if err != nil {
+		return err
+	}
+	e.found("database", ok, fmt.Sprintf("it answers; schema %q is at version %d", e.st.Schema(), version), "")
+	for _, look := range []func(context.Context) error{e.clock, e.instances, e.subscriptions, e.failures, e.outbox, e.operations, e.rows, e.sequences, e.columns, e.tables} {
+		if err := look(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *examination) clock(ctx context.Context) (err error) {
+	before := time.Now()
+	if e.now, err = e.st.Clock(ctx); err != nil {
+		return err
+	}
+	took := time.Since(before)
+	skew := e.now.Sub(before.Add(took / 2)).Abs()
+	if skew > maxSkew+took/2 {
+		e.found("clock", warning, fmt.Sprintf("this machine's clock is %s off the database's", ago(skew)),
+			"The database's clock decides what is due. Times that are typed here are by this machine's: set the clocks right.")
+		return nil
+	}
+	e.found("clock", ok, fmt.Sprintf("it answered within %v", took.Round(10*time.Microsecond)), "")
+	return nil
+}
+
+func (e *examination) instances(ctx context.Context) error {
+	instances, err := e.st.Instances(ctx)
+	if err != nil {
+		return err
+	}
+	var silent, stuck []string
+	for _, i := range instances {
+		switch {
+		case !i.Alive():
+			silent = append(silent, fmt.Sprintf("%s (%s)", i.ID, ago(i.Silence)))
+		case i.Stuck():
+			stuck = append(stuck, fmt.Sprintf("%s (for %s)", i.ID, ago(i.Failing)))
+		}
+	}
+	switch alive := len(instances) - len(silent); {
+	case alive == 0:
+		e.found("instances", critical, strings.TrimSuffix("none is alive; silent: "+strings.Join(silent, ", "), "; silent: "), "Nothing is run: start the application, with its bus.")
+	case len(silent) > 0:
+		e.found("instances", warning, fmt.Sprintf("%d alive; silent: %s", alive, strings.Join(silent, ", ")),
+			"Live instances take over the runs of a silent one within seconds. If it stays in the list, they are not in good health either, or a transaction holds its runs: look at their logs, and for transactions that are open.")
+	default:
+		e.found("instances", ok, fmt.Sprintf("%d alive", alive), "")
+	}
+	if len(stuck) > 0 {
+		e.found("claims", critical, "alive, but unable to claim what is due: "+strings.Join(stuck, ", "),
+			"Their handlers get nothing that is due. The log of such a process says why each claim fails.")
+	}
+	return nil
+}
+
+func (e *examination) subscriptions(ctx context.Context) error {
+	subscribed, err := e.st.Subscriptions(ctx)
+	if err != nil {
+		return err
+	}
+	var orphans []string
+	var oldest store.Subscribed
+	for _, s := range subscribed {
+		if s.Instances == 0 {
+			orphans = append(orphans, fmt.Sprintf("%s on %s (%s due)", s.Handler, s.Topic, s.Due))
+		}
+		if !s.OldestDue.IsZero() && (oldest.OldestDue.IsZero() || s.OldestDue.Before(oldest.OldestDue)) {
+			oldest = s
+		}
+	}
+	if len(orphans) > 0 {
+		e.found("handlers", warning, "no live instance serves "+strings.Join(orphans, ", "),
+			"Their runs wait. Start the application that serves them; for a handler that was renamed or removed: reprise handlers remove NAME, then reprise runs discard --handler NAME --status PENDING --reason ….")
+	} else {
+		e.found("handlers", ok, several(int64(len(subscribed)), "subscription")+", all served", "")
+	}
+	waits := e.now.Sub(oldest.OldestDue)
+	if oldest.OldestDue.IsZero() || waits <= min(e.dueWarn, e.dueCritical) {
+		e.found("due", ok, "nothing waits for long", "")
+		return nil
+	}
+	severity := warning
+	if waits > e.dueCritical {
+		severity = critical
+	}
+	e.found("due", severity, fmt.Sprintf("a run of %s is due since %s", oldest.Handler, ago(waits)),
+		fmt.Sprintf("More is published than is handled, or nobody serves it: see reprise handlers list; reprise runs list --handler %s --status PENDING.", quoted(oldest.Handler)))
+	return nil
+}
+
+func (e *examination) failures(ctx context.Context) error {
+	failed, err := e.st.Count(ctx, store.Filter{Status: store.Failed, Since: e.now.Add(-24 * time.Hour)})
+	if err != nil {
+		return err
+	}
+	if failed.N > 0 {
+		e.found("failures", warning, fmt.Sprintf("%s FAILED on the events of the last day", failed), "See which: reprise runs groups --since 1d. Then replay, edit or discard them.")
+		return nil
+	}
+	e.found("failures", ok, "none on the events of the last day", "")
+	return nil
+}
+
+func (e *examination) outbox(ctx context.Context) error {
+	counts, err := e.st.OutboxCounts(ctx)
+	if err != nil {
+		return err
+	}
+	relay, err := e.st.RelayedBy(ctx)
+	if err != nil {
+		return err
+	}
+	in := map[store.OutgoingState][]store.OutboxCount{}
+	for _, c := range counts {
+		in[c.State] = append(in[c.State], c)
+	}
+	severity, findings, advice := ok, []string{}, []string{}
+	if waits, finding := waiting(in[store.OutgoingPending], e.now); waits > unsentWarn {
+		severity = warning
+		if relay == "" {
+			if waits > unsentCritical {
+				severity = critical
+			}
+			findings = append(findings, finding+", and no process sends")
+			advice = append(advice, "Start the application, with its transport configured: one of its processes sends what waits. See reprise outbox status.")
+		} else {
+			findings = append(findings, finding+", sent by "+relay)
+			advice = append(advice, "The broker takes less than is published, or nothing: see whether it is up. What waits is sent when it is. See reprise outbox status.")
+		}
+	}
+	if refused := in[store.OutgoingRefused]; len(refused) > 0 {
+		if severity == ok {
+			severity = warning
+		}
+		for _, c := range refused {
+			findings = append(findings, fmt.Sprintf("%s of topic %s REFUSED: %s", thousands(c.N), c.Topic, c.Error))
+		}
+		advice = append(advice, "What the broker refuses stays until somebody decides: see reprise outbox list --state REFUSED; then reprise outbox send, or drop.")
+	}
+	if len(findings) == 0 {
+		findings = append(findings, "nothing waits for long")
+	}
+	if held := in[store.OutgoingHeld]; len(held) > 0 {
+		findings = append(findings, "HELD until somebody releases it: "+byTopic(held))
+	}
+	e.found("outbox", severity, strings.Join(findings, "; "), strings.Join(advice, " "))
+	return nil
+}
+
+// waiting says for how long the oldest of these messages waits, and in words how
+// many do, and what keeps it.
+func waiting(counts []store.OutboxCount, now time.Time) (time.Duration, string) {
+	if len(counts) == 0 {
+		return 0, ""
+	}
+	oldest, n := counts[0], int64(0)
+	for _, c := range counts {
+		n += c.N
+		if c.Oldest.Before(oldest.Oldest) {
+			oldest = c
+		}
+	}
+	waits := now.Sub(oldest.Oldest)
+	finding := fmt.Sprintf("%s to be sent, the first since %s (topic %s", several(n, "message"), ago(waits), oldest.Topic)
+	if oldest.Error != "" {
+		finding += ": " + oldest.Error
+	}
+	return waits, finding + ")"
+}
+
+func (e *examination) operations(ctx context.Context) error {
+	operations, err := e.st.Operations(ctx, 0, store.MaxLimit)
+	if err != nil {
+		return err
+	}
+	var paused, left []string
+	for _, o := range operations {
+		text := fmt.Sprintf("%d (%s by %s, %s of %s)", o.ID, o.Kind, o.RequestedBy, thousands(o.Taken), o.Total)
+		switch {
+		case o.State == store.Paused:
+			paused = append(paused, text)
+		case o.State == store.Running && !o.Complete && onRuns(o) && e.now.Sub(o.RequestedAt) > takingUp:
+			left = append(left, text)
+		}
+	}
+	var findings []string
+	if len(paused) > 0 {
+		findings = append(findings, "paused: "+strings.Join(paused, ", "))
+	}
+	if len(left) > 0 {
+		findings = append(findings, "incomplete: "+strings.Join(left, ", "))
+	}
+	if len(findings) == 0 {
+		e.found("operations", ok, "none is paused or incomplete", "")
+		return nil
+	}
+	e.found("operations", warning, strings.Join(findings, "; "),
+		"Runs of a paused operation wait until it is resumed. An incomplete one is either still being requested, or whoever requested it is gone: reprise replays resume N, or cancel N (undo N for a discard).")
+	return nil
+}
+
+// rows looks at the newest: those that somebody has in hand.
+func (e *examination) rows(ctx context.Context) error {
+	const among = 100_000
+	ids, err := e.st.Contradictory(ctx, among)
+	if err != nil {
+		return err
+	}
+	if len(ids) == 0 {
+		e.found("rows", ok, "no recent run contradicts itself", "")
+		return nil
+	}
+	some := make([]string, len(ids))
+	for i, id := range ids {
+		some[i] = fmt.Sprint(id)
+	}
+	e.found("rows", warning, "runs that contradict themselves, and may be neither run nor listed: "+strings.Join(some, ", "),
+		"Somebody has changed them by hand, but not all that goes with it. To have them run again: UPDATE handler_runs SET status = 'PENDING', due_at = now(), instance = NULL, finished_at = NULL, failed_at = NULL, discarded_at = NULL WHERE id IN (…). Another time: reprise runs replay, discard or edit.")
+	return nil
+}
+
+// sequences finds what makes publishing fail after a restore.
+func (e *examination) sequences(ctx context.Context) error {
+	sequences, err := e.st.Sequences(ctx)
+	if err != nil {
+		return err
+	}
+	var behind, unread, mends []string
+	for _, q := range sequences {
+		switch {
+		case !q.Readable:
+			unread = append(unread, q.Table)
+		case q.IsBehind():
+			behind = append(behind, fmt.Sprintf("%s (next %d, highest %d)", q.Table, q.Next, q.Highest))
+			mends = append(mends, q.Mend+";")
+		}
+	}
+	switch {
+	case len(behind) > 0:
+		e.found("sequences", critical, "behind their tables: "+strings.Join(behind, ", "),
+			"New rows get numbers that are taken, so that publishing and recording fail. A partial restore does that, and logical replication. Run as the owner of the tables:\n  "+strings.Join(mends, "\n  "))
+	case len(unread) > 0:
+		e.found("sequences", ok, fmt.Sprintf("this role may not read those of %s: see GRANT SELECT ON ALL SEQUENCES IN SCHEMA %s", strings.Join(unread, ", "), e.st.Schema()), "")
+	default:
+		e.found("sequences", ok, "none is behind its table", "")
+	}
+	return nil
+}
+
+// columns finds what somebody has changed in the tables.
+func (e *examination) columns(ctx context.Context) error {
+	differences, err := migrations.Differences(ctx, e.st.DB().DB, e.st.Schema())
+	if err != nil {
+		return err
+	}
+	if len(differences) > 0 {
+		e.found("columns", warning, "not as the migrations made them: "+strings.Join(differences, "; "),
+			"Somebody has changed the tables, or a restore has lost some of them. Columns, indexes and tables that you add are fine; change the others back.")
+		return nil
+	}
+	e.found("columns", ok, "as the migrations made them", "")
+	return nil
+}
+
+func (e *examination) tables(ctx context.Context) error {
+	sizes, err := e.st.Sizes(ctx)
+	if err != nil || len(sizes) == 0 {
+		return err
+	}
+	var bloated []string
+	var bytes int64
+	for _, s := range sizes {
+		bytes += s.Bytes
+		if s.Dead > deadRows && s.Dead*100 > (s.Rows+s.Dead)*deadPercent && !s.Vacuuming {
+			bloated = append(bloated, fmt.Sprintf("%s (%s dead of %s rows)", s.Table, thousands(s.Dead), thousands(s.Rows+s.Dead)))
+		}
+	}
+	if len(bloated) > 0 {
+		e.found("tables", warning, "dead rows in "+strings.Join(bloated, ", "),
+			"A vacuum is overdue: look for transactions that are open for long, and lower autovacuum_vacuum_scale_factor of these tables.")
+		return nil
+	}
+	e.found("tables", ok, fmt.Sprintf("%s MB, few dead rows", thousands(bytes>>20)), "")
+	return nil
+}

@@ -1,0 +1,71 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+)
+
+// meter shows how far something is: a bar on a terminal, a line now and then
+// elsewhere.
+type meter struct {
+	out   io.Writer
+	bar   *progressbar.ProgressBar // nil without a terminal
+	what  string
+	total int64 // 0 when it is not known
+	said  time.Time
+}
+
+// sayEvery is how often a meter says something without a terminal.
+const sayEvery = 5 * time.Second
+
+// meter shows how far it is to total, 0 when that is not known.
+func (a *app) meter(what string, total int64) *meter {
+	m := &meter{out: a.stderr, what: what, total: total, said: time.Now()}
+	if _, ok := terminal(a.stderr); !ok {
+		return m
+	}
+	options := []progressbar.Option{
+		progressbar.OptionSetWriter(a.stderr),
+		progressbar.OptionSetDescription(what),
+		progressbar.OptionSetWidth(24),
+		progressbar.OptionThrottle(100 * time.Millisecond),
+		progressbar.OptionClearOnFinish(),
+		progressbar.OptionSetPredictTime(false),
+	}
+	if m.total == 0 {
+		total = -1 // a spinner, which counts its own turns
+	} else {
+		options = append(options, progressbar.OptionShowCount())
+	}
+	m.bar = progressbar.NewOptions64(total, options...)
+	return m
+}
+
+// set says that n are done, and something about them.
+func (m *meter) set(n int64, about string) {
+	what := m.what
+	if about != "" {
+		what += " " + about
+	}
+	switch { // an error of a terminal is seen by whoever looks
+	case m.bar != nil && m.total > 0:
+		m.bar.Describe(what)
+		_ = m.bar.Set64(min(n, m.total))
+	case m.bar != nil:
+		m.bar.Describe(what + " " + thousands(n))
+		_ = m.bar.Add(1)
+	case time.Since(m.said) >= sayEvery:
+		m.said = time.Now()
+		fmt.Fprintf(m.out, "%s: %s\n", what, thousands(n))
+	}
+}
+
+// clear leaves the line to others.
+func (m *meter) clear() {
+	if m.bar != nil {
+		_ = m.bar.Clear()
+	}
+}

@@ -1,0 +1,187 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/reprise-bus/reprise/store"
+)
+
+func outboxSendCommand(a *app) *cobra.Command {
+	var s outboxSelection
+	c := a.outboxChange(&s, store.Sending, &cobra.Command{
+		Use:   "send [ID...]",
+		Short: "Send again what was refused, or what was sent",
+		Long: `Send again what the broker has REFUSED, when that is put right. With --state
+SENT, what was sent already, such as when the broker has lost its disk: those
+who have handled it know it by its id. With DROPPED or HELD, that.
+
+It is made PENDING. A running application with the transport configured sends it
+within seconds. What was never in the outbox, being sent directly, is not there
+to be sent again.`,
+		Example: `  reprise outbox send --topic shipping.registered --reason 'the limit is raised'
+  reprise outbox send --state SENT --topic shipping.registered --since 14:05 --until 14:20 --dry-run
+  reprise outbox send 17 --state DROPPED --reason 'it was needed after all'`,
+	})
+	s.addState(c, "REFUSED (the default), SENT, DROPPED or HELD", store.OutgoingRefused, store.OutgoingSent, store.OutgoingDropped, store.OutgoingHeld)
+	return c
+}
+
+func outboxReleaseCommand(a *app) *cobra.Command {
+	return a.outboxChange(&outboxSelection{}, store.Releasing, &cobra.Command{
+		Use:   "release [ID...]",
+		Short: "Send what is held",
+		Long: `Send what is HELD. It is made PENDING: a running application with the transport
+configured sends it within seconds.`,
+		Example: `  reprise outbox release --topic shipping.registered --dry-run
+  reprise outbox release 17 18 --reason 'checked with the warehouse'`,
+	})
+}
+
+func outboxDropCommand(a *app) *cobra.Command {
+	var s outboxSelection
+	c := a.outboxChange(&s, store.Dropping, &cobra.Command{
+		Use:   "drop [ID...]",
+		Short: "Decide that something is not sent",
+		Long: `Decide that what is PENDING, HELD or REFUSED is not sent. It stays on record as
+DROPPED, and can be sent all the same: reprise outbox send --state DROPPED.
+
+What the relay has in its hands at that moment may be sent all the same, and is
+SENT then.`,
+		Example: `  reprise outbox drop --topic shipping.registered --until 1d --reason 'delivered by phone' --dry-run
+  reprise outbox drop 17 --reason 'test order'`,
+	})
+	s.addState(c, "PENDING, HELD or REFUSED; default: any of these", store.OutgoingPending, store.OutgoingHeld, store.OutgoingRefused)
+	return c
+}
+
+// outboxChange makes a command that does something to what is selected in the
+// outbox.
+func (a *app) outboxChange(s *outboxSelection, kind store.OperationKind, c *cobra.Command) *cobra.Command {
+	var r request
+	c.RunE = func(c *cobra.Command, args []string) error {
+		f, err := s.named(args)
+		if err != nil {
+			return err
+		}
+		if kind == store.Dropping && r.reason == "" && !r.dryRun {
+			return usage(errors.New("--reason is missing: whoever looks for these messages will want to know why they are not sent"))
+		}
+		o := store.Operation{Kind: kind, RequestedBy: r.who(), Reason: r.reason, Outbox: f}
+		if err := usage(o.ValidateOutbox()); err != nil {
+			return err
+		}
+		return a.withStore(c.Context(), func(st *store.Store) error { return a.changeOutbox(c.Context(), st, o, r) })
+	}
+	s.add(c, "all that the command is for")
+	r.add(c)
+	r.addDryRun(c)
+	return c
+}
+
+// outboxWords are what is asked before something is done to so many messages,
+// and what they would be then.
+func outboxWords(kind store.OperationKind, messages int64) (question, would string) {
+	n := several(messages, "message")
+	switch kind {
+	case store.Sending:
+		return "Send " + n + " again", "sent again"
+	case store.Releasing:
+		return "Release " + n, "released"
+	}
+	return "Drop " + n, "dropped"
+}
+
+func (a *app) changeOutbox(ctx context.Context, st *store.Store, o store.Operation, r request) error {
+	counts, err := st.PreviewOutbox(ctx, o)
+	if err != nil {
+		return err
+	}
+	var total int64
+	for _, c := range counts {
+		total += c.N
+	}
+	why, err := notSelectedInOutbox(ctx, st, o.Outbox, counts, total)
+	switch {
+	case err != nil:
+		return err
+	case total == 0 && len(why) > 0:
+		return nothing("nothing is selected: %s", strings.Join(why, ", "))
+	case total == 0:
+		return nothing("nothing is selected: see reprise outbox list %s", outboxFlagsOf(o.Outbox))
+	case len(why) > 0:
+		a.say("Not selected: %s.", strings.Join(why, ", "))
+	}
+	question, would := outboxWords(o.Kind, total)
+	if r.dryRun {
+		return a.dryRunOutbox(ctx, st, counts, total, would)
+	}
+	if err := a.confirm(ctx, r.yes, fmt.Sprintf("%s of %s?", question, byTopic(counts))); err != nil {
+		return err
+	}
+	if o, err = st.ChangeOutbox(ctx, o); err != nil {
+		return err
+	}
+	if err := a.conclude(ctx, st, o.ID, false); err != nil || o.Kind == store.Dropping {
+		return err
+	}
+	return a.sayWhoSends(ctx, st)
+}
+
+func (a *app) dryRunOutbox(ctx context.Context, st *store.Store, counts []store.OutboxCount, total int64, would string) error {
+	now, err := st.Clock(ctx)
+	if err != nil {
+		return err
+	}
+	data := struct {
+		Total countJSON         `json:"total"`
+		Parts []outboxCountJSON `json:"parts"`
+	}{countJSON{Count: total}, newOutboxCountsJSON(counts)}
+	if err := a.print(data, func(out io.Writer) { a.printOutboxCounts(out, counts, now) }); err != nil {
+		return err
+	}
+	a.say("%s would be %s. Nothing was done.", several(total, "message"), would)
+	return nil
+}
+
+// sayWhoSends says what becomes of messages that are PENDING.
+func (a *app) sayWhoSends(ctx context.Context, st *store.Store) error {
+	relay, err := st.RelayedBy(ctx)
+	if err != nil {
+		return err
+	}
+	if relay == "" {
+		a.say("Nobody sends at this moment: a running application with the transport configured does.")
+		return nil
+	}
+	a.say("%s sends, within seconds if the broker takes it: see reprise outbox status.", relay)
+	return nil
+}
+
+// notSelectedInOutbox says of each message that is named but not selected why,
+// as far as its state tells.
+func notSelectedInOutbox(ctx context.Context, st *store.Store, f store.OutboxFilter, counts []store.OutboxCount, selected int64) (why []string, err error) {
+	if int64(len(f.IDs)) <= selected {
+		return nil, nil
+	}
+	messages, err := st.Outbox(ctx, store.OutboxFilter{IDs: f.IDs, Limit: store.MaxLimit})
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range f.IDs {
+		i := slices.IndexFunc(messages, func(o store.Outgoing) bool { return o.ID == id })
+		switch {
+		case i < 0:
+			why = append(why, fmt.Sprintf("message %d is not there", id))
+		case !slices.ContainsFunc(counts, func(c store.OutboxCount) bool { return c.State == messages[i].State }):
+			why = append(why, fmt.Sprintf("message %d is %s", id, messages[i].State))
+		}
+	}
+	return why, nil
+}

@@ -1,0 +1,118 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/reprise-bus/reprise/store"
+)
+
+func outboxShowCommand(a *app) *cobra.Command {
+	var with showing
+	c := &cobra.Command{
+		Use:   "show ID...",
+		Short: "Show messages of the outbox: event, error, operation",
+		Example: `  reprise outbox show 17
+  reprise outbox show 17 --payload`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			ids := make([]int64, len(args))
+			for i, text := range args {
+				var err error
+				if ids[i], err = parseOutgoing(text); err != nil {
+					return err
+				}
+			}
+			return a.withStore(c.Context(), func(st *store.Store) error { return a.outboxShow(c.Context(), st, ids, with) })
+		},
+	}
+	with.addPayload(c)
+	return c
+}
+
+// shownOutgoing is all that is on record of a message of the outbox.
+type shownOutgoing struct {
+	message   store.Outgoing
+	operation *store.Operation // nil: none has done anything to it
+}
+
+func lookIntoOutbox(ctx context.Context, st *store.Store, id int64) (s shownOutgoing, err error) {
+	found, err := st.Outbox(ctx, store.OutboxFilter{IDs: []int64{id}})
+	if err != nil {
+		return s, err
+	}
+	if len(found) == 0 {
+		return s, nothing("message %d is not in the outbox", id)
+	}
+	s.message = found[0]
+	if s.message.OperationID == 0 {
+		return s, nil
+	}
+	o, err := st.Operation(ctx, s.message.OperationID)
+	s.operation = &o
+	return s, err
+}
+
+// shownOutgoingJSON is all that is on record of a message, for programs.
+type shownOutgoingJSON struct {
+	Message   outgoingJSON   `json:"message"`
+	Event     eventJSON      `json:"event"`
+	Operation *operationJSON `json:"operation"` // that was done to it last
+}
+
+func (a *app) outboxShow(ctx context.Context, st *store.Store, ids []int64, with showing) error {
+	now, err := st.Clock(ctx)
+	if err != nil {
+		return err
+	}
+	all := make([]shownOutgoing, len(ids))
+	data := struct {
+		Messages []shownOutgoingJSON `json:"messages"`
+	}{[]shownOutgoingJSON{}}
+	for i, id := range ids {
+		if all[i], err = lookIntoOutbox(ctx, st, id); err != nil {
+			return err
+		}
+		shown := shownOutgoingJSON{Message: newOutgoingJSON(all[i].message), Event: newEventJSON(all[i].message.Event, with.payload)}
+		if all[i].operation != nil {
+			o := newOperationJSON(*all[i].operation)
+			shown.Operation = &o
+		}
+		data.Messages = append(data.Messages, shown)
+	}
+	return a.print(data, func(out io.Writer) {
+		for i, s := range all {
+			if i > 0 {
+				fmt.Fprintln(out)
+			}
+			a.printOutgoing(out, s, now, with)
+		}
+	})
+}
+
+func (a *app) printOutgoing(out io.Writer, s shownOutgoing, now time.Time, with showing) {
+	o := s.message
+	fields := newFields(out)
+	fields.say("MESSAGE", fmt.Sprint(o.ID))
+	fields.say("STATE", string(o.State))
+	fields.say("SENT", at(o.SentAt, now))
+	if o.Failures > 0 {
+		fields.say("FAILURES", fmt.Sprint(o.Failures))
+	}
+	fields.say("LAST ERROR", o.Error)
+	fields.say("TOPIC", o.Event.Topic)
+	fields.say("EVENT", o.Event.ID)
+	fields.event(o.Event, now)
+	fields.flush()
+	if with.payload {
+		fmt.Fprintf(out, "\nPAYLOAD\n%s\n", pretty(o.Event.Payload))
+	}
+	if s.operation != nil {
+		fmt.Fprintln(out, "\nLAST OPERATION")
+		a.printOperations(out, []store.Operation{*s.operation}, now)
+	}
+}

@@ -1,0 +1,210 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"unicode"
+
+	"golang.org/x/term"
+)
+
+// format is how data is printed: as a table for people, or as JSON.
+type format string
+
+func formats() []string { return []string{"table", "json"} }
+
+func (f *format) Set(text string) error {
+	if !slices.Contains(formats(), text) {
+		return fmt.Errorf("output %q: want table or json", text)
+	}
+	*f = format(text)
+	return nil
+}
+
+func (f *format) String() string { return string(*f) }
+func (f *format) Type() string   { return "format" }
+
+// print prints data, as JSON or by the function for people.
+func (a *app) print(data any, people func(out io.Writer)) error {
+	if a.output == "json" {
+		return a.printJSON(data, "  ")
+	}
+	var text bytes.Buffer
+	people(&text)
+	_, err := text.WriteTo(a.stdout)
+	return err
+}
+
+func (a *app) printJSON(data any, indent string) error {
+	out := json.NewEncoder(a.stdout)
+	out.SetEscapeHTML(false)
+	out.SetIndent("", indent)
+	return out.Encode(data)
+}
+
+// say tells people something, beside the data.
+func (a *app) say(format string, args ...any) {
+	fmt.Fprintln(a.stderr, printable(fmt.Sprintf(format, args...)))
+}
+
+// terminal returns the file of a stream that is a terminal.
+func terminal(stream any) (*os.File, bool) {
+	file, ok := stream.(*os.File)
+	return file, ok && term.IsTerminal(int(file.Fd()))
+}
+
+// width is how many characters a line of the stream has, 0 for any number.
+func width(stream any) int {
+	file, ok := terminal(stream)
+	if !ok {
+		return 0
+	}
+	columns, _, err := term.GetSize(int(file.Fd()))
+	if err != nil {
+		return 0
+	}
+	return columns
+}
+
+// coloured says whether the output may be in colours.
+func (a *app) coloured() bool {
+	_, ok := terminal(a.stdout)
+	return ok && a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb"
+}
+
+// colour is what a terminal takes for one: all of one length, so that the cells
+// of a column stay aligned.
+type colour string
+
+const (
+	plain  colour = "\x1b[39m"
+	red    colour = "\x1b[31m"
+	green  colour = "\x1b[32m"
+	yellow colour = "\x1b[33m"
+	reset         = "\x1b[0m"
+)
+
+// cell is one in colour.
+type cell struct {
+	text string
+	colour
+}
+
+// table is one for people, cut to the width of the terminal.
+type table struct {
+	rows [][]cell
+	app  *app
+}
+
+func (a *app) table(columns ...string) *table {
+	t := &table{app: a}
+	header := make([]any, len(columns))
+	for i, c := range columns {
+		header[i] = c
+	}
+	t.add(header...)
+	return t
+}
+
+// add adds a row of values, of which some may be cells.
+func (t *table) add(values ...any) {
+	row := make([]cell, len(values))
+	for i, v := range values {
+		var ok bool
+		if row[i], ok = v.(cell); !ok {
+			row[i] = cell{text: fmt.Sprint(v)}
+		}
+	}
+	t.rows = append(t.rows, row)
+}
+
+func (t *table) write(out io.Writer) {
+	var text bytes.Buffer
+	columns := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	for _, row := range t.rows {
+		cells := make([]string, len(row))
+		for i, c := range row {
+			cells[i] = line(c.text)
+			if t.app.coloured() && t.inColour(i) {
+				if c.colour == "" {
+					c.colour = plain
+				}
+				cells[i] = string(c.colour) + cells[i] + reset
+			}
+		}
+		fmt.Fprintln(columns, strings.Join(cells, "\t"))
+	}
+	columns.Flush() // into memory, which takes it
+	limit := width(t.app.stdout)
+	for row := range strings.Lines(text.String()) {
+		fmt.Fprintln(out, cut(strings.TrimRight(row, " \n"), limit))
+	}
+}
+
+func (t *table) inColour(column int) bool {
+	return slices.ContainsFunc(t.rows, func(row []cell) bool { return column < len(row) && row[column].colour != "" })
+}
+
+// cut cuts a line to so many characters, 0 for none, not counting colours.
+func cut(text string, limit int) string {
+	if limit == 0 {
+		return text
+	}
+	shown, end, inEscape, escaped := 0, len(text), false, false
+	for i, r := range text {
+		switch {
+		case r == '\x1b':
+			inEscape, escaped = true, true
+		case inEscape:
+			inEscape = r != 'm'
+		default:
+			if shown == limit-1 {
+				end = i
+			}
+			shown++
+		}
+	}
+	switch {
+	case shown <= limit:
+		return text
+	case escaped:
+		return text[:end] + "…" + reset
+	}
+	return text[:end] + "…"
+}
+
+// printable is a text without what a terminal would obey.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\n' && r != '\t' {
+			return ' '
+		}
+		return r
+	}, text)
+}
+
+// line is a text in one line.
+func line(text string) string { return strings.Join(strings.Fields(printable(text)), " ") }
+
+// thousands is a number for people.
+func thousands(n int64) string {
+	digits := fmt.Sprint(n)
+	for i := len(digits) - 3; i > 0 && digits[i-1] != '-'; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return digits
+}
+
+// several is a number of things for people: 1 run, 2 runs.
+func several(n int64, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return thousands(n) + " " + thing + "s"
+}

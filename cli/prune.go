@@ -1,0 +1,68 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/reprise-bus/reprise/store"
+)
+
+func pruneCommand(a *app) *cobra.Command {
+	var olderThan age
+	var failed, yes bool
+	c := &cobra.Command{
+		Use:   "prune",
+		Short: "Delete old events with their runs",
+		Long: `Delete events that were published, and whose runs all ended, so long ago, with
+their runs and attempts. What is PENDING stays, and what FAILED unless --failed
+says otherwise. Of the outbox, what was SENT or DROPPED so long ago.
+
+It goes batch by batch: after Ctrl-C, what is gone stays gone.`,
+		Example: `  reprise prune --older-than 90d
+  reprise prune --older-than 720h --failed --yes`,
+		Args: cobra.NoArgs,
+		RunE: do(func(ctx context.Context) error {
+			if olderThan.Duration <= 0 {
+				return usage(errors.New("--older-than is missing: " + ageUsage))
+			}
+			return a.withStore(ctx, func(st *store.Store) error { return a.prune(ctx, st, olderThan.Duration, failed, yes) })
+		}),
+	}
+	c.Flags().Var(&olderThan, "older-than", "how long ago, such as 720h or 30d")
+	c.Flags().BoolVar(&failed, "failed", false, "events with FAILED runs, too")
+	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	return c
+}
+
+func (a *app) prune(ctx context.Context, st *store.Store, olderThan time.Duration, failed, yes bool) error {
+	now, err := st.Clock(ctx)
+	if err != nil {
+		return err
+	}
+	p := store.Prune{Before: now.Add(-olderThan), Failed: failed}
+	what := "events whose runs all ended, but for those that FAILED"
+	if failed {
+		what = "events whose runs all ended, those that FAILED included"
+	}
+	if err := a.confirm(ctx, yes, fmt.Sprintf("Delete for good the %s, and what was sent from the outbox or dropped, before %s?", what, p.Before.Local().Format(time.DateTime))); err != nil {
+		return err
+	}
+	m := a.meter("deleting events", 0)
+	total, err := st.Prune(ctx, p, func(done store.Pruned) { m.set(done.Events, "") })
+	m.clear()
+	data := struct {
+		Before   *time.Time `json:"before"`
+		Events   int64      `json:"events"`
+		Runs     int64      `json:"runs"`
+		Messages int64      `json:"messages"` // of the outbox
+	}{utc(p.Before), total.Events, total.Runs, total.Outgoing}
+	return errors.Join(err, a.print(data, func(out io.Writer) {
+		fmt.Fprintf(out, "Deleted %s with %s, and %s of the outbox.\n",
+			several(total.Events, "event"), several(total.Runs, "run"), several(total.Outgoing, "message"))
+	}))
+}

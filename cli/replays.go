@@ -1,0 +1,328 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/reprise-bus/reprise/replay"
+	"github.com/reprise-bus/reprise/store"
+)
+
+func replaysCommand(a *app) *cobra.Command {
+	return group(&cobra.Command{
+		Use:   "replays",
+		Short: "See and steer replays, discards, edits, backfills and other operations",
+		Long: `What is done to runs is an operation on record: by whom, why, and how far it is.
+So is what is done to the outbox, and what is published by hand.`,
+		Example: "  reprise replays list\n  reprise replays show 7 --wait\n  reprise replays pause 7",
+	}, replaysListCommand(a), replaysShowCommand(a), replaysPauseCommand(a), replaysResumeCommand(a), replaysCancelCommand(a), replaysUndoCommand(a))
+}
+
+func replaysListCommand(a *app) *cobra.Command {
+	var before int64
+	var limit int
+	c := &cobra.Command{
+		Use:     "list",
+		Aliases: []string{"ls"},
+		Short:   "List operations of all kinds, the newest first",
+		Example: "  reprise replays list --limit 10",
+		Args:    cobra.NoArgs,
+		RunE: do(func(ctx context.Context) error {
+			if limit < 1 {
+				return usage(fmt.Errorf("--limit %d: want 1 to %d", limit, store.MaxLimit))
+			}
+			if err := usage(store.Filter{Before: before, Limit: limit}.Validate()); err != nil {
+				return err
+			}
+			return a.withStore(ctx, func(st *store.Store) error { return a.replaysList(ctx, st, before, limit) })
+		}),
+	}
+	c.Flags().Int64Var(&before, "before", 0, "operations older than this one: the next page")
+	c.Flags().IntVar(&limit, "limit", 50, "how many")
+	return c
+}
+
+func (a *app) replaysList(ctx context.Context, st *store.Store, before int64, limit int) error {
+	now, err := st.Clock(ctx)
+	if err != nil {
+		return err
+	}
+	operations, err := st.Operations(ctx, before, limit)
+	if err != nil {
+		return err
+	}
+	list := struct {
+		Operations []operationJSON `json:"operations"`
+		Next       *int64          `json:"next"`
+	}{Operations: []operationJSON{}}
+	for _, o := range operations {
+		list.Operations = append(list.Operations, newOperationJSON(o))
+	}
+	if len(operations) == limit && operations[limit-1].ID > 1 {
+		list.Next = &operations[limit-1].ID
+	}
+	if err := a.print(list, func(out io.Writer) {
+		if len(operations) > 0 {
+			a.printOperations(out, operations, now)
+		}
+	}); err != nil {
+		return err
+	}
+	if len(operations) == 0 {
+		return nothing("no operation is on record")
+	}
+	if list.Next != nil {
+		a.say("More: the same with --before %d", *list.Next)
+	}
+	return nil
+}
+
+func (a *app) printOperations(out io.Writer, operations []store.Operation, now time.Time) {
+	t := a.table("ID", "KIND", "STATE", "TAKEN", "TOTAL", "RATE", "BY", "AT", "SELECTION", "REASON")
+	for _, o := range operations {
+		t.add(o.ID, o.Kind, stateOf(o), thousands(o.Taken), o.Total, rateOf(o), o.RequestedBy, at(o.RequestedAt, now), selectionOf(o), o.Reason)
+	}
+	t.write(out)
+}
+
+// onOutbox says whether the operation is on what is in the outbox.
+func onOutbox(o store.Operation) bool {
+	return o.Kind == store.Sending || o.Kind == store.Releasing || o.Kind == store.Dropping
+}
+
+// onRuns says whether the operation is on runs, which can be steered.
+func onRuns(o store.Operation) bool { return !onOutbox(o) && o.Kind != store.Publishing }
+
+// selectionOf writes what an operation selects as it would be typed.
+func selectionOf(o store.Operation) string {
+	if onOutbox(o) {
+		return outboxFlagsOf(o.Outbox)
+	}
+	return flagsOf(o.Selection)
+}
+
+// rateOf is the pace of an operation that has one.
+func rateOf(o store.Operation) string {
+	if o.Kind != store.Replaying && o.Kind != store.Backfilling {
+		return ""
+	}
+	return rateText(o.Rate)
+}
+
+// stateOf is the state for people, who want to know what is left to be asked for.
+func stateOf(o store.Operation) string {
+	switch {
+	case o.State == store.Running && o.Complete && !onRuns(o):
+		return "over"
+	case o.State == store.Running && o.Complete:
+		return "requested"
+	case o.State == store.Running:
+		return "incomplete"
+	}
+	return string(o.State)
+}
+
+// stateNow is stateOf, where it is known what has become of the runs.
+func stateNow(p store.Progress) string {
+	if p.State == store.Running && p.Over() {
+		return "over"
+	}
+	return stateOf(p.Operation)
+}
+
+// operationJSON is an operation for programs.
+type operationJSON struct {
+	ID             int64                `json:"id"`
+	Kind           store.OperationKind  `json:"kind"`
+	State          store.OperationState `json:"state"`
+	Complete       bool                 `json:"complete"`
+	By             string               `json:"by"`
+	Reason         string               `json:"reason"`
+	Selection      any                  `json:"selection"` // store.Filter, or store.OutboxFilter
+	EvenSuccessful bool                 `json:"even_successful"`
+	Rate           float64              `json:"rate"`
+	Total          countJSON            `json:"total"`
+	Taken          int64                `json:"taken"`
+	RequestedAt    *time.Time           `json:"requested_at"`
+	Progress       *progressJSON        `json:"progress,omitempty"`
+}
+
+// progressJSON is what has become of an operation's runs.
+type progressJSON struct {
+	Over      bool      `json:"over"`
+	Succeeded int64     `json:"succeeded"`
+	Failed    int64     `json:"failed"`
+	Discarded int64     `json:"discarded"`
+	Running   int64     `json:"running"`
+	Waiting   int64     `json:"waiting"`
+	Elsewhere int64     `json:"elsewhere"`
+	Left      int64     `json:"left"`
+	Arrived   countJSON `json:"arrived"`
+}
+
+func newOperationJSON(o store.Operation) operationJSON {
+	o.Selection.Since, o.Selection.Until = o.Selection.Since.UTC(), o.Selection.Until.UTC()
+	o.Outbox.Since, o.Outbox.Until = o.Outbox.Since.UTC(), o.Outbox.Until.UTC()
+	selection := any(o.Selection)
+	if onOutbox(o) {
+		selection = o.Outbox
+	}
+	return operationJSON{
+		ID: o.ID, Kind: o.Kind, State: o.State, Complete: o.Complete, By: o.RequestedBy, Reason: o.Reason, Selection: selection,
+		EvenSuccessful: o.EvenSuccessful, Rate: o.Rate, Total: newCountJSON(o.Total), Taken: o.Taken, RequestedAt: utc(o.RequestedAt),
+	}
+}
+
+// hasProgress says whether the operation's runs go on after it took them up.
+func hasProgress(o store.Operation) bool { return onRuns(o) && o.Kind != store.Discarding }
+
+func (a *app) printOperation(ctx context.Context, st *store.Store, p store.Progress) error {
+	now, err := st.Clock(ctx)
+	if err != nil {
+		return err
+	}
+	data := newOperationJSON(p.Operation)
+	if hasProgress(p.Operation) {
+		data.Progress = &progressJSON{p.Over(), p.Succeeded, p.Failed, p.Discarded, p.Running, p.Waiting, p.Elsewhere, p.Left(), newCountJSON(p.Arrived)}
+	}
+	return a.print(data, func(out io.Writer) { printProgress(out, p, now) })
+}
+
+func printProgress(out io.Writer, p store.Progress, now time.Time) {
+	fields, o := newFields(out), p.Operation
+	defer fields.flush()
+	say := fields.say
+	say("OPERATION", fmt.Sprintf("%d (%s)", o.ID, o.Kind))
+	say("STATE", stateNow(p))
+	say("REQUESTED", fmt.Sprintf("by %s at %s", o.RequestedBy, at(o.RequestedAt, now)))
+	say("REASON", o.Reason)
+	say("SELECTION", selectionOf(o))
+	say("RATE", rateOf(o))
+	if o.Kind == store.Publishing {
+		say("PUBLISHED", thousands(o.Taken))
+	} else {
+		say("TAKEN UP", fmt.Sprintf("%s of %s", thousands(o.Taken), o.Total))
+	}
+	if hasProgress(o) {
+		say("DONE", thousands(p.Succeeded))
+		say("FAILED AGAIN", thousands(p.Failed))
+		say("RUNNING", thousands(p.Running))
+		say("WAITING", thousands(p.Waiting))
+		for _, rare := range []struct {
+			name string
+			n    int64
+		}{{"DISCARDED", p.Discarded}, {"ELSEWHERE", p.Elsewhere}} {
+			if rare.n > 0 {
+				say(rare.name, thousands(rare.n))
+			}
+		}
+		if o.Kind == store.Replaying {
+			say("FAILED MEANWHILE", p.Arrived.String())
+		}
+	}
+	say("NEXT", next(p))
+}
+
+// next is what can be typed now.
+func next(p store.Progress) string {
+	id := p.ID
+	switch {
+	case p.Kind == store.Sending || p.Kind == store.Releasing:
+		return "reprise outbox status"
+	case !onRuns(p.Operation):
+		return ""
+	case p.State == store.Undone || p.State == store.Cancelled || p.Kind == store.Editing:
+		return ""
+	case p.Kind == store.Discarding && p.Complete:
+		return fmt.Sprintf("reprise replays undo %d", id)
+	case p.Kind == store.Discarding:
+		return fmt.Sprintf("reprise replays resume %d, or undo %d", id, id)
+	case p.State == store.Paused || !p.Complete:
+		return fmt.Sprintf("reprise replays resume %d, or cancel %d", id, id)
+	case p.Failed > 0 && p.Over():
+		return fmt.Sprintf("reprise runs groups --replay %d", id)
+	case !p.Over():
+		return fmt.Sprintf("reprise replays show %d --wait, pause %d, or cancel %d", id, id, id)
+	}
+	return ""
+}
+
+// oneOperation makes a command that takes the number of an operation.
+func (a *app) oneOperation(use, short, long, example string, f func(ctx context.Context, st *store.Store, id int64) error) *cobra.Command {
+	return &cobra.Command{
+		Use: use + " OPERATION", Short: short, Long: long, Example: example,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			id, err := strconv.ParseInt(args[0], 10, 64)
+			if err != nil || id < 1 {
+				return usage(fmt.Errorf("operation %q: want its number, such as 7: see reprise replays list", args[0]))
+			}
+			return a.withStore(c.Context(), func(st *store.Store) error { return f(c.Context(), st, id) })
+		},
+	}
+}
+
+func replaysShowCommand(a *app) *cobra.Command {
+	var wait bool
+	c := a.oneOperation("show", "Show an operation and how far it is", "", "  reprise replays show 7\n  reprise replays show 7 --wait",
+		func(ctx context.Context, st *store.Store, id int64) error { return a.conclude(ctx, st, id, wait) })
+	c.Flags().BoolVar(&wait, "wait", false, "follow the runs until all have ended; fails when one failed again")
+	return c
+}
+
+func replaysPauseCommand(a *app) *cobra.Command {
+	return a.oneOperation("pause", "Keep what waits of a replay or a backfill waiting", `Keep what waits of a replay or a backfill waiting, until it is resumed. What a
+handler works on goes on.`, "  reprise replays pause 7",
+		func(ctx context.Context, st *store.Store, id int64) error {
+			if _, err := replay.Pause(ctx, st, id); err != nil {
+				return err
+			}
+			return a.conclude(ctx, st, id, false)
+		})
+}
+
+func replaysResumeCommand(a *app) *cobra.Command {
+	var r request
+	c := a.oneOperation("resume", "Go on with an operation that was paused or interrupted", `Go on with a replay or a backfill that was paused, or with any operation whose
+requester was interrupted: what is left is taken up.`, "  reprise replays resume 7",
+		func(ctx context.Context, st *store.Store, id int64) error {
+			o, err := st.Operation(ctx, id)
+			if err != nil {
+				return err
+			}
+			return a.carryOut(ctx, st, r, o.Total.N, "resuming", func(request replay.Request) (store.Operation, error) {
+				return replay.Resume(ctx, st, id, request)
+			})
+		})
+	c.Flags().BoolVar(&r.wait, "wait", false, "follow the runs until all have ended; fails when one failed again")
+	return c
+}
+
+func replaysCancelCommand(a *app) *cobra.Command {
+	return a.oneOperation("cancel", "Take back what waits of a replay or a backfill", `Take back what waits of a replay or a backfill, for good. A run that has not
+been tried since stands where it stood; one that has been is FAILED; what a
+backfill made is no more. What a handler works on goes on.`, "  reprise replays cancel 7",
+		func(ctx context.Context, st *store.Store, id int64) error {
+			if _, err := replay.Cancel(ctx, st, id); err != nil {
+				return err
+			}
+			return a.conclude(ctx, st, id, false)
+		})
+}
+
+func replaysUndoCommand(a *app) *cobra.Command {
+	return a.oneOperation("undo", "Take a discard back", "Take a discard back, for the runs that nothing else has happened to since.", "  reprise replays undo 7",
+		func(ctx context.Context, st *store.Store, id int64) error {
+			_, undone, err := replay.Undo(ctx, st, id)
+			if err != nil {
+				return err
+			}
+			a.say("%s taken back.", several(undone, "run"))
+			return a.conclude(ctx, st, id, false)
+		})
+}

@@ -1,0 +1,171 @@
+package cli
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	osexec "os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/reprise-bus/reprise/replay"
+	"github.com/reprise-bus/reprise/store"
+)
+
+// editing is the flags of edit.
+type editing struct {
+	request
+	file     string // "": an editor
+	metadata metadataFlag
+}
+
+func runsEditCommand(a *app) *cobra.Command {
+	var e editing
+	c := &cobra.Command{
+		Use:   "edit RUN",
+		Short: "Correct the event of a run that failed, and run it",
+		Long: `Give the handler of a run that is FAILED or DISCARDED a corrected event instead:
+a new event that amends the old one, with a run for this handler alone. The old
+run is discarded; history stays as it was.
+
+It opens $VISUAL, or $EDITOR, on the payload. With --payload the new one is in a
+file, or - for what is read, byte for byte; with --metadata alone it stays.`,
+		Example: `  reprise runs edit 17
+  reprise runs edit 17 --payload corrected.json --reason 'postcode was missing' --yes`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			id, err := parseRun(args[0])
+			if err != nil {
+				return err
+			}
+			return a.withStore(c.Context(), func(st *store.Store) error { return a.edit(c.Context(), st, id, e) })
+		},
+	}
+	e.add(c)
+	c.Flags().StringVar(&e.file, "payload", "", "file with the new payload, - to read it")
+	c.Flags().Var(&e.metadata, "metadata", "an entry of the new metadata, instead of all there was; may be given again")
+	return c
+}
+
+func (a *app) edit(ctx context.Context, st *store.Store, id int64, e editing) error {
+	run, err := st.Run(ctx, id)
+	if err != nil {
+		return err
+	}
+	if run.Status != store.Failed && run.Status != store.Discarded {
+		return fmt.Errorf("run %d is %s: only what is %s or %s is corrected", id, run.Status, store.Failed, store.Discarded)
+	}
+	event, err := st.Event(ctx, run.Topic, run.EventID)
+	if err != nil {
+		return err
+	}
+	correction := store.Correction{Metadata: e.metadata}
+	switch {
+	case e.file == "-":
+		correction.Payload, err = io.ReadAll(a.input(ctx))
+	case e.file != "":
+		correction.Payload, err = os.ReadFile(e.file)
+	case e.metadata == nil:
+		correction.Payload, err = a.editPayload(ctx, event.Payload)
+	}
+	if err != nil {
+		return err
+	}
+	changed := whatChanges(event, correction)
+	if changed == "" {
+		return nothing("nothing changes; nothing was done")
+	}
+	a.say("%s", strings.TrimSuffix(printable(changed), "\n"))
+	if err := a.confirm(ctx, e.yes, fmt.Sprintf("Run %s on the corrected event, and discard run %d?", run.Handler, id)); err != nil {
+		return err
+	}
+	o, made, err := replay.Edit(ctx, st, id, correction, e.request.request(nil))
+	if err != nil {
+		return err
+	}
+	data := struct {
+		Operation int64  `json:"operation"`
+		Run       int64  `json:"run"`
+		Event     string `json:"event"`
+	}{o.ID, made.ID, made.EventID}
+	return a.print(data, func(out io.Writer) {
+		fmt.Fprintf(out, "Run %d is discarded, and run %d is due instead, on event %s.\nreprise runs show %d\n", id, made.ID, made.EventID, made.ID)
+	})
+}
+
+// whatChanges is what the correction changes, "" for nothing.
+func whatChanges(e store.Event, c store.Correction) string {
+	var out strings.Builder
+	if c.Payload != nil && !bytes.Equal(c.Payload, e.Payload) {
+		was, is := pretty(e.Payload), pretty(c.Payload)
+		out.WriteString(cmp.Or(diff(was, is), "~ the payload, by what is not shown\n"))
+	}
+	if c.Metadata != nil && !maps.Equal(c.Metadata, e.Metadata) {
+		out.WriteString("metadata:\n" + diff(entries(e.Metadata), entries(c.Metadata)))
+	}
+	return out.String()
+}
+
+func entries(metadata map[string]string) string {
+	var lines []string
+	for _, k := range slices.Sorted(maps.Keys(metadata)) {
+		lines = append(lines, k+"="+metadata[k])
+	}
+	return strings.Join(lines, "\n")
+}
+
+// editPayload opens an editor on the payload, and returns what it is then:
+// compact, where it is JSON.
+func (a *app) editPayload(ctx context.Context, payload []byte) ([]byte, error) {
+	editor := strings.Fields(cmp.Or(a.getenv("VISUAL"), a.getenv("EDITOR")))
+	text, isJSON := indent(payload)
+	switch {
+	case len(editor) == 0:
+		return nil, usage(errors.New("no editor is known: set VISUAL or EDITOR, or give the new payload with --payload FILE"))
+	case !isJSON && !utf8.Valid(payload):
+		return nil, usage(errors.New("the payload is not text: give the new one with --payload FILE"))
+	case !isJSON:
+		text = string(payload)
+	}
+	dir, err := os.MkdirTemp(a.getenv("TMPDIR"), "reprise-edit-")
+	if err != nil {
+		return nil, err
+	}
+	file := filepath.Join(dir, "payload.json")
+	if !isJSON {
+		file = filepath.Join(dir, "payload.txt")
+	}
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		return nil, err
+	}
+	command := osexec.CommandContext(ctx, editor[0], append(editor[1:], file)...)
+	command.Stdin, command.Stdout, command.Stderr = a.stdin, a.stdout, a.stderr
+	if err := command.Run(); err != nil {
+		return nil, fmt.Errorf("editor %s: %w; what it wrote is in %s", editor[0], err, file)
+	}
+	edited, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	if string(edited) == text || isJSON && strings.TrimSpace(string(edited)) == text {
+		return payload, os.RemoveAll(dir)
+	}
+	if isJSON {
+		var compact bytes.Buffer
+		if err := json.Compact(&compact, edited); err != nil {
+			return nil, fmt.Errorf("what was written is not JSON: %w; it is kept in %s, for --payload", err, file)
+		}
+		edited = compact.Bytes()
+	}
+	return edited, os.RemoveAll(dir)
+}

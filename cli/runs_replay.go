@@ -1,0 +1,102 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/reprise-bus/reprise/replay"
+	"github.com/reprise-bus/reprise/store"
+)
+
+func runsReplayCommand(a *app) *cobra.Command {
+	var s selection
+	var r request
+	c := &cobra.Command{
+		Use:   "replay [RUN...]",
+		Short: "Run again what failed",
+		Long: `Run again what failed: all FAILED runs that are selected become due, and
+whatever process serves their handlers runs them. The request is on record.
+
+Of other statuses, only what is named: --status DISCARDED, or what succeeded by
+--even-successful. What is PENDING is passed over. Ctrl-C while it is requested
+stops it where it is; reprise replays says how to go on.`,
+		Example: `  reprise runs replay 17 18 --reason 'address corrected'
+  reprise runs replay --handler send-welcome-email --since 2h --dry-run
+  reprise runs replay --group 3f2a9c5d7e8b1a40 --rate 50/s --reason 'mail server is back' --wait
+  reprise runs replay --topic shipping.registered --payload order.id=4711 --yes`,
+		RunE: func(c *cobra.Command, args []string) error {
+			f, err := s.named(args)
+			if err != nil {
+				return err
+			}
+			if err := r.check(store.Replaying, f); err != nil {
+				return err
+			}
+			return a.withStore(c.Context(), func(st *store.Store) error { return a.replay(c.Context(), st, f, r) })
+		},
+	}
+	s.add(c)
+	r.add(c)
+	r.addPace(c)
+	r.addDryRun(c)
+	c.Flags().BoolVar(&r.evenSuccessful, "even-successful", false, "runs that succeeded, too: their handlers do it again")
+	return c
+}
+
+// check reports what the store would refuse, before a database is asked.
+func (r *request) check(kind store.OperationKind, f store.Filter) error {
+	return usage(store.Operation{
+		Kind: kind, RequestedBy: "somebody", Selection: f, Rate: float64(r.rate), EvenSuccessful: r.evenSuccessful,
+	}.Validate())
+}
+
+func (a *app) replay(ctx context.Context, st *store.Store, f store.Filter, r request) error {
+	preview, err := replay.Preview(ctx, st, f, r.request(nil))
+	if err != nil {
+		return err
+	}
+	p, err := a.plan(ctx, st, f, preview)
+	if err != nil {
+		return err
+	}
+	obstacles := p.obstacles()
+	if r.dryRun {
+		return a.dryRun(p, fmt.Sprintf("%s would be replayed%s.", p.count(), r.atRate(p.Total.Count)), obstacles)
+	}
+	if handlers := p.unsubscribed(); handlers != "" {
+		return fmt.Errorf("no handler is subscribed for %s: register it with the bus, or select others; nothing was replayed", handlers)
+	}
+	for _, o := range obstacles {
+		a.say("%s", o)
+	}
+	handlers := p.byHandler(func(part planPart) int64 { return part.Runs })
+	if err := a.confirm(ctx, r.yes, fmt.Sprintf("Replay %s of %s%s?", p.count(), handlers, r.atRate(p.Total.Count))); err != nil {
+		return err
+	}
+	return a.carryOut(ctx, st, r, p.Total.Count, "replaying", func(request replay.Request) (store.Operation, error) {
+		return replay.All(ctx, st, f, request)
+	})
+}
+
+// plan says what would be done, or that it is nothing, and why.
+func (a *app) plan(ctx context.Context, st *store.Store, f store.Filter, preview store.Preview) (plan, error) {
+	p, err := newPlan(ctx, st, preview)
+	if err != nil {
+		return p, err
+	}
+	why, err := notSelected(ctx, st, f.IDs, p.Total.Count)
+	switch {
+	case err != nil:
+		return p, err
+	case p.Total.Count == 0 && len(why) > 0:
+		return p, nothing("nothing is selected: %s", strings.Join(why, ", "))
+	case p.Total.Count == 0:
+		return p, nothing("nothing is selected")
+	case len(why) > 0:
+		a.say("Not selected: %s.", strings.Join(why, ", "))
+	}
+	return p, nil
+}

@@ -1,0 +1,239 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/reprise-bus/reprise/store"
+)
+
+func runsShowCommand(a *app) *cobra.Command {
+	var with showing
+	c := &cobra.Command{
+		Use:   "show RUN...",
+		Short: "Show runs: event, attempts, errors, operations",
+		Example: `  reprise runs show 17
+  reprise runs show 17 --payload --stack`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			ids := make([]int64, len(args))
+			for i, text := range args {
+				var err error
+				if ids[i], err = parseRun(text); err != nil {
+					return err
+				}
+			}
+			return a.withStore(c.Context(), func(st *store.Store) error { return a.runsShow(c.Context(), st, ids, with) })
+		},
+	}
+	with.addPayload(c)
+	c.Flags().BoolVar(&with.stack, "stack", false, "the stacks of panics")
+	return c
+}
+
+// showing is what is shown only on request.
+type showing struct{ payload, stack bool }
+
+func (s *showing) addPayload(c *cobra.Command) {
+	c.Flags().BoolVar(&s.payload, "payload", false, "the event's payload")
+}
+
+// shown is all that is on record of a run.
+type shown struct {
+	run        store.Run
+	event      *store.Event // nil: it is no longer in the database
+	attempts   []store.Attempt
+	operations []store.Operation
+}
+
+func look(ctx context.Context, st *store.Store, id int64) (s shown, err error) {
+	if s.run, err = st.Run(ctx, id); err != nil {
+		return s, err
+	}
+	event, err := st.Event(ctx, s.run.Topic, s.run.EventID)
+	switch {
+	case err == nil:
+		s.event = &event
+	case !errors.Is(err, store.ErrNotFound):
+		return s, err
+	}
+	if s.attempts, err = st.Attempts(ctx, id); err != nil {
+		return s, err
+	}
+	s.operations, err = st.OperationsOf(ctx, id)
+	return s, err
+}
+
+func (a *app) runsShow(ctx context.Context, st *store.Store, ids []int64, with showing) error {
+	now, err := st.Clock(ctx)
+	if err != nil {
+		return err
+	}
+	all := make([]shown, len(ids))
+	data := struct {
+		Runs []shownJSON `json:"runs"`
+	}{[]shownJSON{}}
+	for i, id := range ids {
+		if all[i], err = look(ctx, st, id); err != nil {
+			return err
+		}
+		data.Runs = append(data.Runs, newShownJSON(all[i], now, with))
+	}
+	return a.print(data, func(out io.Writer) {
+		for i, s := range all {
+			if i > 0 {
+				fmt.Fprintln(out)
+			}
+			a.printShown(out, s, now, with)
+		}
+	})
+}
+
+func (a *app) printShown(out io.Writer, s shown, now time.Time, with showing) {
+	r := s.run
+	fields := newFields(out)
+	fields.say("RUN", fmt.Sprint(r.ID))
+	fields.say("STATUS", statusOf(r, now).text)
+	fields.say("HANDLER", r.Handler)
+	fields.say("ATTEMPT", fmt.Sprintf("%d (cycle %d)", r.Attempt, r.Cycle+1))
+	if r.Status != store.Pending || r.DueAt.IsZero() {
+		fields.say("INSTANCE", r.Instance)
+	}
+	fields.say("STARTED", at(r.StartedAt, now))
+	fields.say("FINISHED", at(r.FinishedAt, now))
+	fields.say("LAST ERROR", strings.TrimSpace(string(r.ErrorKind)+" "+line(r.Error)))
+	fields.say("GROUP", r.Fingerprint)
+	fields.say("TOPIC", r.Topic)
+	fields.say("EVENT", r.EventID)
+	if s.event == nil {
+		fields.say("", "is no longer in the database")
+	} else {
+		fields.event(*s.event, now)
+	}
+	fields.flush()
+	if with.payload && s.event != nil {
+		fmt.Fprintf(out, "\nPAYLOAD\n%s\n", pretty(s.event.Payload))
+	}
+	if len(s.attempts) > 0 {
+		fmt.Fprintln(out, "\nFAILED ATTEMPTS")
+		t := a.table("ATTEMPT", "CYCLE", "AT", "TOOK", "KIND", "INSTANCE", "ERROR")
+		for _, tried := range s.attempts {
+			t.add(tried.Attempt, tried.Cycle+1, at(tried.FinishedAt, now), took(tried), tried.Kind, tried.Instance, tried.Message)
+		}
+		t.write(out)
+		for _, tried := range s.attempts {
+			if with.stack && tried.Stack != "" {
+				fmt.Fprintf(out, "\nSTACK OF ATTEMPT %d\n%s\n", tried.Attempt, strings.TrimSpace(printable(tried.Stack)))
+			}
+		}
+	}
+	if len(s.operations) > 0 {
+		fmt.Fprintln(out, "\nOPERATIONS")
+		a.printOperations(out, s.operations, now)
+	}
+}
+
+// took is how long an attempt lasted.
+func took(a store.Attempt) time.Duration {
+	return a.FinishedAt.Sub(a.StartedAt).Round(time.Millisecond)
+}
+
+// fields are names with values, for people.
+type fields struct{ out *tabwriter.Writer }
+
+func newFields(out io.Writer) fields { return fields{tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)} }
+
+// say adds a value, unless it is empty.
+func (f fields) say(name, value string) {
+	if value != "" {
+		fmt.Fprintf(f.out, "%s\t%s\n", name, line(value))
+	}
+}
+
+// event adds what there is to say of an event beside its id and topic.
+func (f fields) event(e store.Event, now time.Time) {
+	f.say("KEY", e.Key)
+	f.say("PUBLISHED", at(e.PublishedAt, now))
+	f.say("SOURCE", e.Source)
+	f.say("AMENDS", e.Amends)
+	for _, k := range slices.Sorted(maps.Keys(e.Metadata)) {
+		f.say("  "+k, e.Metadata[k])
+	}
+}
+
+func (f fields) flush() { f.out.Flush() } // into memory, which takes it
+
+// pretty is a payload for people.
+func pretty(payload []byte) string {
+	if indented, ok := indent(payload); ok {
+		return indented
+	}
+	if utf8.Valid(payload) {
+		return printable(string(payload))
+	}
+	return fmt.Sprintf("%d bytes that are not text; -o json has them in base64", len(payload))
+}
+
+// indent is a JSON payload for people.
+func indent(payload []byte) (string, bool) {
+	if !json.Valid(payload) {
+		return "", false
+	}
+	var out strings.Builder
+	to := json.NewEncoder(&out)
+	to.SetEscapeHTML(false)
+	to.SetIndent("", "  ")
+	if err := to.Encode(json.RawMessage(payload)); err != nil {
+		return "", false
+	}
+	return strings.TrimSuffix(out.String(), "\n"), true
+}
+
+// shownJSON is all that is on record of a run, for programs.
+type shownJSON struct {
+	Run        runJSON         `json:"run"`
+	Event      *eventJSON      `json:"event"` // null: no longer in the database
+	Attempts   []attemptJSON   `json:"attempts"`
+	Operations []operationJSON `json:"operations"`
+}
+
+type attemptJSON struct {
+	Attempt    int        `json:"attempt"`
+	Cycle      int        `json:"cycle"`
+	Kind       store.Kind `json:"kind"`
+	Message    string     `json:"message"`
+	Stack      string     `json:"stack,omitempty"`
+	Instance   string     `json:"instance"`
+	StartedAt  *time.Time `json:"started_at"`
+	FinishedAt *time.Time `json:"finished_at"`
+}
+
+func newShownJSON(s shown, now time.Time, with showing) shownJSON {
+	data := shownJSON{Run: newRunJSON(s.run, now), Attempts: []attemptJSON{}, Operations: []operationJSON{}}
+	if s.event != nil {
+		e := newEventJSON(*s.event, with.payload)
+		data.Event = &e
+	}
+	for _, a := range s.attempts {
+		attempt := attemptJSON{a.Attempt, a.Cycle, a.Kind, a.Message, a.Stack, a.Instance, utc(a.StartedAt), utc(a.FinishedAt)}
+		if !with.stack {
+			attempt.Stack = ""
+		}
+		data.Attempts = append(data.Attempts, attempt)
+	}
+	for _, o := range s.operations {
+		data.Operations = append(data.Operations, newOperationJSON(o))
+	}
+	return data
+}

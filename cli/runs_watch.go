@@ -1,0 +1,107 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/reprise-bus/reprise/store"
+)
+
+// watchLook is how many of the selected runs are looked at each time.
+const watchLook = 5000
+
+func runsWatchCommand(a *app) *cobra.Command {
+	var s selection
+	interval := age{time.Second}
+	c := &cobra.Command{
+		Use:   "watch [RUN...]",
+		Short: "Print runs as they fail",
+		Long: fmt.Sprintf(`Print runs as they come to be selected, by default as they fail, until Ctrl-C.
+It looks at the newest %d that are selected. With -o json, a run
+is a line.`, watchLook),
+		Example: "  reprise runs watch\n  reprise runs watch --handler send-welcome-email --status SUCCESS",
+		RunE: func(c *cobra.Command, args []string) error {
+			f, err := s.of(args)
+			if err != nil {
+				return err
+			}
+			if f.Status == "" {
+				f.Status = store.Failed
+			}
+			if interval.Duration < 100*time.Millisecond {
+				return usage(errors.New("--interval: want at least 100ms"))
+			}
+			return a.withStore(c.Context(), func(st *store.Store) error { return a.watch(c.Context(), st, f, interval.Duration) })
+		},
+	}
+	s.add(c)
+	c.Flags().Var(&interval, "interval", "between two looks")
+	return c
+}
+
+func (a *app) watch(ctx context.Context, st *store.Store, f store.Filter, interval time.Duration) error {
+	began, err := st.Clock(ctx)
+	if err != nil {
+		return err
+	}
+	seen := map[int64]time.Time{}
+	for first := true; ; first = false {
+		now, err := st.Clock(ctx)
+		if err != nil {
+			return err
+		}
+		runs, _, err := collect(ctx, st, f, watchLook)
+		if err != nil {
+			return err
+		}
+		var fresh []store.Run
+		for _, r := range slices.Backward(runs) {
+			if since := changedAt(r); !since.Before(began) && !seen[r.ID].Equal(since) {
+				seen[r.ID] = since
+				fresh = append(fresh, r)
+			}
+		}
+		if first { // they are no news
+			a.say("Watching %s. Ctrl-C ends it.", flagsOf(f))
+		} else if err := a.printWatched(fresh, now); err != nil {
+			return err
+		}
+		if err := pause(ctx, interval); err != nil {
+			return err
+		}
+	}
+}
+
+// changedAt is when the run came to stand where it stands, as far as it says.
+func changedAt(r store.Run) time.Time {
+	for _, t := range []time.Time{r.FinishedAt, r.StartedAt} {
+		if !t.IsZero() {
+			return t
+		}
+	}
+	return r.PublishedAt
+}
+
+func (a *app) printWatched(runs []store.Run, now time.Time) error {
+	for _, r := range runs {
+		if a.output == "json" {
+			if err := a.printJSON(newRunJSON(r, now), ""); err != nil {
+				return err
+			}
+			continue
+		}
+		var text bytes.Buffer
+		fmt.Fprintf(&text, "%s  run %d  %s  %s  %s  attempt %d  %s", changedAt(r).Local().Format(time.TimeOnly), r.ID,
+			statusOf(r, now).text, r.Handler, r.EventID, r.Attempt, line(r.Error))
+		if _, err := fmt.Fprintln(a.stdout, cut(text.String(), width(a.stdout))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
