@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/ThreeDotsLabs/watermill/message"
+
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -15,12 +17,26 @@ import (
 // the message puts the Delivery into the message's context; whoever learns how
 // the handler ended calls End, and of several the first counts. Safe for
 // concurrent use.
+//
+// A context travels further than its message: a handler that publishes through
+// Watermill's GoChannel with PreserveContext gives it to other handlers. A
+// Delivery therefore counts for one message, one handler and one attempt only.
 type Delivery struct {
 	run     *store.Run
 	policy  *Policy
 	report  func(o store.Outcome, written bool) error
+	msg     *message.Message // nil: any with the id of the run's event
+	acks    func()           // waits for the ack of the message, and does not block
+	begun   atomic.Pointer[begin]
 	decided atomic.Pointer[decision] // the handler's part is over, its callbacks' perhaps not
 	ended   atomic.Bool              // it is reported
+}
+
+// begin is the message and the handler that a middleware has begun a Delivery
+// with; without a message, an ack or a nack has ended it before any middleware.
+type begin struct {
+	msg            *message.Message
+	handler, topic string // as the router names them
 }
 
 // NewDelivery returns a Delivery whose end is told to report, once; written
@@ -28,6 +44,62 @@ type Delivery struct {
 // as long as it lasts.
 func NewDelivery(run *store.Run, policy *Policy, report func(o store.Outcome, written bool) error) *Delivery {
 	return &Delivery{run: run, policy: policy, report: report}
+}
+
+// For makes the Delivery count for this message only. wait is called when the
+// handler has returned messages to publish: it must not block, and whoever made
+// the Delivery then calls End with the ack or the nack of the message. Call For
+// before the Delivery is in the message's context; it returns the Delivery.
+func (d *Delivery) For(msg *message.Message, wait func()) *Delivery {
+	d.msg, d.acks = msg, wait
+	return d
+}
+
+// Begin says that a middleware is about to call the handler, and will report its
+// end: from then on Acknowledge does nothing. It returns false when the attempt
+// was begun or has ended before.
+func (d *Delivery) Begin(msg *message.Message) bool {
+	ctx := msg.Context()
+	b := &begin{msg, message.HandlerNameFromCtx(ctx), message.SubscribeTopicFromCtx(ctx)}
+	return d.decided.Load() == nil && d.begun.CompareAndSwap(nil, b)
+}
+
+// Acknowledge reports an end that the message's ack (err is nil) or nack tells,
+// unless a middleware has begun: then the message was acknowledged from within the
+// handler, and the middleware reports the end.
+func (d *Delivery) Acknowledge(ctx context.Context, err error) error {
+	if !d.begun.CompareAndSwap(nil, &begin{}) {
+		return nil
+	}
+	return d.End(ctx, err)
+}
+
+// Acknowledged says whether the end was told by Acknowledge, before a middleware
+// has begun.
+func (d *Delivery) Acknowledged() bool {
+	b := d.begun.Load()
+	return b != nil && b.msg == nil
+}
+
+// AwaitsAck says whether whoever made the Delivery can wait for acks.
+func (d *Delivery) AwaitsAck() bool { return d.acks != nil }
+
+// AwaitAck leaves the end to the message's ack or nack: the router acks it when it
+// has published what the handler returned.
+func (d *Delivery) AwaitAck() { d.acks() }
+
+// Decided returns the outcome, once there is one: it is final, but perhaps not
+// reported yet.
+func (d *Delivery) Decided() (store.Outcome, bool) {
+	if first := d.decided.Load(); first != nil {
+		return first.outcome, true
+	}
+	return store.Outcome{}, false
+}
+
+// Again returns a Delivery of another attempt of the run, under the same policy.
+func (d *Delivery) Again(run *store.Run, report func(o store.Outcome, written bool) error) *Delivery {
+	return NewDelivery(run, d.policy, report)
 }
 
 // Run returns the run as it was leased.
@@ -165,8 +237,40 @@ func WithDelivery(ctx context.Context, d *Delivery) context.Context {
 	return context.WithValue(ctx, deliveryKey{}, d)
 }
 
-// DeliveryFrom returns the delivery that the context carries, if any.
+// DeliveryFrom returns the delivery that the context carries, if any. The context
+// must be that of the delivery's handler: in a handler that another handler's
+// context has reached with a message, there is none.
 func DeliveryFrom(ctx context.Context) (*Delivery, bool) {
 	d, ok := ctx.Value(deliveryKey{}).(*Delivery)
-	return d, ok
+	if !ok {
+		return nil, false
+	}
+	if b := d.begun.Load(); b != nil && b.msg != nil && !within(ctx, b.handler, b.topic) {
+		return nil, false
+	}
+	return d, true
+}
+
+// DeliveryOf returns the delivery that the message's context carries, and whether
+// it was made for this message. Once Begin was called, that is the message of Begin
+// and no copy.
+func DeliveryOf(msg *message.Message) (*Delivery, bool) {
+	ctx := msg.Context()
+	d, ok := ctx.Value(deliveryKey{}).(*Delivery)
+	if !ok {
+		return nil, false
+	}
+	if b := d.begun.Load(); b != nil && b.msg != nil {
+		return d, b.msg == msg && within(ctx, b.handler, b.topic)
+	}
+	if d.msg == msg {
+		return d, true
+	}
+	// It may be a copy that a subscriber's decorator has made.
+	return d, msg.UUID == d.run.EventID && (d.msg == nil || within(ctx, d.run.Handler, d.run.Topic))
+}
+
+// within says whether the router has named this handler and topic last.
+func within(ctx context.Context, handler, topic string) bool {
+	return message.HandlerNameFromCtx(ctx) == handler && message.SubscribeTopicFromCtx(ctx) == topic
 }

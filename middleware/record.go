@@ -2,6 +2,7 @@
 package middleware
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,33 +52,76 @@ type recorder struct {
 }
 
 func (r recorder) handle(msg *message.Message, next message.HandlerFunc) ([]*message.Message, error) {
-	if delivery, ours := handlers.DeliveryFrom(msg.Context()); ours {
-		return call(msg, next, delivery, true)
+	delivery, ours := handlers.DeliveryOf(msg)
+	if ours && delivery.Begin(msg) {
+		return call(msg, next, delivery)
+	}
+	if ours {
+		return r.handleAgain(msg, next, delivery)
+	}
+	if delivery != nil {
+		// The context is that of another handler, and ends when that one has.
+		msg.SetContext(context.WithoutCancel(msg.Context()))
 	}
 	run, err := r.record(msg)
+	return r.attempt(msg, next, run, err, func(run *store.Run, report report) *handlers.Delivery {
+		return handlers.NewDelivery(run, &once, report)
+	})
+}
+
+// handleAgain takes up a message that comes here for the second time, or that was
+// acknowledged before it came.
+func (r recorder) handleAgain(msg *message.Message, next message.HandlerFunc, delivery *handlers.Delivery) ([]*message.Message, error) {
+	o, decided := delivery.Decided()
+	was := delivery.Run()
+	switch {
+	case delivery.Acknowledged():
+		// The ack has made a SUCCESS of a run that has not started.
+	case !decided: // in another Record, around this one
+		return call(msg, next, delivery)
+	case o.Status == store.Success:
+		return nil, nil
+	case o.Status == store.Failed && was.Instance == r.instance:
+		// On a foreign subscriber: tried again by a middleware around this one.
+	default:
+		return nil, fmt.Errorf("record: attempt %d of run %d has ended, and the handler's policy decides when there is another: put what calls a handler again, such as Watermill's Retry, after middleware.Record", was.Attempt, was.ID)
+	}
+	source := cmp.Or(message.SubscriberNameFromCtx(msg.Context()), "middleware.Record")
+	e := store.Event{ID: was.EventID, Topic: was.Topic, Key: was.Key, Payload: msg.Payload, Metadata: msg.Metadata, Source: source, Declared: true}
+	run, err := r.store.Record(msg.Context(), e, was.Handler, r.instance, true)
+	return r.attempt(msg, next, run, err, delivery.Again)
+}
+
+type report = func(o store.Outcome, written bool) error
+
+// attempt calls the handler for a run that Record holds, unless err says that there
+// is none.
+func (r recorder) attempt(msg *message.Message, next message.HandlerFunc, run store.Run, err error, of func(*store.Run, report) *handlers.Delivery) ([]*message.Message, error) {
 	if errors.Is(err, store.ErrDone) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
+	msg.UUID = run.EventID // which the message may not have had
 	ctx := context.WithoutCancel(msg.Context())
-	delivery := handlers.NewDelivery(&run, &once, func(o store.Outcome, written bool) error {
+	delivery := of(&run, func(o store.Outcome, written bool) error {
 		if written {
 			return nil
 		}
 		return r.end(ctx, o)
-	})
+	}).For(msg, nil)
+	delivery.Begin(msg)
 	msg.SetContext(cqrs.CtxWithOriginalMessage(handlers.WithDelivery(msg.Context(), delivery), msg))
-	return call(msg, next, delivery, false)
+	return call(msg, next, delivery)
 }
 
 // once is the policy on a foreign subscriber, to which redelivery is left.
 var once = handlers.Policy{Attempts: 1, Cycles: 1}
 
-// call runs the handler and reports its end, whichever way it ends. With acks,
-// the ack is the success of a handler that produced messages.
-func call(msg *message.Message, next message.HandlerFunc, delivery *handlers.Delivery, acks bool) (produced []*message.Message, err error) {
+// call runs the handler and reports its end, whichever way it ends. Where somebody
+// waits for acks, the ack is the success of a handler that produced messages.
+func call(msg *message.Message, next message.HandlerFunc, delivery *handlers.Delivery) (produced []*message.Message, err error) {
 	ctx := msg.Context() // before other middleware shortens its life
 	returned := false
 	defer func() {
@@ -99,10 +143,34 @@ func call(msg *message.Message, next message.HandlerFunc, delivery *handlers.Del
 	switch {
 	case err != nil:
 		return produced, also(err, delivery.End(ctx, err))
-	case len(produced) > 0 && acks:
-		return produced, nil // published, then acked
-	default:
+	case closed(msg.Nacked()): // by the handler, which asks for another attempt
+		return produced, delivery.End(ctx, handlers.ErrNacked)
+	case len(produced) == 0:
 		return produced, delivery.End(ctx, nil)
+	}
+	for _, p := range produced {
+		if p != nil && p != msg {
+			p.Metadata = handlers.Follow(p.Metadata, msg)
+		}
+	}
+	if !delivery.AwaitsAck() {
+		return produced, delivery.End(ctx, nil)
+	}
+	if closed(msg.Acked()) {
+		err = handlers.Permanent(errors.New("the message was acknowledged before the messages that the handler returned were published, and nobody would know if that failed: they are not published; do not acknowledge within the handler, as Watermill's InstantAck does"))
+		return nil, also(err, delivery.End(ctx, err))
+	}
+	delivery.AwaitAck()
+	return produced, nil // published, then acked
+}
+
+// closed says whether an ack or a nack was sent.
+func closed(sent <-chan struct{}) bool {
+	select {
+	case <-sent:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -33,9 +33,9 @@ import (
 func Transaction(st *store.Store) message.HandlerMiddleware {
 	return func(next message.HandlerFunc) message.HandlerFunc {
 		return func(msg *message.Message) ([]*message.Message, error) {
-			delivery, ok := handlers.DeliveryFrom(msg.Context())
+			delivery, ok := handlers.DeliveryOf(msg)
 			if !ok {
-				return nil, errors.New("transaction: the message carries no run: put middleware.Record before middleware.Transaction")
+				return nil, errors.New("transaction: the message carries no run: put middleware.Record before middleware.Transaction, and nothing between them that passes on a copy of the message")
 			}
 			t := transaction{store: st, delivery: delivery, next: next}
 			var failed error

@@ -301,7 +301,7 @@ func (r *recorder) refuse(ctx context.Context, culprit receipt, err error) {
 func (in *Inbox) receiveOne(ctx context.Context, topic string, e store.Event) error {
 	err := in.receiveTogether(ctx, topic, []store.Event{e})
 	if errors.Is(err, store.ErrDuplicateID) {
-		err = in.receiveTogether(ctx, topic, []store.Event{renamed(e)})
+		err = in.receiveTogether(ctx, topic, []store.Event{e.Renamed()})
 	}
 	return err
 }
@@ -386,7 +386,7 @@ func (in *Inbox) event(topic string, msg *message.Message) store.Event {
 		}
 		e = keyless
 	}
-	return renamed(e)
+	return e.Renamed()
 }
 
 // receipts makes events of messages: one of those that are there twice, and of
@@ -398,7 +398,7 @@ func (in *Inbox) receipts(topic string, batch []*message.Message) []receipt {
 		e := in.event(topic, msg)
 		i, twice := known[e.ID]
 		if twice && !bytes.Equal(receipts[i].event.Payload, e.Payload) {
-			e = renamed(e)
+			e = e.Renamed()
 			i, twice = known[e.ID]
 		}
 		if twice {
@@ -409,10 +409,4 @@ func (in *Inbox) receipts(topic string, batch []*message.Message) []receipt {
 		receipts = append(receipts, receipt{e, []*message.Message{msg}})
 	}
 	return receipts
-}
-
-// renamed gives an event an id made of what it is, the same whenever it comes.
-func renamed(e store.Event) store.Event {
-	e.ID = uuid.NewSHA1(uuid.NameSpaceOID, append([]byte(e.Topic+"\x00"+e.ID+"\x00"), e.Payload...)).String()
-	return e
 }

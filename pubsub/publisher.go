@@ -2,7 +2,6 @@ package pubsub
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -22,15 +21,8 @@ import (
 
 // Metadata that Reprise writes to what a handler publishes.
 const (
-	CorrelationIDMetadata = "correlation_id" // Watermill's: the id of the event that began it all
-	CausationIDMetadata   = "causation_id"   // the id of the event whose handler published this one
-)
-
-// What W3C's Trace Context calls the trace that a message belongs to: it goes
-// on with what a handler publishes.
-const (
-	traceParent = "traceparent"
-	traceState  = "tracestate"
+	CorrelationIDMetadata = store.CorrelationIDMetadata // Watermill's: the id of the event that began it all
+	CausationIDMetadata   = store.CausationIDMetadata   // the id of the event whose handler published this one
 )
 
 // Tx is a transaction of the caller's: *sql.Tx, *sqlx.Tx and *Transaction are.
@@ -164,24 +156,8 @@ func EventOf(topic string, msg *message.Message) store.Event {
 // it follows from when it is published inside a handler.
 func metadataOf(msg *message.Message) message.Metadata {
 	metadata := maps.Clone(msg.Metadata)
-	cause := cqrs.OriginalMessageFromCtx(msg.Context())
-	if cause == nil {
-		return metadata
-	}
-	if metadata == nil {
-		metadata = message.Metadata{}
-	}
-	if metadata.Get(CausationIDMetadata) == "" {
-		metadata.Set(CausationIDMetadata, cause.UUID)
-	}
-	if metadata.Get(CorrelationIDMetadata) == "" {
-		metadata.Set(CorrelationIDMetadata, cmp.Or(cause.Metadata.Get(CorrelationIDMetadata), cause.UUID))
-	}
-	if metadata.Get(traceParent) == "" && cause.Metadata.Get(traceParent) != "" {
-		metadata.Set(traceParent, cause.Metadata.Get(traceParent))
-		if state := cause.Metadata.Get(traceState); state != "" {
-			metadata.Set(traceState, state)
-		}
+	if cause := cqrs.OriginalMessageFromCtx(msg.Context()); cause != nil {
+		return handlers.Follow(metadata, cause)
 	}
 	return metadata
 }

@@ -145,7 +145,7 @@ func (s *subscription) send(c *store.Claimed) {
 	select {
 	case s.out <- f.msg:
 		if !s.recorded {
-			go s.await(f)
+			go s.await(f, f.acknowledge)
 		}
 	case <-s.closing:
 		s.release(f)
@@ -172,6 +172,7 @@ func (s *subscription) fly(c *store.Claimed) *flight {
 		s.land(f)
 		return nil
 	})
+	f.delivery.For(f.msg, func() { go s.await(f, f.end) })
 	f.ctx, f.cancel = context.WithCancel(handlers.WithDelivery(s.ctx, f.delivery))
 	f.ctx = cqrs.CtxWithOriginalMessage(f.ctx, f.msg)
 	f.msg.SetContext(f.ctx)
@@ -211,16 +212,26 @@ func (s *subscription) giveUp(f *flight, unusable string) {
 	_ = f.delivery.End(f.ctx, handlers.LastError(run))
 }
 
-// await ends the run by the message's ack or nack, unless it has ended before:
-// by middleware.Record, or by interrupt.
-func (s *subscription) await(f *flight) {
+// await calls end with what the message's ack or nack says, unless the run ends
+// before: by middleware.Record, or by interrupt.
+func (s *subscription) await(f *flight, end func(err error)) {
 	select {
 	case <-f.msg.Acked():
-		_ = f.delivery.End(f.ctx, nil) // our report does not fail
+		end(nil)
 	case <-f.msg.Nacked():
-		_ = f.delivery.End(f.ctx, handlers.ErrNacked)
+		end(handlers.ErrNacked)
 	case <-f.ctx.Done():
 	}
+}
+
+// end ends the run.
+func (f *flight) end(err error) {
+	_ = f.delivery.End(f.ctx, err) // our report does not fail
+}
+
+// acknowledge ends the run unless middleware.Record is at work.
+func (f *flight) acknowledge(err error) {
+	_ = f.delivery.Acknowledge(f.ctx, err) // our report does not fail
 }
 
 // interrupt ends what has not ended within the grace period: it is due again,

@@ -19,6 +19,10 @@ type Event struct {
 	Source      string            // SourcePublish, SourceEdit, or the subscriber that the event arrived through
 	Amends      string            // id of the event that this one corrects; "" for none
 	PublishedAt time.Time         // by the database's clock; set when it is stored
+
+	// Declared says of an event that is written that its id alone tells which
+	// event it is, whatever its metadata says: see Repeats. It is not stored.
+	Declared bool
 }
 
 // SourcePublish is the Source of an event that was published into this

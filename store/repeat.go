@@ -1,0 +1,69 @@
+package store
+
+import (
+	"encoding/json"
+	"maps"
+
+	"github.com/google/uuid"
+)
+
+// Metadata that says what an event follows from. Two publishes of one message may
+// differ in it: a handler that is tried again publishes under another trace.
+const (
+	CorrelationIDMetadata = "correlation_id" // Watermill's: the id of the event that began it all
+	CausationIDMetadata   = "causation_id"   // the id of the event whose handler published this one
+	TraceParentMetadata   = "traceparent"    // W3C's Trace Context
+	TraceStateMetadata    = "tracestate"
+	RepeatsMetadata       = "repeats_id" // the id of the event, on its topic, that this one repeats
+)
+
+// incidental is the metadata that does not make an event another one.
+func incidental(key string) bool {
+	switch key {
+	case CorrelationIDMetadata, CausationIDMetadata, TraceParentMetadata, TraceStateMetadata, OperationMetadata, RepeatsMetadata:
+		return true
+	}
+	return false
+}
+
+// essential returns the metadata that tells events apart.
+func essential(metadata map[string]string) map[string]string {
+	left := make(map[string]string, len(metadata))
+	for k, v := range metadata {
+		if !incidental(k) {
+			left[k] = v
+		}
+	}
+	return left
+}
+
+// Repeats says whether the event, published or delivered under the id of one that
+// is there with the same payload and the given metadata, is another event. It is
+// when the metadata differs in more than what an event follows from, and the event
+// does not declare its identity.
+func (e *Event) Repeats(metadata map[string]string) bool {
+	return !e.Declared && !maps.Equal(essential(e.Metadata), essential(metadata))
+}
+
+// Repeat returns the event as one that repeats the event of its id: with an id of
+// its own, which is made of topic, id, payload and metadata and so the same
+// whenever the repeat is published, and with that of the first in its metadata.
+func (e Event) Repeat() Event {
+	text, _ := json.Marshal(essential(e.Metadata)) // sorted by key; a map of strings always marshals
+	first := e.ID
+	e.ID = uuid.NewSHA1(uuid.MustParse(e.Renamed().ID), text).String()
+	e.Metadata = maps.Clone(e.Metadata)
+	if e.Metadata == nil {
+		e.Metadata = map[string]string{}
+	}
+	e.Metadata[RepeatsMetadata] = first
+	return e
+}
+
+// Renamed returns the event with an id made of what it is, the same whenever it
+// comes: for one whose id is that of an event with another payload, or no id that
+// the database could keep.
+func (e Event) Renamed() Event {
+	e.ID = uuid.NewSHA1(uuid.NameSpaceOID, append([]byte(e.Topic+"\x00"+e.ID+"\x00"), e.Payload...)).String()
+	return e
+}
