@@ -49,7 +49,18 @@ func Message(ctx context.Context, marshaler cqrs.CommandEventMarshaler, event an
 	}
 	if known, ok := event.(interface{ EventID() string }); ok && known.EventID() != "" {
 		msg.UUID = known.EventID()
+		ctx = context.WithValue(ctx, declaredKey{}, msg)
 	}
 	msg.SetContext(ctx)
 	return topic, msg, nil
+}
+
+type declaredKey struct{}
+
+// Declared says whether the message was made by Message of an event that declares
+// its identity by EventID: published again it is the same event, whatever its
+// metadata says.
+func Declared(msg *message.Message) bool {
+	of, _ := msg.Context().Value(declaredKey{}).(*message.Message)
+	return of == msg
 }

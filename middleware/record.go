@@ -2,7 +2,6 @@
 package middleware
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -86,9 +85,7 @@ func (r recorder) handleAgain(msg *message.Message, next message.HandlerFunc, de
 	default:
 		return nil, fmt.Errorf("record: attempt %d of run %d has ended, and the handler's policy decides when there is another: put what calls a handler again, such as Watermill's Retry, after middleware.Record", was.Attempt, was.ID)
 	}
-	source := cmp.Or(message.SubscriberNameFromCtx(msg.Context()), "middleware.Record")
-	e := store.Event{ID: was.EventID, Topic: was.Topic, Key: was.Key, Payload: msg.Payload, Metadata: msg.Metadata, Source: source, Declared: true}
-	run, err := r.store.Record(msg.Context(), e, was.Handler, r.instance, true)
+	run, err := r.store.RecordAgain(msg.Context(), was, r.instance)
 	return r.attempt(msg, next, run, err, delivery.Again)
 }
 
@@ -201,7 +198,7 @@ func (r recorder) record(msg *message.Message) (store.Run, error) {
 		e.ID = uuid.Must(uuid.NewV7()).String()
 	}
 	produces := message.PublishTopicFromCtx(ctx) != ""
-	return r.store.Record(ctx, e, handler, r.instance, produces)
+	return r.store.Record(ctx, e.Unmark(), handler, r.instance, produces)
 }
 
 // end writes the end of a run, also when the message's context has ended.

@@ -58,8 +58,11 @@ func (p *PubSub) reserveFor(coming func(key store.Subscription) int) *handover {
 	return h
 }
 
-// noteDue notes that events have become due without a handover.
-func (p *PubSub) noteDue(events []store.Event) {
+// noteDue notes that runs of events have become due without a handover.
+func (p *PubSub) noteDue(events []store.Event, in store.Inserted) {
+	if in.Due == 0 {
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for key := range p.active {

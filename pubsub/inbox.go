@@ -22,8 +22,9 @@ import (
 // delivers: what any Watermill subscriber brings is recorded, acknowledged once
 // that is committed, and then handled like what was published here, with
 // retries, policy and replays. A message that is slow or fails holds up no
-// other. One that is delivered again is recognised by its UUID, acknowledged,
-// and not handled again. One that the database refuses for what it is, such as by
+// other. One that is delivered again is recognised by its UUID, payload and
+// metadata, acknowledged, and not handled again. Another message under the same
+// UUID is another event, with an id of its own: see Publisher.Publish. One that the database refuses for what it is, such as by
 // a trigger of the application's, is logged and given back to the transport, after
 // up to 10 s, and holds up no other either.
 //
@@ -358,7 +359,19 @@ func (in *Inbox) receiveTogether(ctx context.Context, topic string, events []sto
 	}
 	h.deliver()
 	p.announce(store.Inserted{Due: received.Due})
-	return nil
+	if len(received.Other) == 0 {
+		return nil
+	}
+	// Their ids are known. What differs may be no more than a trace.
+	others := make([]store.Event, len(received.Other))
+	for i, other := range received.Other {
+		if e := events[other.Event]; e.Repeats(other.Metadata) {
+			others[i] = e.Repeat()
+		} else {
+			others[i], others[i].Declared = e, true
+		}
+	}
+	return in.receiveTogether(ctx, topic, others)
 }
 
 // event is the message as the database keeps it.
@@ -376,6 +389,7 @@ func (in *Inbox) event(topic string, msg *message.Message) store.Event {
 			e.Metadata[strings.ToValidUTF8(k, "\uFFFD")] = strings.ToValidUTF8(v, "\uFFFD")
 		}
 	}
+	e = e.Unmark()
 	if e.Validate() == nil {
 		return e
 	}
@@ -399,6 +413,10 @@ func (in *Inbox) receipts(topic string, batch []*message.Message) []receipt {
 		i, twice := known[e.ID]
 		if twice && !bytes.Equal(receipts[i].event.Payload, e.Payload) {
 			e = e.Renamed()
+			i, twice = known[e.ID]
+		}
+		if twice && e.Repeats(receipts[i].event.Metadata) {
+			e = e.Repeat()
 			i, twice = known[e.ID]
 		}
 		if twice {

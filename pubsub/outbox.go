@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -81,7 +82,7 @@ func (p *PubSub) Outbox(transport *Transport, config OutboxConfig) (*Outbox, err
 	o := &Outbox{pubsub: p, transport: transport, config: config, diversion: map[string]*diversion{}, known: map[string]bool{}}
 	o.nudge, o.settled = make(chan struct{}, 1), make(chan struct{}, 1)
 	o.line.connect = transport.Publisher
-	o.writer = &writer{now: o.writeNow, large: o.writeLarge}
+	o.writer = &writer{now: o.writeNow, large: o.writeLarge, log: p.config.Logger}
 	o.notifier = p.newNotifier(p.store.NotifyOutbox)
 	o.workCtx, o.stopWork = context.WithCancel(context.Background())
 	return o, nil
@@ -152,7 +153,11 @@ func (p *OutboxPublisher) publish(ctx context.Context, topic string, messages []
 		return err
 	case p.tx != nil && isNil(p.tx):
 		return errNilTx
-	case p.tx != nil:
+	}
+	for i := range events {
+		events[i] = events[i].Mark()
+	}
+	if p.tx != nil {
 		return o.writeTx(ctx, p.tx, events)
 	}
 	if err := o.pubsub.wouldWaitForItself(ctx); err != nil { // if the broker does not take it
@@ -170,48 +175,87 @@ func (p *OutboxPublisher) publish(ctx context.Context, topic string, messages []
 var errNilTx = errors.New("the transaction is nil: pass the *sql.Tx or *sqlx.Tx that is open")
 
 // writeNow writes events of any topics in one statement.
-func (o *Outbox) writeNow(ctx context.Context, events []store.Event) error {
+func (o *Outbox) writeNow(ctx context.Context, events []store.Event) (knownEvents, error) {
 	events, err := store.Unique(events)
 	if err != nil {
-		return nothingWritten(err)
+		return nil, nothingWritten(err)
 	}
-	if err := store.Again(ctx, func() error {
-		_, err := o.pubsub.store.WriteOutbox(ctx, o.pubsub.store.DB(), events, o.held)
+	var fresh []store.EventID
+	if err := store.Again(ctx, func() (err error) {
+		fresh, err = o.pubsub.store.WriteOutbox(ctx, o.pubsub.store.DB(), events, o.held)
 		return err
 	}); err != nil {
-		return whatIsKnown(err)
+		return nil, whatIsKnown(err)
 	}
 	o.announce()
-	return nil
+	known, err := o.writeRepeats(ctx, o.pubsub.store.DB(), events, fresh)
+	if err != nil && len(fresh) > 0 {
+		return nil, maybeWritten(err)
+	}
+	if err != nil {
+		return nil, whatIsKnown(err)
+	}
+	if len(known) < len(events)-len(fresh) {
+		o.announce()
+	}
+	return known, nil
+}
+
+// writeRepeats is what PubSub.insertRepeats is for the database.
+func (o *Outbox) writeRepeats(ctx context.Context, q store.Queryer, events []store.Event, fresh []store.EventID) (knownEvents, error) {
+	if len(fresh) == len(events) {
+		return nil, nil
+	}
+	repeats, known, err := repeatsAmong(ctx, q, events, fresh, o.pubsub.store.KnownOutgoingMetadata)
+	if err != nil || len(repeats) == 0 {
+		return known, err
+	}
+	if fresh, err = o.pubsub.store.WriteOutbox(ctx, q, repeats, o.held); err != nil {
+		return nil, err
+	}
+	known.addMissing(repeats, fresh)
+	return known, nil
 }
 
 // writeLarge writes what one statement does not take, in a transaction.
-func (o *Outbox) writeLarge(ctx context.Context, events []store.Event, committing *atomic.Bool) error {
-	err := o.pubsub.inOneTx(ctx, committing, func(tx *sqlx.Tx) error { return o.writeChunks(ctx, tx, split(events)) })
+func (o *Outbox) writeLarge(ctx context.Context, events []store.Event, committing *atomic.Bool) (known knownEvents, err error) {
+	err = o.pubsub.inOneTx(ctx, committing, func(tx *sqlx.Tx) (err error) {
+		known, err = o.writeChunks(ctx, tx, events)
+		return err
+	})
 	if err == nil {
 		o.announce()
 	}
-	return err
+	return known, err
 }
 
-func (o *Outbox) writeChunks(ctx context.Context, tx store.Queryer, chunks [][]store.Event) error {
-	for _, events := range chunks {
+func (o *Outbox) writeChunks(ctx context.Context, tx store.Queryer, events []store.Event) (knownEvents, error) {
+	known := knownEvents{}
+	for _, events := range split(events) {
 		events, err := store.Unique(events)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if _, err := o.pubsub.store.WriteOutbox(ctx, tx, events, o.held); err != nil {
-			return err
+		fresh, err := o.pubsub.store.WriteOutbox(ctx, tx, events, o.held)
+		if err != nil {
+			return nil, err
 		}
+		more, err := o.writeRepeats(ctx, tx, events, fresh)
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(known, more)
 	}
-	return nil
+	return known, nil
 }
 
 // writeTx writes events of one topic in the caller's transaction.
 func (o *Outbox) writeTx(ctx context.Context, tx Tx, events []store.Event) error {
-	if err := o.writeChunks(ctx, tx, split(events)); err != nil {
+	known, err := o.writeChunks(ctx, tx, events)
+	if err != nil {
 		return err
 	}
+	sayKnown(ctx, o.pubsub.config.Logger, events, known)
 	if own, ok := tx.(*Transaction); ok {
 		topic := events[0].Topic
 		own.outgoing = append(own.outgoing, func() {

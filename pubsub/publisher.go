@@ -149,6 +149,7 @@ func EventOf(topic string, msg *message.Message) store.Event {
 		Payload:  bytes.Clone(msg.Payload),
 		Metadata: metadataOf(msg),
 		Source:   store.SourcePublish,
+		Declared: handlers.Declared(msg),
 	}
 }
 

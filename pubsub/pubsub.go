@@ -167,7 +167,7 @@ func New(st *store.Store, config Config) (*PubSub, error) {
 	}
 	p.origin = p.current.id
 	p.finisher = newFinisher(st, config.Logger, p.ended)
-	p.writer = &writer{now: p.publishNow, large: p.publishLarge}
+	p.writer = &writer{now: p.publishNow, large: p.publishLarge, log: p.config.Logger}
 	p.notifier = p.newNotifier(st.Notify)
 	p.loopCtx, p.stop = context.WithCancel(context.Background())
 	return p, nil

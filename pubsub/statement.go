@@ -14,19 +14,19 @@ import (
 )
 
 // insertNow is insert in a transaction of its own, of events that need not be
-// unique. Those that are likely to be new are written as such first. After a
+// unique; it returns them as they were inserted. Those that are likely to be new are written as such first. After a
 // collision, others are publishing the same events: the statement that looks for
 // known ones is tried then, several times, since it locks events in one order.
-func (p *PubSub) insertNow(ctx context.Context, events []store.Event, h *handover) (store.Inserted, error) {
+func (p *PubSub) insertNow(ctx context.Context, events []store.Event, h *handover) ([]store.Event, store.Inserted, error) {
 	if p.news.expected() {
 		inserted, err := p.insertBy(ctx, composer{p.store.InsertNew, store.InsertNewError}, p.store.DB(), events, h)
 		if !errors.Is(err, store.ErrKnown) && !store.Collided(err) {
-			return inserted, err
+			return events, inserted, err
 		}
 	}
 	unique, err := store.Unique(events)
 	if err != nil {
-		return store.Inserted{}, err
+		return nil, store.Inserted{}, err
 	}
 	var inserted store.Inserted
 	err = store.Again(ctx, func() (err error) {
@@ -34,7 +34,7 @@ func (p *PubSub) insertNow(ctx context.Context, events []store.Event, h *handove
 		return err
 	})
 	p.news.came(err == nil && len(inserted.IDs) == len(events))
-	return inserted, err
+	return unique, inserted, err
 }
 
 // insert writes unique events in one statement, with the leases that the

@@ -105,26 +105,28 @@ func (p *PubSub) inTx(ctx context.Context, options *sql.TxOptions, f func(tx *Tr
 func (p *PubSub) publishTx(ctx context.Context, tx Tx, events []store.Event) error {
 	own, ok := tx.(*Transaction)
 	if !ok {
-		inserted, err := p.insertDue(ctx, tx, events)
+		inserted, known, err := p.insertDue(ctx, tx, events)
 		if err != nil {
 			return err
 		}
+		sayKnown(ctx, p.config.Logger, events, known)
 		return p.announceTx(ctx, tx, inserted)
 	}
 	if len(split(events)) > 1 { // nobody has that many free slots
-		inserted, err := p.insertDue(ctx, tx, events)
+		inserted, known, err := p.insertDue(ctx, tx, events)
 		own.inserted.Due += inserted.Due
+		sayKnown(ctx, p.config.Logger, events, known)
 		return err
 	}
 	if err := p.subscribeRegisteredTx(ctx, tx); err != nil {
 		return err
 	}
-	events, err := store.Unique(events)
+	unique, err := store.Unique(events)
 	if err != nil {
 		return err
 	}
-	h := p.reserve(events)
-	inserted, err := p.insert(ctx, tx, events, h)
+	h := p.reserve(unique)
+	inserted, err := p.insert(ctx, tx, unique, h)
 	if err != nil {
 		h.cancel()
 		return err
@@ -132,6 +134,8 @@ func (p *PubSub) publishTx(ctx context.Context, tx Tx, events []store.Event) err
 	if h != nil {
 		own.handovers = append(own.handovers, h)
 	}
-	own.inserted.Due += inserted.Due
-	return nil
+	more, known, err := p.insertRepeats(ctx, tx, unique, inserted)
+	own.inserted.Due += inserted.Due + more.Due
+	sayKnown(ctx, p.config.Logger, events, known)
+	return err
 }

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -35,8 +36,9 @@ const (
 // written, others gather and are the next. Its goroutines live as long as
 // something is waiting.
 type writer struct {
-	now   func(ctx context.Context, events []store.Event) error                          // writes them in one statement
-	large func(ctx context.Context, events []store.Event, committing *atomic.Bool) error // in several, and one transaction
+	now   func(ctx context.Context, events []store.Event) (knownEvents, error)                          // writes them in one statement
+	large func(ctx context.Context, events []store.Event, committing *atomic.Bool) (knownEvents, error) // in several, and one transaction
+	log   *slog.Logger
 
 	mu      sync.Mutex
 	waiting []*call
@@ -49,7 +51,13 @@ type writer struct {
 type call struct {
 	events []store.Event
 	bytes  int
-	ended  chan error // of capacity one: nobody may be waiting any more
+	ended  chan written // of capacity one: nobody may be waiting any more
+}
+
+// written is how a publish ended.
+type written struct {
+	known knownEvents // perhaps of others as well
+	err   error
 }
 
 // publish returns when the events are committed, or have not been, or when ctx
@@ -58,7 +66,7 @@ func (w *writer) publish(ctx context.Context, events []store.Event) error {
 	if len(split(events)) > 1 {
 		return w.publishLarge(ctx, events)
 	}
-	c := &call{events: events, bytes: size(events), ended: make(chan error, 1)}
+	c := &call{events: events, bytes: size(events), ended: make(chan written, 1)}
 	w.mu.Lock()
 	w.waiting = append(w.waiting, c)
 	if w.writing < maxWriters {
@@ -67,8 +75,9 @@ func (w *writer) publish(ctx context.Context, events []store.Event) error {
 	}
 	w.mu.Unlock()
 	select {
-	case err := <-c.ended:
-		return err
+	case end := <-c.ended:
+		sayKnown(ctx, w.log, events, end.known)
+		return end.err
 	case <-ctx.Done():
 	}
 	if w.withdraw(c) {
@@ -81,15 +90,17 @@ func (w *writer) publish(ctx context.Context, events []store.Event) error {
 // as while it connects.
 func (w *writer) publishLarge(ctx context.Context, events []store.Event) error {
 	var committing atomic.Bool
-	ended := make(chan error, 1)
+	ended := make(chan written, 1)
 	w.batches.RLock()
 	go func() {
 		defer w.batches.RUnlock()
-		ended <- w.large(ctx, events, &committing)
+		known, err := w.large(ctx, events, &committing)
+		ended <- written{known, err}
 	}()
 	select {
-	case err := <-ended:
-		return err
+	case end := <-ended:
+		sayKnown(ctx, w.log, events, end.known)
+		return end.err
 	case <-ctx.Done():
 	}
 	if committing.Load() {
@@ -200,17 +211,22 @@ func (w *writer) writeTogether(calls []*call) (callers int) {
 	for _, c := range calls[1:] {
 		events = append(events[:len(events):len(events)], c.events...)
 	}
-	err := w.now(context.Background(), events)
+	known, err := w.now(context.Background(), events)
 	callers = len(calls) + w.count()
 	if len(calls) > 1 && divisible(err) {
 		var each alone
 		for _, c := range calls {
-			c.ended <- each.try(func() error { return w.now(context.Background(), c.events) })
+			var known knownEvents
+			err := each.try(func() (err error) {
+				known, err = w.now(context.Background(), c.events)
+				return err
+			})
+			c.ended <- written{known, err}
 		}
 		return callers
 	}
 	for _, c := range calls {
-		c.ended <- err
+		c.ended <- written{known, err}
 	}
 	return callers
 }
@@ -257,35 +273,46 @@ func (a *alone) try(f func() error) error {
 }
 
 // publishNow inserts the events in a statement of its own and hands over what
-// it could.
-func (p *PubSub) publishNow(ctx context.Context, events []store.Event) error {
+// it could. Only when it finds that some are known does it take more statements.
+func (p *PubSub) publishNow(ctx context.Context, events []store.Event) (knownEvents, error) {
 	if err := p.subscribeRegistered(ctx); err != nil {
-		return nothingWritten(err)
+		return nil, nothingWritten(err)
 	}
 	handover := p.reserve(events)
-	inserted, err := p.insertNow(ctx, events, handover)
+	unique, inserted, err := p.insertNow(ctx, events, handover)
 	if err != nil {
 		handover.cancel()
-		return whatIsKnown(err)
+		return nil, whatIsKnown(err)
 	}
 	handover.deliver()
 	p.announce(inserted)
-	return nil
+
+	more, known, err := p.insertRepeats(ctx, p.store.DB(), unique, inserted)
+	if err != nil && len(inserted.IDs) > 0 {
+		return nil, maybeWritten(err)
+	}
+	if err != nil {
+		return nil, whatIsKnown(err)
+	}
+	p.noteDue(events, more)
+	p.announce(more)
+	return known, nil
 }
 
 // publishLarge inserts what one statement does not take, in a transaction. Its
 // runs are due: nobody has that many free slots.
-func (p *PubSub) publishLarge(ctx context.Context, events []store.Event, committing *atomic.Bool) error {
+func (p *PubSub) publishLarge(ctx context.Context, events []store.Event, committing *atomic.Bool) (known knownEvents, err error) {
 	var inserted store.Inserted
-	err := p.inOneTx(ctx, committing, func(tx *sqlx.Tx) (err error) {
-		inserted, err = p.insertDue(ctx, tx, events)
+	err = p.inOneTx(ctx, committing, func(tx *sqlx.Tx) (err error) {
+		inserted, known, err = p.insertDue(ctx, tx, events)
 		return err
 	})
-	if err == nil {
-		p.noteDue(events)
-		p.announce(inserted)
+	if err != nil {
+		return nil, err
 	}
-	return err
+	p.noteDue(events, inserted)
+	p.announce(inserted)
+	return known, nil
 }
 
 // inOneTx runs write in a READ COMMITTED transaction, and again after a collision
@@ -315,18 +342,24 @@ func (p *PubSub) inOneTxOnce(ctx context.Context, committing *atomic.Bool, write
 }
 
 // insertDue inserts the events in a transaction; their runs are due.
-func (p *PubSub) insertDue(ctx context.Context, tx Tx, events []store.Event) (store.Inserted, error) {
+func (p *PubSub) insertDue(ctx context.Context, tx Tx, events []store.Event) (in store.Inserted, known knownEvents, err error) {
 	if err := p.subscribeRegisteredTx(ctx, tx); err != nil {
-		return store.Inserted{}, err
+		return in, nil, err
+	}
+	if events, err = store.Unique(events); err != nil {
+		return in, nil, err
 	}
 	if len(split(events)) > 1 {
-		return p.store.InsertLarge(ctx, tx, events, split)
+		in, err = p.store.InsertLarge(ctx, tx, events, split)
+	} else {
+		in, err = p.insert(ctx, tx, events, nil)
 	}
-	events, err := store.Unique(events)
 	if err != nil {
-		return store.Inserted{}, err
+		return in, nil, err
 	}
-	return p.insert(ctx, tx, events, nil)
+	more, known, err := p.insertRepeats(ctx, tx, events, in)
+	in.Due += more.Due
+	return in, known, err
 }
 
 func rollback(tx *sqlx.Tx) error {

@@ -57,16 +57,17 @@ func ParseOutgoingState(name string) (OutgoingState, error) {
 
 // WriteOutbox writes events, which must be valid and Unique, into the outbox:
 // HELD where held says so for their topic, PENDING otherwise, in this order. It
-// returns how many were not there yet. What is there already stays as it is,
-// sent or not; another payload under an id that its topic has in the outbox
+// returns which were not there yet. What is there already stays as it is,
+// sent or not, whatever its metadata: KnownOutgoingMetadata tells whether an event
+// Repeats it. Another payload under an id that its topic has in the outbox
 // makes it fail with ErrDuplicateID, and nothing is written.
 //
 // q is the store's pool or the caller's transaction; a few thousand events and
 // a few MiB of payload make a good statement.
-func (s *Store) WriteOutbox(ctx context.Context, q Queryer, events []Event, held func(topic string) bool) (fresh int, err error) {
+func (s *Store) WriteOutbox(ctx context.Context, q Queryer, events []Event, held func(topic string) bool) (fresh []EventID, err error) {
 	for i := range events {
 		if err := events[i].Validate(); err != nil {
-			return 0, err
+			return nil, err
 		}
 	}
 	states := make([]string, len(events))
@@ -78,24 +79,41 @@ func (s *Store) WriteOutbox(ctx context.Context, q Queryer, events []Event, held
 	}
 	query, args := s.outboxInsert(events, states)
 	err = s.Query(ctx, q, query, args, func(rows *sql.Rows) error {
-		fresh = 0
+		fresh = make([]EventID, 0, len(events))
 		for rows.Next() {
+			if s.kind == dialect.SQLite {
+				var id EventID
+				if err := rows.Scan(&id.ID, &id.Topic); err != nil {
+					return err
+				}
+				fresh = append(fresh, id)
+				continue
+			}
 			var n int
-			if err := rows.Scan(&n); err != nil {
+			var ids, topics pq.StringArray
+			if err := rows.Scan(&n, &ids, &topics); err != nil {
 				return err
 			}
-			fresh += n
+			for i := range ids {
+				fresh = append(fresh, EventID{Topic: topics[i], ID: ids[i]})
+			}
+			if n == len(events) {
+				for i := range events {
+					fresh = append(fresh, events[i].EventID())
+				}
+			}
 		}
 		return nil
 	})
 	if err != nil {
-		return 0, fmt.Errorf("write into the outbox: %w", InsertError(err))
+		return nil, fmt.Errorf("write into the outbox: %w", InsertError(err))
 	}
 	return fresh, nil
 }
 
-// outboxInsert returns the statement, whose rows add up to how many events are
-// new.
+// outboxInsert returns the statement, which returns the ids and topics of the
+// events that are new; on PostgreSQL in one row, after how many they are, and
+// unless all are.
 func (s *Store) outboxInsert(events []Event, states []string) (string, []any) {
 	if s.kind == dialect.SQLite {
 		args := make([]any, 0, 7*len(events))
@@ -108,7 +126,7 @@ func (s *Store) outboxInsert(events []Event, states []string) (string, []any) {
 			VALUES ` + placeholders(len(events), 7) + `
 			ON CONFLICT (event_id, topic) DO UPDATE SET metadata = NULL -- which fails
 			WHERE was.payload IS NOT excluded.payload OR was.payload_bytes IS NOT excluded.payload_bytes
-			RETURNING 1`), args
+			RETURNING event_id, topic`), args
 	}
 	args := arrays(events)
 	return s.sql(`
@@ -121,9 +139,11 @@ func (s *Store) outboxInsert(events []Event, states []string) (string, []any) {
 			ON CONFLICT (event_id, topic) DO UPDATE SET error = reprise.id_taken(was.event_id) -- which fails
 			WHERE was.payload::text IS DISTINCT FROM excluded.payload::text
 			OR was.payload_bytes IS DISTINCT FROM excluded.payload_bytes
-			RETURNING 1
+			RETURNING was.event_id, was.topic
 		)
-		SELECT count(*) FROM written`), append(args, pq.StringArray(states))
+		SELECT n, CASE WHEN n < cardinality($1::text[]) THEN (SELECT array_agg(event_id) FROM written) END,
+		       CASE WHEN n < cardinality($1::text[]) THEN (SELECT array_agg(topic) FROM written) END
+		FROM (SELECT count(*) AS n FROM written) counted`), append(args, pq.StringArray(states))
 }
 
 // OutboxFilter selects events in the outbox: all of what is set must hold. The

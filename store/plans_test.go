@@ -301,7 +301,7 @@ func (d *planning) publishing() {
 	var leased []store.Outcome
 	for _, n := range []int{1, 2, 100} {
 		for _, lease := range []store.LeaseOnInsert{{}, lease} {
-			d.wayStep("Insert InsertNew Query ScanInserted", func(context.Context) {
+			d.wayStep("Insert InsertNew Query ScanInserted KnownMetadata", func(context.Context) {
 				events := d.events(n, "orders")
 				in := d.insert(events, lease, d.st.InsertNew)
 				require.Len(d, in.IDs, n)
@@ -309,6 +309,9 @@ func (d *planning) publishing() {
 					leased = append(leased, store.Outcome{Status: store.Success, Lease: store.Lease{RunID: run.RunID, Instance: d.id, Attempt: 1}})
 				}
 				require.Empty(d, d.insert(events, lease, d.st.Insert).IDs)
+				known, err := d.st.KnownMetadata(context.Background(), d.st.DB(), eventIDs(events))
+				require.NoError(d, err)
+				require.Len(d, known, n)
 			})
 		}
 	}
@@ -321,6 +324,13 @@ func (d *planning) publishing() {
 	})
 }
 
+func eventIDs(events []store.Event) (ids []store.EventID) {
+	for i := range events {
+		ids = append(ids, events[i].EventID())
+	}
+	return ids
+}
+
 func (d *planning) receiving() {
 	for _, lease := range []store.LeaseOnInsert{{}, {Instance: d.id, Wants: []store.Want{{Topic: "payments", Handler: "pay", N: 5}}}} {
 		for _, n := range []int{1, 100} {
@@ -331,14 +341,23 @@ func (d *planning) receiving() {
 				in, err := d.st.Receive(ctx, "pay", events, lease)
 				require.NoError(d, err)
 				require.Equal(d, n, in.Known)
+				for i := range events {
+					events[i].Metadata = map[string]string{"retries": "1"}
+				}
+				in, err = d.st.Receive(ctx, "pay", events, lease)
+				require.NoError(d, err)
+				require.Len(d, in.Other, n)
 			})
 		}
 	}
-	d.wayStep("Record", func(ctx context.Context) {
+	d.wayStep("Record RecordAgain", func(ctx context.Context) {
 		e := from("kafka", d.events(1, "payments"))[0]
 		for range 2 {
-			_, err := d.st.Record(ctx, e, "pay", d.id, true)
+			run, err := d.st.Record(ctx, e, "pay", d.id, true)
 			require.NoError(d, err)
+			_, err = d.st.RecordAgain(ctx, run, d.id)
+			require.NoError(d, err)
+			e.Metadata = map[string]string{"retries": "1"}
 		}
 	})
 }
@@ -419,12 +438,15 @@ func (d *planning) sending() {
 		require.NoError(d, st.ResignRelay(ctx, d.id))
 	})
 	for _, n := range []int{1, 100} {
-		d.wayStep("WriteOutbox", func(ctx context.Context) {
+		d.wayStep("WriteOutbox KnownOutgoingMetadata", func(ctx context.Context) {
 			events := d.events(n, "shipped-1")
 			for range 2 {
 				_, err := st.WriteOutbox(ctx, st.DB(), events, func(string) bool { return false })
 				require.NoError(d, err)
 			}
+			known, err := st.KnownOutgoingMetadata(ctx, st.DB(), eventIDs(events))
+			require.NoError(d, err)
+			require.Len(d, known, n)
 		})
 	}
 }

@@ -22,18 +22,47 @@ func wantArrays(wants []Want) (topics, handlers pq.StringArray, ns pq.Int64Array
 	return topics, handlers, ns
 }
 
-func (postgres) record(ctx context.Context, s *Store, e Event, handler, instance string, again bool) (Lease, error) {
+func (d postgres) record(ctx context.Context, s *Store, e Event, handler, instance string, again bool) (Lease, error) {
+	lease, err := d.recordNew(ctx, s, e, handler, instance)
+	if !errors.Is(err, sql.ErrNoRows) {
+		return lease, err
+	}
+	// The event is there, and the run too, or the event is another one.
+	first, err := s.Event(ctx, e.Topic, e.ID)
+	if err != nil {
+		return Lease{}, err
+	}
+	if as, other := e.another(first); other {
+		return Lease{}, &takenError{as}
+	}
+	lease, err = d.takeUp(ctx, s, e.EventID(), handler, instance, again)
+	if errors.Is(err, sql.ErrNoRows) && !e.Declared { // there is no run, if the metadata differs in what makes it no other event
+		e.Declared = true
+		lease, err = d.recordNew(ctx, s, e, handler, instance)
+	}
+	return lease, err
+}
+
+// recordNew records a run that is new, of an event that is new or is there as it
+// is: with the same payload and, unless it is Declared, the same metadata.
+func (postgres) recordNew(ctx context.Context, s *Store, e Event, handler, instance string) (lease Lease, err error) {
 	c := encode(e)
-	lease := Lease{Instance: instance}
-	err := s.db.GetContext(ctx, &lease, s.sql(`
-		WITH event AS (
+	lease.Instance = instance
+	err = s.db.GetContext(ctx, &lease, s.sql(`
+		WITH was AS (
+			SELECT published_at, payload::text IS NOT DISTINCT FROM CASE WHEN $4 THEN $5::text END
+			       AND payload_bytes IS NOT DISTINCT FROM CASE WHEN NOT $4 THEN $6::bytea END
+			       AND ($11::boolean OR metadata::text = $7::text) AS same
+			FROM reprise.events WHERE id = $1 AND topic = $2
+		), event AS (
 			INSERT INTO reprise.events (id, topic, key, payload, payload_bytes, metadata, source)
-			VALUES ($1, $2, $3, CASE WHEN $4 THEN $5::text::json END, CASE WHEN NOT $4 THEN $6::bytea END, $7::json, $8)
+			VALUES ($1, $2, $3, CASE WHEN $4 THEN $5::text::json END, CASE WHEN NOT $4 THEN $6::bytea END, $7::text::json, $8)
 			ON CONFLICT (id, topic) DO NOTHING
+			RETURNING published_at, true AS same
 		), leased AS (
 			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, instance, attempt, tries, started_at, published_at)
-			VALUES ($1, $2, $9, $3, $10, 1, 1, now(),
-			        coalesce((SELECT published_at FROM reprise.events WHERE id = $1 AND topic = $2), now()))
+			SELECT $1::text, $2::text, $9::text, $3::text, $10::text, 1, 1, now(), e.published_at
+			FROM (SELECT * FROM event UNION ALL SELECT * FROM was) e WHERE e.same
 			ON CONFLICT (event_id, topic, handler) DO NOTHING
 			RETURNING id, attempt
 		), lowered AS (
@@ -41,12 +70,13 @@ func (postgres) record(ctx context.Context, s *Store, e Event, handler, instance
 			WHERE id = $10 AND EXISTS (SELECT 1 FROM leased)
 		)
 		SELECT id AS runid, attempt FROM leased`),
-		e.ID, e.Topic, e.Key, c.json, c.text, c.bytes, c.metadata, e.Source, handler, instance)
-	if !errors.Is(err, sql.ErrNoRows) {
-		return lease, err
-	}
-	// It was delivered before. Lock first: what others deliver or end at the
-	// same time is then seen.
+		e.ID, e.Topic, e.Key, c.json, c.text, c.bytes, c.metadata, e.Source, handler, instance, e.Declared)
+	return lease, err
+}
+
+func (postgres) takeUp(ctx context.Context, s *Store, e EventID, handler, instance string, again bool) (lease Lease, err error) {
+	lease.Instance = instance
+	// Lock first: what others deliver or end at the same time is then seen.
 	err = s.db.GetContext(ctx, &lease, s.sql(`
 		WITH was AS (
 			SELECT id, status, attempt, cycle, instance, started_at, due_at FROM reprise.handler_runs

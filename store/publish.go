@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/reprise-bus/reprise/internal/dialect"
@@ -42,8 +43,9 @@ type LeasedRun struct {
 // Unique, and a run for each subscription of their topics: due, or leased where
 // the lease asks for it. ScanInserted reads its rows, and InsertError its error.
 //
-// Publishing an event again does nothing, whatever became of its runs; another
-// payload under an id that the topic has already makes the statement fail.
+// Publishing an event again does nothing, whatever became of its runs and whatever
+// its metadata: KnownMetadata tells whether it Repeats the first. Another payload
+// under an id that the topic has already makes the statement fail.
 //
 // The caller runs it by Query, in a transaction of its own or not, and bounds its size:
 // a few thousand events and a few MiB of payload make a good statement.
@@ -78,30 +80,33 @@ func (s *Store) ScanInserted(rows *sql.Rows, events []Event) (Inserted, error) {
 	return s.dialect.inserted(s, rows, events)
 }
 
-// Unique returns the events without those that stand in them twice. Another
-// payload under the same id is ErrDuplicateID.
+// Unique returns the events without those that stand in them twice. One that says
+// something else under the id of another is that one's Repeat. Another payload
+// under the same id is ErrDuplicateID.
 func Unique(events []Event) ([]Event, error) {
 	if len(events) == 1 {
 		return events, nil
 	}
 	known := make(map[EventID]*Event, len(events))
 	for i := range events {
-		e := &events[i]
-		first, twice := known[e.EventID()]
-		if twice && !bytes.Equal(first.Payload, e.Payload) {
-			return nil, fmt.Errorf("event %q stands twice in one publish, with different payloads: %w", e.ID, ErrDuplicateID)
-		}
-		if !twice {
-			known[e.EventID()] = e
-		}
+		known[events[i].EventID()] = nil
 	}
 	if len(known) == len(events) {
 		return events, nil
 	}
-	unique := make([]Event, 0, len(known))
-	for i := range events {
-		if known[events[i].EventID()] == &events[i] {
-			unique = append(unique, events[i])
+	unique := make([]Event, 0, len(events)) // which never grows: known points into it
+	for _, e := range events {
+		first := known[e.EventID()]
+		if first != nil && !bytes.Equal(first.Payload, e.Payload) {
+			return nil, fmt.Errorf("event %q stands twice in one publish, with different payloads: %w", e.ID, ErrDuplicateID)
+		}
+		if first != nil && e.Repeats(first.Metadata) {
+			e = e.Repeat()
+			first = known[e.EventID()]
+		}
+		if first == nil {
+			unique = append(unique, e)
+			known[e.EventID()] = &unique[len(unique)-1]
 		}
 	}
 	return unique, nil
@@ -189,28 +194,31 @@ func encode(e Event) encoded {
 	return encoded{bytes: append([]byte{}, e.Payload...), metadata: metadataText(e.Metadata)}
 }
 
-// metadataText returns the metadata as a JSON object. What needs no escapes, as
-// next to all of it, needs no encoder either.
+// metadataText returns the metadata as a JSON object, the same for the same
+// metadata. What needs no escapes, as next to all of it, needs no encoder either.
 func metadataText(metadata map[string]string) string {
 	var text strings.Builder
-	size := 2
+	var room [8]string
+	keys, size := room[:0], 2
 	for k, v := range metadata {
 		if !plain(k) || !plain(v) {
 			b, _ := json.Marshal(metadata) // a map of strings always marshals
 			return string(b)
 		}
+		keys = append(keys, k)
 		size += len(k) + len(v) + 6
 	}
+	slices.Sort(keys)
 	text.Grow(size)
 	text.WriteByte('{')
-	for k, v := range metadata {
-		if text.Len() > 1 {
+	for i, k := range keys {
+		if i > 0 {
 			text.WriteByte(',')
 		}
 		text.WriteByte('"')
 		text.WriteString(k)
 		text.WriteString(`":"`)
-		text.WriteString(v)
+		text.WriteString(metadata[k])
 		text.WriteByte('"')
 	}
 	text.WriteByte('}')

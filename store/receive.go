@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"fmt"
 
 	"github.com/jmoiron/sqlx"
@@ -17,6 +18,17 @@ type Received struct {
 	Due    int         // how many other runs are new
 	Known  int         // how many of the events are not
 	Resent bool        // the statement was sent twice: what is not new may be leased as well
+
+	// Other are the known events whose metadata is not that of the event in the
+	// database, letter for letter: they got no run of the handler.
+	Other []OtherMetadata
+}
+
+// OtherMetadata is what the database has as the metadata of an event, and the index
+// of that event among those that were received.
+type OtherMetadata struct {
+	Event    int
+	Metadata map[string]string
 }
 
 // Receive writes events that another transport delivered, unless they are
@@ -27,7 +39,8 @@ type Received struct {
 //
 // The events must be valid, of one Source and Unique; a few hundred make a good
 // statement. Another payload under an id that its topic has already is
-// ErrDuplicateID.
+// ErrDuplicateID. One with other metadata, unless it is Declared, is left to the
+// caller, who finds out whether it Repeats the first: it gets no run.
 func (s *Store) Receive(ctx context.Context, handler string, events []Event, lease LeaseOnInsert) (Received, error) {
 	return s.receiveBy(ctx, receiveAny, InsertError, handler, events, lease)
 }
@@ -77,9 +90,10 @@ const (
 			INSERT INTO reprise.events AS was (id, topic, key, payload, payload_bytes, metadata, source)
 			SELECT id, topic, key, text::json, bytes, metadata::json, $7
 			FROM input` + inOneOrder
-	receivedRuns = `
+	receivedReturned = `
 			RETURNING was.id, was.topic
-		), run AS (
+		)`
+	receivedRuns = `, run AS (
 			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, attempt, tries, instance, due_at, started_at, published_at)
 			SELECT i.id, i.topic, $8, i.key, (k.id IS NOT NULL)::int, (k.id IS NOT NULL)::int, k.id,
 			       CASE WHEN k.id IS NULL THEN now() END, CASE WHEN k.id IS NOT NULL THEN now() END, `
@@ -90,22 +104,33 @@ const (
 		       count(*) FILTER (WHERE instance IS NULL),
 		       array_agg(id) FILTER (WHERE instance IS NOT NULL),
 		       array_agg(event_id) FILTER (WHERE instance IS NOT NULL),
-		       array_agg(topic) FILTER (WHERE instance IS NOT NULL)
-		FROM run`
+		       array_agg(topic) FILTER (WHERE instance IS NOT NULL),`
 
-	receiveAny = receivedInput + unlessTaken + receivedRuns + `
+	// A subquery for each known event reads no more of a large table than its row,
+	// whatever the planner takes the input for.
+	receiveAny = receivedInput + unlessTaken + receivedReturned + `, seen AS (
+			SELECT i.*, CASE WHEN e.id IS NULL AND i.id <> ALL ($11::text[]) THEN
+			              (SELECT was.metadata::text FROM reprise.events was WHERE was.id = i.id AND was.topic = i.topic) END AS had,
 			       CASE WHEN e.id IS NOT NULL THEN now() -- it is new
-			       ELSE coalesce((SELECT was.published_at FROM reprise.events was WHERE was.id = i.id AND was.topic = i.topic), now()) END
+			       ELSE coalesce((SELECT was.published_at FROM reprise.events was WHERE was.id = i.id AND was.topic = i.topic), now()) END AS published_at
 			FROM input i
 			LEFT JOIN event e ON e.id = i.id AND e.topic = i.topic
+		)` + receivedRuns + `i.published_at
+			FROM seen i
 			LEFT JOIN known k ON i.place <= $10
+			WHERE i.had IS NULL OR i.had = i.metadata
 			ORDER BY i.place
-			ON CONFLICT (event_id, topic, handler) DO NOTHING` + receivedEnd
-	receiveNew = receivedInput + receivedRuns + `now()
+			ON CONFLICT (event_id, topic, handler) DO NOTHING` + receivedEnd + `
+		       (SELECT array_agg(place) FROM seen WHERE had <> metadata),
+		       (SELECT array_agg(had) FROM seen WHERE had <> metadata)
+		FROM run`
+	receiveNew = receivedInput + receivedReturned + receivedRuns + `now()
 			FROM input i
 			LEFT JOIN known k ON i.place <= $10
 			WHERE (SELECT count(*) FROM event) > 0 -- is evaluated first: the events are locked in one order, then the runs
-			ORDER BY i.place` + receivedEnd
+			ORDER BY i.place` + receivedEnd + `
+		       NULL, NULL
+		FROM run`
 )
 
 func (s *Store) receive(ctx context.Context, query, handler string, events []Event, lease LeaseOnInsert) (in Received, err error) {
@@ -114,13 +139,27 @@ func (s *Store) receive(ctx context.Context, query, handler string, events []Eve
 		n += w.N
 	}
 	args := append(arrays(events), events[0].Source, handler, lease.Instance, n)
+	if query == receiveAny {
+		declared := pq.StringArray{}
+		for _, e := range events {
+			if e.Declared {
+				declared = append(declared, e.ID)
+			}
+		}
+		args = append(args, declared)
+	}
 	times, err := s.query(ctx, s.db, s.sql(query), args, func(rows *sql.Rows) error {
 		in = Received{}
 		for rows.Next() {
-			var runs pq.Int64Array
-			var ids, topics pq.StringArray
-			if err := rows.Scan(&in.Known, &in.Due, &runs, &ids, &topics); err != nil {
+			var runs, others pq.Int64Array
+			var ids, topics, had pq.StringArray
+			if err := rows.Scan(&in.Known, &in.Due, &runs, &ids, &topics, &others, &had); err != nil {
 				return err
+			}
+			for i, place := range others {
+				if err := in.other(int(place)-1, had[i]); err != nil {
+					return err
+				}
 			}
 			places := places{events: events}
 			for i, run := range runs {
@@ -141,7 +180,7 @@ func (s *Store) receive(ctx context.Context, query, handler string, events []Eve
 func (s *Store) receiveSQLite(ctx context.Context, handler string, events []Event) (in Received, err error) {
 	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
 		in = Received{}
-		for _, e := range events {
+		for i, e := range events {
 			c := encode(e)
 			inserted, err := tx.ExecContext(ctx, s.sql(`
 				INSERT INTO reprise.events AS was (id, topic, key, payload, payload_bytes, metadata, source)
@@ -156,6 +195,16 @@ func (s *Store) receiveSQLite(ctx context.Context, handler string, events []Even
 				return err
 			} else if n == 0 {
 				in.Known++
+				var had string
+				if err := tx.GetContext(ctx, &had, s.sql(`SELECT metadata FROM reprise.events WHERE id = $1 AND topic = $2`), e.ID, e.Topic); err != nil {
+					return err
+				}
+				if had != c.metadata && !e.Declared {
+					if err := in.other(i, had); err != nil {
+						return err
+					}
+					continue
+				}
 			}
 			result, err := tx.ExecContext(ctx, s.sql(`
 				INSERT INTO reprise.handler_runs (event_id, topic, handler, key, due_at, published_at)
@@ -173,4 +222,14 @@ func (s *Store) receiveSQLite(ctx context.Context, handler string, events []Even
 		return nil
 	})
 	return in, err
+}
+
+// other notes the metadata that the database has of an event.
+func (in *Received) other(event int, text string) error {
+	o := OtherMetadata{Event: event}
+	if err := json.Unmarshal([]byte(text), &o.Metadata); err != nil {
+		return fmt.Errorf("metadata in the database: %w", err)
+	}
+	in.Other = append(in.Other, o)
+	return nil
 }

@@ -15,6 +15,9 @@ import (
 // without an end, is taken up for another attempt (what was held is kept as an
 // abandoned attempt). A run that has ended well or was discarded is ErrDone,
 // unless again is set, which takes up a successful run too.
+//
+// Another event under the id of one that is there gets an id of its own, which is
+// the EventID of the run: one with another payload, and one that Repeats the first.
 func (s *Store) Record(ctx context.Context, e Event, handler, instance string, again bool) (Run, error) {
 	if err := e.Validate(); err != nil {
 		return Run{}, err
@@ -25,8 +28,12 @@ func (s *Store) Record(ctx context.Context, e Event, handler, instance string, a
 	if e.Source == "" || e.Source == SourcePublish {
 		return Run{}, fmt.Errorf("record event %q: source %q: want the name of the subscriber that delivered it", e.ID, e.Source)
 	}
-	run := Run{EventID: e.ID, Topic: e.Topic, Handler: handler, Status: Pending, Tries: 1, Key: e.Key, Instance: instance}
 	lease, err := s.dialect.record(ctx, s, e, handler, instance, again)
+	for taken := (*takenError)(nil); errors.As(err, &taken); {
+		e = taken.as
+		lease, err = s.dialect.record(ctx, s, e, handler, instance, again)
+	}
+	run := Run{EventID: e.ID, Topic: e.Topic, Handler: handler, Status: Pending, Tries: 1, Key: e.Key, Instance: instance}
 	if errors.Is(err, sql.ErrNoRows) {
 		return run, fmt.Errorf("event %q, handler %q: %w", e.ID, handler, ErrDone)
 	}
@@ -35,4 +42,26 @@ func (s *Store) Record(ctx context.Context, e Event, handler, instance string, a
 	}
 	run.ID, run.Attempt = lease.RunID, lease.Attempt
 	return run, nil
+}
+
+// takenError says that an event's id is that of another event.
+type takenError struct{ as Event } // the event under the id that it gets instead
+
+func (e *takenError) Error() string {
+	return fmt.Sprintf("the id is taken by another event, this one is %q", e.as.ID)
+}
+
+// RecordAgain takes up a run that the instance, or another one, had before, for
+// another attempt, whatever has become of it; only DISCARDED it is ErrDone. The run
+// is committed when RecordAgain returns.
+func (s *Store) RecordAgain(ctx context.Context, was Run, instance string) (Run, error) {
+	lease, err := s.dialect.takeUp(ctx, s, EventID{Topic: was.Topic, ID: was.EventID}, was.Handler, instance, true)
+	if errors.Is(err, sql.ErrNoRows) {
+		return was, fmt.Errorf("event %q, handler %q: %w", was.EventID, was.Handler, ErrDone)
+	}
+	if err != nil {
+		return was, fmt.Errorf("take up run %d again: %w", was.ID, err)
+	}
+	was.Status, was.Tries, was.Instance, was.Attempt = Pending, 1, instance, lease.Attempt
+	return was, nil
 }

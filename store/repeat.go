@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"encoding/json"
 	"maps"
 
@@ -17,10 +18,13 @@ const (
 	RepeatsMetadata       = "repeats_id" // the id of the event, on its topic, that this one repeats
 )
 
+// declaredMetadata is how an event that a broker carries says that it is Declared.
+const declaredMetadata = "reprise_declared"
+
 // incidental is the metadata that does not make an event another one.
 func incidental(key string) bool {
 	switch key {
-	case CorrelationIDMetadata, CausationIDMetadata, TraceParentMetadata, TraceStateMetadata, OperationMetadata, RepeatsMetadata:
+	case CorrelationIDMetadata, CausationIDMetadata, TraceParentMetadata, TraceStateMetadata, OperationMetadata, RepeatsMetadata, declaredMetadata:
 		return true
 	}
 	return false
@@ -58,6 +62,48 @@ func (e Event) Repeat() Event {
 	}
 	e.Metadata[RepeatsMetadata] = first
 	return e
+}
+
+// Mark returns a Declared event as one that says so in its metadata, to whoever
+// gets it from a broker; any other as it is.
+func (e Event) Mark() Event {
+	if !e.Declared {
+		return e
+	}
+	mark := e.Repeat().ID
+	e.Metadata = maps.Clone(e.Metadata)
+	if e.Metadata == nil {
+		e.Metadata = map[string]string{}
+	}
+	e.Metadata[declaredMetadata] = mark
+	return e
+}
+
+// Unmark undoes Mark. The mark is made of what the event is: it counts for none
+// with other metadata, such as one that a poison queue has published with all
+// metadata of the first.
+func (e Event) Unmark() Event {
+	mark, marked := e.Metadata[declaredMetadata]
+	if !marked {
+		return e
+	}
+	e.Metadata = maps.Clone(e.Metadata)
+	delete(e.Metadata, declaredMetadata)
+	e.Declared = mark == e.Repeat().ID
+	return e
+}
+
+// another returns the event under the id that it gets where the first event has its
+// id already, and whether it is another event than that.
+func (e Event) another(first Event) (Event, bool) {
+	switch {
+	case !bytes.Equal(first.Payload, e.Payload):
+		return e.Renamed(), true
+	case e.Repeats(first.Metadata):
+		return e.Repeat(), true
+	default:
+		return e, false
+	}
 }
 
 // Renamed returns the event with an id made of what it is, the same whenever it

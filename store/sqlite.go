@@ -62,40 +62,69 @@ func placeholders(rows, columns int) string {
 	return strings.TrimSuffix(strings.Repeat(row+",", rows), ",")
 }
 
-func (sqlite) record(ctx context.Context, s *Store, e Event, handler, instance string, again bool) (Lease, error) {
+func (d sqlite) record(ctx context.Context, s *Store, e Event, handler, instance string, again bool) (lease Lease, err error) {
 	c := encode(e)
-	lease := Lease{Instance: instance}
-	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
-		if _, err := tx.ExecContext(ctx, s.sql(`
+	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
+		inserted, err := tx.ExecContext(ctx, s.sql(`
 			INSERT INTO reprise.events (id, topic, key, payload, payload_bytes, metadata, source)
 			VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id, topic) DO NOTHING`),
-			e.ID, e.Topic, e.Key, c.textOrNull(), c.bytesOrNull(), c.metadata, e.Source); err != nil {
+			e.ID, e.Topic, e.Key, c.textOrNull(), c.bytesOrNull(), c.metadata, e.Source)
+		if err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, s.sql(`
-			INSERT INTO reprise.run_attempts (run_id, attempt, cycle, kind, message, instance, started_at)
-			SELECT id, attempt, cycle, 'abandoned', 'the message was delivered again before the handler had ended', instance, started_at
-			FROM reprise.handler_runs
-			WHERE event_id = $1 AND handler = $2 AND topic = $3 AND status = 'PENDING' AND due_at IS NULL`),
-			e.ID, handler, e.Topic); err != nil {
+		fresh, err := inserted.RowsAffected()
+		if err != nil {
 			return err
 		}
-		if err := tx.QueryRowxContext(ctx, s.sql(`
-			INSERT INTO reprise.handler_runs AS r (event_id, topic, handler, key, instance, attempt, tries, started_at, published_at)
-			VALUES ($1, $2, $3, $4, $5, 1, 1, now(), (SELECT published_at FROM reprise.events WHERE id = $1 AND topic = $2))
-			ON CONFLICT (event_id, topic, handler) DO UPDATE
-			SET status = 'PENDING', attempt = r.attempt + 1, tries = 1, instance = excluded.instance,
-			    started_at = now(), due_at = NULL, finished_at = NULL, failed_at = NULL
-			WHERE r.status IN ('PENDING', 'FAILED') OR ($6 AND r.status = 'SUCCESS')
-			RETURNING id, attempt`),
-			e.ID, e.Topic, handler, e.Key, instance, again).Scan(&lease.RunID, &lease.Attempt); err != nil {
-			return err
+		if fresh == 0 {
+			first, err := s.event(ctx, tx, e.Topic, e.ID)
+			if err != nil {
+				return err
+			}
+			if as, other := e.another(first); other {
+				return &takenError{as}
+			}
 		}
-		_, err := tx.ExecContext(ctx, s.sql(`
-			UPDATE reprise.instances SET lowest_run = min(lowest_run, $2), held_runs = json_insert(held_runs, '$[#]', $2) WHERE id = $1`),
-			instance, lease.RunID)
+		lease, err = d.lease(ctx, s, tx, e.EventID(), handler, instance, again)
 		return err
 	})
+	return lease, err
+}
+
+func (d sqlite) takeUp(ctx context.Context, s *Store, e EventID, handler, instance string, again bool) (lease Lease, err error) {
+	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
+		lease, err = d.lease(ctx, s, tx, e, handler, instance, again)
+		return err
+	})
+	return lease, err
+}
+
+// lease leases the handler's run of an event to the instance: a new one, or one for
+// another attempt.
+func (sqlite) lease(ctx context.Context, s *Store, tx *sqlx.Tx, e EventID, handler, instance string, again bool) (Lease, error) {
+	lease := Lease{Instance: instance}
+	if _, err := tx.ExecContext(ctx, s.sql(`
+		INSERT INTO reprise.run_attempts (run_id, attempt, cycle, kind, message, instance, started_at)
+		SELECT id, attempt, cycle, 'abandoned', 'the message was delivered again before the handler had ended', instance, started_at
+		FROM reprise.handler_runs
+		WHERE event_id = $1 AND handler = $2 AND topic = $3 AND status = 'PENDING' AND due_at IS NULL`),
+		e.ID, handler, e.Topic); err != nil {
+		return lease, err
+	}
+	if err := tx.QueryRowxContext(ctx, s.sql(`
+		INSERT INTO reprise.handler_runs AS r (event_id, topic, handler, key, instance, attempt, tries, started_at, published_at)
+		SELECT e.id, e.topic, $3, e.key, $4, 1, 1, now(), e.published_at FROM reprise.events e WHERE e.id = $1 AND e.topic = $2
+		ON CONFLICT (event_id, topic, handler) DO UPDATE
+		SET status = 'PENDING', attempt = r.attempt + 1, tries = 1, instance = excluded.instance,
+		    started_at = now(), due_at = NULL, finished_at = NULL, failed_at = NULL
+		WHERE r.status IN ('PENDING', 'FAILED') OR ($5 AND r.status = 'SUCCESS')
+		RETURNING id, attempt`),
+		e.ID, e.Topic, handler, instance, again).Scan(&lease.RunID, &lease.Attempt); err != nil {
+		return lease, err
+	}
+	_, err := tx.ExecContext(ctx, s.sql(`
+		UPDATE reprise.instances SET lowest_run = min(lowest_run, $2), held_runs = json_insert(held_runs, '$[#]', $2) WHERE id = $1`),
+		instance, lease.RunID)
 	return lease, err
 }
 

@@ -62,8 +62,12 @@ type sqlDialect interface {
 	inserted(s *Store, rows *sql.Rows, events []Event) (Inserted, error)
 	// record writes the event unless it is there, and a run of the handler
 	// leased to the instance. It returns sql.ErrNoRows and changes nothing
-	// when the run is not to be had: see Store.Record.
+	// when the run is not to be had, and a *takenError when the id is another
+	// event's: see Store.Record.
 	record(ctx context.Context, s *Store, e Event, handler, instance string, again bool) (Lease, error)
+	// takeUp leases a run that there is to the instance, for another attempt. It
+	// returns sql.ErrNoRows and changes nothing when the run is not to be had.
+	takeUp(ctx context.Context, s *Store, e EventID, handler, instance string, again bool) (Lease, error)
 	// claim leases due runs to the instance, at most as many as wanted.
 	claim(ctx context.Context, s *Store, by Claimant, wants []Want) ([]*Claimed, error)
 	// end writes outcomes whose lease still holds, and returns those leases.

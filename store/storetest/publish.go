@@ -108,6 +108,21 @@ func publishing(promise promise) {
 		require.Len(t, db.runs(store.Filter{}), 3)
 	})
 
+	promise("of two events under one id in a batch, the second repeats the first", func(t *testing.T, db db) {
+		db.subscribe("mail")
+		batch := events("1", "1", "1", "1")
+		batch[1].Metadata = map[string]string{"retries": "1"}
+		batch[2].Metadata = map[string]string{"retries": "1", store.CausationIDMetadata: "another"}
+		batch[3].Metadata, batch[3].Declared = map[string]string{"retries": "1"}, true
+		require.Len(t, db.insert(db.DB(), batch...), 2)
+		known, err := db.KnownMetadata(ctx, db.DB(), []store.EventID{{Topic: topic, ID: "1"}, {Topic: topic, ID: batch[1].Repeat().ID}, {Topic: topic, ID: "2"}})
+		require.NoError(t, err)
+		require.Equal(t, map[store.EventID]map[string]string{
+			{Topic: topic, ID: "1"}:                  {},
+			{Topic: topic, ID: batch[1].Repeat().ID}: {"retries": "1", store.RepeatsMetadata: "1"},
+		}, known)
+	})
+
 	promise("publishers of the same event at once make one", func(t *testing.T, db db) {
 		db.subscribe("mail")
 		var inserted atomic.Int64

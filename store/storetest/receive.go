@@ -52,6 +52,27 @@ func receiving(promise promise) {
 		require.Equal(t, []string{"1", "2"}, db.column(`SELECT id FROM reprise.events ORDER BY id`))
 	})
 
+	promise("what is delivered under a known id with other metadata gets no run, the caller is told", func(t *testing.T, db db) {
+		first := delivered("1")
+		first[0].Metadata = map[string]string{"a": "1", "b": "2", "c": "3"}
+		receive(db, "mail", first)
+		again := delivered("1", "2")
+		again[0].Metadata = map[string]string{"a": "1", "b": "2", "c": "3"}
+		require.EqualValues(t, 2, receive(db, "audit", again), "the same metadata")
+		again[0].Metadata["retries"] = "1"
+		received, err := db.Receive(ctx, "ledger", again, store.LeaseOnInsert{})
+		require.NoError(t, err)
+		require.Equal(t, []store.OtherMetadata{{Event: 0, Metadata: first[0].Metadata}}, received.Other)
+		require.Equal(t, 1, received.Due)
+		require.Equal(t, 2, received.Known)
+		again[0].Declared = true
+		received, err = db.Receive(ctx, "ledger", again, store.LeaseOnInsert{})
+		require.NoError(t, err)
+		require.Empty(t, received.Other)
+		require.Equal(t, 1, received.Due)
+		require.Equal(t, first[0].Metadata, db.event("1").Metadata)
+	})
+
 	promise("another payload under a known id is refused, and with it everything", func(t *testing.T, db db) {
 		receive(db, "mail", delivered("1"))
 		other := delivered("2", "1")

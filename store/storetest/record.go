@@ -61,6 +61,48 @@ func recording(promise promise) {
 		require.Equal(t, "archive", db.run(second.RunID).Topic)
 	})
 
+	promise("another event under a known id has an id and a run of its own", func(t *testing.T, db db) {
+		db.end(store.Outcome{Lease: record(db, "a"), Status: store.Success})
+		repeat, other := delivered, delivered
+		repeat.Metadata = map[string]string{"retries": "1", "tenant": "b"}
+		other.Payload = []byte(`"other"`)
+		seen := map[string]bool{"1": true}
+		for _, e := range []store.Event{repeat, other} {
+			for attempt, handler := range []string{"mail", "mail", "audit"} {
+				run, err := db.Record(ctx, e, handler, "a", false)
+				require.NoError(t, err)
+				require.Equal(t, attempt > 0, seen[run.EventID], "the same id each time")
+				seen[run.EventID] = true
+				stored := db.event(run.EventID)
+				require.Equal(t, e.Payload, stored.Payload)
+				require.Equal(t, e.Metadata["retries"], stored.Metadata["retries"])
+				if e.Metadata != nil {
+					require.Equal(t, "1", stored.Metadata[store.RepeatsMetadata])
+				}
+			}
+		}
+		traced := delivered
+		traced.Metadata = map[string]string{store.TraceParentMetadata: "another trace"}
+		_, err := db.Record(ctx, traced, "mail", "a", false)
+		require.ErrorIs(t, err, store.ErrDone)
+		repeat.Declared = true
+		_, err = db.Record(ctx, repeat, "mail", "a", false)
+		require.ErrorIs(t, err, store.ErrDone)
+		run, err := db.Record(ctx, traced, "stock", "a", false)
+		require.NoError(t, err)
+		require.Equal(t, "1", run.EventID, "it is no other event for a handler that sees it first")
+	})
+
+	promise("a run is taken up again, whatever has become of it", func(t *testing.T, db db) {
+		lease := record(db, "a")
+		db.end(store.Outcome{Lease: lease, Status: store.Success})
+		run, err := db.RecordAgain(ctx, db.run(lease.RunID), "b")
+		require.NoError(t, err)
+		require.Equal(t, store.Lease{RunID: lease.RunID, Instance: "b", Attempt: 2}, run.Lease())
+		require.Equal(t, store.Pending, db.run(run.ID).Status)
+		db.end(store.Outcome{Lease: run.Lease(), Status: store.Failed, Failure: failure("broken")})
+	})
+
 	promise("redelivered after a failure, it is another attempt", func(t *testing.T, db db) {
 		first := record(db, "a")
 		db.end(store.Outcome{Lease: first, Status: store.Failed, Failure: failure("broken")})

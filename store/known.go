@@ -1,0 +1,61 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/lib/pq"
+
+	"github.com/reprise-bus/reprise/internal/dialect"
+)
+
+// KnownMetadata returns the metadata of those of the events that are in the
+// database. q is the store's pool or the caller's transaction.
+func (s *Store) KnownMetadata(ctx context.Context, q Queryer, ids []EventID) (map[EventID]map[string]string, error) {
+	return s.metadata(ctx, q, ids, `SELECT e.id, e.topic, e.metadata FROM reprise.events e WHERE (e.id, e.topic) IN `,
+		`SELECT e.id, e.topic, e.metadata FROM unnest($1::text[], $2::text[]) AS k (id, topic) JOIN reprise.events e ON e.id = k.id AND e.topic = k.topic`)
+}
+
+// KnownOutgoingMetadata is KnownMetadata of the outbox.
+func (s *Store) KnownOutgoingMetadata(ctx context.Context, q Queryer, ids []EventID) (map[EventID]map[string]string, error) {
+	return s.metadata(ctx, q, ids, `SELECT o.event_id, o.topic, o.metadata FROM reprise.outbox o WHERE (o.event_id, o.topic) IN `,
+		`SELECT o.event_id, o.topic, o.metadata FROM unnest($1::text[], $2::text[]) AS k (id, topic) JOIN reprise.outbox o ON o.event_id = k.id AND o.topic = k.topic`)
+}
+
+// metadata reads ids, topics and metadata by the statement of SQLite, which ends
+// before a list of rows, or that of PostgreSQL.
+func (s *Store) metadata(ctx context.Context, q Queryer, ids []EventID, sqlite, postgres string) (map[EventID]map[string]string, error) {
+	known := make(map[EventID]map[string]string, len(ids))
+	for chunk := range slices.Chunk(ids, 1000) {
+		var of, topics pq.StringArray
+		var pairs []any
+		for _, id := range chunk {
+			of, topics, pairs = append(of, id.ID), append(topics, id.Topic), append(pairs, id.ID, id.Topic)
+		}
+		query, args := s.sql(postgres), []any{of, topics}
+		if s.kind == dialect.SQLite {
+			query, args = s.compose(sqlite+`(VALUES `+placeholders(len(chunk), 2)+`)`), pairs
+		}
+		if err := s.Query(ctx, q, query, args, func(rows *sql.Rows) error {
+			for rows.Next() {
+				var id EventID
+				var text []byte
+				if err := rows.Scan(&id.ID, &id.Topic, &text); err != nil {
+					return err
+				}
+				metadata := map[string]string{}
+				if err := json.Unmarshal(text, &metadata); err != nil {
+					return fmt.Errorf("event %q: metadata in the database: %w", id.ID, err)
+				}
+				known[id] = metadata
+			}
+			return nil
+		}); err != nil {
+			return nil, fmt.Errorf("look for %d events that are known: %w", len(ids), err)
+		}
+	}
+	return known, nil
+}
