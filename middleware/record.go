@@ -18,20 +18,47 @@ import (
 
 // Record keeps every run of the router's handlers in the store: PENDING is
 // committed before the handler's first line; SUCCESS, or FAILED with the error
-// or the panic and its stack, after its last. It belongs first in the router,
-// around every other middleware whose work counts as the handler's.
+// or the panic and its stack, after its last.
 //
 // It works on any subscriber. On one of package pubsub the run exists already,
-// and what becomes of a failed one is the policy's to decide. On any other
-// Record writes the event and the run when the message arrives, returns when
-// the end is committed, and leaves acks, nacks and redeliveries to the
-// subscriber: a redelivered message is another attempt of the same run, unless
-// the run succeeded or was discarded, in which case the message is acked and
-// the handler not called. Should the database be out of reach, the handler is
-// not called and the message is nacked.
+// and the policy decides what becomes of a failed one. On any other, Record writes
+// the event and the run when the message arrives, returns when the end is
+// committed, and leaves acks, nacks and redeliveries to the subscriber: a
+// redelivered message is another attempt of the same run, unless the run succeeded
+// or was discarded, in which case the message is acked and the handler not called.
+// Should the database be out of reach, the handler is not called and the message
+// is nacked. Another message under the UUID of one that is on record has an event
+// and a run of its own: see pubsub.Publisher. Record then sets msg.UUID to the id
+// of that event.
 //
-// A handler that returns messages to publish is called again on redelivery
-// even after a success, since the router publishes them after Record.
+// # Order
+//
+// What stands inside Record (after it in AddMiddleware) belongs to the attempt: its
+// errors are the attempt's, and it is called once for each attempt. That is the
+// place of Transaction, of timeouts, and of Watermill's Recoverer, Throttle,
+// CircuitBreaker and IgnoreErrors (what it ignores is a SUCCESS).
+//
+// Watermill's PoisonQueue takes a message away from its handler, after which the
+// error is gone. It belongs outside Record on a foreign subscriber: the run is
+// FAILED, and then the message is published to the poison topic. Inside Record the
+// run is FAILED at once, without another attempt. On a subscriber of package pubsub
+// use none: FAILED is the poison queue, and outside Record PoisonQueue would publish
+// after each attempt.
+//
+// Watermill's Retry works inside Record, where its tries are one attempt, and on a
+// foreign subscriber also outside, where each is an attempt of the run. On a
+// subscriber of package pubsub, Record refuses to call the handler again for an
+// attempt that has ended: the policy tries again.
+//
+// An ack before the handler has returned, as by Watermill's InstantAck, does not end
+// the run. A nack by the handler itself makes the attempt a failure.
+//
+// A handler that returns messages to publish has succeeded, on a subscriber of
+// package pubsub, when the router has published them and acks the message; with an
+// ack before that they are not published, and the run is FAILED. On any other
+// subscriber it has succeeded when it returns, and is called again on redelivery
+// even then. The messages get the correlation and causation ids of the one that the
+// handler was given.
 //
 // Record does not change what the handler returns; a panic, also one of an
 // error's own methods, becomes a *handlers.PanicError.
@@ -75,7 +102,9 @@ func (r recorder) handleAgain(msg *message.Message, next message.HandlerFunc, de
 	was := delivery.Run()
 	switch {
 	case delivery.Acknowledged():
-		// The ack has made a SUCCESS of a run that has not started.
+		// The ack has made a SUCCESS of a run that has not started, and has ended
+		// the context.
+		msg.SetContext(context.WithoutCancel(msg.Context()))
 	case !decided: // in another Record, around this one
 		return call(msg, next, delivery)
 	case o.Status == store.Success:
@@ -134,12 +163,16 @@ func call(msg *message.Message, next message.HandlerFunc, delivery *handlers.Del
 		produced, err = nil, also(err, delivery.End(ctx, err))
 	}()
 
+	taken := watchPoison(msg)
 	produced, err = next(msg)
 	err = handlers.Sound(err)
 	returned = true
+	poisoned := taken()
 	switch {
 	case err != nil:
 		return produced, also(err, delivery.End(ctx, err))
+	case poisoned != nil: // the middleware outside sees that the message is dealt with
+		return produced, delivery.End(ctx, poisoned)
 	case closed(msg.Nacked()): // by the handler, which asks for another attempt
 		return produced, delivery.End(ctx, handlers.ErrNacked)
 	case len(produced) == 0:
