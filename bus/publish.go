@@ -24,7 +24,9 @@ var ErrMaybeWritten = pubsub.ErrMaybeWritten
 //
 // An event that has a method EventKey() string gets that key. One that has a
 // method EventID() string gets that id, which is to be unique on its topic:
-// publishing it again does nothing. Inside a handler, pass its ctx: the event
+// publishing it again does nothing, whatever its metadata is, since a handler that
+// is tried again publishes it with another trace. (A message of a
+// pubsub.Publisher with other metadata is another event: see there.) Inside a handler, pass its ctx: the event
 // then carries correlation and causation ids.
 //
 // With a Transport, one event is with the broker or in the outbox when Publish

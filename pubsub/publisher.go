@@ -52,9 +52,16 @@ func (p *PubSub) Publisher() *Publisher { return &Publisher{pubsub: p} }
 func (p *PubSub) PublisherTx(tx Tx) *Publisher { return &Publisher{pubsub: p, tx: tx} }
 
 // Publish writes the messages, each as an event with a run for every
-// subscribed handler: all of them or, with an error, none. Publishing a
-// message again does nothing; another payload under a UUID that the topic has
-// already is store.ErrDuplicateID. A message without a UUID gets one.
+// subscribed handler: all of them or, with an error other than ErrMaybeWritten,
+// none. A message without a UUID gets one.
+//
+// Publishing the very same message again (UUID, payload and metadata) does nothing,
+// and is logged. The same UUID and payload with other metadata is another event,
+// which repeats the first: so Watermill's PoisonQueue and requeuer publish. It gets
+// an id of its own, the same whenever it is published, the first one's id in its
+// metadata (store.RepeatsMetadata), and runs. Correlation and causation ids and the
+// trace make no difference. Another payload under a UUID that the topic has already
+// is store.ErrDuplicateID.
 //
 // The first message's context bounds the call, which returns at once when it
 // ends; the error says whether the events may have been written. If so,
