@@ -1,8 +1,6 @@
 package nats
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/textproto"
@@ -11,6 +9,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/reprise-bus/reprise/store"
 )
 
 const (
@@ -57,12 +57,11 @@ func carries(key, value string) bool {
 
 // duplicateID is what the server knows a message again by. The UUID alone will
 // not do: messages are passed on to other topics of the stream under it, and
-// another payload under a known UUID is another event.
+// another payload under a known UUID is another event,
+// and so is one with other metadata.
 func duplicateID(topic string, msg *message.Message) string {
-	h := sha256.New()
-	fmt.Fprintf(h, "%s\x00%s\x00", topic, msg.UUID)
-	h.Write(msg.Payload)
-	return hex.EncodeToString(h.Sum(nil)[:16])
+	e := store.Event{Topic: topic, ID: msg.UUID, Payload: msg.Payload, Metadata: msg.Metadata}
+	return e.Repeat().ID
 }
 
 // unmarshal returns the message as it came, whatever its headers are.
