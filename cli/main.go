@@ -22,6 +22,7 @@ func Main(Config) {
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process at once
 	os.Exit(exec(ctx, os.Stdin, os.Stdout, os.Stderr, os.Args[1:], os.Getenv))
 }
+
 // exec runs one command line and returns its exit code.
 func exec(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer, args []string, getenv func(string) string) (code int) {
 	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, getenv: getenv}
