@@ -216,16 +216,13 @@ func (h *heart) failing() bool {
 
 func (p *PubSub) recoverDead(ctx context.Context) error {
 	dead, err := p.store.Recover(ctx, p.identity().id)
-	if err != nil {
-		return err
-	}
 	for _, id := range dead {
 		p.config.Logger.Warn("instance is dead: its runs are due again", "instance", id)
 	}
 	if len(dead) > 0 {
 		signal(p.wake)
 	}
-	return nil
+	return err
 }
 
 // survey looks which runs there are, so that whoever recovers this instance need

@@ -3,6 +3,7 @@ package storetest
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"testing"
 	"time"
 
@@ -143,6 +144,25 @@ func (d db) claim(instance, handler string, n int) []*store.Claimed {
 	return claimed
 }
 
+// refuse makes a trigger, as an application may have one, which refuses the rows of
+// a table that become such.
+func (d db) refuse(table, such string) (allow func()) {
+	d.t.Helper()
+	on := d.kind.Qualify(d.Schema(), `reprise.`+table)
+	do := func(statement string) {
+		d.t.Helper()
+		_, err := d.DB().ExecContext(ctx, statement)
+		require.NoError(d.t, err)
+	}
+	if d.kind == dialect.SQLite {
+		do(`CREATE TRIGGER refuse BEFORE UPDATE ON ` + on + ` WHEN ` + such + ` BEGIN SELECT raise(ABORT, 'no'); END`)
+		return func() { do(`DROP TRIGGER refuse`) }
+	}
+	do(`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END'`)
+	do(`CREATE TRIGGER refuse BEFORE UPDATE ON ` + on + ` FOR EACH ROW WHEN (` + such + `) EXECUTE FUNCTION refuse()`)
+	return func() { do(`DROP TRIGGER refuse ON ` + on) }
+}
+
 // recover has an instance judge that has been in good health for an hour.
 func (d db) recover() (dead []string, err error) {
 	d.t.Helper()
@@ -157,8 +177,10 @@ func Recover(t testing.TB, st *store.Store) (dead []string, err error) {
 	require.NoError(t, st.Register(ctx, store.Instance{ID: judge, Host: "host"}))
 	kind, err := dialect.Detect(ctx, st.DB().DB)
 	require.NoError(t, err)
-	_, err = st.DB().ExecContext(ctx, kind.Qualify(st.Schema(), `UPDATE reprise.instances SET started_at = $1 WHERE id = $2`), ago(time.Hour), judge)
-	require.NoError(t, err)
+	require.NoError(t, store.Again(ctx, func() error { // others may write
+		_, err := st.DB().ExecContext(ctx, kind.Qualify(st.Schema(), `UPDATE reprise.instances SET started_at = $1 WHERE id = $2`), ago(time.Hour), judge)
+		return err
+	}))
 	dead, err = st.Recover(ctx, judge)
 	require.NoError(t, st.Deregister(ctx, judge))
 	return dead, err
@@ -171,8 +193,10 @@ func TakeForDead(t testing.TB, st *store.Store) (dead []string) {
 	kind, err := dialect.Detect(ctx, st.DB().DB)
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { // a heartbeat at this very moment holds it off
-		_, err = st.DB().ExecContext(ctx, kind.Qualify(st.Schema(), `UPDATE reprise.instances SET heartbeat_at = $1`), ago(time.Hour))
-		require.NoError(t, err)
+		require.NoError(t, store.Again(ctx, func() error {
+			_, err := st.DB().ExecContext(ctx, kind.Qualify(st.Schema(), `UPDATE reprise.instances SET heartbeat_at = $1`), ago(time.Hour))
+			return err
+		}))
 		dead, err = Recover(t, st)
 		require.NoError(t, err)
 		return len(dead) > 0
@@ -323,15 +347,17 @@ func ago(d time.Duration) string { return at(time.Now().Add(-d)) }
 
 func at(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
-// atOnce calls f n times at once and returns when all are back. f must not end
-// the test: it returns what went wrong.
+// atOnce calls f n times at once and returns when all are back. f returns what
+// went wrong.
 func atOnce(t *testing.T, n int, f func(i int) error) {
 	t.Helper()
 	start, errs := make(chan struct{}), make(chan error, n)
 	for i := range n {
 		go func() {
+			err := errors.New("the function has ended the test")
+			defer func() { errs <- err }()
 			<-start
-			errs <- f(i)
+			err = f(i)
 		}()
 	}
 	close(start)
