@@ -127,6 +127,14 @@ func (b *Bus) Handle(hs ...cqrs.EventHandler) error {
 		if err != nil {
 			return fmt.Errorf("bus: handler %q: %w", name, err)
 		}
+		if err := handlers.Decodable(h, b.config.Marshaler); err != nil {
+			return fmt.Errorf("bus: %w", err)
+		}
+		if t := b.config.Transport; t != nil && t.CheckTopic != nil {
+			if err := t.CheckTopic(topic); err != nil {
+				return fmt.Errorf("bus: handler %q: %w", name, err)
+			}
+		}
 		for _, known := range []map[string]registered{b.handlers, fresh} {
 			if other, taken := known[name]; taken {
 				return fmt.Errorf("bus: two handlers are named %q (on topics %q and %q): the name is the handler's identity in the database, give each its own", name, other.topic, topic)

@@ -257,7 +257,7 @@ func TestWhatABrokerCarriesIsPublishedByTheOutbox(t *testing.T) {
 		}
 		require.Contains(t, db.reprise("publish", "any", "{}").ok().errs, "Nobody sends at this moment")
 		require.Contains(t, db.reprise("publish", "checked", "{}").ok().errs, "reprise outbox release --topic checked")
-		db.reprise("publish", "no topic", "{}").fails(exitFailed, "topic name should not contain")
+		db.reprise("publish", "no\ttopic", "{}").fails(exitUsage, "without control characters")
 		db.reprise("publish", "any", "[]", "--id", "resend-1").fails(exitFailed, "another event of the topic has this id")
 		require.Equal(t, "2\n", db.reprise("runs", "count").ok().out)
 		lines := strings.NewReader("{\"id\":1}\n{\"id\":1}\n{\"id\":2}\n")

@@ -36,7 +36,8 @@ func Topic(marshaler cqrs.CommandEventMarshaler, event any) (string, error) {
 
 // Message returns the message that an event is published as, and its topic. Its
 // UUID is what the event's method EventID returns, if it has one that does not
-// return "", and its key what EventKey does; its context is ctx.
+// return "", and its key what EventKey does; the methods may have the event or a
+// pointer to it as receiver, however the event is given. Its context is ctx.
 func Message(ctx context.Context, marshaler cqrs.CommandEventMarshaler, event any) (topic string, msg *message.Message, err error) {
 	if topic, err = Topic(marshaler, event); err != nil {
 		return "", nil, err
@@ -44,10 +45,11 @@ func Message(ctx context.Context, marshaler cqrs.CommandEventMarshaler, event an
 	if msg, err = marshaler.Marshal(event); err != nil {
 		return topic, nil, fmt.Errorf("event %q: %w", topic, err)
 	}
-	if keyed, ok := event.(interface{ EventKey() string }); ok {
+	methods := addressed(event)
+	if keyed, ok := methods.(interface{ EventKey() string }); ok {
 		msg.Metadata.Set(store.KeyMetadata, keyed.EventKey())
 	}
-	if known, ok := event.(interface{ EventID() string }); ok && known.EventID() != "" {
+	if known, ok := methods.(interface{ EventID() string }); ok && known.EventID() != "" {
 		msg.UUID = known.EventID()
 	}
 	msg.SetContext(ctx)

@@ -34,9 +34,21 @@ type Transport struct {
 	// Identify returns the id of a message without a UUID; see InboxConfig.
 	Identify func(msg *message.Message) string
 
+	// CheckTopic says what is wrong with a name that no topic of the broker can
+	// have; default: nothing is. Such a topic is refused by bus.Handle and Publish.
+	CheckTopic func(topic string) error
+
 	// Refused says of an error of the publisher that it is about that message,
 	// and will not go away, such as "too large"; default: of none.
 	Refused func(err error) bool
+}
+
+// check is CheckTopic, with its default.
+func (t *Transport) check(topic string) error {
+	if t.CheckTopic == nil {
+		return nil
+	}
+	return t.CheckTopic(topic)
 }
 
 // Mode is how an event is published.
