@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -20,7 +21,7 @@ func TestDoctorMendsSequences(t *testing.T) {
 	t.Parallel()
 	testdb.Each(t, func(t *testing.T, address string) {
 		d := inSchema(t, address, "billing")
-		require.NoError(t, d.Register(t.Context(), store.Instance{ID: "host/1/abc", Handlers: []string{"mail"}}))
+		require.NoError(t, d.Register(t.Context(), store.Instance{ID: "host/1/abc", DeadAfter: time.Hour, Handlers: []string{"mail"}}))
 		d.subscribe("mail")
 		runs := d.failed("mail", 3)
 		d.outbox("orders", 2, true)

@@ -126,7 +126,7 @@ func (d db) publish(events ...store.Event) {
 func (d db) register(instances ...string) {
 	d.t.Helper()
 	for _, id := range instances {
-		require.NoError(d.t, d.Register(ctx, store.Instance{ID: id, Host: "host", PID: 1}))
+		require.NoError(d.t, d.Register(ctx, store.Instance{ID: id, Host: "host", PID: 1, DeadAfter: 30 * time.Minute}))
 	}
 }
 
