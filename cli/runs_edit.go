@@ -18,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/visible"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -85,7 +86,7 @@ func (a *app) edit(ctx context.Context, st *store.Store, id int64, e editing) er
 	if changed == "" {
 		return nothing("nothing changes; nothing was done")
 	}
-	a.say("%s", strings.TrimSuffix(printable(changed), "\n"))
+	a.say("%s", lines(strings.TrimSuffix(changed, "\n")))
 	if err := a.confirm(ctx, e.yes, fmt.Sprintf("Run %s on the corrected event, and discard run %d?", run.Handler, id)); err != nil {
 		return err
 	}
@@ -99,7 +100,7 @@ func (a *app) edit(ctx context.Context, st *store.Store, id int64, e editing) er
 		Event     string `json:"event"`
 	}{o.ID, made.ID, made.EventID}
 	return a.print(data, func(out io.Writer) {
-		fmt.Fprintf(out, "Run %d is discarded, and run %d is due instead, on event %s.\nreprise runs show %d\n", id, made.ID, made.EventID, made.ID)
+		fmt.Fprintln(out, sentence("Run %d is discarded, and run %d is due instead, on event %s.\nreprise runs show %d", id, made.ID, made.EventID, made.ID))
 	})
 }
 
@@ -117,11 +118,11 @@ func whatChanges(e store.Event, c store.Correction) string {
 }
 
 func entries(metadata map[string]string) string {
-	var lines []string
+	var all []string
 	for _, k := range slices.Sorted(maps.Keys(metadata)) {
-		lines = append(lines, k+"="+metadata[k])
+		all = append(all, visible.Line(k+"="+metadata[k]))
 	}
-	return strings.Join(lines, "\n")
+	return strings.Join(all, "\n")
 }
 
 // editPayload opens an editor on the payload, and returns what it is then:
@@ -149,7 +150,7 @@ func (a *app) editPayload(ctx context.Context, payload []byte) ([]byte, error) {
 		return nil, err
 	}
 	command := osexec.CommandContext(ctx, editor[0], append(editor[1:], file)...)
-	command.Stdin, command.Stdout, command.Stderr = a.stdin, a.stdout, a.stderr
+	command.Stdin, command.Stdout, command.Stderr = a.stdin, a.stdout.to, a.stderr.to
 	if err := command.Run(); err != nil {
 		return nil, fmt.Errorf("editor %s: %w; what it wrote is in %s", editor[0], err, file)
 	}
