@@ -28,7 +28,7 @@ oldest first.`,
 			if err := r.check(store.Backfilling, store.Filter{Handler: past.Handler, Topic: past.Topic, Since: past.Since, Until: past.Until}); err != nil {
 				return err
 			}
-			return a.withStore(c.Context(), func(st *store.Store) error { return a.backfill(c.Context(), st, past, r) })
+			return a.toWrite(c.Context(), r.dryRun, func(st *store.Store) error { return a.backfill(c.Context(), st, past, r) })
 		},
 	}
 	c.Flags().StringVar(&past.Topic, "topic", "", "topic, for a handler that has several")

@@ -38,6 +38,31 @@ func TLS(into **tls.Config) Parameter {
 	}}
 }
 
+// CheckUser reports a URL with a user for each of several hosts, or with a comma
+// or an @ in a user's name or password that is not escaped: all up to the last @
+// would be the password of one user. The error quotes no part of the URL.
+func CheckUser(rawURL string) error {
+	_, rest, _ := strings.Cut(rawURL, "://")
+	if end := strings.IndexAny(rest, "/?#"); end >= 0 {
+		rest = rest[:end]
+	}
+	at := strings.LastIndex(rest, "@")
+	if at >= 0 && strings.ContainsAny(rest[:at], ",@") {
+		return errors.New("has a comma or an @ before its last @: name a user once, before the first host, such as user:password@host1,host2, and escape these characters in a password, %2C and %40")
+	}
+	return nil
+}
+
+// CheckPassword reports a password that is the rest of a list of hosts with a
+// user each, where the text of the URL is not known: pw@host1,user:pw.
+func CheckPassword(user *url.Userinfo) error {
+	password, _ := user.Password()
+	if _, rest, found := strings.Cut(password, "@"); found && strings.Contains(rest, ","+user.Username()+":") {
+		return errors.New("it names a user for each of several hosts: name the user once, before the first host, such as user:password@host1,host2")
+	}
+	return nil
+}
+
 // Parse sets what a URL's query says of the parameters that are known. One that
 // is not, or that is given twice, is an error.
 func Parse(query string, known ...Parameter) error {
