@@ -212,6 +212,17 @@ func thousands(n int64) string {
 	return digits
 }
 
+// mostListed is how many of several things are named in one line for people.
+const mostListed = 5
+
+// few names the first of several things, and says how many there are more.
+func few(things []string) string {
+	if len(things) <= mostListed+1 {
+		return strings.Join(things, ", ")
+	}
+	return strings.Join(things[:mostListed], ", ") + " and " + thousands(int64(len(things)-mostListed)) + " more"
+}
+
 // several is a number of things for people: 1 run, 2 runs.
 func several(n int64, thing string) string {
 	if n == 1 {
