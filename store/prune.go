@@ -99,6 +99,21 @@ func (s *Store) countOutbox(ctx context.Context, before time.Time, counted func(
 	return nil
 }
 
+// pruner is a transaction, or the pool for who only counts.
+type pruner interface {
+	GetContext(ctx context.Context, into any, query string, args ...any) error
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}
+
+// pruneTx runs f in a transaction, which on SQLite takes the write lock, unless
+// f only counts.
+func (s *Store) pruneTx(ctx context.Context, dryRun bool, f func(tx pruner) error) error {
+	if dryRun {
+		return f(s.db)
+	}
+	return s.inTx(ctx, func(tx *sqlx.Tx) error { return f(tx) })
+}
+
 // PruneBatch deletes the next batch of events with all that belongs to them, in
 // one short transaction, beginning after a batch's last event, if that is not
 // nil. It returns the last one of this batch, nil when there are none left.
@@ -114,7 +129,7 @@ func (s *Store) PruneBatch(ctx context.Context, p Prune, after *EventMark) (dele
 	if after == nil {
 		after = &EventMark{}
 	}
-	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
+	err = s.pruneTx(ctx, p.DryRun, func(tx pruner) error {
 		deleted, last = Pruned{}, nil
 		var mark struct {
 			At instant `db:"published_at"`

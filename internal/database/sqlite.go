@@ -63,7 +63,7 @@ func waysToLook(path string, settings url.Values) []map[string]string {
 	ro, rw, immutable := map[string]string{"mode": "ro"}, map[string]string{"mode": "rw"}, map[string]string{"immutable": "1"}
 	wal, err := os.Stat(path + "-wal")
 	switch {
-	case path == ":memory:" || readOnly(settings):
+	case path == ":memory:" || settings.Get("immutable") != "":
 		return []map[string]string{nil}
 	case !inWAL(path) || err == nil && wal.Size() > 0:
 		return []map[string]string{ro}
