@@ -64,11 +64,10 @@ func open(databaseURL string, how func(path string, settings url.Values)) (*sql.
 
 // checkPostgres quotes no part of the URL: there may be a password in it.
 func checkPostgres(databaseURL string) error {
-	u, err := url.Parse(databaseURL)
-	switch {
-	case err != nil:
+	if _, err := url.Parse(databaseURL); err != nil {
 		return errors.New("does not parse")
-	case u.Opaque != "" || u.Host == "" && u.Path == "":
+	}
+	if !strings.Contains(databaseURL, "://") { // which would be a server of this machine
 		return errors.New("has no // before the host")
 	}
 	return parameters.CheckUser(databaseURL)

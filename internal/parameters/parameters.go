@@ -38,17 +38,24 @@ func TLS(into **tls.Config) Parameter {
 	}}
 }
 
-// CheckUser reports a URL with a user for each of several hosts, or with a comma
-// or an @ in a user's name or password that is not escaped: all up to the last @
-// would be the password of one user. The error quotes no part of the URL.
+// CheckUser reports a URL that seems to have a user for each of several hosts, or
+// a host before the user: all up to the last @ would be the name and password of
+// one user. The error quotes no part of the URL.
 func CheckUser(rawURL string) error {
 	_, rest, _ := strings.Cut(rawURL, "://")
 	if end := strings.IndexAny(rest, "/?#"); end >= 0 {
 		rest = rest[:end]
 	}
 	at := strings.LastIndex(rest, "@")
-	if at >= 0 && strings.ContainsAny(rest[:at], ",@") {
-		return errors.New("has a comma or an @ before its last @: name a user once, before the first host, such as user:password@host1,host2, and escape these characters in a password, %2C and %40")
+	if at < 0 {
+		return nil
+	}
+	name, password, _ := strings.Cut(rest[:at], ":")
+	port, next, list := strings.Cut(password, ",") // where the name is a host
+	hostFirst := list && port != "" && strings.Trim(port, "0123456789") == "" && strings.Contains(next, ":")
+	_, second, twice := strings.Cut(rest[:at], "@")
+	if hostFirst || strings.Contains(name, ",") || twice && strings.Contains(second, ",") {
+		return errors.New("names a user after a comma: name the user once, before the first host, such as user:password@host1,host2; in a name or a password, write a comma as %2C and an @ as %40")
 	}
 	return nil
 }
