@@ -220,3 +220,24 @@ func TestDoctorMendsRunsThatContradictThemselves(t *testing.T) {
 		require.Equal(t, store.Pending, d.status(id))
 	})
 }
+
+// What is read as a payload is read up to the limit only.
+func TestALargePayloadIsNotRead(t *testing.T) {
+	eachDB(t, func(t *testing.T, db *db) {
+		db.subscribe("mail")
+		id := fmt.Sprint(db.failed("mail", 1)[0])
+		large := `{"text":"` + strings.Repeat("x", 1<<20) + `"}`
+		file := filepath.Join(t.TempDir(), "large.json")
+		require.NoError(t, os.WriteFile(file, []byte(large), 0o600))
+		read := func(text string, args ...string) result {
+			return db.repriseWith(t.Context(), nil, strings.NewReader(text), args...)
+		}
+		read(large, "publish", topic, "--max-payload", "1").fails(exitFailed, "the payload has more than 1 MiB: keep large data elsewhere and publish where it is, or say --max-payload")
+		read("{}\n"+large+"\n", "publish", topic, "--lines", "--max-payload", "1").fails(exitFailed, "line 2 has more than 1 MiB")
+		read("", "runs", "edit", id, "--payload", file, "--max-payload", "1", "--yes").fails(exitFailed, "the payload has more than 1 MiB")
+		read("", "publish", topic, "{}", "--max-payload", "0").fails(exitUsage, "--max-payload 0: want 1 to 1023 MiB")
+		read(large, "publish", topic, "--max-payload", "2").ok()
+		read(large, "publish", topic, "--lines").ok()
+		read("", "runs", "edit", id, "--payload", file, "--yes").ok()
+	})
+}
