@@ -26,7 +26,7 @@ func TestALargePayloadIsRefused(t *testing.T) {
 		require.NoError(t, err)
 		defer func() { require.NoError(t, b.Close()) }()
 		fits, large := placed{strings.Repeat("x", 80)}, placed{strings.Repeat("x", 101)}
-		sent := paid{large.Order}
+		sent := paid(large)
 		inTx := func(event any) error {
 			return b.InTx(ctx, func(tx *bus.Tx) error { return b.PublishTx(ctx, tx, event) })
 		}
