@@ -423,3 +423,14 @@ func TestGuard(t *testing.T) {
 		}
 	}
 }
+
+// A word that is printed to be typed again is the same word for bash and zsh.
+func TestHiddenCharactersAreQuoted(t *testing.T) {
+	t.Parallel()
+	for word, want := range map[string]string{
+		"plain": "plain", "two words": "'two words'", "": "''",
+		"a\u202eb": `$'a\U0000202eb'`, "it's\x1b\\": `$'it\'s\U0000001b\\'`, "\xff\n": `$'\xff\U0000000a'`,
+	} {
+		require.Equal(t, want, quoted(word))
+	}
+}
