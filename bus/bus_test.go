@@ -51,6 +51,10 @@ func TestOpenSaysWhatIsWrongWithAURL(t *testing.T) {
 		"postgres://u:secret@h:port/db": `scheme "postgres" does not parse: want postgres://`,
 		"postgres://u:secret@127.0.0.1:1/db?sslmode=disable": "connect to the database",
 		"sqlite:/no/such/directory/a.db":                     "connect to the database",
+		"postgres:h/db":                                      "has no // before the host",
+		"postgres://u:secret@h1,u:secret@h2/db":              "names a user after a comma: name the user once",
+		"postgres://h1,u:secret@h2/db":                       "names a user after a comma",
+		"sqlite:app.db?journal_mode=WAL":                     `parameter "journal_mode" would have no effect: want one of mode, immutable`,
 	} {
 		_, err := bus.Open(t.Context(), url, bus.Config{})
 		require.ErrorContains(t, err, want, url)

@@ -73,6 +73,12 @@ type Config struct {
 	// until that goes by the outbox. Default 2 s.
 	SendTimeout time.Duration
 
+	// MaxPayload is how many bytes the payload of a published event may have:
+	// Publish, PublishTx and InTx refuse a larger one with pubsub.ErrTooLarge. It
+	// is kept in memory several times on its way. What a broker delivers is
+	// recorded whatever its size. Default 16 MiB.
+	MaxPayload int
+
 	// Retention is how long an event is kept after it was published and all its
 	// runs have ended; then Run deletes it with its runs. One with a FAILED run
 	// stays, until that is replayed, discarded or pruned by hand. Default: all
@@ -159,6 +165,7 @@ func (c Config) pubsub() pubsub.Config {
 		GracePeriod:       c.GracePeriod,
 		HeartbeatInterval: c.HeartbeatInterval,
 		DeadAfter:         c.DeadAfter,
+		MaxPayload:        c.MaxPayload,
 		Logger:            c.Logger,
 		ListenURL:         c.ListenURL,
 	}

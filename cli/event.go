@@ -3,6 +3,7 @@ package cli
 import (
 	"encoding/json"
 	"time"
+	"unicode/utf8"
 
 	"github.com/reprise-bus/reprise/store"
 )
@@ -16,8 +17,8 @@ type eventJSON struct {
 	Source      string            `json:"source"`
 	Amends      string            `json:"amends"`
 	PublishedAt *time.Time        `json:"published_at"`
-	Payload     json.RawMessage   `json:"payload,omitempty"`        // that is JSON
-	Base64      []byte            `json:"payload_base64,omitempty"` // that is not
+	Payload     json.RawMessage   `json:"payload,omitempty"`        // that is JSON, by its value
+	Base64      []byte            `json:"payload_base64,omitempty"` // that is not, or not UTF-8
 }
 
 func newEventJSON(e store.Event, payload bool) eventJSON {
@@ -27,7 +28,7 @@ func newEventJSON(e store.Event, payload bool) eventJSON {
 	}
 	switch {
 	case !payload:
-	case json.Valid(e.Payload):
+	case json.Valid(e.Payload) && utf8.Valid(e.Payload):
 		data.Payload = e.Payload
 	default:
 		data.Base64 = e.Payload

@@ -156,7 +156,7 @@ func (a *app) eventsShow(ctx context.Context, st *store.Store, topic, id string,
 	data := struct {
 		Events []withRuns `json:"events"`
 	}{[]withRuns{}}
-	var people strings.Builder
+	people, text := page()
 	for _, e := range events {
 		if topic != "" && topic != e.Topic {
 			continue
@@ -170,15 +170,15 @@ func (a *app) eventsShow(ctx context.Context, st *store.Store, topic, id string,
 			shown.Runs = append(shown.Runs, newRunJSON(r, now))
 		}
 		if len(data.Events) > 0 {
-			fmt.Fprintln(&people)
+			fmt.Fprintln(people)
 		}
 		data.Events = append(data.Events, shown)
-		a.printEvent(&people, e, runs, now, with)
+		a.printEvent(people, e, runs, now, with)
 	}
 	if len(data.Events) == 0 {
 		return nothing("event %q is not there%s", id, map[bool]string{true: " on topic " + topic}[topic != ""])
 	}
-	return a.print(data, func(out io.Writer) { fmt.Fprint(out, people.String()) })
+	return a.print(data, func(out io.Writer) { draw(out, text.String()) })
 }
 
 func (a *app) printEvent(out io.Writer, e store.Event, runs []store.Run, now time.Time, with showing) {

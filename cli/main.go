@@ -6,6 +6,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"os/signal"
@@ -25,11 +26,14 @@ func Main(Config) {
 
 // exec runs one command line and returns its exit code.
 func exec(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer, args []string, getenv func(string) string) (code int) {
-	a := &app{stdin: stdin, stdout: stdout, stderr: stderr, getenv: getenv}
+	a := &app{stdin: stdin, getenv: getenv}
+	a.stdout = &guard{to: stdout, json: func() bool { return a.output == "json" }}
+	a.stderr = &guard{to: stderr}
+	defer func() { _ = errors.Join(a.stdout.close(), a.stderr.close()) }() // nobody is left to tell
 	root := newRoot(a)
 	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
 	root.SetArgs(args)
 	command, err := root.ExecuteContextC(ctx)
 	if err != nil && !a.started {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 
 	"github.com/reprise-bus/reprise/store"
 )
@@ -77,7 +76,7 @@ func (p plan) byHandler(pick func(planPart) int64) string {
 	for i, name := range names {
 		names[i] = fmt.Sprintf("%s (%s)", name, thousands(runs[name]))
 	}
-	return strings.Join(names, ", ")
+	return few(names)
 }
 
 // unsubscribed is what no process would ever take up.

@@ -11,7 +11,7 @@ import (
 // app is one call of the command line.
 type app struct {
 	stdin          io.Reader
-	stdout, stderr io.Writer
+	stdout, stderr *guard
 	getenv         func(string) string
 
 	databaseURL string

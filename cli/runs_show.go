@@ -134,7 +134,7 @@ func (a *app) printShown(out io.Writer, s shown, now time.Time, with showing) {
 		t.write(out)
 		for _, tried := range s.attempts {
 			if with.stack && tried.Stack != "" {
-				fmt.Fprintf(out, "\nSTACK OF ATTEMPT %d\n%s\n", tried.Attempt, strings.TrimSpace(printable(tried.Stack)))
+				fmt.Fprintf(out, "\nSTACK OF ATTEMPT %d\n%s\n", tried.Attempt, strings.TrimSpace(tried.Stack))
 			}
 		}
 	}
@@ -168,7 +168,7 @@ func (f fields) event(e store.Event, now time.Time) {
 	f.say("SOURCE", e.Source)
 	f.say("AMENDS", e.Amends)
 	for _, k := range slices.Sorted(maps.Keys(e.Metadata)) {
-		f.say("  "+k, e.Metadata[k])
+		f.say("  "+line(k), e.Metadata[k])
 	}
 }
 
@@ -180,7 +180,7 @@ func pretty(payload []byte) string {
 		return indented
 	}
 	if utf8.Valid(payload) {
-		return printable(string(payload))
+		return string(payload)
 	}
 	return fmt.Sprintf("%d bytes that are not text; -o json has them in base64", len(payload))
 }

@@ -1,6 +1,7 @@
 package pubsub
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -146,8 +147,8 @@ func (p *OutboxPublisher) publish(ctx context.Context, topic string, messages []
 	if ctx.Err() != nil {
 		return nothingWritten(context.Cause(ctx))
 	}
-	if err := o.transport.check(topic); err != nil {
-		return err
+	if err := cmp.Or(o.transport.check(topic), o.pubsub.config.checkSizes(topic, messages)); err != nil {
+		return nothingWritten(err)
 	}
 	events, err := eventsOf(topic, messages)
 	switch {

@@ -83,6 +83,9 @@ func (p *Publisher) publish(ctx context.Context, topic string, messages []*messa
 	if ctx.Err() != nil {
 		return fmt.Errorf("%w; nothing was written", context.Cause(ctx))
 	}
+	if err := p.pubsub.config.checkSizes(topic, messages); err != nil {
+		return nothingWritten(err)
+	}
 	events, err := eventsOf(topic, messages)
 	switch {
 	case err != nil:

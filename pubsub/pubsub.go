@@ -42,6 +42,7 @@ type Config struct {
 	GracePeriod       time.Duration // that running handlers get on Close; default 10 s
 	HeartbeatInterval time.Duration // default 2 s
 	DeadAfter         time.Duration // of silence until another instance takes over the runs; default 10 s
+	MaxPayload        int           // bytes of a message that is published; default 16 MiB
 	Logger            *slog.Logger  // default slog.Default()
 
 	// ListenURL is the PostgreSQL URL of a connection of its own, on which the
@@ -58,6 +59,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.Concurrency == 0 {
 		c.Concurrency = DefaultConcurrency
+	}
+	if c.MaxPayload == 0 {
+		c.MaxPayload = DefaultMaxPayload
 	}
 	def(&c.PollInterval, time.Second)
 	def(&c.GracePeriod, 10*time.Second)
@@ -82,6 +86,9 @@ func (c Config) Validate() error {
 	}
 	if c.MaxConcurrency < 0 {
 		errs = append(errs, fmt.Errorf("field MaxConcurrency %d: want at least 1, or 0 for no limit", c.MaxConcurrency))
+	}
+	if c.MaxPayload < 0 {
+		errs = append(errs, fmt.Errorf("field MaxPayload %d: want at least 1 byte", c.MaxPayload))
 	}
 	for _, d := range []struct {
 		name  string

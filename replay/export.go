@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/reprise-bus/reprise/internal/visible"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -111,7 +112,8 @@ type (
 )
 
 // WriteTo writes the document as indented JSON, the same bytes each time, and
-// implements io.WriterTo.
+// implements io.WriterTo. Control characters and others that leave no mark are
+// written as \u escapes.
 func (d Document) WriteTo(w io.Writer) (int64, error) {
 	var b bytes.Buffer
 	to := json.NewEncoder(&b)
@@ -120,7 +122,8 @@ func (d Document) WriteTo(w io.Writer) (int64, error) {
 	if err := to.Encode(d.exported(survivesIndenting)); err != nil {
 		return 0, fmt.Errorf("write exported run %d: %w", d.run.ID, err)
 	}
-	return b.WriteTo(w)
+	n, err := io.WriteString(w, visible.JSON(b.String()))
+	return int64(n), err
 }
 
 // MarshalJSON implements json.Marshaler. What is marshalled keeps the payload's
@@ -165,11 +168,12 @@ func (d Document) exported(inline func(payload []byte) bool) exported {
 	return x
 }
 
-// survivesIndenting says whether the payload is JSON without a space too many,
-// so that it can stand indented in a document and be read back as it was.
+// survivesIndenting says whether the payload is JSON without a space too many
+// and without a character that WriteTo escapes, so that it can stand indented in
+// a document and be read back as it was.
 func survivesIndenting(payload []byte) bool {
 	var compact bytes.Buffer
-	return utf8.Valid(payload) && json.Compact(&compact, payload) == nil &&
+	return utf8.Valid(payload) && visible.JSON(string(payload)) == string(payload) && json.Compact(&compact, payload) == nil &&
 		bytes.Equal(compact.Bytes(), payload) && !deeplyNested(payload)
 }
 

@@ -28,6 +28,10 @@ const SourcePublish = "publish"
 // KeyMetadata is where a message carries its event's key.
 const KeyMetadata = "key"
 
+// DefaultMaxPayload is how many bytes a payload may have, unless something else
+// says more.
+const DefaultMaxPayload = 16 << 20
+
 const maxName = 255 // bytes of a topic, a handler name, an event id or a key
 
 // EventID is an event's identity.

@@ -648,6 +648,10 @@ func (d *planning) pruning(pass string, st *store.Store) {
 			}
 		}
 	})
+	d.step("Prune that only counts", func(ctx context.Context) {
+		_, err := st.Prune(ctx, store.Prune{Before: time.Now().AddDate(0, 0, -59), DryRun: true}, nil)
+		require.NoError(d, err)
+	})
 	d.step("Prune", func(ctx context.Context) {
 		ctx, enough := context.WithCancel(ctx)
 		defer enough()

@@ -117,7 +117,13 @@ func pruning(promise promise) {
 		db.exec(`UPDATE reprise.handler_runs SET finished_at = $1 WHERE status = 'SUCCESS' AND event_id <> 'late'`, ago(2*time.Hour))
 		db.exec(`UPDATE reprise.handler_runs SET finished_at = $1, failed_at = $1 WHERE status = 'FAILED' AND event_id <> 'late'`, ago(2*time.Hour))
 		prune := func(p store.Prune) store.Pruned {
+			dry := p
+			dry.DryRun = true
+			counted, next, err := db.PruneBatch(ctx, dry, nil)
+			require.NoError(t, err)
+			require.Nil(t, next)
 			deleted, next, err := db.PruneBatch(ctx, p, nil)
+			require.Equal(t, deleted, counted, "a dry run counts what would go, and leaves it")
 			require.NoError(t, err)
 			require.Nil(t, next)
 			return deleted
