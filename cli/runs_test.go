@@ -216,6 +216,28 @@ func TestExport(t *testing.T) {
 	})
 }
 
+func TestWatchSaysThatItWatchesOnlyTheNewest(t *testing.T) {
+	eachDB(t, func(t *testing.T, db *db) {
+		db.manyFailed("mail", watchLook+1)
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		said, stderr := io.Pipe()
+		code := make(chan int, 1)
+		go func() {
+			code <- exec(ctx, strings.NewReader(""), io.Discard, stderr, []string{"runs", "watch"},
+				func(name string) string { return map[string]string{"REPRISE_DATABASE_URL": db.url}[name] })
+			stderr.Close()
+		}()
+		text := make([]byte, 4096)
+		n, err := said.Read(text)
+		require.NoError(t, err)
+		require.Contains(t, string(text[:n]), "More than 5,000 runs are selected, and only the newest of them are watched")
+		stop()
+		_, _ = io.Copy(io.Discard, said)
+		require.Equal(t, exitInterrupted, <-code)
+	})
+}
+
 func TestWatchPrintsWhatFailsFromNowOn(t *testing.T) {
 	eachDB(t, func(t *testing.T, db *db) {
 		old := db.failed("mail", 1)[0]

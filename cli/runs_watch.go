@@ -51,14 +51,19 @@ func (a *app) watch(ctx context.Context, st *store.Store, f store.Filter, interv
 		return err
 	}
 	seen := map[int64]time.Time{}
+	bounded := false // it is said
 	for first := true; ; first = false {
 		now, err := st.Clock(ctx)
 		if err != nil {
 			return err
 		}
-		runs, _, err := collect(ctx, st, f, watchLook)
+		runs, next, err := collect(ctx, st, f, watchLook)
 		if err != nil {
 			return err
+		}
+		if len(runs) == watchLook && next != 0 && !bounded {
+			bounded = true
+			a.say("More than %s are selected, and only the newest of them are watched: one that is older is not printed. Select less, such as by --since or --handler.", several(watchLook, "run"))
 		}
 		var fresh []store.Run
 		for _, r := range slices.Backward(runs) {

@@ -94,11 +94,11 @@ func (s *Store) Events(ctx context.Context, f EventFilter) (events []EventHead, 
 	return events, &EventMark{mark.At.Time, mark.ID, mark.Topic}, nil
 }
 
-// EventRuns returns the runs of an event, oldest first, at most MaxLimit.
+// EventRuns returns the runs of an event, oldest first: one for each handler.
 func (s *Store) EventRuns(ctx context.Context, topic, id string) (runs []Run, err error) {
 	var rows []runRow
 	if err := s.db.SelectContext(ctx, &rows, s.sql(`
-		SELECT `+runColumns+` FROM reprise.handler_runs r WHERE r.event_id = $1 AND r.topic = $2 ORDER BY r.id LIMIT 1000`), id, topic); err != nil {
+		SELECT `+runColumns+` FROM reprise.handler_runs r WHERE r.event_id = $1 AND r.topic = $2 ORDER BY r.id`), id, topic); err != nil {
 		return nil, fmt.Errorf("read the runs of event %q: %w", id, err)
 	}
 	for _, r := range rows {

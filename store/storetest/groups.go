@@ -225,6 +225,19 @@ func grouping(promise promise) {
 		require.Len(t, db.groupsBySize(), 4)
 	})
 
+	promise("a preview counts the parts that it does not list", func(t *testing.T, db db) {
+		db.subscribe("mail")
+		db.failures(1100, `'mail'`, `substr('0000000000000000' || n, -16)`)
+		db.failures(30, `'mail'`, `'ffffffffffffffff'`)
+		p, err := db.Preview(ctx, replay(store.Filter{Handler: "mail"}))
+		require.NoError(t, err)
+		require.Equal(t, store.Count{N: 1130}, p.Total)
+		require.EqualValues(t, 30, p.Parts[0].Runs)
+		require.Len(t, p.Parts, 1000)
+		require.EqualValues(t, 101, p.More)
+		require.EqualValues(t, 1130, p.Gone)
+	})
+
 	promise("failures of before are counted a batch at a time, and the answer says that they are", func(t *testing.T, db db) {
 		db.subscribe("mail")
 		db.failures(10_010, `'mail'`, `'0123456789abcdef'`)
