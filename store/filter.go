@@ -33,6 +33,8 @@ type Filter struct {
 	Until   time.Time   `json:"until,omitzero"`    // event published before; zero is open
 	Payload []Condition `json:"payload,omitempty"` // that the event's payload fulfils, all of them
 
+	Changed time.Time `json:"-"` // ended, or begun, or published, whichever was the last of these, at or after; zero is open
+
 	// The page: runs with an id lower than Before, the last id of the page
 	// before this one (0 starts at the newest), Limit of them (0 is
 	// DefaultLimit, at most MaxLimit).
@@ -47,7 +49,7 @@ var isFingerprint = regexp.MustCompile(`^[0-9a-f]{16}$`)
 func (f Filter) Empty() bool {
 	return f.IDs == nil && f.Status == "" && f.Handler == "" && f.Topic == "" && f.EventID == "" && f.Key == "" &&
 		f.Kind == "" && f.Text == "" && f.Group == "" && f.Replay == 0 &&
-		f.Since.IsZero() && f.Until.IsZero() && len(f.Payload) == 0
+		f.Since.IsZero() && f.Until.IsZero() && f.Changed.IsZero() && len(f.Payload) == 0
 }
 
 // Validate reports every field that no run can be selected by.
@@ -193,6 +195,9 @@ func (s *Store) conditions(f Filter, above, below int64) *conditions {
 	}
 	if !f.Until.IsZero() {
 		c.and(`r.published_at < %s`, s.time(f.Until))
+	}
+	if !f.Changed.IsZero() {
+		c.and(`coalesce(r.finished_at, r.started_at, r.published_at) >= %s`, s.time(f.Changed))
 	}
 	if len(f.Payload) > 0 {
 		tests := []string{`e.id = r.event_id`, `e.topic = r.topic`, `e.payload IS NOT NULL`}
