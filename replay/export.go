@@ -113,14 +113,26 @@ type (
 // WriteTo writes the document as indented JSON, the same bytes each time, and
 // implements io.WriterTo.
 func (d Document) WriteTo(w io.Writer) (int64, error) {
-	var b bytes.Buffer
-	to := json.NewEncoder(&b)
+	out := &counting{w, 0}
+	to := json.NewEncoder(out)
 	to.SetEscapeHTML(false)
 	to.SetIndent("", "  ")
 	if err := to.Encode(d.exported(survivesIndenting)); err != nil {
-		return 0, fmt.Errorf("write exported run %d: %w", d.run.ID, err)
+		return out.n, fmt.Errorf("write exported run %d: %w", d.run.ID, err)
 	}
-	return b.WriteTo(w)
+	return out.n, nil
+}
+
+// counting counts what is written.
+type counting struct {
+	io.Writer
+	n int64
+}
+
+func (c *counting) Write(b []byte) (int, error) {
+	n, err := c.Writer.Write(b)
+	c.n += int64(n)
+	return n, err
 }
 
 // MarshalJSON implements json.Marshaler. What is marshalled keeps the payload's

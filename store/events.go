@@ -67,8 +67,10 @@ func (s *Store) Events(ctx context.Context, f EventFilter) (events []EventHead, 
 	var rows []headRow
 	if err := s.db.SelectContext(ctx, &rows, s.compose(fmt.Sprintf(`
 		SELECT %[1]s FROM (
-			SELECT * FROM (SELECT * FROM reprise.events e WHERE %[2]s %[3]s LIMIT %[4]d) e WHERE %[5]s %[3]s LIMIT %[6]s
-		) e %[3]s`, s.headColumns(f.Metadata), look, newest, pageLook, conjunction(c.rest), c.arg(f.Limit))), c.args...); err != nil {
+			SELECT e.id, e.topic FROM (
+				SELECT e.id, e.topic, e.key, e.published_at FROM reprise.events e WHERE %[2]s %[3]s LIMIT %[4]d
+			) e WHERE %[5]s %[3]s LIMIT %[6]s
+		) found JOIN reprise.events e ON e.id = found.id AND e.topic = found.topic %[3]s`, s.headColumns(f.Metadata), look, newest, pageLook, conjunction(c.rest), c.arg(f.Limit))), c.args...); err != nil {
 		return nil, nil, fmt.Errorf("list events: %w", err)
 	}
 	if events, err = heads(rows); err != nil {

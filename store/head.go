@@ -32,7 +32,7 @@ type headRow struct {
 // bytesOf is the length of an expression of type json or text, in bytes.
 func (s *Store) bytesOf(text string) string {
 	if s.kind == dialect.SQLite {
-		return `length(CAST(` + text + ` AS BLOB))`
+		return `octet_length(` + text + `)`
 	}
 	return `octet_length(` + text + `::text)`
 }

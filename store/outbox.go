@@ -246,7 +246,8 @@ func (s *Store) Outbox(ctx context.Context, f OutboxFilter) ([]Outgoing, error) 
 	var rows []outgoingRow
 	if err := s.db.SelectContext(ctx, &rows, s.compose(
 		`SELECT `+outgoingColumns+`, `+s.payloadBytes(`o`)+` AS bytes
-		FROM (SELECT * FROM reprise.outbox o WHERE `+c.where()+` ORDER BY o.id DESC LIMIT `+c.arg(f.Limit)+`) o ORDER BY o.id DESC`), c.args...); err != nil {
+		FROM (SELECT o.id FROM reprise.outbox o WHERE `+c.where()+` ORDER BY o.id DESC LIMIT `+c.arg(f.Limit)+`) found
+		JOIN reprise.outbox o ON o.id = found.id ORDER BY o.id DESC`), c.args...); err != nil {
 		return nil, fmt.Errorf("list the outbox: %w", err)
 	}
 	return outgoingOf(rows)
