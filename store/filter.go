@@ -178,8 +178,14 @@ func (s *Store) conditions(f Filter, above, below int64) *conditions {
 	if f.Status != "" && f.Status != Failed && f.Status != Discarded {
 		c.and(`r.status = %s`, string(f.Status))
 	}
-	if f.Handler != "" && f.Status != Failed {
+	if f.Handler != "" && (f.Status != Failed || f.Group != "") {
 		c.and(`r.handler = %s`, f.Handler)
+	}
+	if f.Status == Failed && f.Group != "" {
+		c.and(`r.failed_at IS NOT NULL`)
+	}
+	if f.Status == Discarded && f.Group != "" {
+		c.and(`r.discarded_at IS NOT NULL`)
 	}
 	if f.Topic != "" {
 		c.and(`r.topic = %s`, f.Topic)
@@ -225,13 +231,17 @@ func (s *Store) index(c *conditions, f Filter) {
 		}
 		c.index(`r.id IN (`+strings.TrimSuffix(strings.Repeat("%s,", len(values)), ",")+`)`, values...)
 	}
-	switch f.Status {
-	case Failed:
+	switch {
+	case f.Group != "":
+		// The index of the group alone: PostgreSQL takes what failed for as rare in
+		// it as elsewhere, and would read all that failed as well.
+		c.index(`r.fingerprint IS NOT NULL AND r.fingerprint = %s`, f.Group)
+	case f.Status == Failed:
 		c.index(`r.failed_at IS NOT NULL`)
 		if f.Handler != "" {
 			c.index(`r.handler = %s`, f.Handler)
 		}
-	case Discarded:
+	case f.Status == Discarded:
 		c.index(`r.discarded_at IS NOT NULL`)
 	}
 	if f.EventID != "" {
@@ -239,9 +249,6 @@ func (s *Store) index(c *conditions, f Filter) {
 	}
 	if f.Key != "" {
 		c.index(`r.key <> '' AND r.key = %s`, f.Key)
-	}
-	if f.Group != "" {
-		c.index(`r.fingerprint = %s`, f.Group)
 	}
 	if f.Replay != 0 {
 		c.index(`r.replay_id = %s`, f.Replay)

@@ -40,10 +40,6 @@ type Grouping struct {
 	Counting bool
 }
 
-// A selection that the table of groups does not know is looked for among so many
-// FAILED runs, the newest.
-const groupLook = 25_000
-
 // groupLooks is among how many runs of a group its newest and its oldest FAILED one
 // are looked for.
 const groupLooks = 1000
@@ -135,7 +131,10 @@ func (s *Store) knownGroups(ctx context.Context, f Filter) (Grouping, error) {
 		FROM (
 			(` + largest + n + ` + (SELECT count(*) FROM changed))
 			UNION
-			SELECT g.* FROM changed c JOIN reprise.failure_groups g USING (fingerprint, handler, kind)
+			SELECT g.* FROM changed c, LATERAL ( -- LIMIT keeps the planner at the index
+				SELECT * FROM reprise.failure_groups g
+				WHERE g.fingerprint = c.fingerprint AND g.handler = c.handler AND g.kind = c.kind LIMIT 1
+			) g
 			UNION ALL
 			SELECT * FROM changed
 		) g
@@ -175,7 +174,7 @@ func (s *Store) knownGroups(ctx context.Context, f Filter) (Grouping, error) {
 func (s *Store) foundGroups(ctx context.Context, f Filter) (Grouping, error) {
 	c := s.conditions(f, 0, 0)
 	offered, _ := c.look()
-	most := lookFor(f, groupLook)
+	most := lookFor(f, pageLook)
 	var rows []groupRow
 	if err := s.db.SelectContext(ctx, &rows, s.compose(fmt.Sprintf(`
 		SELECT g.*, coalesce(r.error, '') AS error
