@@ -145,7 +145,7 @@ func (a *app) examine(ctx context.Context, db *sql.DB, e *examination) (err erro
 		return err
 	}
 	e.found("database", ok, fmt.Sprintf("it answers; schema %q is at version %d", e.st.Schema(), version), "")
-	for _, look := range []func(context.Context) error{e.clock, e.instances, e.subscriptions, e.failures, e.outbox, e.operations, e.rows, e.sequences, e.columns, e.tables} {
+	for _, look := range []func(context.Context) error{e.clock, e.instances, e.subscriptions, e.failures, e.groups, e.outbox, e.operations, e.rows, e.sequences, e.columns, e.tables} {
 		if err := look(ctx); err != nil {
 			return err
 		}
@@ -239,11 +239,35 @@ func (e *examination) failures(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if failed.N > 0 {
+	switch {
+	case failed.N > 0:
 		e.found("failures", warning, fmt.Sprintf("%s FAILED on the events of the last day", failed), "See which: reprise runs groups --since 1d. Then replay, edit or discard them.")
-		return nil
+	case failed.More:
+		e.found("failures", warning, "so many runs are FAILED that not all were looked at; the newest are on events of before the last day",
+			"See which: reprise runs groups. Then replay, edit or discard them.")
+	default:
+		e.found("failures", ok, "none on the events of the last day", "")
 	}
-	e.found("failures", ok, "none on the events of the last day", "")
+	return nil
+}
+
+// groups compares the failure groups with the runs.
+func (e *examination) groups(ctx context.Context) error {
+	m, err := e.st.Miscounted(ctx)
+	if err != nil {
+		return err
+	}
+	switch {
+	case m.Counting:
+		e.found("groups", ok, "failures of before an upgrade, or a recount, are still being counted", "")
+	case m.Is():
+		e.found("groups", warning, fmt.Sprintf("the failure groups have %s, and %s FAILED", several(m.Counted, "run"), several(m.Failed.N, "run")),
+			"Somebody has changed the tables by hand, or restored a part of them. To have the failures counted anew: reprise runs groups --recount.")
+	case m.Failed.More:
+		e.found("groups", ok, fmt.Sprintf("not compared with the runs: more than %s FAILED", several(m.Failed.N, "run")), "")
+	default:
+		e.found("groups", ok, "they have the runs that FAILED", "")
+	}
 	return nil
 }
 
@@ -317,7 +341,7 @@ func (e *examination) waiting(counts []store.OutboxCount, now time.Time) (time.D
 }
 
 func (e *examination) operations(ctx context.Context) error {
-	operations, err := e.st.Operations(ctx, 0, store.MaxLimit)
+	operations, err := e.st.OpenOperations(ctx)
 	if err != nil {
 		return err
 	}
@@ -355,7 +379,7 @@ func (e *examination) rows(ctx context.Context) error {
 		return err
 	}
 	if len(ids) == 0 {
-		e.found("rows", ok, "no recent run contradicts itself", "")
+		e.found("rows", ok, fmt.Sprintf("none of the newest %s runs contradicts itself", thousands(among)), "")
 		return nil
 	}
 	some := make([]string, len(ids))
@@ -365,6 +389,9 @@ func (e *examination) rows(ctx context.Context) error {
 	again, err := e.runAgain(ctx, some)
 	if err != nil {
 		return err
+	}
+	if len(ids) == store.MaxContradictory {
+		some = append(some, "and perhaps more")
 	}
 	e.found("rows", warning, "runs that contradict themselves, and may be neither run nor listed: "+e.named(some),
 		"Somebody has changed them by hand, but not all that goes with it. Another time: reprise runs replay, discard or edit. To have them run again:\n  "+again+";")

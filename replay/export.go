@@ -115,15 +115,30 @@ type (
 // implements io.WriterTo. Control characters and others that leave no mark are
 // written as \u escapes.
 func (d Document) WriteTo(w io.Writer) (int64, error) {
-	var b bytes.Buffer
-	to := json.NewEncoder(&b)
+	out := &escaping{to: w} // the encoder writes once
+	to := json.NewEncoder(out)
 	to.SetEscapeHTML(false)
 	to.SetIndent("", "  ")
 	if err := to.Encode(d.exported(survivesIndenting)); err != nil {
-		return 0, fmt.Errorf("write exported run %d: %w", d.run.ID, err)
+		return out.n, fmt.Errorf("write exported run %d: %w", d.run.ID, err)
 	}
-	n, err := io.WriteString(w, visible.JSON(b.String()))
-	return int64(n), err
+	return out.n, nil
+}
+
+// escaping writes JSON, of which it gets whole characters, with \u escapes, and counts
+// what it writes.
+type escaping struct {
+	to io.Writer
+	n  int64
+}
+
+func (e *escaping) Write(b []byte) (int, error) {
+	n, err := io.WriteString(e.to, visible.JSON(string(b)))
+	e.n += int64(n)
+	if err != nil {
+		return 0, err
+	}
+	return len(b), nil
 }
 
 // MarshalJSON implements json.Marshaler. What is marshalled keeps the payload's

@@ -33,6 +33,8 @@ type Filter struct {
 	Until   time.Time   `json:"until,omitzero"`    // event published before; zero is open
 	Payload []Condition `json:"payload,omitempty"` // that the event's payload fulfils, all of them
 
+	Changed time.Time `json:"-"` // ended, or begun, or published, whichever was the last of these, at or after; zero is open
+
 	// The page: runs with an id lower than Before, the last id of the page
 	// before this one (0 starts at the newest), Limit of them (0 is
 	// DefaultLimit, at most MaxLimit).
@@ -47,7 +49,7 @@ var isFingerprint = regexp.MustCompile(`^[0-9a-f]{16}$`)
 func (f Filter) Empty() bool {
 	return f.IDs == nil && f.Status == "" && f.Handler == "" && f.Topic == "" && f.EventID == "" && f.Key == "" &&
 		f.Kind == "" && f.Text == "" && f.Group == "" && f.Replay == 0 &&
-		f.Since.IsZero() && f.Until.IsZero() && len(f.Payload) == 0
+		f.Since.IsZero() && f.Until.IsZero() && f.Changed.IsZero() && len(f.Payload) == 0
 }
 
 // Validate reports every field that no run can be selected by.
@@ -176,8 +178,14 @@ func (s *Store) conditions(f Filter, above, below int64) *conditions {
 	if f.Status != "" && f.Status != Failed && f.Status != Discarded {
 		c.and(`r.status = %s`, string(f.Status))
 	}
-	if f.Handler != "" && f.Status != Failed {
+	if f.Handler != "" && (f.Status != Failed || f.Group != "") {
 		c.and(`r.handler = %s`, f.Handler)
+	}
+	if f.Status == Failed && f.Group != "" {
+		c.and(`r.failed_at IS NOT NULL`)
+	}
+	if f.Status == Discarded && f.Group != "" {
+		c.and(`r.discarded_at IS NOT NULL`)
 	}
 	if f.Topic != "" {
 		c.and(`r.topic = %s`, f.Topic)
@@ -193,6 +201,9 @@ func (s *Store) conditions(f Filter, above, below int64) *conditions {
 	}
 	if !f.Until.IsZero() {
 		c.and(`r.published_at < %s`, s.time(f.Until))
+	}
+	if !f.Changed.IsZero() {
+		c.and(`coalesce(r.finished_at, r.started_at, r.published_at) >= %s`, s.time(f.Changed))
 	}
 	if len(f.Payload) > 0 {
 		tests := []string{`e.id = r.event_id`, `e.topic = r.topic`, `e.payload IS NOT NULL`}
@@ -220,13 +231,17 @@ func (s *Store) index(c *conditions, f Filter) {
 		}
 		c.index(`r.id IN (`+strings.TrimSuffix(strings.Repeat("%s,", len(values)), ",")+`)`, values...)
 	}
-	switch f.Status {
-	case Failed:
+	switch {
+	case f.Group != "":
+		// The index of the group alone: PostgreSQL takes what failed for as rare in
+		// it as elsewhere, and would read all that failed as well.
+		c.index(`r.fingerprint IS NOT NULL AND r.fingerprint = %s`, f.Group)
+	case f.Status == Failed:
 		c.index(`r.failed_at IS NOT NULL`)
 		if f.Handler != "" {
 			c.index(`r.handler = %s`, f.Handler)
 		}
-	case Discarded:
+	case f.Status == Discarded:
 		c.index(`r.discarded_at IS NOT NULL`)
 	}
 	if f.EventID != "" {
@@ -234,9 +249,6 @@ func (s *Store) index(c *conditions, f Filter) {
 	}
 	if f.Key != "" {
 		c.index(`r.key <> '' AND r.key = %s`, f.Key)
-	}
-	if f.Group != "" {
-		c.index(`r.fingerprint = %s`, f.Group)
 	}
 	if f.Replay != 0 {
 		c.index(`r.replay_id = %s`, f.Replay)

@@ -160,17 +160,21 @@ func (s *Store) Heartbeat(ctx context.Context, conn *sql.Conn, id string, beat B
 type Survey struct {
 	Newest        int64  `db:"newest"`        // run there is: what is inserted from now on has a higher id
 	Subscriptions string `db:"subscriptions"` // another text when subscriptions came or went
+	Uncounted     bool   `db:"uncounted"`     // CountFailures has something to do
 }
 
 // Survey looks at the tables.
 func (s *Store) Survey(ctx context.Context) (found Survey, err error) {
 	all := `md5(string_agg(concat_ws(' ', topic, handler, since), ' ' ORDER BY topic, handler))`
+	changes := ` OR EXISTS (SELECT 1 FROM reprise.failure_changes)`
 	if s.kind == dialect.SQLite {
 		all = `group_concat(topic || ' ' || handler || ' ' || since, ' ' ORDER BY topic, handler)`
+		changes = ``
 	}
 	if err := s.db.GetContext(ctx, &found, s.sql(`
 		SELECT (SELECT coalesce(max(id), 0) FROM reprise.handler_runs) AS newest,
-		       (SELECT coalesce(`+all+`, '') FROM reprise.subscriptions) AS subscriptions`)); err != nil {
+		       (SELECT coalesce(`+all+`, '') FROM reprise.subscriptions) AS subscriptions,
+		       (SELECT run_id < up_to FROM reprise.failures_counted)`+changes+` AS uncounted`)); err != nil {
 		return found, fmt.Errorf("look at the tables: %w", err)
 	}
 	s.saw(found.Newest)

@@ -145,7 +145,7 @@ func (s *Store) PruneBatch(ctx context.Context, p Prune, after *EventMark) (dele
 		case err != nil:
 			return err
 		default:
-			last = &EventMark{mark.At.Time, mark.ID}
+			last = &EventMark{At: mark.At.Time, ID: mark.ID}
 		}
 		keep := `r.status = 'PENDING' OR r.finished_at >= $3`
 		if !p.Failed {

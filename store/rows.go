@@ -23,19 +23,23 @@ type eventRow struct {
 }
 
 func (r eventRow) event() (Event, error) {
-	e := Event{ID: r.ID, Topic: r.Topic, Key: r.Key, Payload: r.Payload, Source: r.Source, Amends: r.Amends, PublishedAt: r.PublishedAt.Time}
-	if r.Payload == nil {
-		e.Payload = r.PayloadBytes
-	}
-	if e.Payload == nil {
-		e.Payload = []byte{}
-	}
+	e := Event{ID: r.ID, Topic: r.Topic, Key: r.Key, Payload: r.payload(), Source: r.Source, Amends: r.Amends, PublishedAt: r.PublishedAt.Time}
 	if len(r.Metadata) > 0 {
 		if err := json.Unmarshal(r.Metadata, &e.Metadata); err != nil {
 			return e, fmt.Errorf("event %q: metadata in the database: %w", r.ID, err)
 		}
 	}
 	return e, nil
+}
+
+func (r eventRow) payload() []byte {
+	switch {
+	case r.Payload != nil:
+		return r.Payload
+	case r.PayloadBytes != nil:
+		return r.PayloadBytes
+	}
+	return []byte{}
 }
 
 // claimedRow is a leased run with its event, unless that is lost.

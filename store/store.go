@@ -151,6 +151,8 @@ func (s *Store) compose(written string) string {
 		q = nowPlus.ReplaceAllString(q, `strftime('%Y-%m-%dT%H:%M:%fZ', 'now', ($1) || ' seconds')`)
 		q = strings.ReplaceAll(q, `now()`, `strftime('%Y-%m-%dT%H:%M:%fZ', 'now')`)
 		q = strings.ReplaceAll(q, `strpos(`, `instr(`)
+		q = strings.ReplaceAll(q, `least(`, `min(`)
+		q = strings.ReplaceAll(q, `greatest(`, `max(`)
 		q = strings.ReplaceAll(q, ` FOR UPDATE OF v SKIP LOCKED`, ``)
 		q = strings.ReplaceAll(q, ` FOR UPDATE SKIP LOCKED`, ``)
 		q = strings.ReplaceAll(q, ` FOR UPDATE`, ``)

@@ -185,7 +185,7 @@ func TestAnEmptyFilterSelectsEverything(t *testing.T) {
 	require.True(t, store.Filter{Before: 1, Limit: 1}.Empty(), "a page selects nothing less")
 	for _, f := range []store.Filter{
 		{IDs: []int64{1}}, {Status: store.Failed}, {Handler: "h"}, {Topic: "t"}, {EventID: "e"}, {Key: "k"}, {Kind: store.KindPanic}, {Group: "0123456789abcdef"}, {Replay: 1},
-		{Since: time.Now()}, {Until: time.Now()},
+		{Since: time.Now()}, {Until: time.Now()}, {Changed: time.Now()},
 	} {
 		require.False(t, f.Empty())
 	}
