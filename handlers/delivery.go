@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/reprise-bus/reprise/store"
 )
@@ -100,6 +101,9 @@ func (d *Delivery) end(o store.Outcome, written bool) (first bool, err error) {
 func (d *Delivery) callBack(ctx context.Context, o store.Outcome, cause error) *store.Failure {
 	run := *d.run
 	run.Status, run.ErrorKind, run.Error, run.Fingerprint = o.Status, o.Failure.Kind, o.Failure.Message, o.Failure.Fingerprint
+	if o.Status == store.Pending {
+		run.DueAt = time.Now().Add(o.Delay).UTC()
+	}
 	var failures []*store.Failure
 	for _, c := range []struct {
 		name string

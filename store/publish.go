@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/reprise-bus/reprise/internal/dialect"
 )
@@ -36,6 +37,11 @@ type LeasedRun struct {
 	RunID   int64 // on attempt 1
 	Handler string
 	Event   int // the index of its event among those that were to be written
+
+	// StartedAt and PublishedAt are those of the run, by the database's clock. In a
+	// transaction, both are the time at which it began.
+	StartedAt   time.Time
+	PublishedAt time.Time
 }
 
 // Insert returns the one statement that writes events, which must be valid and
