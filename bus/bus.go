@@ -251,7 +251,7 @@ func (b *Bus) router() (*message.Router, error) {
 	if err != nil {
 		return nil, err
 	}
-	router.AddMiddleware(middleware.Record(b.store))
+	router.AddMiddleware(settled, middleware.Record(b.store))
 	router.AddMiddleware(b.config.Middleware...)
 	for name, r := range b.handlers {
 		subscriber, err := b.subscriber(name, r)

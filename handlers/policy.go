@@ -92,6 +92,12 @@ type Backoff struct {
 // AttemptTimeout returns Timeout with its default, and 0 for never.
 func (p Policy) AttemptTimeout() time.Duration { return max(p.withDefaults().Timeout, 0) }
 
+// Limits returns Attempts and Cycles with their defaults.
+func (p Policy) Limits() (attempts, cycles int) {
+	p = p.withDefaults()
+	return p.Attempts, p.Cycles
+}
+
 // What is more than anybody means, and less than the columns hold.
 const (
 	maxTries = 1_000_000_000

@@ -20,6 +20,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/reprise-bus/reprise/internal/brief"
 	"github.com/reprise-bus/reprise/internal/outage"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -66,6 +67,7 @@ func (c *Config) setDefaults() {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
+	c.Logger = brief.Logger(c.Logger)
 }
 
 // aside is for how long other work may delay a heartbeat.
@@ -108,6 +110,7 @@ type PubSub struct {
 	finisher *finisher
 	writer   *writer
 	notifier *notifier
+	failures *failures
 	news     news // of what is published
 
 	mu         sync.Mutex
@@ -169,6 +172,7 @@ func New(st *store.Store, config Config) (*PubSub, error) {
 	p.finisher = newFinisher(st, config.Logger, p.ended)
 	p.writer = &writer{now: p.publishNow, large: p.publishLarge}
 	p.notifier = p.newNotifier(st.Notify)
+	p.failures = newFailures(p.config.Logger)
 	p.loopCtx, p.stop = context.WithCancel(context.Background())
 	return p, nil
 }
@@ -195,6 +199,7 @@ func (p *PubSub) start(ctx context.Context) error {
 	p.finisher.start()
 	p.loops.Go(func() { p.claimLoop(p.loopCtx) })
 	p.loops.Go(func() { p.heartbeatLoop(p.loopCtx) })
+	p.loops.Go(func() { p.failures.loop(p.loopCtx) })
 	if p.config.ListenURL != "" && p.store.Notifies() {
 		p.loops.Go(func() { p.listenLoop(p.loopCtx) })
 	}

@@ -159,10 +159,7 @@ func (s *subscription) fly(c *store.Claimed) *flight {
 		f.msg.Metadata = c.Event.Metadata
 	}
 	f.delivery = handlers.NewDelivery(&c.Run, &s.policy, func(o store.Outcome, written bool) error {
-		if o.Status == store.Failed {
-			s.pubsub.config.Logger.Error("run is FAILED: no attempt is left, see its record",
-				"handler", c.Run.Handler, "topic", c.Run.Topic, "run", c.Run.ID, "attempt", c.Run.Attempt, "kind", o.Failure.Kind)
-		}
+		s.pubsub.failures.report(&c.Run, &s.policy, o)
 		if written {
 			s.pubsub.forget([]store.Outcome{o})
 		} else {

@@ -31,8 +31,10 @@ type Failure struct {
 	Fingerprint string // see Fingerprint; "" for what no failure group is made of
 }
 
-// NewFailure returns a failure of a handler's run, with its fingerprint.
+// NewFailure returns a failure of a handler's run, with its fingerprint. Its message
+// is as the database keeps it: cut after 8 KiB.
 func NewFailure(handler string, kind Kind, message string) *Failure {
+	message = printable(message, maxMessage)
 	return &Failure{Kind: kind, Message: message, Fingerprint: Fingerprint(handler, kind, message)}
 }
 
