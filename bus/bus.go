@@ -263,7 +263,7 @@ func (b *Bus) router() (*message.Router, error) {
 			handler.AddMiddleware(middleware.Timeout(timeout))
 		}
 		if r.policy.Transactional {
-			handler.AddMiddleware(middleware.Transaction(b.store))
+			handler.AddMiddleware(middleware.Transaction(b.store, r.policy.Isolation))
 		}
 	}
 	return router, nil

@@ -46,6 +46,10 @@ func (s *settings) course(ctx context.Context, h cqrs.EventHandler, policy handl
 		run.Attempt++
 		run.Tries++
 		started := now()
+		run.StartedAt = started
+		if run.PublishedAt.IsZero() {
+			run.PublishedAt = started
+		}
 		var o store.Outcome
 		o, result.Err = s.attempt(ctx, h, policy, e, run)
 		for _, failure := range []*store.Failure{o.Failure, o.Callback} {
@@ -60,6 +64,9 @@ func (s *settings) course(ctx context.Context, h cqrs.EventHandler, policy handl
 			return result, nil
 		}
 		result.Waited += o.Delay
+		if o.Failure != nil {
+			run.ErrorKind, run.Error, run.Fingerprint = o.Failure.Kind, o.Failure.Message, o.Failure.Fingerprint
+		}
 		if o.Refund {
 			run.Tries--
 		}

@@ -20,6 +20,7 @@ const (
 	KindInterrupted Kind = "interrupted" // the process shut down before the handler had ended
 	KindNack        Kind = "nack"        // the message was nacked and nobody said why
 	KindCallback    Kind = "callback"    // not the handler failed but its policy's OnFailure or OnExhausted
+	KindSnooze      Kind = "snooze"      // the handler snoozed more often than its policy allows
 	KindLost        Kind = "lost"        // the event is no longer in the database, or its metadata is unreadable
 )
 
