@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/reprise-bus/reprise/internal/brief"
+	"github.com/reprise-bus/reprise/internal/database"
 	"github.com/reprise-bus/reprise/internal/outage"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -94,6 +95,11 @@ func (c Config) Validate() error {
 	} {
 		if d.value < 0 {
 			errs = append(errs, fmt.Errorf("field %s %v: want a positive duration", d.name, d.value))
+		}
+	}
+	if c.ListenURL != "" {
+		if err := database.CheckPostgres(c.ListenURL); err != nil {
+			errs = append(errs, fmt.Errorf("field ListenURL: %w", err))
 		}
 	}
 	if c.DeadAfter < 3*c.HeartbeatInterval {
