@@ -117,6 +117,7 @@ type PubSub struct {
 	writer   *writer
 	notifier *notifier
 	failures *failures
+	unheard  *unheard
 	news     news // of what is published
 
 	mu         sync.Mutex
@@ -179,6 +180,7 @@ func New(st *store.Store, config Config) (*PubSub, error) {
 	p.writer = &writer{now: p.publishNow, large: p.publishLarge}
 	p.notifier = p.newNotifier(st.Notify)
 	p.failures = newFailures(p.config.Logger)
+	p.unheard = newUnheard(p.config.Logger)
 	p.loopCtx, p.stop = context.WithCancel(context.Background())
 	return p, nil
 }

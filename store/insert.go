@@ -288,6 +288,7 @@ func (postgres) inserted(s *Store, rows *sql.Rows, events []Event) (in Inserted,
 			in.Leased = append(in.Leased, LeasedRun{RunID: run, Handler: handler.String, Event: place, StartedAt: at.Time, PublishedAt: at.Time})
 		}
 	}
+	in.unheard()
 	return in, rows.Err()
 }
 
@@ -315,6 +316,7 @@ func insertedOne(s *Store, rows *sql.Rows, event EventID) (in Inserted, err erro
 			in.Due++
 		}
 	}
+	in.unheard()
 	return in, rows.Err()
 }
 

@@ -26,17 +26,21 @@ func (sqlite) insert(events []Event, _ LeaseOnInsert, _ bool) (string, []any) {
 		VALUES ` + placeholders(len(events), 6) + `
 		ON CONFLICT (id, topic) DO UPDATE SET source = NULL -- which fails
 		WHERE was.payload IS NOT excluded.payload OR was.payload_bytes IS NOT excluded.payload_bytes
-		RETURNING id, topic`, args
+		RETURNING id, topic, topic IN (SELECT s.topic FROM reprise.subscriptions s)`, args
 }
 
 // inserted does not know how many runs the trigger made.
 func (sqlite) inserted(_ *Store, rows *sql.Rows, _ []Event) (in Inserted, err error) {
 	for rows.Next() {
 		var id EventID
-		if err := rows.Scan(&id.ID, &id.Topic); err != nil {
+		var heard bool
+		if err := rows.Scan(&id.ID, &id.Topic, &heard); err != nil {
 			return in, err
 		}
 		in.IDs = append(in.IDs, id)
+		if !heard {
+			in.notHeard(id.Topic)
+		}
 	}
 	in.Due = len(in.IDs)
 	return in, rows.Err()
