@@ -97,7 +97,7 @@ func (s *settings) attempt(ctx context.Context, h cqrs.EventHandler, policy hand
 		around = append(around, middleware.Timeout(timeout))
 	}
 	if policy.Transactional {
-		around = append(around, s.transaction)
+		around = append(around, s.transaction(policy.Isolation))
 	}
 	consume := handlers.Func(h, s.marshaler)
 	handle := func(msg *message.Message) ([]*message.Message, error) { return nil, consume(msg) }
