@@ -21,9 +21,15 @@ func TestAPublishThatNobodyIsSubscribedToIsSaidOnce(t *testing.T) {
 		return messages
 	}
 	for name, publish := range map[string]func(t *testing.T, ps *pubsub.PubSub, topic string) error{
-		"one":     func(_ *testing.T, ps *pubsub.PubSub, topic string) error { return ps.Publisher().Publish(topic, batch(1)...) },
-		"several": func(_ *testing.T, ps *pubsub.PubSub, topic string) error { return ps.Publisher().Publish(topic, batch(3)...) },
-		"many":    func(_ *testing.T, ps *pubsub.PubSub, topic string) error { return ps.Publisher().Publish(topic, batch(2500)...) },
+		"one": func(_ *testing.T, ps *pubsub.PubSub, topic string) error {
+			return ps.Publisher().Publish(topic, batch(1)...)
+		},
+		"several": func(_ *testing.T, ps *pubsub.PubSub, topic string) error {
+			return ps.Publisher().Publish(topic, batch(3)...)
+		},
+		"many": func(_ *testing.T, ps *pubsub.PubSub, topic string) error {
+			return ps.Publisher().Publish(topic, batch(2500)...)
+		},
 		"in InTx": func(t *testing.T, ps *pubsub.PubSub, topic string) error {
 			return ps.InTx(t.Context(), func(tx *pubsub.Transaction) error { return ps.PublisherTx(tx).Publish(topic, batch(1)...) })
 		},
