@@ -259,7 +259,7 @@ func (b *Bus) router() (*message.Router, error) {
 	if err != nil {
 		return nil, err
 	}
-	router.AddMiddleware(middleware.Record(b.store))
+	router.AddMiddleware(settled, middleware.Record(b.store))
 	router.AddMiddleware(b.config.Middleware...)
 	for name, r := range b.handlers {
 		subscriber, err := b.subscriber(name, r)
@@ -271,7 +271,7 @@ func (b *Bus) router() (*message.Router, error) {
 			handler.AddMiddleware(middleware.Timeout(timeout))
 		}
 		if r.policy.Transactional {
-			handler.AddMiddleware(middleware.Transaction(b.store))
+			handler.AddMiddleware(middleware.Transaction(b.store, r.policy.Isolation))
 		}
 	}
 	return router, nil

@@ -11,6 +11,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/brief"
 	"github.com/reprise-bus/reprise/pubsub"
 )
 
@@ -120,6 +121,7 @@ func (c *Config) setDefaults() {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
+	c.Logger = brief.Logger(c.Logger)
 }
 
 // Validate reports every field that has no meaning.

@@ -145,7 +145,7 @@ func (a *app) examine(ctx context.Context, db *sql.DB, e *examination) (err erro
 		return err
 	}
 	e.found("database", ok, fmt.Sprintf("it answers; schema %q is at version %d", e.st.Schema(), version), "")
-	for _, look := range []func(context.Context) error{e.clock, e.instances, e.subscriptions, e.failures, e.groups, e.outbox, e.operations, e.rows, e.sequences, e.columns, e.tables} {
+	for _, look := range []func(context.Context) error{e.clock, e.instances, e.subscriptions, e.unheard, e.failures, e.groups, e.outbox, e.operations, e.rows, e.sequences, e.columns, e.tables} {
 		if err := look(ctx); err != nil {
 			return err
 		}
@@ -231,6 +231,28 @@ func (e *examination) subscriptions(ctx context.Context) error {
 	}
 	e.found("due", severity, fmt.Sprintf("a run of %s is due since %s", oldest.Handler, ago(waits)),
 		fmt.Sprintf("More is published than is handled, or nobody serves it: see reprise handlers list; reprise runs list --handler %s --status PENDING.", quoted(oldest.Handler)))
+	return nil
+}
+
+// unheard finds topics on which something is published for nobody.
+func (e *examination) unheard(ctx context.Context) error {
+	topics, err := e.st.Unheard(ctx)
+	if err != nil {
+		return err
+	}
+	if len(topics) == 0 {
+		e.found("topics", ok, "each of the newest events has a subscription", "")
+		return nil
+	}
+	var some []string
+	for _, t := range topics[:min(len(topics), 10)] {
+		some = append(some, fmt.Sprintf("%s (%s)", t.Topic, several(t.Events, "event")))
+	}
+	if more := len(topics) - len(some); more > 0 {
+		some = append(some, fmt.Sprintf("%s more", thousands(int64(more))))
+	}
+	e.found("topics", warning, fmt.Sprintf("of the newest %s events, no handler is subscribed to %s", thousands(store.UnheardAmong), strings.Join(some, ", ")),
+		"No handler gets them. If one should: start the application that has it, then reprise backfill, which gives it the past events. Else see whether the topic's name is the one that the handler has.")
 	return nil
 }
 

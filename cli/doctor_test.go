@@ -174,3 +174,17 @@ func checkOf(t *testing.T, r result, name string) check {
 	require.Fail(t, "doctor has not looked at "+name, r.out)
 	return check{}
 }
+
+func TestDoctorShowsTopicsThatNobodyIsSubscribedTo(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, address string) {
+		d := migrated(t, address)
+		d.subscribe("mail")
+		d.failed("mail", 1)
+		require.Equal(t, ok, checkOf(t, d.reprise("doctor", "-o", "json"), "topics").Severity)
+		d.run(`INSERT INTO reprise.events (id, topic, payload) VALUES ('1', 'user.singed_up', '{}'), ('2', 'user.singed_up', '{}')`)
+		found := checkOf(t, d.reprise("doctor", "-o", "json"), "topics")
+		require.Equal(t, warning, found.Severity)
+		require.Contains(t, found.Finding, "no handler is subscribed to user.singed_up (2 events)")
+		require.Contains(t, found.Advice, "reprise backfill")
+	})
+}

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/reprise-bus/reprise/store"
 )
@@ -21,6 +22,7 @@ type Delivery struct {
 	report  func(o store.Outcome, written bool) error
 	decided atomic.Pointer[decision] // the handler's part is over, its callbacks' perhaps not
 	ended   atomic.Bool              // it is reported
+	taken   atomic.Bool
 }
 
 // NewDelivery returns a Delivery whose end is told to report, once; written
@@ -32,6 +34,12 @@ func NewDelivery(run *store.Run, policy *Policy, report func(o store.Outcome, wr
 
 // Run returns the run as it was leased.
 func (d *Delivery) Run() store.Run { return *d.run }
+
+// Take says that the caller will report the end: middleware.Record does.
+func (d *Delivery) Take() { d.taken.Store(true) }
+
+// Taken says whether somebody will report the end, whatever becomes of the message.
+func (d *Delivery) Taken() bool { return d.taken.Load() }
 
 // End reports how the handler ended, with the outcome that the policy decides
 // and after the callbacks that it asks for. It returns the report's error.
@@ -100,6 +108,9 @@ func (d *Delivery) end(o store.Outcome, written bool) (first bool, err error) {
 func (d *Delivery) callBack(ctx context.Context, o store.Outcome, cause error) *store.Failure {
 	run := *d.run
 	run.Status, run.ErrorKind, run.Error, run.Fingerprint = o.Status, o.Failure.Kind, o.Failure.Message, o.Failure.Fingerprint
+	if o.Status == store.Pending {
+		run.DueAt = time.Now().Add(o.Delay).UTC()
+	}
 	var failures []*store.Failure
 	for _, c := range []struct {
 		name string

@@ -52,6 +52,7 @@ type recorder struct {
 
 func (r recorder) handle(msg *message.Message, next message.HandlerFunc) ([]*message.Message, error) {
 	if delivery, ours := handlers.DeliveryFrom(msg.Context()); ours {
+		delivery.Take()
 		return call(msg, next, delivery, true)
 	}
 	run, err := r.record(msg)

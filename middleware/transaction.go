@@ -18,7 +18,7 @@ import (
 // handlers.Tx finds in its context. It commits together with the run's SUCCESS
 // when the handler returns nil, and is rolled back otherwise: also when the
 // run was given to another meanwhile, so that what the handler wrote through it
-// happened exactly once. It belongs inside Record and innermost, around the
+// is committed exactly once. It belongs inside Record and innermost, around the
 // handler alone.
 //
 // When the database refuses the transaction only because of others at the same
@@ -27,17 +27,24 @@ import (
 // the run is due again in a second, and the try is given back. So it is when the
 // transaction could not begin before the message's context ended.
 //
+// The transaction has the isolation level that is given, at most one, or else the
+// database's default. On SQLite every transaction is serializable.
+//
 // A handler that returns messages to publish is refused, since the router would
 // publish them outside the transaction: publish with bus.PublishTx, or
 // pubsub.PublisherTx.
-func Transaction(st *store.Store) message.HandlerMiddleware {
+func Transaction(st *store.Store, isolation ...sql.IsolationLevel) message.HandlerMiddleware {
+	var options *sql.TxOptions
+	if len(isolation) > 0 && isolation[0] != sql.LevelDefault && st.LeasesOnInsert() {
+		options = &sql.TxOptions{Isolation: isolation[0]}
+	}
 	return func(next message.HandlerFunc) message.HandlerFunc {
 		return func(msg *message.Message) ([]*message.Message, error) {
 			delivery, ok := handlers.DeliveryFrom(msg.Context())
 			if !ok {
 				return nil, errors.New("transaction: the message carries no run: put middleware.Record before middleware.Transaction")
 			}
-			t := transaction{store: st, delivery: delivery, next: next}
+			t := transaction{store: st, options: options, delivery: delivery, next: next}
 			var failed error
 			if collided := store.Again(msg.Context(), func() (collided error) {
 				failed, collided = t.run(msg)
@@ -56,6 +63,7 @@ func notStarted(err error) error { return fmt.Errorf("%w: %w", handlers.Snooze(t
 
 type transaction struct {
 	store    *store.Store
+	options  *sql.TxOptions
 	delivery *handlers.Delivery
 	next     message.HandlerFunc
 }
@@ -64,7 +72,7 @@ type transaction struct {
 // the transaction has collided with others.
 func (t transaction) run(msg *message.Message) (failed, collided error) {
 	whole := msg.Context()
-	tx, over, err := t.store.Begin(whole, nil)
+	tx, over, err := t.store.Begin(whole, t.options)
 	switch {
 	case store.Collided(err):
 		return nil, fmt.Errorf("begin the handler's transaction: %w", err)

@@ -20,6 +20,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/reprise-bus/reprise/internal/brief"
+	"github.com/reprise-bus/reprise/internal/database"
 	"github.com/reprise-bus/reprise/internal/outage"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -70,6 +72,7 @@ func (c *Config) setDefaults() {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
+	c.Logger = brief.Logger(c.Logger)
 }
 
 // aside is for how long other work may delay a heartbeat.
@@ -101,6 +104,11 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("field %s %v: want a positive duration", d.name, d.value))
 		}
 	}
+	if c.ListenURL != "" {
+		if err := database.CheckPostgres(c.ListenURL); err != nil {
+			errs = append(errs, fmt.Errorf("field ListenURL: %w", err))
+		}
+	}
 	if c.DeadAfter < 3*c.HeartbeatInterval {
 		errs = append(errs, fmt.Errorf("field DeadAfter %v: want at least three times HeartbeatInterval %v, or a live instance is taken for dead", c.DeadAfter, c.HeartbeatInterval))
 	}
@@ -115,6 +123,8 @@ type PubSub struct {
 	finisher *finisher
 	writer   *writer
 	notifier *notifier
+	failures *failures
+	unheard  *unheard
 	news     news // of what is published
 
 	mu         sync.Mutex
@@ -176,6 +186,8 @@ func New(st *store.Store, config Config) (*PubSub, error) {
 	p.finisher = newFinisher(st, config.Logger, p.ended)
 	p.writer = &writer{now: p.publishNow, large: p.publishLarge}
 	p.notifier = p.newNotifier(st.Notify)
+	p.failures = newFailures(p.config.Logger)
+	p.unheard = newUnheard(p.config.Logger)
 	p.loopCtx, p.stop = context.WithCancel(context.Background())
 	return p, nil
 }
@@ -202,6 +214,7 @@ func (p *PubSub) start(ctx context.Context) error {
 	p.finisher.start()
 	p.loops.Go(func() { p.claimLoop(p.loopCtx) })
 	p.loops.Go(func() { p.heartbeatLoop(p.loopCtx) })
+	p.loops.Go(func() { p.failures.loop(p.loopCtx) })
 	if p.config.ListenURL != "" && p.store.Notifies() {
 		p.loops.Go(func() { p.listenLoop(p.loopCtx) })
 	}

@@ -109,11 +109,15 @@ func (p *PubSub) publishTx(ctx context.Context, tx Tx, events []store.Event) err
 		if err != nil {
 			return err
 		}
+		p.heard(events, inserted)
 		return p.announceTx(ctx, tx, inserted)
 	}
 	if len(split(events)) > 1 { // nobody has that many free slots
 		inserted, err := p.insertDue(ctx, tx, events)
 		own.inserted.Due += inserted.Due
+		if err == nil {
+			p.heard(events, inserted)
+		}
 		return err
 	}
 	if err := p.subscribeRegisteredTx(ctx, tx); err != nil {
@@ -133,5 +137,6 @@ func (p *PubSub) publishTx(ctx context.Context, tx Tx, events []store.Event) err
 		own.handovers = append(own.handovers, h)
 	}
 	own.inserted.Due += inserted.Due
+	p.heard(events, inserted)
 	return nil
 }

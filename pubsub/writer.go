@@ -270,6 +270,7 @@ func (p *PubSub) publishNow(ctx context.Context, events []store.Event) error {
 	}
 	handover.deliver()
 	p.announce(inserted)
+	p.heardAll(ctx, events, inserted)
 	return nil
 }
 
@@ -284,6 +285,7 @@ func (p *PubSub) publishLarge(ctx context.Context, events []store.Event, committ
 	if err == nil {
 		p.noteDue(events)
 		p.announce(inserted)
+		p.heardAll(ctx, events, inserted)
 	}
 	return err
 }

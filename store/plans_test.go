@@ -273,6 +273,10 @@ func (d *planning) processes() {
 		require.NotZero(d, in.Due)
 		require.NoError(d, tx.Rollback())
 	})
+	d.step("Unheard", func(ctx context.Context) {
+		_, err := st.Unheard(ctx)
+		require.NoError(d, err)
+	})
 	d.step("Sequences", func(ctx context.Context) {
 		_, err := st.Sequences(ctx)
 		require.NoError(d, err)

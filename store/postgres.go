@@ -22,9 +22,9 @@ func wantArrays(wants []Want) (topics, handlers pq.StringArray, ns pq.Int64Array
 	return topics, handlers, ns
 }
 
-func (postgres) record(ctx context.Context, s *Store, e Event, handler, instance string, again bool) (Lease, error) {
+func (postgres) record(ctx context.Context, s *Store, e Event, handler, instance string, again bool) (taken, error) {
 	c := encode(e)
-	lease := Lease{Instance: instance}
+	var lease taken
 	err := s.db.GetContext(ctx, &lease, s.sql(`
 		WITH event AS (
 			INSERT INTO reprise.events (id, topic, key, payload, payload_bytes, metadata, source)
@@ -35,12 +35,12 @@ func (postgres) record(ctx context.Context, s *Store, e Event, handler, instance
 			VALUES ($1, $2, $9, $3, $10, 1, 1, now(),
 			        coalesce((SELECT published_at FROM reprise.events WHERE id = $1 AND topic = $2), now()))
 			ON CONFLICT (event_id, topic, handler) DO NOTHING
-			RETURNING id, attempt
+			RETURNING id, attempt, started_at, published_at
 		), lowered AS (
 			UPDATE reprise.instances SET lowest_run = least(lowest_run, (SELECT id FROM leased)), held_runs = held_runs || (SELECT id FROM leased)
 			WHERE id = $10 AND EXISTS (SELECT 1 FROM leased)
 		)
-		SELECT id AS runid, attempt FROM leased`),
+		SELECT id, attempt, started_at, published_at FROM leased`),
 		e.ID, e.Topic, e.Key, c.json, c.text, c.bytes, c.metadata, e.Source, handler, instance)
 	if !errors.Is(err, sql.ErrNoRows) {
 		return lease, err
@@ -61,12 +61,14 @@ func (postgres) record(ctx context.Context, s *Store, e Event, handler, instance
 			SET status = 'PENDING', attempt = r.attempt + 1, tries = 1, instance = $4, started_at = now(), due_at = NULL,
 			    finished_at = NULL, failed_at = NULL
 			FROM was WHERE r.id = was.id AND (was.status IN ('PENDING', 'FAILED') OR ($5 AND was.status = 'SUCCESS'))
-			RETURNING r.id, r.attempt
+			RETURNING r.id, r.attempt, r.started_at, r.published_at, r.replay_id, r.error_kind, r.error, r.fingerprint
 		), lowered AS (
 			UPDATE reprise.instances SET lowest_run = least(lowest_run, (SELECT id FROM leased)), held_runs = held_runs || (SELECT id FROM leased)
 			WHERE id = $4 AND EXISTS (SELECT 1 FROM leased)
 		)
-		SELECT id AS runid, attempt FROM leased`), e.ID, e.Topic, handler, instance, again)
+		SELECT id, attempt, started_at, published_at, coalesce(replay_id, 0) AS replay_id,
+		       coalesce(error_kind, '') AS error_kind, coalesce(error, '') AS error, coalesce(fingerprint, '') AS fingerprint FROM leased`),
+		e.ID, e.Topic, handler, instance, again)
 	return lease, err
 }
 
@@ -102,10 +104,11 @@ func (postgres) claim(ctx context.Context, s *Store, by Claimant, wants []Want) 
 			UPDATE reprise.handler_runs r
 			SET instance = $4, attempt = r.attempt + 1, tries = r.tries + 1, started_at = now(), due_at = NULL
 			WHERE r.id = ANY (ARRAY(SELECT id FROM due)) AND EXISTS (SELECT 1 FROM known)
-			RETURNING r.id, r.event_id, r.topic, r.handler, r.attempt, r.tries, r.cycle
+			RETURNING r.id, r.event_id, r.topic, r.handler, r.attempt, r.tries, r.cycle, `+leasedColumns+`
 		)
 		SELECT l.id, l.event_id, l.topic, l.handler, l.attempt, l.tries, l.cycle, e.id IS NULL, coalesce(e.key, ''),
-		       e.payload, e.payload_bytes, e.metadata, coalesce(e.source, ''), e.published_at
+		       e.payload, e.payload_bytes, e.metadata, coalesce(e.source, ''), e.published_at,
+		       l.run_published_at, l.started_at, l.replay_id, l.error_kind, l.error, l.fingerprint
 		FROM leased l LEFT JOIN LATERAL (
 			SELECT * FROM reprise.events e WHERE e.id = l.event_id AND e.topic = l.topic LIMIT 1
 		) e ON true
@@ -114,7 +117,8 @@ func (postgres) claim(ctx context.Context, s *Store, by Claimant, wants []Want) 
 		for rows.Next() { // by hand: sqlx would take as long as everything else here
 			var r claimedRow
 			if err := rows.Scan(&r.RunID, &r.ID, &r.Topic, &r.Handler, &r.Attempt, &r.Tries, &r.Cycle, &r.Lost, &r.Key,
-				&r.Payload, &r.PayloadBytes, &r.Metadata, &r.Source, &r.PublishedAt); err != nil {
+				&r.Payload, &r.PayloadBytes, &r.Metadata, &r.Source, &r.PublishedAt,
+				&r.RunPublishedAt, &r.StartedAt, &r.ReplayID, &r.ErrorKind, &r.Error, &r.Fingerprint); err != nil {
 				return err
 			}
 			s.saw(r.RunID)

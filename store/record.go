@@ -33,6 +33,19 @@ func (s *Store) Record(ctx context.Context, e Event, handler, instance string, a
 	if err != nil {
 		return run, fmt.Errorf("record event %q for handler %q: %w", e.ID, handler, rowError(err))
 	}
-	run.ID, run.Attempt = lease.RunID, lease.Attempt
+	run.ID, run.Attempt, run.StartedAt, run.PublishedAt = lease.ID, lease.Attempt, lease.StartedAt.Time, lease.PublishedAt.Time
+	run.ReplayID, run.ErrorKind, run.Error, run.Fingerprint = lease.ReplayID, lease.ErrorKind, lease.Error, lease.Fingerprint
 	return run, nil
+}
+
+// taken is a run that was taken up for a delivery.
+type taken struct {
+	ID          int64   `db:"id"`
+	Attempt     int     `db:"attempt"`
+	StartedAt   instant `db:"started_at"`
+	PublishedAt instant `db:"published_at"`
+	ReplayID    int64   `db:"replay_id"`
+	ErrorKind   Kind    `db:"error_kind"`
+	Error       string  `db:"error"`
+	Fingerprint string  `db:"fingerprint"`
 }

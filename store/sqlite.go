@@ -26,17 +26,21 @@ func (sqlite) insert(events []Event, _ LeaseOnInsert, _ bool) (string, []any) {
 		VALUES ` + placeholders(len(events), 6) + `
 		ON CONFLICT (id, topic) DO UPDATE SET source = NULL -- which fails
 		WHERE was.payload IS NOT excluded.payload OR was.payload_bytes IS NOT excluded.payload_bytes
-		RETURNING id, topic`, args
+		RETURNING id, topic, topic IN (SELECT s.topic FROM reprise.subscriptions s)`, args
 }
 
 // inserted does not know how many runs the trigger made.
 func (sqlite) inserted(_ *Store, rows *sql.Rows, _ []Event) (in Inserted, err error) {
 	for rows.Next() {
 		var id EventID
-		if err := rows.Scan(&id.ID, &id.Topic); err != nil {
+		var heard bool
+		if err := rows.Scan(&id.ID, &id.Topic, &heard); err != nil {
 			return in, err
 		}
 		in.IDs = append(in.IDs, id)
+		if !heard {
+			in.notHeard(id.Topic)
+		}
 	}
 	in.Due = len(in.IDs)
 	return in, rows.Err()
@@ -62,9 +66,9 @@ func placeholders(rows, columns int) string {
 	return strings.TrimSuffix(strings.Repeat(row+",", rows), ",")
 }
 
-func (sqlite) record(ctx context.Context, s *Store, e Event, handler, instance string, again bool) (Lease, error) {
+func (sqlite) record(ctx context.Context, s *Store, e Event, handler, instance string, again bool) (taken, error) {
 	c := encode(e)
-	lease := Lease{Instance: instance}
+	var lease taken
 	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
 		if _, err := tx.ExecContext(ctx, s.sql(`
 			INSERT INTO reprise.events (id, topic, key, payload, payload_bytes, metadata, source)
@@ -87,13 +91,14 @@ func (sqlite) record(ctx context.Context, s *Store, e Event, handler, instance s
 			SET status = 'PENDING', attempt = r.attempt + 1, tries = 1, instance = excluded.instance,
 			    started_at = now(), due_at = NULL, finished_at = NULL, failed_at = NULL
 			WHERE r.status IN ('PENDING', 'FAILED') OR ($6 AND r.status = 'SUCCESS')
-			RETURNING id, attempt`),
-			e.ID, e.Topic, handler, e.Key, instance, again).Scan(&lease.RunID, &lease.Attempt); err != nil {
+			RETURNING id, attempt, started_at, published_at, coalesce(replay_id, 0) AS replay_id,
+			    coalesce(error_kind, '') AS error_kind, coalesce(error, '') AS error, coalesce(fingerprint, '') AS fingerprint`),
+			e.ID, e.Topic, handler, e.Key, instance, again).StructScan(&lease); err != nil {
 			return err
 		}
 		_, err := tx.ExecContext(ctx, s.sql(`
 			UPDATE reprise.instances SET lowest_run = min(lowest_run, $2), held_runs = json_insert(held_runs, '$[#]', $2) WHERE id = $1`),
-			instance, lease.RunID)
+			instance, lease.ID)
 		return err
 	})
 	return lease, err
@@ -120,7 +125,7 @@ func (sqlite) claim(ctx context.Context, s *Store, by Claimant, wants []Want) ([
 					ORDER BY due_at, id
 					LIMIT $4
 				) AND EXISTS (SELECT 1 FROM reprise.instances WHERE id = $1 AND claims = $5)
-				RETURNING id AS run_id, event_id, topic, handler, attempt, tries, cycle`), by.Instance, w.Topic, w.Handler, w.N, by.Claims)
+				RETURNING id AS run_id, event_id, topic, handler, attempt, tries, cycle, `+leasedColumns), by.Instance, w.Topic, w.Handler, w.N, by.Claims)
 			if err != nil {
 				return err
 			}

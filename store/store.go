@@ -63,7 +63,7 @@ type sqlDialect interface {
 	// record writes the event unless it is there, and a run of the handler
 	// leased to the instance. It returns sql.ErrNoRows and changes nothing
 	// when the run is not to be had: see Store.Record.
-	record(ctx context.Context, s *Store, e Event, handler, instance string, again bool) (Lease, error)
+	record(ctx context.Context, s *Store, e Event, handler, instance string, again bool) (taken, error)
 	// claim leases due runs to the instance, at most as many as wanted.
 	claim(ctx context.Context, s *Store, by Claimant, wants []Want) ([]*Claimed, error)
 	// end writes outcomes whose lease still holds, and returns those leases.

@@ -8,7 +8,7 @@ import (
 	"net/url"
 	"strings"
 
-	_ "github.com/lib/pq"  // PostgreSQL
+	"github.com/lib/pq"    // PostgreSQL
 	_ "modernc.org/sqlite" // SQLite
 
 	"github.com/reprise-bus/reprise/internal/parameters"
@@ -37,8 +37,8 @@ func OpenAsItIs(databaseURL string) (*sql.DB, error) {
 
 func open(databaseURL string, how func(path string, settings url.Values)) (*sql.DB, error) {
 	scheme, rest, found := strings.Cut(databaseURL, ":")
-	if !found {
-		return nil, fmt.Errorf("database URL without a scheme: %s", wanted)
+	if !found || !isScheme(scheme) { // which is not shown: of key=value settings, it may be the password
+		return nil, fmt.Errorf("database URL without a scheme: %s; settings of the form key=value are not taken", wanted)
 	}
 	switch scheme {
 	case "postgres", "postgresql":
@@ -58,8 +58,31 @@ func open(databaseURL string, how func(path string, settings url.Values)) (*sql.
 		how(path, settings)
 		return openSQLite(path, settings)
 	default:
+		if !strings.HasPrefix(rest, "//") { // it may be a user, or a part of a password, and is not shown
+			return nil, fmt.Errorf("database URL of a scheme that is not supported: %s", wanted)
+		}
 		return nil, fmt.Errorf("database URL of scheme %q is not supported: %s", scheme, wanted)
 	}
+}
+
+// isScheme says whether a URL may begin so.
+func isScheme(s string) bool {
+	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') })
+}
+
+// CheckPostgres returns an error, without any part of it, where a PostgreSQL URL or
+// key=value settings do not parse: the drivers' own errors quote them.
+func CheckPostgres(dsn string) error {
+	var err error
+	if strings.Contains(dsn, "://") {
+		err = checkPostgres(dsn)
+	} else if _, bad := pq.NewConnector(dsn); bad != nil {
+		err = errors.New("does not parse")
+	}
+	if err != nil {
+		return fmt.Errorf("it %w: want postgres://user:password@host:5432/database, with %%xx for special characters of the password", err)
+	}
+	return nil
 }
 
 // checkPostgres quotes no part of the URL: there may be a password in it.

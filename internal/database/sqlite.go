@@ -99,7 +99,7 @@ func parseSQLite(rest string) (path string, settings url.Values, err error) {
 		return "", nil, fmt.Errorf("database URL sqlite: without a file: %s", wanted)
 	}
 	if settings, err = url.ParseQuery(query); err != nil {
-		return "", nil, fmt.Errorf("database URL sqlite:%s: %w", path, err)
+		return "", nil, fmt.Errorf("database URL sqlite:%s: its parameters are no query: want name=value&name=value", path)
 	}
 	for name := range settings {
 		if !strings.HasPrefix(name, "_") && !slices.Contains(known, name) {

@@ -92,6 +92,10 @@ func Parse(query string, known ...Parameter) error {
 		}
 	}
 	for name := range values {
+		if strings.Contains(query, "@") || strings.Contains(query, "%40") {
+			// The query may be the rest of a password with a question mark in it.
+			return fmt.Errorf("a parameter is not one of %s; in a password, a question mark is written %%3F", strings.Join(names, ", "))
+		}
 		return fmt.Errorf("parameter %q: want one of %s", name, strings.Join(names, ", "))
 	}
 	return nil

@@ -87,6 +87,9 @@ func Open(rawURL string, logger *slog.Logger) (*pubsub.Transport, error) {
 			return nil, err
 		}
 	default:
+		if !strings.Contains(rawURL, "://") { // what stands before the : may be a user, or a part of a password, and is not shown
+			return nil, errors.New("the transport's URL has no scheme that is known: want kafka://host:9092, nats://host:4222, or database: for none")
+		}
 		return nil, fmt.Errorf("the transport's URL begins with %q: want kafka://host:9092, nats://host:4222, or database: for none", u.Scheme+":")
 	}
 	t.Mode = mode
