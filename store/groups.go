@@ -22,7 +22,7 @@ type Group struct {
 	// When a run of the group became FAILED for the first and for the last time,
 	// since the group has been there without a break.
 	First, Last time.Time
-	// The FAILED runs with the lowest and the highest id. When 100 runs of the
+	// The FAILED runs with the lowest and the highest id. When 1,000 runs of the
 	// group that are FAILED no more stand before it, Oldest is 0, and Newest a run
 	// that has been FAILED.
 	Oldest, Newest int64
@@ -41,9 +41,8 @@ type Grouping struct {
 }
 
 // groupLooks is among how many runs of a group its newest and its oldest FAILED one
-// are looked for. The planner takes each look for so expensive that with ten times as
-// many PostgreSQL would compile the statement.
-const groupLooks = 100
+// are looked for.
+const groupLooks = 1000
 
 // Groups returns the Groups of Grouping. Each one's Runs.More says whether there
 // may be more than what was counted.
@@ -147,8 +146,8 @@ func (s *Store) knownGroups(ctx context.Context, f Filter) (Grouping, error) {
 		return fmt.Sprintf(`(
 			SELECT r.id FROM (
 				SELECT id, failed_at FROM reprise.handler_runs
-				WHERE fingerprint IS NOT NULL AND fingerprint = g.fingerprint ORDER BY id %[1]s LIMIT %[2]d
-			) r WHERE r.failed_at IS NOT NULL ORDER BY r.id %[1]s LIMIT 1)`, order, groupLooks)
+				WHERE fingerprint = g.fingerprint ORDER BY id %[1]s LIMIT %[2]d
+			) r WHERE %[3]s ORDER BY r.id %[1]s LIMIT 1)`, order, groupLooks, s.likely(`r.failed_at`))
 	}
 	var rows []groupRow
 	if err := s.db.SelectContext(ctx, &rows, s.compose(`
