@@ -139,7 +139,7 @@ func TestEventsOfSeveralTopicsArePublishedTogether(t *testing.T) {
 
 type badTopic struct{}
 
-func (badTopic) EventName() string { return "not a topic" }
+func (badTopic) EventName() string { return "not a\ntopic" }
 
 // An application's own pool, through pgx's database/sql driver; its Watermill
 // handlers, marshaler and middleware.
@@ -259,7 +259,13 @@ func TestAHandlersOwnDeadlineIsAFailure(t *testing.T) {
 
 func open(t *testing.T, url string) *bus.Bus {
 	t.Helper()
-	b, err := bus.Open(t.Context(), url, bus.Config{Logger: quiet()})
+	return openWith(t, url, bus.Config{})
+}
+
+func openWith(t *testing.T, url string, config bus.Config) *bus.Bus {
+	t.Helper()
+	config.Logger = quiet()
+	b, err := bus.Open(t.Context(), url, config)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.Close()) })
 	return b

@@ -146,6 +146,9 @@ func (p *OutboxPublisher) publish(ctx context.Context, topic string, messages []
 	if ctx.Err() != nil {
 		return nothingWritten(context.Cause(ctx))
 	}
+	if err := o.transport.ValidTopic(topic); err != nil {
+		return err
+	}
 	events, err := eventsOf(topic, messages)
 	switch {
 	case err != nil:
