@@ -18,6 +18,8 @@ type eventJSON struct {
 	PublishedAt *time.Time        `json:"published_at"`
 	Payload     json.RawMessage   `json:"payload,omitempty"`        // that is JSON
 	Base64      []byte            `json:"payload_base64,omitempty"` // that is not
+	Decoded     json.RawMessage   `json:"payload_decoded,omitempty"`
+	DecodeError string            `json:"payload_decode_error,omitempty"`
 }
 
 func newEventJSON(e store.Event, payload bool) eventJSON {

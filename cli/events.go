@@ -165,7 +165,7 @@ func (a *app) eventsShow(ctx context.Context, st *store.Store, topic, id string,
 		if err != nil {
 			return err
 		}
-		shown := withRuns{newEventJSON(e, with.payload), []runJSON{}}
+		shown := withRuns{a.eventJSON(e, with.payload), []runJSON{}}
 		for _, r := range runs {
 			shown.Runs = append(shown.Runs, newRunJSON(r, now))
 		}
@@ -188,7 +188,7 @@ func (a *app) printEvent(out io.Writer, e store.Event, runs []store.Run, now tim
 	fields.event(e, now)
 	fields.flush()
 	if with.payload {
-		fmt.Fprintf(out, "\nPAYLOAD\n%s\n", pretty(e.Payload))
+		fmt.Fprintf(out, "\nPAYLOAD\n%s\n", a.prettyEvent(e, e.Payload))
 	}
 	if len(runs) > 0 {
 		fmt.Fprintln(out, "\nRUNS")

@@ -77,7 +77,7 @@ func (a *app) outboxShow(ctx context.Context, st *store.Store, ids []int64, with
 		if all[i], err = lookIntoOutbox(ctx, st, id); err != nil {
 			return err
 		}
-		shown := shownOutgoingJSON{Message: newOutgoingJSON(all[i].message), Event: newEventJSON(all[i].message.Event, with.payload)}
+		shown := shownOutgoingJSON{Message: newOutgoingJSON(all[i].message), Event: a.eventJSON(all[i].message.Event, with.payload)}
 		if all[i].operation != nil {
 			o := newOperationJSON(*all[i].operation)
 			shown.Operation = &o
@@ -109,7 +109,7 @@ func (a *app) printOutgoing(out io.Writer, s shownOutgoing, now time.Time, with 
 	fields.event(o.Event, now)
 	fields.flush()
 	if with.payload {
-		fmt.Fprintf(out, "\nPAYLOAD\n%s\n", pretty(o.Event.Payload))
+		fmt.Fprintf(out, "\nPAYLOAD\n%s\n", a.prettyEvent(o.Event, o.Event.Payload))
 	}
 	if s.operation != nil {
 		fmt.Fprintln(out, "\nLAST OPERATION")

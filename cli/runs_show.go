@@ -88,7 +88,7 @@ func (a *app) runsShow(ctx context.Context, st *store.Store, ids []int64, with s
 		if all[i], err = look(ctx, st, id); err != nil {
 			return err
 		}
-		data.Runs = append(data.Runs, newShownJSON(all[i], now, with))
+		data.Runs = append(data.Runs, a.shownJSON(all[i], now, with))
 	}
 	return a.print(data, func(out io.Writer) {
 		for i, s := range all {
@@ -123,7 +123,7 @@ func (a *app) printShown(out io.Writer, s shown, now time.Time, with showing) {
 	}
 	fields.flush()
 	if with.payload && s.event != nil {
-		fmt.Fprintf(out, "\nPAYLOAD\n%s\n", pretty(s.event.Payload))
+		fmt.Fprintf(out, "\nPAYLOAD\n%s\n", a.prettyEvent(*s.event, s.event.Payload))
 	}
 	if len(s.attempts) > 0 {
 		fmt.Fprintln(out, "\nFAILED ATTEMPTS")
@@ -219,14 +219,14 @@ type attemptJSON struct {
 	FinishedAt *time.Time `json:"finished_at"`
 }
 
-func newShownJSON(s shown, now time.Time, with showing) shownJSON {
+func (a *app) shownJSON(s shown, now time.Time, with showing) shownJSON {
 	data := shownJSON{Run: newRunJSON(s.run, now), Attempts: []attemptJSON{}, Operations: []operationJSON{}}
 	if s.event != nil {
-		e := newEventJSON(*s.event, with.payload)
+		e := a.eventJSON(*s.event, with.payload)
 		data.Event = &e
 	}
-	for _, a := range s.attempts {
-		attempt := attemptJSON{a.Attempt, a.Cycle, a.Kind, a.Message, a.Stack, a.Instance, utc(a.StartedAt), utc(a.FinishedAt)}
+	for _, tried := range s.attempts {
+		attempt := attemptJSON{tried.Attempt, tried.Cycle, tried.Kind, tried.Message, tried.Stack, tried.Instance, utc(tried.StartedAt), utc(tried.FinishedAt)}
 		if !with.stack {
 			attempt.Stack = ""
 		}

@@ -175,7 +175,7 @@ func TestWatchPrintsWhatFailsFromNowOn(t *testing.T) {
 		said, stderr := io.Pipe()
 		code := make(chan int, 1)
 		go func() {
-			code <- exec(ctx, strings.NewReader(""), stdout, stderr, []string{"runs", "watch", "--interval", "100ms", "-o", "json"},
+			code <- exec(ctx, Config{}, strings.NewReader(""), stdout, stderr, []string{"runs", "watch", "--interval", "100ms", "-o", "json"},
 				func(name string) string { return map[string]string{"REPRISE_DATABASE_URL": db.url}[name] })
 			stdout.Close()
 			stderr.Close()
