@@ -61,7 +61,7 @@ var middlewares = map[string]func(t *testing.T, s *stock){
 			return s.Publish(msg.Context(), mailSent{ID: "m1"})
 		})
 		require.Equal(t, store.Success, r.Status)
-		sent, _, err := s.Store().Events(t.Context(), store.EventFilter{Topic: "mail.sent"})
+		sent, _, err := s.Store().Events(t.Context(), store.EventFilter{Topic: "mail.sent", Metadata: true})
 		require.NoError(t, err)
 		require.Len(t, sent, 1)
 		require.Equal(t, r.EventID, sent[0].Metadata[wm.CorrelationIDMetadataKey], "Reprise has set it, with or without the middleware")

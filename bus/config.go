@@ -13,6 +13,7 @@ import (
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/brief"
 	"github.com/reprise-bus/reprise/pubsub"
+	"github.com/reprise-bus/reprise/store"
 )
 
 // Config sets what a Bus does. A zero field means its default; a value without
@@ -43,6 +44,13 @@ type Config struct {
 	// Marshaler makes messages of events and back, and names them: the name is
 	// the topic. Default: JSON, named by the event's method EventName.
 	Marshaler cqrs.CommandEventMarshaler
+
+	// OnPublish is called for each event of Publish and PublishTx, and OnSend for each
+	// command of Send and SendTx, before anything is written: params.Message is what
+	// will be published and can be changed, and its Context() is the caller's. With an
+	// error nothing of the call is published. Both may be called concurrently.
+	OnPublish cqrs.OnEventSendFn
+	OnSend    cqrs.CommandBusOnSendFn
 
 	// Middleware wraps every handler, inside the recording, in this order.
 	Middleware []message.HandlerMiddleware
@@ -139,6 +147,9 @@ func (c Config) Validate() error {
 		errs = append(errs, err)
 	}
 	for name, topic := range c.Topics {
+		if err := store.ValidTopic(name); err != nil {
+			errs = append(errs, fmt.Errorf("field Topics: %w", err))
+		}
 		if c.Transport == nil && topic.Mode != "" && topic.Mode != pubsub.ViaDatabase {
 			errs = append(errs, fmt.Errorf("field Topics[%q]: mode %q without a Transport: set one, or leave the mode out", name, topic.Mode))
 		}

@@ -3,7 +3,6 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"time"
 	"unicode/utf8"
 
@@ -25,6 +24,8 @@ type eventJSON struct {
 	Payload     json.RawMessage   `json:"payload,omitempty"`        // that is JSON, by its value
 	Base64      []byte            `json:"payload_base64,omitempty"` // that is not, or not UTF-8
 	Start       []byte            `json:"payload_start,omitempty"`  // the first bytes, in base64, of one that is larger than what is shown
+	Decoded     json.RawMessage   `json:"payload_decoded,omitempty"`
+	DecodeError string            `json:"payload_decode_error,omitempty"`
 }
 
 func newEventJSON(e store.EventHead, p payload) eventJSON {
@@ -68,13 +69,6 @@ func (p payload) text() string {
 		return fmt.Sprintf("%s bytes that are not text; -o json has the first ones in base64, with --full all", thousands(p.size))
 	}
 	return fmt.Sprintf("%s\n… %s of %s bytes; --full shows all", string(start), thousands(int64(len(start))), thousands(p.size))
-}
-
-// print shows what was read.
-func (p payload) print(out io.Writer) {
-	if p.read {
-		fmt.Fprintf(out, "\nPAYLOAD\n%s\n", p.text())
-	}
 }
 
 // showing is what is shown only on request.

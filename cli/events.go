@@ -174,7 +174,7 @@ func (a *app) eventsShow(ctx context.Context, st *store.Store, topic, id string,
 		if err != nil {
 			return err
 		}
-		shown := withRuns{newEventJSON(e, p), []runJSON{}}
+		shown := withRuns{a.eventJSON(e, p), []runJSON{}}
 		for _, r := range runs {
 			shown.Runs = append(shown.Runs, newRunJSON(r, now))
 		}
@@ -196,7 +196,7 @@ func (a *app) printEvent(out io.Writer, e store.EventHead, p payload, runs []sto
 	fields.say("TOPIC", e.Topic)
 	fields.event(e, now)
 	fields.flush()
-	p.print(out)
+	a.printPayload(out, e, p)
 	if len(runs) > 0 {
 		fmt.Fprintln(out, "\nRUNS")
 		a.printRuns(out, runs, now)

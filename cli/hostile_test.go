@@ -260,7 +260,7 @@ func TestNothingOnRecordControlsTheTerminal(t *testing.T) {
 				if strings.HasPrefix(c.path, "completion") || c.path == "help" || out == "" {
 					continue
 				}
-				texts := decoded(t, out, what)
+				texts := textsIn(t, out, what)
 				if c.names {
 					require.Zero(t, code, "%s: %.300s", what, errs)
 					for _, s := range seeds {
@@ -290,7 +290,7 @@ func (d *db) call(c command, env map[string]string, args []string) (out, errs st
 	var stdout lockedBuffer
 	done := make(chan int, 1)
 	go func() {
-		done <- exec(ctx, strings.NewReader(""), &stdout, &stdout, args, func(name string) string { return env[name] })
+		done <- exec(ctx, Config{}, strings.NewReader(""), &stdout, &stdout, args, func(name string) string { return env[name] })
 	}()
 	c.until(d, &stdout)
 	stop()
@@ -332,8 +332,8 @@ func harmless(t *testing.T, text, what string) {
 	}
 }
 
-// decoded are all texts in the JSON that a command printed.
-func decoded(t *testing.T, out, what string) (texts []string) {
+// textsIn are all texts in the JSON that a command printed.
+func textsIn(t *testing.T, out, what string) (texts []string) {
 	t.Helper()
 	var walk func(value any)
 	walk = func(value any) {

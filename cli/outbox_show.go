@@ -85,7 +85,7 @@ func (a *app) outboxShow(ctx context.Context, st *store.Store, ids []int64, with
 		if all[i], err = lookIntoOutbox(ctx, st, id, with); err != nil {
 			return err
 		}
-		shown := shownOutgoingJSON{Message: newOutgoingJSON(all[i].message), Event: newEventJSON(all[i].head(), all[i].payload)}
+		shown := shownOutgoingJSON{Message: newOutgoingJSON(all[i].message), Event: a.eventJSON(all[i].head(), all[i].payload)}
 		if all[i].operation != nil {
 			o := newOperationJSON(*all[i].operation)
 			shown.Operation = &o
@@ -116,7 +116,7 @@ func (a *app) printOutgoing(out io.Writer, s shownOutgoing, now time.Time) {
 	fields.say("EVENT", o.Event.ID)
 	fields.event(s.head(), now)
 	fields.flush()
-	s.payload.print(out)
+	a.printPayload(out, s.head(), s.payload)
 	if s.operation != nil {
 		fmt.Fprintln(out, "\nLAST OPERATION")
 		a.printOperations(out, []store.Operation{*s.operation}, now)

@@ -13,6 +13,7 @@ type app struct {
 	stdin          io.Reader
 	stdout, stderr *guard
 	getenv         func(string) string
+	decoder        decoder
 
 	databaseURL string
 	schema      string

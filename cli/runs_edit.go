@@ -82,12 +82,12 @@ func (a *app) edit(ctx context.Context, st *store.Store, id int64, e editing) er
 	case e.file != "":
 		correction.Payload, err = e.max.read(ctx, a, e.file)
 	case e.metadata == nil:
-		correction.Payload, err = a.editPayload(ctx, event.Payload)
+		correction.Payload, err = a.editEvent(ctx, event)
 	}
 	if err != nil {
 		return err
 	}
-	changed := whatChanges(event, correction)
+	changed := a.whatChanges(event, correction)
 	if changed == "" {
 		return nothing("nothing changes; nothing was done")
 	}
@@ -110,10 +110,10 @@ func (a *app) edit(ctx context.Context, st *store.Store, id int64, e editing) er
 }
 
 // whatChanges is what the correction changes, "" for nothing.
-func whatChanges(e store.Event, c store.Correction) string {
+func (a *app) whatChanges(e store.Event, c store.Correction) string {
 	var out strings.Builder
 	if c.Payload != nil && !bytes.Equal(c.Payload, e.Payload) {
-		was, is := pretty(e.Payload), pretty(c.Payload)
+		was, is := a.decoder.text(e, e.Payload), a.decoder.text(e, c.Payload)
 		out.WriteString(cmp.Or(diff(was, is), "~ the payload, by what is not shown\n"))
 	}
 	if c.Metadata != nil && !maps.Equal(c.Metadata, e.Metadata) {
@@ -143,6 +143,35 @@ func editorCommand(ctx context.Context, editor, file string) *osexec.Cmd {
 		return osexec.CommandContext(ctx, words[0], append(words[1:], file)...)
 	}
 	return osexec.CommandContext(ctx, "sh", "-c", editor+` "$@"`, "sh", file)
+}
+
+// editEvent opens an editor on the payload, decoded where that works, and returns
+// what it is then.
+func (a *app) editEvent(ctx context.Context, e store.Event) ([]byte, error) {
+	is := a.decoder.decode(e, e.Payload)
+	if is.json == nil || is.err != nil {
+		return a.editPayload(ctx, e.Payload)
+	}
+	edited, err := a.editPayload(ctx, is.json)
+	if err != nil || bytes.Equal(edited, is.json) {
+		return e.Payload, err
+	}
+	payload, err := a.decoder.encode(e, is, edited)
+	if err != nil {
+		file, kept := a.keep(edited)
+		return nil, errors.Join(fmt.Errorf("what was written does not become a payload: %w; it is kept in %s", err, file), kept)
+	}
+	return payload, nil
+}
+
+// keep writes what was edited into a file.
+func (a *app) keep(edited []byte) (file string, err error) {
+	f, err := os.CreateTemp(a.getenv("TMPDIR"), "reprise-edit-*.json")
+	if err != nil {
+		return "", err
+	}
+	_, err = f.Write(edited)
+	return f.Name(), errors.Join(err, f.Close())
 }
 
 // editPayload opens an editor on the payload, and returns what it is then:

@@ -91,7 +91,7 @@ func (a *app) runsShow(ctx context.Context, st *store.Store, ids []int64, with s
 		if all[i], err = look(ctx, st, id, with); err != nil {
 			return err
 		}
-		data.Runs = append(data.Runs, newShownJSON(all[i], now))
+		data.Runs = append(data.Runs, a.shownJSON(all[i], now))
 	}
 	return a.print(data, func(out io.Writer) {
 		for i, s := range all {
@@ -125,7 +125,9 @@ func (a *app) printShown(out io.Writer, s shown, now time.Time) {
 		fields.event(*s.event, now)
 	}
 	fields.flush()
-	s.payload.print(out)
+	if s.event != nil {
+		a.printPayload(out, *s.event, s.payload)
+	}
 	if len(s.attempts) > 0 {
 		fmt.Fprintln(out, "\nFAILED ATTEMPTS")
 		if s.earlier > 0 {
@@ -227,14 +229,14 @@ type attemptJSON struct {
 	FinishedAt *time.Time `json:"finished_at"`
 }
 
-func newShownJSON(s shown, now time.Time) shownJSON {
+func (a *app) shownJSON(s shown, now time.Time) shownJSON {
 	data := shownJSON{Run: newRunJSON(s.run, now), Attempts: []attemptJSON{}, Earlier: s.earlier, Operations: []operationJSON{}}
 	if s.event != nil {
-		e := newEventJSON(*s.event, s.payload)
+		e := a.eventJSON(*s.event, s.payload)
 		data.Event = &e
 	}
-	for _, a := range s.attempts {
-		data.Attempts = append(data.Attempts, attemptJSON{a.Attempt, a.Cycle, a.Kind, a.Message, a.Stack, a.Instance, utc(a.StartedAt), utc(a.FinishedAt)})
+	for _, tried := range s.attempts {
+		data.Attempts = append(data.Attempts, attemptJSON{tried.Attempt, tried.Cycle, tried.Kind, tried.Message, tried.Stack, tried.Instance, utc(tried.StartedAt), utc(tried.FinishedAt)})
 	}
 	for _, o := range s.operations {
 		data.Operations = append(data.Operations, newOperationJSON(o))

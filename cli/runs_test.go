@@ -224,7 +224,7 @@ func TestWatchSaysThatItWatchesOnlyTheNewest(t *testing.T) {
 		said, stderr := io.Pipe()
 		code := make(chan int, 1)
 		go func() {
-			code <- exec(ctx, strings.NewReader(""), io.Discard, stderr, []string{"runs", "watch"},
+			code <- exec(ctx, Config{}, strings.NewReader(""), io.Discard, stderr, []string{"runs", "watch"},
 				func(name string) string { return map[string]string{"REPRISE_DATABASE_URL": db.url}[name] })
 			stderr.Close()
 		}()
@@ -247,7 +247,7 @@ func TestWatchPrintsWhatFailsFromNowOn(t *testing.T) {
 		said, stderr := io.Pipe()
 		code := make(chan int, 1)
 		go func() {
-			code <- exec(ctx, strings.NewReader(""), stdout, stderr, []string{"runs", "watch", "--interval", "100ms", "-o", "json"},
+			code <- exec(ctx, Config{}, strings.NewReader(""), stdout, stderr, []string{"runs", "watch", "--interval", "100ms", "-o", "json"},
 				func(name string) string { return map[string]string{"REPRISE_DATABASE_URL": db.url}[name] })
 			stdout.Close()
 			stderr.Close()

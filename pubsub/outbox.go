@@ -147,7 +147,7 @@ func (p *OutboxPublisher) publish(ctx context.Context, topic string, messages []
 	if ctx.Err() != nil {
 		return nothingWritten(context.Cause(ctx))
 	}
-	if err := cmp.Or(o.transport.check(topic), o.pubsub.config.checkSizes(topic, messages)); err != nil {
+	if err := cmp.Or(o.transport.ValidTopic(topic), o.pubsub.config.checkSizes(topic, messages)); err != nil {
 		return nothingWritten(err)
 	}
 	events, err := eventsOf(topic, messages)

@@ -128,6 +128,9 @@ func (p *Publisher) Close() error { return nil }
 // eventsOf copies the messages, so that the caller may do with them what it
 // likes, and checks them, so that a bad one fails before it is among others.
 func eventsOf(topic string, messages []*message.Message) ([]store.Event, error) {
+	if err := store.ValidTopic(topic); err != nil {
+		return nil, err
+	}
 	events := make([]store.Event, len(messages))
 	for i, msg := range messages {
 		if msg.UUID == "" {

@@ -74,7 +74,7 @@ func (b *Bus) Handle(hs ...cqrs.EventHandler) error {
 			return fmt.Errorf("reprisetest: %w", err)
 		}
 		name := h.HandlerName()
-		topic, err := handlers.Topic(b.settings.marshaler, h.NewEvent())
+		topic, err := handlers.Accepts(b.settings.marshaler, h.NewEvent())
 		if err == nil {
 			err = store.Subscription{Topic: topic, Handler: name}.Validate()
 		}

@@ -83,7 +83,7 @@ func (s *Store) RecordPublishing(ctx context.Context, o Operation) (Operation, e
 	if strings.TrimSpace(o.RequestedBy) == "" {
 		errs = append(errs, errNoRequester)
 	}
-	if err := validName("topic", o.Selection.Topic); err != nil {
+	if err := ValidTopic(o.Selection.Topic); err != nil {
 		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {
