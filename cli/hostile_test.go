@@ -102,8 +102,10 @@ func (d *db) sow() (seeds []seed) {
 
 		d.exec(`INSERT INTO reprise.events (id, topic, key, payload_bytes, metadata, source, amends) VALUES ($1, $1, $1, $2, $3, $1, $1)`,
 			s.name, []byte(`{"text":"`+inLines+`"}`), asJSON(map[string]string{s.text: s.text}))
-		s.run = id(`INSERT INTO reprise.handler_runs (event_id, topic, handler, key, status, attempt, finished_at, failed_at, error_kind, error, fingerprint, instance)
-			VALUES ($1, $1, $1, $1, 'FAILED', 1, '2026-07-01T12:00:00.000Z', '2026-07-01T12:00:00.000Z', $1, $2, $3, $1) RETURNING id`, s.name, s.text, fmt.Sprintf("%016x", i+1))
+		s.run = id(`INSERT INTO reprise.handler_runs (event_id, topic, handler, key, status, attempt, instance)
+			VALUES ($1, $1, $1, $1, 'PENDING', 1, $1) RETURNING id`, s.name)
+		d.exec(`UPDATE reprise.handler_runs SET status = 'FAILED', finished_at = '2026-07-01T12:00:00.000Z', failed_at = '2026-07-01T12:00:00.000Z',
+			error_kind = $2, error = $3, fingerprint = $4 WHERE id = $1`, s.run, s.name, s.text, fmt.Sprintf("%016x", i+1)) // so the groups count it
 		d.exec(`INSERT INTO reprise.run_attempts (run_id, attempt, cycle, kind, message, stack, instance, started_at) VALUES ($1, 1, 0, $2, $3, $4, $2, '2026-07-01T12:00:00.000Z')`,
 			s.run, s.name, s.text, strings.ReplaceAll(s.text, "FORGED", "LINE"))
 		d.exec(`INSERT INTO reprise.instances (id, host, pid, build, handlers, heartbeat_at) VALUES ($1, $1, 1, $1, $2, '2026-07-01T12:00:00.000Z')`, s.name, asJSON([]string{s.name}))

@@ -56,7 +56,7 @@ func TestPublish(t *testing.T) {
 		} {
 			db.reprise(append([]string{"publish"}, args...)...).fails(exitUsage, want)
 		}
-		db.reprise("publish", "no topic", "{}").fails(exitFailed, "topic")
+		db.reprise("publish", "no\ttopic", "{}").fails(exitUsage, "topic")
 	})
 }
 

@@ -20,16 +20,16 @@ func runsGroupsCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "groups [RUN...]",
 		Short: "List what failed by what is alike, the largest group first",
-		Long: `List the failure groups, the largest first: FAILED runs of one handler whose last
-failures are alike. SAMPLE is the newest run of each, for runs show.
+		Long: `List the failure groups, the largest first: FAILED runs of one handler whose
+last failures are alike. SAMPLE is the newest run of each, for runs show.
 
 By --handler, --kind and --group every FAILED run counts, whatever their number.
 Any other selection is looked for among the newest FAILED runs, and the answer
 says among how many.
 
---recount has all FAILED runs counted anew. Nothing is needed but when doctor says
-that the groups do not have as many runs as have FAILED, which is so when somebody
-has changed the tables by hand.`,
+--recount has all FAILED runs counted anew. It is needed only when doctor says
+that the groups do not have as many runs as have FAILED: somebody has changed
+the tables by hand.`,
 		Example: `  reprise runs groups --since 1d
   reprise runs replay --group 3f2a9c5d7e8b1a40 --dry-run`,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -41,7 +41,7 @@ has changed the tables by hand.`,
 			if err := usage(f.Validate()); err != nil {
 				return err
 			}
-			return a.withStore(c.Context(), func(st *store.Store) error {
+			return a.toWrite(c.Context(), !recount, func(st *store.Store) error {
 				if recount {
 					if err := a.recount(c.Context(), st); err != nil {
 						return err
