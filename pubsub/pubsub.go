@@ -48,6 +48,11 @@ type Config struct {
 	// PubSub listens for what other processes publish. Without it, or behind a
 	// transaction pooler, that is found by the poll.
 	ListenURL string
+
+	// SkipNotify publishes without NOTIFY, by which PostgreSQL lets only one
+	// transaction at a time commit. Other processes then find runs that are due, and
+	// events in the outbox, by their poll: within their PollInterval.
+	SkipNotify bool
 }
 
 func (c *Config) setDefaults() {
