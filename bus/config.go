@@ -102,6 +102,12 @@ type Config struct {
 	// own URL by default.
 	ListenURL string
 
+	// SkipNotify publishes without NOTIFY: PostgreSQL lets only one of the
+	// transactions that notify commit at a time. Other processes then find what is published by
+	// their poll: within their PollInterval. This process still hears of what others
+	// notify, where it has a ListenURL.
+	SkipNotify bool
+
 	// Unprepared does without prepared statements, which a transaction pooler
 	// such as PgBouncer does not keep. The driver, too, must prepare nothing: with
 	// lib/pq add binary_parameters=yes to the URL, with pgx
@@ -181,5 +187,6 @@ func (c Config) pubsub() pubsub.Config {
 		MaxPayload:        c.MaxPayload,
 		Logger:            c.Logger,
 		ListenURL:         c.ListenURL,
+		SkipNotify:        c.SkipNotify,
 	}
 }

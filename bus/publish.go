@@ -94,7 +94,8 @@ type Tx = pubsub.Transaction
 // What f publishes through PublishTx reaches its handlers right after the
 // commit. Keep f short: it holds slots of the handlers until then. An error of
 // f is returned as it is. What f has published it must not undo by rolling back
-// to a savepoint: the handlers would get it all the same.
+// to a savepoint: the handlers would get it all the same. It leaves commit and
+// rollback to InTx: where f has ended tx itself, InTx returns store.ErrEnded.
 //
 // On SQLite, and on a pool of one connection, nothing else can be written until
 // f has returned: Publish and InTx return an error at once when f calls them.

@@ -225,6 +225,9 @@ func (o *Outbox) writeTx(ctx context.Context, tx Tx, events []store.Event) error
 		return nil
 	}
 	signal(o.nudge)
+	if o.pubsub.config.SkipNotify {
+		return nil
+	}
 	return o.pubsub.store.NotifyOutbox(ctx, tx, o.pubsub.origin)
 }
 

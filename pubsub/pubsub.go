@@ -51,6 +51,11 @@ type Config struct {
 	// PubSub listens for what other processes publish. Without it, or behind a
 	// transaction pooler, that is found by the poll.
 	ListenURL string
+
+	// SkipNotify publishes without NOTIFY: PostgreSQL lets only one of the
+	// transactions that notify commit at a time. Other processes then find runs that are due, and
+	// events in the outbox, by their poll: within their PollInterval.
+	SkipNotify bool
 }
 
 func (c *Config) setDefaults() {

@@ -264,6 +264,15 @@ func (s *Store) index(c *conditions, f Filter) {
 	}
 }
 
+// unreadable are the escapes that PostgreSQL's json takes and does not read, each
+// behind complete escapes of backslashes: NUL, a high surrogate without a low one, and
+// a low one without a high one.
+var unreadable = []string{
+	`(?<!\\)((?:\\\\)*)\\u0000`,
+	`(?<!\\)((?:\\\\)*)\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})`,
+	`(?<!\\)(?<!\\u[dD][89abAB][0-9a-fA-F]{2})((?:\\\\)*)\\u[dD][c-fC-F][0-9a-fA-F]{2}`,
+}
+
 // payloadTest is a condition on the payload of event e.
 func (s *Store) payloadTest(c *conditions, p Condition) string {
 	equal := map[string]string{Equal: `IS NOT DISTINCT FROM`, Unequal: `IS DISTINCT FROM`}[p.Op]
@@ -277,5 +286,13 @@ func (s *Store) payloadTest(c *conditions, p Condition) string {
 	for i, element := range p.Path {
 		marks[i] = c.arg(element) + `::text`
 	}
-	return fmt.Sprintf(`e.payload #>> ARRAY[%s] %s %s::text`, strings.Join(marks, ","), equal, c.arg(p.Value))
+	// json keeps \u0000 and lone surrogates, and reading any field of such a payload
+	// fails: there, these are read as U+FFFD. What they look like is a parameter:
+	// standard_conforming_strings does not matter then.
+	readable := `e.payload::text`
+	for _, pattern := range unreadable {
+		readable = fmt.Sprintf(`regexp_replace(%s, %s::text, %s::text, 'g')`, readable, c.arg(pattern), c.arg(`\1\\ufffd`))
+	}
+	return fmt.Sprintf(`CASE WHEN strpos(e.payload::text, %s::text) = 0 THEN e.payload ELSE CAST(%s AS json) END #>> ARRAY[%s] %s %s::text`,
+		c.arg(`\u`), readable, strings.Join(marks, ","), equal, c.arg(p.Value))
 }

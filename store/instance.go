@@ -45,7 +45,7 @@ func NewInstanceID() string {
 	if err != nil {
 		host = "unknown"
 	}
-	return fmt.Sprintf("%s/%d/%06x", host, os.Getpid(), rand.IntN(1<<24))
+	return fmt.Sprintf("%s/%d/%06x", printable(host, maxName), os.Getpid(), rand.IntN(1<<24))
 }
 
 // Register makes the instance known, which it must be to claim runs; it is
@@ -64,7 +64,7 @@ func (s *Store) Register(ctx context.Context, i Instance) error {
 		ON CONFLICT (id) DO UPDATE
 		SET handlers = excluded.handlers, heartbeat_interval = excluded.heartbeat_interval, dead_after = excluded.dead_after,
 		    heartbeat_at = now(), steady_since = `+steadySince),
-		i.ID, i.Host, i.PID, i.Build, string(handlers), interval.Seconds(), deadAfter.Seconds()); err != nil {
+		i.ID, printable(i.Host, maxName), i.PID, printable(i.Build, maxName), string(handlers), interval.Seconds(), deadAfter.Seconds()); err != nil {
 		return fmt.Errorf("register instance %s: %w", i.ID, err)
 	}
 	return nil

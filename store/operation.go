@@ -177,6 +177,7 @@ func (s *Store) request(ctx context.Context, q Queryer, o Operation) (Operation,
 		return o, err
 	}
 	o.State, o.Complete = Running, false
+	o.RequestedBy, o.Reason = printable(o.RequestedBy, maxName), printable(o.Reason, maxMessage)
 	var requested instant
 	err = s.queryRow(ctx, q, s.sql(`
 		INSERT INTO reprise.operations (kind, requested_by, reason, selection, even_successful, rate, total, cursor)

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/jmoiron/sqlx"
-
-	"github.com/reprise-bus/reprise/internal/dialect"
 )
 
 // Prune says what may be deleted: events that were published, and whose runs
@@ -172,14 +170,11 @@ func (s *Store) PruneBatch(ctx context.Context, p Prune, after *EventMark) (dele
 			SELECT r.id FROM reprise.handler_runs r WHERE (r.event_id, r.topic) IN (SELECT e.id, e.topic `+old+`) ORDER BY r.id FOR UPDATE`), args...); err != nil {
 			return err
 		}
-		if _, err = count(`
-			DELETE FROM reprise.operation_runs WHERE run_id IN (
-				SELECT r.id FROM reprise.handler_runs r WHERE (r.event_id, r.topic) IN (SELECT e.id, e.topic ` + old + `))`); err != nil {
-			return err
-		}
-		if s.kind == dialect.SQLite { // which cascades only where foreign_keys is on
+		// No database cascades in every session: SQLite does where foreign_keys is on,
+		// PostgreSQL unless session_replication_role says otherwise.
+		for _, table := range []string{"operation_runs", "run_attempts"} {
 			if _, err = count(`
-				DELETE FROM reprise.run_attempts WHERE run_id IN (
+				DELETE FROM reprise.` + table + ` WHERE run_id IN (
 					SELECT r.id FROM reprise.handler_runs r WHERE (r.event_id, r.topic) IN (SELECT e.id, e.topic ` + old + `))`); err != nil {
 				return err
 			}

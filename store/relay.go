@@ -136,13 +136,13 @@ func (s *Store) Sent(ctx context.Context, ids []int64) error {
 // RefusedByBroker marks an event in the outbox as one that the broker will
 // never take as it is, unless another transaction has locked it.
 func (s *Store) RefusedByBroker(ctx context.Context, id int64, cause string) error {
-	return s.markOutgoing(ctx, []int64{id}, `('PENDING')`, `state = 'REFUSED', failures = failures + 1, error = $1`, cause)
+	return s.markOutgoing(ctx, []int64{id}, `('PENDING')`, `state = 'REFUSED', failures = failures + 1, error = $1`, printable(cause, maxMessage))
 }
 
 // SendingFailed keeps why an event in the outbox could not be sent, unless
 // another transaction has locked it; it stays PENDING.
 func (s *Store) SendingFailed(ctx context.Context, id int64, cause string) error {
-	return s.markOutgoing(ctx, []int64{id}, `('PENDING')`, `failures = failures + 1, error = $1`, cause)
+	return s.markOutgoing(ctx, []int64{id}, `('PENDING')`, `failures = failures + 1, error = $1`, printable(cause, maxMessage))
 }
 
 func (s *Store) markOutgoing(ctx context.Context, ids []int64, states, set string, args ...any) error {

@@ -99,12 +99,31 @@ func (s *Store) open(ctx context.Context, db *sql.DB, schema string) (err error)
 		s.dialect = sqlite{}
 		return s.inspect(ctx)
 	}
+	if err := checkSession(ctx, db); err != nil {
+		return err
+	}
 	if err := readsTimes(ctx, db); err != nil {
 		return err
 	}
 	s.db = &pool{DB: sqlx.NewDb(db, "postgres"), store: s}
 	s.dialect = postgres{}
 	return s.db.detectIsolation(ctx)
+}
+
+// checkSession reports settings in which the server takes what it is sent for
+// something else. lib/pq sets client_encoding itself.
+func checkSession(ctx context.Context, db *sql.DB) error {
+	var encoding, nulls string
+	if err := db.QueryRowContext(ctx, `SELECT current_setting('client_encoding'), current_setting('array_nulls')`).Scan(&encoding, &nulls); err != nil {
+		return err
+	}
+	switch {
+	case encoding != "UTF8":
+		return fmt.Errorf("client_encoding of the connection is %s: want UTF8: add client_encoding=UTF8 to the database URL, or RESET it for the role and the database", encoding)
+	case nulls != "on":
+		return fmt.Errorf("array_nulls of the connection is %s: want on: RESET it for the role and the database", nulls)
+	}
+	return nil
 }
 
 // readsTimes reports a driver that cannot read the times of its connection: one

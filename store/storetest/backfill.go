@@ -80,6 +80,22 @@ func backfilling(promise promise) {
 		require.Equal(t, store.Failed, db.run(claimed[0].Run.ID).Status)
 	})
 
+	promise("what was discarded, taken back and then cancelled leaves nothing behind", func(t *testing.T, db db) {
+		db.publish(events("0", "1")...)
+		db.subscribe("audit")
+		o := db.takeAll(request(db, store.Filter{Handler: "audit"}))
+		discard, err := db.Request(ctx, store.Operation{Kind: store.Discarding, RequestedBy: "ops", Selection: store.Filter{Status: store.Pending}})
+		require.NoError(t, err)
+		db.takeAll(discard)
+		_, undone, err := db.Undo(ctx, discard.ID)
+		require.NoError(t, err)
+		require.EqualValues(t, 2, undone)
+		_, err = db.Cancel(ctx, o.ID)
+		require.NoError(t, err)
+		require.Empty(t, db.runs(store.Filter{}))
+		require.Empty(t, db.column(`SELECT operation_id FROM reprise.operation_runs`))
+	})
+
 	promise("a backfill of nothing that there is, is refused", func(t *testing.T, db db) {
 		db.subscribe("mail")
 		require.NoError(t, db.Subscribe(ctx, store.Subscription{Topic: "invoices", Handler: "mail"}, ""))

@@ -34,7 +34,18 @@ func wrap(t *testing.T, st *store.Store) db {
 		_, err := d.DB().ExecContext(ctx, kind.Qualify(st.Schema(), invariants))
 		require.NoError(t, err)
 	}
+	t.Cleanup(d.requireNoOrphans)
 	return d
+}
+
+// requireNoOrphans checks that no row stands there for a run that does not.
+func (d db) requireNoOrphans() {
+	for _, table := range []string{"run_attempts", "operation_runs"} {
+		var orphans int
+		require.NoError(d.t, d.DB().GetContext(ctx, &orphans, d.kind.Qualify(d.Schema(), `
+			SELECT count(*) FROM reprise.`+table+` o WHERE NOT EXISTS (SELECT 1 FROM reprise.handler_runs r WHERE r.id = o.run_id)`)))
+		require.Zero(d.t, orphans, "rows of %s without their run", table)
+	}
 }
 
 // invariants are what holds of every row, besides what PostgreSQL's tables see to
