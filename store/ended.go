@@ -36,7 +36,7 @@ func (s *Store) Mark(ctx context.Context, tx *sqlx.Tx) (m Mark, err error) {
 
 // Ended returns ErrEnded when tx is no longer the transaction that was marked.
 // Where that cannot be told it returns nil: the transaction is aborted, its
-// context has ended, or its connection is lost. Call it once. It may be called once.
+// context has ended, or its connection is lost. It may be called once.
 func (s *Store) Ended(ctx context.Context, tx *sqlx.Tx, m Mark) error {
 	if s.kind == dialect.SQLite {
 		_, err := tx.ExecContext(ctx, `RELEASE `+markSavepoint)

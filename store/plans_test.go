@@ -389,6 +389,18 @@ func (d *planning) handling() {
 		}
 		require.NoError(d, tx.Commit())
 	})
+	d.wayStep("Mark SucceedMarked Ended Over", func(ctx context.Context) {
+		tx, err := d.st.DB().BeginTxx(ctx, nil)
+		require.NoError(d, err)
+		mark, err := d.st.Mark(ctx, tx)
+		require.NoError(d, err)
+		for _, c := range d.claim(ctx, 1) {
+			require.NoError(d, d.st.SucceedMarked(ctx, tx, mark, c.Run.Lease()))
+		}
+		require.NoError(d, d.st.Ended(ctx, tx, mark))
+		require.NoError(d, d.st.Over(ctx, tx))
+		require.NoError(d, tx.Commit())
+	})
 }
 
 func (d *planning) sending() {
