@@ -164,7 +164,9 @@ func TestHooksAndMetadata(t *testing.T) {
 		events, _, err := b.Store().Events(t.Context(), store.EventFilter{})
 		require.NoError(t, err)
 		got := map[string]map[string]string{}
-		for _, e := range events {
+		for _, head := range events {
+			e, err := b.Store().Event(t.Context(), head.Topic, head.ID)
+			require.NoError(t, err)
 			delete(e.Metadata, "name")
 			got[string(e.Payload)] = e.Metadata
 			if e.Metadata["key"] != "" {
