@@ -44,7 +44,7 @@ conformance: ## the long and the stress form of Watermill's Pub/Sub suite
 
 fuzz: ## fuzz what parses, FUZZTIME=30s each
 	set -e; for target in ./handlers:FuzzPolicy ./store:FuzzGist ./store:FuzzFilter ./store:FuzzCondition ./store:FuzzEvent ./store:FuzzPayload ./store:FuzzPrintable ./store:FuzzArray ./store:FuzzMetadata ./replay:FuzzReadDocument ./replay:FuzzDocumentPayload \
-		./cli:FuzzWhen ./cli:FuzzRate ./pubsub/kafka:FuzzParse ./pubsub/nats:FuzzParse; do \
+		./internal/visible:FuzzJSON ./cli:FuzzWhen ./cli:FuzzRate ./pubsub/kafka:FuzzParse ./pubsub/nats:FuzzParse; do \
 		$(GO) test -run '^$$' -fuzz "^$${target#*:}$$" -fuzztime $(FUZZTIME) "$${target%:*}"; done
 
 soak: ## cause every failure, then count every promise; SOAK='-for 1h', '-db sqlite', '-h'

@@ -2,6 +2,7 @@ package reprise_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -9,7 +10,12 @@ import (
 	"regexp"
 	"testing"
 
+	"github.com/ThreeDotsLabs/watermill/components/cqrs"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/reprise-bus/reprise/bus"
+	"github.com/reprise-bus/reprise/handlers"
 )
 
 // The complete program of the README, as it stands there, is built, run, and
@@ -17,7 +23,7 @@ import (
 func TestTheProgramInTheReadmeRuns(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	program := build(t, dir, readmeProgram(t))
+	program := build(t, dir, programIn(t, "README.md"))
 
 	cmd := exec.Command(program)
 	cmd.Dir = dir
@@ -35,13 +41,51 @@ func TestTheProgramInTheReadmeRuns(t *testing.T) {
 	require.FileExists(t, filepath.Join(dir, "app.db"))
 }
 
-func readmeProgram(t *testing.T) string {
+// programIn returns the complete program of a page.
+func programIn(t *testing.T, page string) string {
 	t.Helper()
-	readme, err := os.ReadFile("README.md")
+	text, err := os.ReadFile(page)
 	require.NoError(t, err)
-	found := regexp.MustCompile("(?s)```go\n(package main\n.*?)```").FindSubmatch(readme)
-	require.NotNil(t, found, "README.md has no complete program")
+	found := regexp.MustCompile("(?s)```go\n(package main\n.*?)```").FindSubmatch(text)
+	require.NotNil(t, found, "%s has no complete program", page)
 	return string(found[1])
+}
+
+// The program of the page on CQRS runs, and its command ends in its group.
+func TestTheProgramInThePageOnCQRSRuns(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	cmd := exec.Command(build(t, dir, programIn(t, "docs/cqrs.md")))
+	cmd.Dir = dir
+	cmd.Stderr = t.Output()
+	stdout, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	lines := bufio.NewScanner(stdout)
+	require.True(t, lines.Scan(), "it printed nothing")
+	require.Equal(t, "room 7 is booked for Ada", lines.Text())
+	require.NoError(t, cmd.Process.Signal(os.Interrupt))
+	require.NoError(t, cmd.Wait(), "it exits with 0 on Ctrl-C")
+}
+
+// The binary of the page on the command line shows a payload of protobuf as JSON.
+func TestTheCommandLineOfAnApplicationDecodesItsPayloads(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	reprise := build(t, dir, programIn(t, "docs/cli.md"))
+	url := "sqlite:" + filepath.Join(dir, "app.db")
+	b, err := bus.Open(t.Context(), url, bus.Config{Marshaler: cqrs.ProtoMarshaler{}})
+	require.NoError(t, err)
+	require.NoError(t, b.Handle(handlers.New("h", func(context.Context, *wrapperspb.StringValue) error { return nil })))
+	require.NoError(t, b.Publish(t.Context(), wrapperspb.String("ada@example.com")))
+	require.NoError(t, b.Close())
+
+	cmd := exec.Command(reprise, "runs", "show", "1", "--payload")
+	cmd.Env = append(os.Environ(), "REPRISE_DATABASE_URL="+url)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, string(out))
+	require.Contains(t, string(out), "\"ada@example.com\"\n(decoded from 17 bytes of wrapperspb.StringValue")
 }
 
 // build compiles a main package as if it stood in this module.

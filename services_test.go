@@ -72,3 +72,22 @@ func TestATransportIsCheckedWhenTheBusIsMade(t *testing.T) {
 	_, err = bus.Open(t.Context(), testdb.SQLite(t), bus.Config{Transport: nowhere, Topics: map[string]bus.Topic{"orders": {Mode: "later"}}})
 	require.ErrorContains(t, err, `field Topics["orders"]: mode "later"`)
 }
+
+type unheard struct{ ID string }
+
+func (unheard) EventName() string { return "no topic of Kafka's" }
+
+// What no topic of the broker can be called is refused by Handle and by Publish.
+func TestATopicThatTheTransportCannotHaveIsRefused(t *testing.T) {
+	t.Parallel()
+	nowhere, err := kafka.New(kafka.Config{Brokers: []string{"127.0.0.1:1"}, Logger: logger(t)})
+	require.NoError(t, err)
+	b := open(t, testdb.SQLite(t), nowhere, marshaler(t))
+	const want = `no topic of Kafka's": want 1 to 249 of a-z`
+	require.ErrorContains(t, b.Handle(handlers.New("handler", func(context.Context, unheard) error { return nil })), want)
+	require.ErrorContains(t, b.Publish(t.Context(), unheard{}), want)
+	require.ErrorContains(t, b.InTx(t.Context(), func(tx *bus.Tx) error { return b.PublishTx(t.Context(), tx, unheard{}) }), want)
+	written, err := b.Store().Outbox(t.Context(), store.OutboxFilter{})
+	require.NoError(t, err)
+	require.Empty(t, written)
+}

@@ -15,7 +15,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/ThreeDotsLabs/watermill/components/cqrs"
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/reprise-bus/reprise/handlers"
@@ -35,14 +34,8 @@ type Bus struct {
 	owned  *sql.DB        // the pool, when Open made it
 
 	mu       sync.Mutex
-	handlers map[string]registered // by name
+	handlers []registered
 	ran      bool
-}
-
-type registered struct {
-	handler cqrs.EventHandler
-	topic   string
-	policy  handlers.Policy
 }
 
 // New returns a bus on the application's own pool, Config.DB, and brings its
@@ -87,7 +80,7 @@ func newBus(ctx context.Context, config Config) (*Bus, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bus: %w", err)
 	}
-	b := &Bus{config: config, store: st, pubsub: ps, handlers: map[string]registered{}}
+	b := &Bus{config: config, store: st, pubsub: ps}
 	if err := whenFree(func() error { return b.connect(ctx) }); err != nil {
 		return nil, fmt.Errorf("bus: %w", err)
 	}
@@ -99,72 +92,6 @@ func (b *Bus) Store() *store.Store { return b.store }
 
 // DB returns the pool.
 func (b *Bus) DB() *sql.DB { return b.config.DB }
-
-// Handle registers handlers, those of handlers.New or any cqrs.EventHandler,
-// each on the topic that its event is named. All are registered, or, with an
-// error, none. It comes before Run.
-//
-// The subscriptions are in the database when Handle returns, which takes it 10 s at
-// most. A handler gets every event whose publish is committed after its first
-// registration, by whatever process, whenever that transaction began; with a
-// Transport, all that the broker still has of the topic. A process that only
-// publishes registers its handlers too, and leaves Run to others: then nothing that
-// it publishes comes too early. Do not call Handle while a transaction is open that
-// takes the only connection of the pool.
-func (b *Bus) Handle(hs ...cqrs.EventHandler) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.ran {
-		return errors.New("bus: Handle after Run: register all handlers first")
-	}
-	fresh := make(map[string]registered, len(hs))
-	for _, h := range hs {
-		if err := handlers.Validate(h); err != nil {
-			return fmt.Errorf("bus: %w", err)
-		}
-		name := h.HandlerName()
-		topic, err := handlers.Topic(b.config.Marshaler, h.NewEvent())
-		if err != nil {
-			return fmt.Errorf("bus: handler %q: %w", name, err)
-		}
-		for _, known := range []map[string]registered{b.handlers, fresh} {
-			if other, taken := known[name]; taken {
-				return fmt.Errorf("bus: two handlers are named %q (on topics %q and %q): the name is the handler's identity in the database, give each its own", name, other.topic, topic)
-			}
-		}
-		fresh[name] = registered{handler: h, topic: topic, policy: handlers.PolicyOf(h)}
-	}
-	if err := b.subscribe(fresh); err != nil {
-		return fmt.Errorf("bus: %w", err)
-	}
-	for name, r := range fresh {
-		b.handlers[name] = r
-	}
-	return nil
-}
-
-// subscribing is how long Handle waits for the database.
-const subscribing = 10 * time.Second
-
-// subscribe registers handlers and puts their subscriptions into the database, or
-// leaves no trace of them in this process.
-func (b *Bus) subscribe(fresh map[string]registered) (err error) {
-	defer func() {
-		if err != nil {
-			for name, r := range fresh {
-				b.pubsub.Unregister(r.topic, name)
-			}
-		}
-	}()
-	for name, r := range fresh {
-		if err := b.pubsub.Register(r.topic, name, r.policy); err != nil {
-			return err
-		}
-	}
-	ctx, cancel := context.WithTimeoutCause(context.Background(), subscribing, fmt.Errorf("the database did not take the subscriptions within %v", subscribing))
-	defer cancel()
-	return b.pubsub.SubscribeRegistered(ctx)
-}
 
 // Run runs the handlers until ctx ends. Then nothing new starts, running
 // handlers get the grace period, their ends are written, and what has not
@@ -229,9 +156,9 @@ func (b *Bus) checkPool() error {
 	}
 	var names []string
 	need := spare
-	for name, r := range b.handlers {
+	for _, r := range b.handlers {
 		if r.policy.Transactional {
-			names = append(names, name)
+			names = append(names, r.name)
 			need += cmp.Or(r.policy.Concurrency, b.config.Concurrency, pubsub.DefaultConcurrency)
 		}
 	}
@@ -251,19 +178,19 @@ func (b *Bus) router() (*message.Router, error) {
 	if err != nil {
 		return nil, err
 	}
-	router.AddMiddleware(middleware.Record(b.store))
+	router.AddMiddleware(settled, middleware.Record(b.store))
 	router.AddMiddleware(b.config.Middleware...)
-	for name, r := range b.handlers {
-		subscriber, err := b.subscriber(name, r)
+	for _, r := range b.handlers {
+		subscriber, err := b.subscriber(r.name, r)
 		if err != nil {
 			return nil, err
 		}
-		handler := router.AddConsumerHandler(name, r.topic, subscriber, handlers.Func(r.handler, b.config.Marshaler))
+		handler := router.AddConsumerHandler(r.routed(), r.topic, subscriber, handlers.Func(r.handler, b.config.Marshaler))
 		if timeout := r.policy.AttemptTimeout(); timeout > 0 {
 			handler.AddMiddleware(middleware.Timeout(timeout))
 		}
 		if r.policy.Transactional {
-			handler.AddMiddleware(middleware.Transaction(b.store))
+			handler.AddMiddleware(middleware.Transaction(b.store, r.policy.Isolation))
 		}
 	}
 	return router, nil

@@ -51,6 +51,10 @@ func TestOpenSaysWhatIsWrongWithAURL(t *testing.T) {
 		"postgres://u:secret@h:port/db": `scheme "postgres" does not parse: want postgres://`,
 		"postgres://u:secret@127.0.0.1:1/db?sslmode=disable": "connect to the database",
 		"sqlite:/no/such/directory/a.db":                     "connect to the database",
+		"postgres:h/db":                                      "has no // before the host",
+		"postgres://u:secret@h1,u:secret@h2/db":              "names a user after a comma: name the user once",
+		"postgres://h1,u:secret@h2/db":                       "names a user after a comma",
+		"sqlite:app.db?journal_mode=WAL":                     `parameter "journal_mode" would have no effect: want one of mode, immutable`,
 	} {
 		_, err := bus.Open(t.Context(), url, bus.Config{})
 		require.ErrorContains(t, err, want, url)
@@ -69,7 +73,7 @@ func TestNewSaysWhatIsWrongWithItsConfig(t *testing.T) {
 		"poll interval": {bus.Config{DB: db, PollInterval: -1}, "PollInterval -1ns: want a positive duration"},
 		"middleware":    {bus.Config{DB: db, Middleware: []message.HandlerMiddleware{nil}}, "Middleware[0] is nil"},
 		"schema":        {bus.Config{DB: db, Schema: `x"; DROP`}, "lower-case letters, digits and underscores"},
-		"not migrated":  {bus.Config{DB: db, SkipMigrations: true}, "has no Reprise tables and this program needs version 2: call migrations.Up"},
+		"not migrated":  {bus.Config{DB: db, SkipMigrations: true}, "has no Reprise tables and this program needs version 3: call migrations.Up"},
 	} {
 		_, err := bus.New(t.Context(), wrong.config)
 		require.ErrorContains(t, err, wrong.want, name)
@@ -139,7 +143,7 @@ func TestEventsOfSeveralTopicsArePublishedTogether(t *testing.T) {
 
 type badTopic struct{}
 
-func (badTopic) EventName() string { return "not a topic" }
+func (badTopic) EventName() string { return "bad\ntopic" }
 
 // An application's own pool, through pgx's database/sql driver; its Watermill
 // handlers, marshaler and middleware.
@@ -259,7 +263,13 @@ func TestAHandlersOwnDeadlineIsAFailure(t *testing.T) {
 
 func open(t *testing.T, url string) *bus.Bus {
 	t.Helper()
-	b, err := bus.Open(t.Context(), url, bus.Config{Logger: quiet()})
+	return openWith(t, url, bus.Config{})
+}
+
+func openWith(t *testing.T, url string, config bus.Config) *bus.Bus {
+	t.Helper()
+	config.Logger = quiet()
+	b, err := bus.Open(t.Context(), url, config)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, b.Close()) })
 	return b

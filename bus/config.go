@@ -11,7 +11,9 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/brief"
 	"github.com/reprise-bus/reprise/pubsub"
+	"github.com/reprise-bus/reprise/store"
 )
 
 // Config sets what a Bus does. A zero field means its default; a value without
@@ -43,6 +45,13 @@ type Config struct {
 	// the topic. Default: JSON, named by the event's method EventName.
 	Marshaler cqrs.CommandEventMarshaler
 
+	// OnPublish is called for each event of Publish and PublishTx, and OnSend for each
+	// command of Send and SendTx, before anything is written: params.Message is what
+	// will be published and can be changed, and its Context() is the caller's. With an
+	// error nothing of the call is published. Both may be called concurrently.
+	OnPublish cqrs.OnEventSendFn
+	OnSend    cqrs.CommandBusOnSendFn
+
 	// Middleware wraps every handler, inside the recording, in this order.
 	Middleware []message.HandlerMiddleware
 
@@ -73,6 +82,12 @@ type Config struct {
 	// until that goes by the outbox. Default 2 s.
 	SendTimeout time.Duration
 
+	// MaxPayload is how many bytes the payload of a published event may have:
+	// Publish, PublishTx and InTx refuse a larger one with pubsub.ErrTooLarge. It
+	// is kept in memory several times on its way. What a broker delivers is
+	// recorded whatever its size. Default 16 MiB.
+	MaxPayload int
+
 	// Retention is how long an event is kept after it was published and all its
 	// runs have ended; then Run deletes it with its runs. One with a FAILED run
 	// stays, until that is replayed, discarded or pruned by hand. Default: all
@@ -86,6 +101,12 @@ type Config struct {
 	// finds that. It must not lead through a transaction pooler. Open takes its
 	// own URL by default.
 	ListenURL string
+
+	// SkipNotify publishes without NOTIFY: PostgreSQL lets only one of the
+	// transactions that notify commit at a time. Other processes then find what is published by
+	// their poll: within their PollInterval. This process still hears of what others
+	// notify, where it has a ListenURL.
+	SkipNotify bool
 
 	// Unprepared does without prepared statements, which a transaction pooler
 	// such as PgBouncer does not keep. The driver, too, must prepare nothing: with
@@ -114,6 +135,7 @@ func (c *Config) setDefaults() {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
+	c.Logger = brief.Logger(c.Logger)
 }
 
 // Validate reports every field that has no meaning.
@@ -131,6 +153,9 @@ func (c Config) Validate() error {
 		errs = append(errs, err)
 	}
 	for name, topic := range c.Topics {
+		if err := store.ValidTopic(name); err != nil {
+			errs = append(errs, fmt.Errorf("field Topics: %w", err))
+		}
 		if c.Transport == nil && topic.Mode != "" && topic.Mode != pubsub.ViaDatabase {
 			errs = append(errs, fmt.Errorf("field Topics[%q]: mode %q without a Transport: set one, or leave the mode out", name, topic.Mode))
 		}
@@ -159,7 +184,9 @@ func (c Config) pubsub() pubsub.Config {
 		GracePeriod:       c.GracePeriod,
 		HeartbeatInterval: c.HeartbeatInterval,
 		DeadAfter:         c.DeadAfter,
+		MaxPayload:        c.MaxPayload,
 		Logger:            c.Logger,
 		ListenURL:         c.ListenURL,
+		SkipNotify:        c.SkipNotify,
 	}
 }

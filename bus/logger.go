@@ -4,6 +4,9 @@ import (
 	"log/slog"
 
 	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"github.com/reprise-bus/reprise/handlers"
 )
 
 // logger passes on what Watermill logs. What it calls information is for
@@ -15,6 +18,20 @@ func logger(log *slog.Logger) watermill.LoggerAdapter {
 type untraced struct{ watermill.LoggerAdapter }
 
 func (untraced) Trace(string, watermill.LogFields) {}
+
+// settled keeps the errors of handlers from the router, which would log each as an
+// ERROR and nack a message that nobody listens to: Record has told the run's end, and
+// the failure is logged by the subscriber.
+func settled(next message.HandlerFunc) message.HandlerFunc {
+	return func(msg *message.Message) ([]*message.Message, error) {
+		_, ours := handlers.DeliveryFrom(msg.Context())
+		produced, err := next(msg)
+		if ours {
+			err = nil
+		}
+		return produced, err
+	}
+}
 
 func (u untraced) With(fields watermill.LogFields) watermill.LoggerAdapter {
 	return untraced{u.LoggerAdapter.With(fields)}

@@ -32,7 +32,11 @@ var ErrMaybeWritten = pubsub.ErrMaybeWritten
 // With a Transport, one event is with the broker or in the outbox when Publish
 // returns; several, being all or none, go by the outbox.
 func (b *Bus) Publish(ctx context.Context, events ...any) error {
-	batches, err := b.marshal(ctx, events)
+	return b.publish(ctx, b.onPublish, events)
+}
+
+func (b *Bus) publish(ctx context.Context, hook hook, events []any) error {
+	batches, err := b.marshal(ctx, hook, events)
 	if err != nil {
 		return err
 	}
@@ -46,10 +50,25 @@ func (b *Bus) Publish(ctx context.Context, events ...any) error {
 // *sqlx.Tx on the bus's database: they exist, and their handlers run, when the
 // caller commits. After an error on PostgreSQL, roll back.
 func (b *Bus) PublishTx(ctx context.Context, tx pubsub.Tx, events ...any) error {
+	return b.publishTx(ctx, tx, b.onPublish, events)
+}
+
+// Send publishes a command as Publish does an event, for the one handler that
+// HandleCommands has registered, by whatever process. It does not wait for it.
+func (b *Bus) Send(ctx context.Context, command any) error {
+	return b.publish(ctx, b.onSend, []any{command})
+}
+
+// SendTx writes a command in the caller's transaction, as PublishTx does events.
+func (b *Bus) SendTx(ctx context.Context, tx pubsub.Tx, command any) error {
+	return b.publishTx(ctx, tx, b.onSend, []any{command})
+}
+
+func (b *Bus) publishTx(ctx context.Context, tx pubsub.Tx, hook hook, events []any) error {
 	if tx == nil {
 		return errors.New("bus: the transaction is nil: pass the *sql.Tx or *sqlx.Tx that is open")
 	}
-	batches, err := b.marshal(ctx, events)
+	batches, err := b.marshal(ctx, hook, events)
 	if err != nil {
 		return err
 	}
@@ -77,7 +96,8 @@ type Tx = pubsub.Transaction
 // What f publishes through PublishTx reaches its handlers right after the
 // commit. Keep f short: it holds slots of the handlers until then. An error of
 // f is returned as it is. What f has published it must not undo by rolling back
-// to a savepoint: the handlers would get it all the same.
+// to a savepoint: the handlers would get it all the same. It leaves commit and
+// rollback to InTx: where f has ended tx itself, InTx returns store.ErrEnded.
 //
 // On SQLite, and on a pool of one connection, nothing else can be written until
 // f has returned: Publish and InTx return an error at once when f calls them.
@@ -94,11 +114,15 @@ type batch struct {
 }
 
 // marshal makes messages of events, in order, by topic.
-func (b *Bus) marshal(ctx context.Context, events []any) ([]batch, error) {
+func (b *Bus) marshal(ctx context.Context, hook hook, events []any) ([]batch, error) {
 	var batches []batch
 	place := map[string]int{}
 	for _, event := range events {
 		topic, msg, err := handlers.Message(ctx, b.config.Marshaler, event)
+		if err == nil {
+			addMetadata(ctx, msg)
+			err = hook(topic, event, msg)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("bus: publish: %w", err)
 		}

@@ -32,8 +32,8 @@ var plainly = map[string]struct {
 }{
 	"rollback journal":             {"DELETE", "", []string{"no busy_timeout", "begin without the write lock", "journal_mode is delete"}},
 	"WAL":                          {"WAL", "", []string{"no busy_timeout", "begin without the write lock"}},
-	"WAL, busy timeout":            {"WAL", "?_pragma=busy_timeout(5000)", []string{"begin without the write lock"}},
-	"WAL, busy timeout, immediate": {"WAL", "?_pragma=busy_timeout(5000)&_txlock=immediate", nil},
+	"WAL, busy timeout":            {"WAL", "?_pragma=busy_timeout(60000)", []string{"begin without the write lock"}},
+	"WAL, busy timeout, immediate": {"WAL", "?_pragma=busy_timeout(60000)&_txlock=immediate", nil},
 }
 
 // openPlainly returns pools on one new file.

@@ -28,7 +28,7 @@ oldest first.`,
 			if err := r.check(store.Backfilling, store.Filter{Handler: past.Handler, Topic: past.Topic, Since: past.Since, Until: past.Until}); err != nil {
 				return err
 			}
-			return a.withStore(c.Context(), func(st *store.Store) error { return a.backfill(c.Context(), st, past, r) })
+			return a.toWrite(c.Context(), r.dryRun, func(st *store.Store) error { return a.backfill(c.Context(), st, past, r) })
 		},
 	}
 	c.Flags().StringVar(&past.Topic, "topic", "", "topic, for a handler that has several")
@@ -55,7 +55,7 @@ func (a *app) backfill(ctx context.Context, st *store.Store, past replay.Past, r
 			Events  countJSON `json:"events"`
 		}{past.Handler, o.Selection.Topic, newCountJSON(o.Total)}
 		return a.print(data, func(out io.Writer) {
-			fmt.Fprintf(out, "%s of topic %s would get a run of %s%s. Nothing was done.\n", several(o.Total.N, "event"), o.Selection.Topic, past.Handler, r.atRate(o.Total.N))
+			fmt.Fprintln(out, sentence("%s of topic %s would get a run of %s%s. Nothing was done.", several(o.Total.N, "event"), o.Selection.Topic, past.Handler, r.atRate(o.Total.N)))
 		})
 	}
 	if err := a.confirm(ctx, r.yes, fmt.Sprintf("Give %s a run for %s of topic %s%s?", past.Handler, several(o.Total.N, "event"), o.Selection.Topic, r.atRate(o.Total.N))); err != nil {

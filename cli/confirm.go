@@ -19,7 +19,7 @@ func (a *app) confirm(ctx context.Context, yes bool, question string) error {
 	if _, ok := terminal(a.stdin); !ok {
 		return usage(fmt.Errorf("%s There is no terminal to ask on: say --yes; nothing was done", question))
 	}
-	fmt.Fprintf(a.stderr, "%s [y/N] ", printable(question))
+	fmt.Fprintf(a.stderr, "%s [y/N] ", line(question))
 	answer, err := bufio.NewReader(a.input(ctx)).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		fmt.Fprintln(a.stderr)

@@ -21,10 +21,22 @@ const answerTime = 10 * time.Second
 
 var errNoURL = errors.New("no database is given: set REPRISE_DATABASE_URL, or --database-url, to postgres://user:password@host:5432/database or sqlite:path/to/file.db")
 
-// withStore runs f on the record of the database that the flags or the
-// environment name.
+// withStore runs f, which only looks, on the record of the database that the
+// flags or the environment name.
 func (a *app) withStore(ctx context.Context, f func(st *store.Store) error) error {
-	return a.withDatabase(ctx, false, func(db *sql.DB) error {
+	return a.with(ctx, toLook, f)
+}
+
+// toWrite runs f, which changes the record, unless it is a dry run.
+func (a *app) toWrite(ctx context.Context, dryRun bool, f func(st *store.Store) error) error {
+	if dryRun {
+		return a.withStore(ctx, f)
+	}
+	return a.with(ctx, toChange, f)
+}
+
+func (a *app) with(ctx context.Context, to access, f func(st *store.Store) error) error {
+	return a.withDatabase(ctx, to, func(db *sql.DB) error {
 		st, err := a.openStore(ctx, db)
 		if err != nil {
 			return err
@@ -33,9 +45,27 @@ func (a *app) withStore(ctx context.Context, f func(st *store.Store) error) erro
 	})
 }
 
-// withDatabase runs f on a pool. A SQLite file that is not there is made only
-// if create says so.
-func (a *app) withDatabase(ctx context.Context, create bool, f func(db *sql.DB) error) (err error) {
+// access is what a command does to the database.
+type access int
+
+const (
+	toLook access = iota
+	toChange
+	toMigrate // makes a SQLite file that is not there, and puts it into WAL mode
+)
+
+func (to access) open(url string) (*sql.DB, error) {
+	switch to {
+	case toMigrate:
+		return database.Open(url)
+	case toChange:
+		return database.OpenAsItIs(url)
+	}
+	return database.OpenToLook(url)
+}
+
+// withDatabase runs f on a pool.
+func (a *app) withDatabase(ctx context.Context, to access, f func(db *sql.DB) error) (err error) {
 	url := cmp.Or(a.databaseURL, a.getenv("REPRISE_DATABASE_URL"))
 	if url == "" {
 		return usage(errNoURL)
@@ -43,17 +73,23 @@ func (a *app) withDatabase(ctx context.Context, create bool, f func(db *sql.DB) 
 	if _, err := dialect.Schema(a.schemaName()); err != nil {
 		return usage(err)
 	}
-	if !create {
+	if to != toMigrate {
 		if err := exists(url); err != nil {
 			return err
 		}
 	}
-	db, err := database.Open(url)
-	if err != nil {
+	db, err := to.open(url)
+	switch {
+	case dialect.CannotOpen(err):
+		return err
+	case err != nil:
 		return usage(err)
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	return f(db)
+	if err = f(db); dialect.ReadOnly(err) {
+		err = fmt.Errorf("the SQLite file cannot be written, and this command changes what is on record: the file and its directory must allow it, and the database URL must not say mode=ro or immutable: %w", err)
+	}
+	return err
 }
 
 // exists reports a SQLite file that is not there, which opening would make.
@@ -98,6 +134,8 @@ func explain(err error) error {
 		return fmt.Errorf("schema %q is at version %d and this reprise knows versions up to %d: install a newer one", version.Schema, version.Database, version.Program)
 	case errors.As(err, &version):
 		return fmt.Errorf("schema %q is at version %d and this reprise needs %d: bring it up with: reprise migrate up", version.Schema, version.Database, version.Program)
+	case dialect.ReadOnly(err):
+		return err
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("the database has not answered for %v: see whether it is up, and whether the database URL is right: %w", answerTime, err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/dialect"
 	"github.com/reprise-bus/reprise/migrations"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -47,7 +48,7 @@ if no process sends it. What the broker has refused is a warning, too.`,
 		Example: "  reprise doctor\n  reprise doctor --due-critical 1h -o json",
 		Args:    cobra.NoArgs,
 		RunE: do(func(ctx context.Context) error {
-			return a.doctor(ctx, &examination{dueWarn: dueWarn.Duration, dueCritical: dueCritical.Duration})
+			return a.doctor(ctx, &examination{dueWarn: dueWarn.Duration, dueCritical: dueCritical.Duration, all: a.output == "json"})
 		}),
 	}
 	c.Flags().Var(&dueWarn, "due-warn", "how long a run may be due before it is a warning")
@@ -67,9 +68,27 @@ type check struct {
 type examination struct {
 	dueWarn, dueCritical time.Duration
 
+	all bool // name everything that is found, not only the first few
+
 	st     *store.Store
 	now    time.Time // by the database
 	checks []check
+}
+
+// named are the things that something was found of.
+func (e *examination) named(things []string) string {
+	if e.all {
+		return strings.Join(things, ", ")
+	}
+	return few(things)
+}
+
+// brief is an error's text, as much of it as fits a line.
+func (e *examination) brief(text string) string {
+	if e.all {
+		return text
+	}
+	return cut(line(text), 200)
 }
 
 func (e *examination) found(name, severity, finding, advice string) {
@@ -77,7 +96,7 @@ func (e *examination) found(name, severity, finding, advice string) {
 }
 
 func (a *app) doctor(ctx context.Context, e *examination) error {
-	err := a.withDatabase(ctx, false, func(db *sql.DB) error { return a.examine(ctx, db, e) })
+	err := a.withDatabase(ctx, toLook, func(db *sql.DB) error { return a.examine(ctx, db, e) })
 	var known exitError
 	switch {
 	case ctx.Err() != nil || errors.As(err, &known):
@@ -126,7 +145,7 @@ func (a *app) examine(ctx context.Context, db *sql.DB, e *examination) (err erro
 		return err
 	}
 	e.found("database", ok, fmt.Sprintf("it answers; schema %q is at version %d", e.st.Schema(), version), "")
-	for _, look := range []func(context.Context) error{e.clock, e.instances, e.subscriptions, e.failures, e.outbox, e.operations, e.rows, e.sequences, e.columns, e.tables} {
+	for _, look := range []func(context.Context) error{e.clock, e.instances, e.subscriptions, e.unheard, e.failures, e.groups, e.outbox, e.operations, e.rows, e.sequences, e.columns, e.tables} {
 		if err := look(ctx); err != nil {
 			return err
 		}
@@ -166,15 +185,15 @@ func (e *examination) instances(ctx context.Context) error {
 	}
 	switch alive := len(instances) - len(silent); {
 	case alive == 0:
-		e.found("instances", critical, strings.TrimSuffix("none is alive; silent: "+strings.Join(silent, ", "), "; silent: "), "Nothing is run: start the application, with its bus.")
+		e.found("instances", critical, strings.TrimSuffix("none is alive; silent: "+e.named(silent), "; silent: "), "Nothing is run: start the application, with its bus.")
 	case len(silent) > 0:
-		e.found("instances", warning, fmt.Sprintf("%d alive; silent: %s", alive, strings.Join(silent, ", ")),
+		e.found("instances", warning, fmt.Sprintf("%d alive; silent: %s", alive, e.named(silent)),
 			"Live instances take over the runs of a silent one within seconds. If it stays in the list, they are not in good health either, or a transaction holds its runs: look at their logs, and for transactions that are open.")
 	default:
 		e.found("instances", ok, fmt.Sprintf("%d alive", alive), "")
 	}
 	if len(stuck) > 0 {
-		e.found("claims", critical, "alive, but unable to claim what is due: "+strings.Join(stuck, ", "),
+		e.found("claims", critical, "alive, but unable to claim what is due: "+e.named(stuck),
 			"Their handlers get nothing that is due. The log of such a process says why each claim fails.")
 	}
 	return nil
@@ -196,7 +215,7 @@ func (e *examination) subscriptions(ctx context.Context) error {
 		}
 	}
 	if len(orphans) > 0 {
-		e.found("handlers", warning, "no live instance serves "+strings.Join(orphans, ", "),
+		e.found("handlers", warning, "no live instance serves "+e.named(orphans),
 			"Their runs wait. Start the application that serves them; for a handler that was renamed or removed: reprise handlers remove NAME, then reprise runs discard --handler NAME --status PENDING --reason ….")
 	} else {
 		e.found("handlers", ok, several(int64(len(subscribed)), "subscription")+", all served", "")
@@ -215,16 +234,62 @@ func (e *examination) subscriptions(ctx context.Context) error {
 	return nil
 }
 
+// unheard finds topics on which something is published for nobody.
+func (e *examination) unheard(ctx context.Context) error {
+	topics, err := e.st.Unheard(ctx)
+	if err != nil {
+		return err
+	}
+	if len(topics) == 0 {
+		e.found("topics", ok, "each of the newest events has a subscription", "")
+		return nil
+	}
+	var some []string
+	for _, t := range topics[:min(len(topics), 10)] {
+		some = append(some, fmt.Sprintf("%s (%s)", t.Topic, several(t.Events, "event")))
+	}
+	if more := len(topics) - len(some); more > 0 {
+		some = append(some, fmt.Sprintf("%s more", thousands(int64(more))))
+	}
+	e.found("topics", warning, fmt.Sprintf("of the newest %s events, no handler is subscribed to %s", thousands(store.UnheardAmong), strings.Join(some, ", ")),
+		"No handler gets them. If one should: start the application that has it, then reprise backfill, which gives it the past events. Else see whether the topic's name is the one that the handler has.")
+	return nil
+}
+
 func (e *examination) failures(ctx context.Context) error {
 	failed, err := e.st.Count(ctx, store.Filter{Status: store.Failed, Since: e.now.Add(-24 * time.Hour)})
 	if err != nil {
 		return err
 	}
-	if failed.N > 0 {
+	switch {
+	case failed.N > 0:
 		e.found("failures", warning, fmt.Sprintf("%s FAILED on the events of the last day", failed), "See which: reprise runs groups --since 1d. Then replay, edit or discard them.")
-		return nil
+	case failed.More:
+		e.found("failures", warning, "so many runs are FAILED that not all were looked at; the newest are on events of before the last day",
+			"See which: reprise runs groups. Then replay, edit or discard them.")
+	default:
+		e.found("failures", ok, "none on the events of the last day", "")
 	}
-	e.found("failures", ok, "none on the events of the last day", "")
+	return nil
+}
+
+// groups compares the failure groups with the runs.
+func (e *examination) groups(ctx context.Context) error {
+	m, err := e.st.Miscounted(ctx)
+	if err != nil {
+		return err
+	}
+	switch {
+	case m.Counting:
+		e.found("groups", ok, "failures of before an upgrade, or a recount, are still being counted", "")
+	case m.Is():
+		e.found("groups", warning, fmt.Sprintf("the failure groups have %s, and %s FAILED", several(m.Counted, "run"), several(m.Failed.N, "run")),
+			"Somebody has changed the tables by hand, or restored a part of them. To have the failures counted anew: reprise runs groups --recount.")
+	case m.Failed.More:
+		e.found("groups", ok, fmt.Sprintf("not compared with the runs: more than %s FAILED", several(m.Failed.N, "run")), "")
+	default:
+		e.found("groups", ok, "they have the runs that FAILED", "")
+	}
 	return nil
 }
 
@@ -242,7 +307,7 @@ func (e *examination) outbox(ctx context.Context) error {
 		in[c.State] = append(in[c.State], c)
 	}
 	severity, findings, advice := ok, []string{}, []string{}
-	if waits, finding := waiting(in[store.OutgoingPending], e.now); waits > unsentWarn {
+	if waits, finding := e.waiting(in[store.OutgoingPending], e.now); waits > unsentWarn {
 		severity = warning
 		if relay == "" {
 			if waits > unsentCritical {
@@ -259,9 +324,11 @@ func (e *examination) outbox(ctx context.Context) error {
 		if severity == ok {
 			severity = warning
 		}
+		var each []string
 		for _, c := range refused {
-			findings = append(findings, fmt.Sprintf("%s of topic %s REFUSED: %s", thousands(c.N), c.Topic, c.Error))
+			each = append(each, fmt.Sprintf("%s of topic %s REFUSED: %s", thousands(c.N), c.Topic, e.brief(c.Error)))
 		}
+		findings = append(findings, e.named(each))
 		advice = append(advice, "What the broker refuses stays until somebody decides: see reprise outbox list --state REFUSED; then reprise outbox send, or drop.")
 	}
 	if len(findings) == 0 {
@@ -276,7 +343,7 @@ func (e *examination) outbox(ctx context.Context) error {
 
 // waiting says for how long the oldest of these messages waits, and in words how
 // many do, and what keeps it.
-func waiting(counts []store.OutboxCount, now time.Time) (time.Duration, string) {
+func (e *examination) waiting(counts []store.OutboxCount, now time.Time) (time.Duration, string) {
 	if len(counts) == 0 {
 		return 0, ""
 	}
@@ -290,13 +357,13 @@ func waiting(counts []store.OutboxCount, now time.Time) (time.Duration, string) 
 	waits := now.Sub(oldest.Oldest)
 	finding := fmt.Sprintf("%s to be sent, the first since %s (topic %s", several(n, "message"), ago(waits), oldest.Topic)
 	if oldest.Error != "" {
-		finding += ": " + oldest.Error
+		finding += ": " + e.brief(oldest.Error)
 	}
 	return waits, finding + ")"
 }
 
 func (e *examination) operations(ctx context.Context) error {
-	operations, err := e.st.Operations(ctx, 0, store.MaxLimit)
+	operations, err := e.st.OpenOperations(ctx)
 	if err != nil {
 		return err
 	}
@@ -312,10 +379,10 @@ func (e *examination) operations(ctx context.Context) error {
 	}
 	var findings []string
 	if len(paused) > 0 {
-		findings = append(findings, "paused: "+strings.Join(paused, ", "))
+		findings = append(findings, "paused: "+e.named(paused))
 	}
 	if len(left) > 0 {
-		findings = append(findings, "incomplete: "+strings.Join(left, ", "))
+		findings = append(findings, "incomplete: "+e.named(left))
 	}
 	if len(findings) == 0 {
 		e.found("operations", ok, "none is paused or incomplete", "")
@@ -334,16 +401,33 @@ func (e *examination) rows(ctx context.Context) error {
 		return err
 	}
 	if len(ids) == 0 {
-		e.found("rows", ok, "no recent run contradicts itself", "")
+		e.found("rows", ok, fmt.Sprintf("none of the newest %s runs contradicts itself", thousands(among)), "")
 		return nil
 	}
 	some := make([]string, len(ids))
 	for i, id := range ids {
 		some[i] = fmt.Sprint(id)
 	}
-	e.found("rows", warning, "runs that contradict themselves, and may be neither run nor listed: "+strings.Join(some, ", "),
-		"Somebody has changed them by hand, but not all that goes with it. To have them run again: UPDATE handler_runs SET status = 'PENDING', due_at = now(), instance = NULL, finished_at = NULL, failed_at = NULL, discarded_at = NULL WHERE id IN (…). Another time: reprise runs replay, discard or edit.")
+	again, err := e.runAgain(ctx, some)
+	if err != nil {
+		return err
+	}
+	if len(ids) == store.MaxContradictory {
+		some = append(some, "and perhaps more")
+	}
+	e.found("rows", warning, "runs that contradict themselves, and may be neither run nor listed: "+e.named(some),
+		"Somebody has changed them by hand, but not all that goes with it. Another time: reprise runs replay, discard or edit. To have them run again:\n  "+again+";")
 	return nil
+}
+
+// runAgain is the statement that makes runs due which contradict themselves.
+func (e *examination) runAgain(ctx context.Context, ids []string) (string, error) {
+	kind, err := dialect.Detect(ctx, e.st.DB().DB)
+	if err != nil {
+		return "", err
+	}
+	now := map[dialect.Kind]string{dialect.Postgres: "now()", dialect.SQLite: "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"}[kind]
+	return kind.Qualify(e.st.Schema(), "UPDATE reprise.handler_runs SET status = 'PENDING', due_at = "+now+", instance = NULL, finished_at = NULL, failed_at = NULL, discarded_at = NULL WHERE id IN ("+strings.Join(ids, ", ")+")"), nil
 }
 
 // sequences finds what makes publishing fail after a restore.
@@ -364,10 +448,10 @@ func (e *examination) sequences(ctx context.Context) error {
 	}
 	switch {
 	case len(behind) > 0:
-		e.found("sequences", critical, "behind their tables: "+strings.Join(behind, ", "),
+		e.found("sequences", critical, "behind their tables: "+e.named(behind),
 			"New rows get numbers that are taken, so that publishing and recording fail. A partial restore does that, and logical replication. Run as the owner of the tables:\n  "+strings.Join(mends, "\n  "))
 	case len(unread) > 0:
-		e.found("sequences", ok, fmt.Sprintf("this role may not read those of %s: see GRANT SELECT ON ALL SEQUENCES IN SCHEMA %s", strings.Join(unread, ", "), e.st.Schema()), "")
+		e.found("sequences", ok, fmt.Sprintf("this role may not read those of %s: see GRANT SELECT ON ALL SEQUENCES IN SCHEMA %s", e.named(unread), e.st.Schema()), "")
 	default:
 		e.found("sequences", ok, "none is behind its table", "")
 	}
@@ -381,7 +465,7 @@ func (e *examination) columns(ctx context.Context) error {
 		return err
 	}
 	if len(differences) > 0 {
-		e.found("columns", warning, "not as the migrations made them: "+strings.Join(differences, "; "),
+		e.found("columns", warning, "not as the migrations made them: "+e.named(differences),
 			"Somebody has changed the tables, or a restore has lost some of them. Columns, indexes and tables that you add are fine; change the others back.")
 		return nil
 	}
@@ -403,7 +487,7 @@ func (e *examination) tables(ctx context.Context) error {
 		}
 	}
 	if len(bloated) > 0 {
-		e.found("tables", warning, "dead rows in "+strings.Join(bloated, ", "),
+		e.found("tables", warning, "dead rows in "+e.named(bloated),
 			"A vacuum is overdue: look for transactions that are open for long, and lower autovacuum_vacuum_scale_factor of these tables.")
 		return nil
 	}

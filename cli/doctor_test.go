@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -20,7 +21,7 @@ func TestDoctorMendsSequences(t *testing.T) {
 	t.Parallel()
 	testdb.Each(t, func(t *testing.T, address string) {
 		d := inSchema(t, address, "billing")
-		require.NoError(t, d.Register(t.Context(), store.Instance{ID: "host/1/abc", Handlers: []string{"mail"}}))
+		require.NoError(t, d.Register(t.Context(), store.Instance{ID: "host/1/abc", DeadAfter: time.Hour, Handlers: []string{"mail"}}))
 		d.subscribe("mail")
 		runs := d.failed("mail", 3)
 		d.outbox("orders", 2, true)
@@ -172,4 +173,18 @@ func checkOf(t *testing.T, r result, name string) check {
 	}
 	require.Fail(t, "doctor has not looked at "+name, r.out)
 	return check{}
+}
+
+func TestDoctorShowsTopicsThatNobodyIsSubscribedTo(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, address string) {
+		d := migrated(t, address)
+		d.subscribe("mail")
+		d.failed("mail", 1)
+		require.Equal(t, ok, checkOf(t, d.reprise("doctor", "-o", "json"), "topics").Severity)
+		d.run(`INSERT INTO reprise.events (id, topic, payload) VALUES ('1', 'user.singed_up', '{}'), ('2', 'user.singed_up', '{}')`)
+		found := checkOf(t, d.reprise("doctor", "-o", "json"), "topics")
+		require.Equal(t, warning, found.Severity)
+		require.Contains(t, found.Finding, "no handler is subscribed to user.singed_up (2 events)")
+		require.Contains(t, found.Advice, "reprise backfill")
+	})
 }

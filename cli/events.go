@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"strings"
 	"time"
 
@@ -58,10 +59,11 @@ func (a *app) eventsList(ctx context.Context, st *store.Store, f store.EventFilt
 	if err != nil {
 		return err
 	}
-	var events []store.Event
+	f.Metadata = a.output == "json"
+	var events []store.EventHead
 	for {
 		f.Limit = min(limit-len(events), store.MaxLimit)
-		var page []store.Event
+		var page []store.EventHead
 		if page, f.Before, err = st.Events(ctx, f); err != nil {
 			return err
 		}
@@ -74,7 +76,7 @@ func (a *app) eventsList(ctx context.Context, st *store.Store, f store.EventFilt
 		Next   *string     `json:"next"`
 	}{Events: []eventJSON{}}
 	for _, e := range events {
-		list.Events = append(list.Events, newEventJSON(e, false))
+		list.Events = append(list.Events, newEventJSON(e, payload{}))
 	}
 	if f.Before != nil {
 		next := (&markFlag{f.Before}).String()
@@ -86,7 +88,7 @@ func (a *app) eventsList(ctx context.Context, st *store.Store, f store.EventFilt
 		}
 		t := a.table("EVENT", "TOPIC", "KEY", "SOURCE", "PUBLISHED", "BYTES")
 		for _, e := range events {
-			t.add(e.ID, e.Topic, e.Key, e.Source, at(e.PublishedAt, now), len(e.Payload))
+			t.add(e.ID, e.Topic, e.Key, e.Source, at(e.PublishedAt, now), e.Bytes)
 		}
 		t.write(out)
 	}); err != nil {
@@ -101,16 +103,19 @@ func (a *app) eventsList(ctx context.Context, st *store.Store, f store.EventFilt
 	return nil
 }
 
-// markFlag is an event's place in time: 2026-07-01T12:00:00.123Z/ID.
+// markFlag is an event's place in time: 2026-07-01T12:00:00.123Z/TOPIC/ID, where the
+// topic is escaped as in a URL.
 type markFlag struct{ mark *store.EventMark }
 
 func (m *markFlag) Set(text string) error {
-	at, id, _ := strings.Cut(text, "/")
+	at, rest, _ := strings.Cut(text, "/")
+	escaped, id, _ := strings.Cut(rest, "/")
 	t, err := time.Parse(time.RFC3339Nano, at)
-	if err != nil || id == "" {
-		return errors.New("want it as the last page said it, such as 2026-07-01T12:00:00.123Z/ID")
+	topic, wrong := url.PathUnescape(escaped)
+	if err != nil || wrong != nil || id == "" {
+		return errors.New("want it as the last page said it, such as 2026-07-01T12:00:00.123Z/TOPIC/ID")
 	}
-	m.mark = &store.EventMark{At: t, ID: id}
+	m.mark = &store.EventMark{At: t, ID: id, Topic: topic}
 	return nil
 }
 
@@ -118,10 +123,10 @@ func (m *markFlag) String() string {
 	if m.mark == nil {
 		return ""
 	}
-	return m.mark.At.UTC().Format(time.RFC3339Nano) + "/" + m.mark.ID
+	return m.mark.At.UTC().Format(time.RFC3339Nano) + "/" + url.PathEscape(m.mark.Topic) + "/" + m.mark.ID
 }
 
-func (m *markFlag) Type() string { return "TIME/ID" }
+func (m *markFlag) Type() string { return "TIME/TOPIC/ID" }
 
 func eventsShowCommand(a *app) *cobra.Command {
 	var with showing
@@ -145,7 +150,7 @@ func (a *app) eventsShow(ctx context.Context, st *store.Store, topic, id string,
 	if err != nil {
 		return err
 	}
-	events, err := st.EventsByID(ctx, id)
+	events, err := st.EventHeads(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -156,7 +161,7 @@ func (a *app) eventsShow(ctx context.Context, st *store.Store, topic, id string,
 	data := struct {
 		Events []withRuns `json:"events"`
 	}{[]withRuns{}}
-	var people strings.Builder
+	people, text := page()
 	for _, e := range events {
 		if topic != "" && topic != e.Topic {
 			continue
@@ -165,31 +170,33 @@ func (a *app) eventsShow(ctx context.Context, st *store.Store, topic, id string,
 		if err != nil {
 			return err
 		}
-		shown := withRuns{newEventJSON(e, with.payload), []runJSON{}}
+		p, err := with.read(e.Bytes, func(most int) ([]byte, error) { return st.EventPayload(ctx, e.Topic, e.ID, most) })
+		if err != nil {
+			return err
+		}
+		shown := withRuns{a.eventJSON(e, p), []runJSON{}}
 		for _, r := range runs {
 			shown.Runs = append(shown.Runs, newRunJSON(r, now))
 		}
 		if len(data.Events) > 0 {
-			fmt.Fprintln(&people)
+			fmt.Fprintln(people)
 		}
 		data.Events = append(data.Events, shown)
-		a.printEvent(&people, e, runs, now, with)
+		a.printEvent(people, e, p, runs, now)
 	}
 	if len(data.Events) == 0 {
 		return nothing("event %q is not there%s", id, map[bool]string{true: " on topic " + topic}[topic != ""])
 	}
-	return a.print(data, func(out io.Writer) { fmt.Fprint(out, people.String()) })
+	return a.print(data, func(out io.Writer) { draw(out, text.String()) })
 }
 
-func (a *app) printEvent(out io.Writer, e store.Event, runs []store.Run, now time.Time, with showing) {
+func (a *app) printEvent(out io.Writer, e store.EventHead, p payload, runs []store.Run, now time.Time) {
 	fields := newFields(out)
 	fields.say("EVENT", e.ID)
 	fields.say("TOPIC", e.Topic)
 	fields.event(e, now)
 	fields.flush()
-	if with.payload {
-		fmt.Fprintf(out, "\nPAYLOAD\n%s\n", pretty(e.Payload))
-	}
+	a.printPayload(out, e, p)
 	if len(runs) > 0 {
 		fmt.Fprintln(out, "\nRUNS")
 		a.printRuns(out, runs, now)

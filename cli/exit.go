@@ -95,7 +95,7 @@ func (a *app) report(ctx context.Context, command *cobra.Command, err error) int
 	if known.err == nil && code == known.code {
 		return code
 	}
-	fmt.Fprintf(a.stderr, "reprise: %s%s\n", redact(printable(err.Error())), privilege(err))
+	fmt.Fprintf(a.stderr, "reprise: %s%s\n", redact(strings.ReplaceAll(err.Error(), "\n", "\n  ")), privilege(err))
 	if code == exitUsage && command != nil {
 		fmt.Fprintf(a.stderr, "See %s --help.\n", command.CommandPath())
 	}

@@ -50,7 +50,7 @@ it again. Its runs stay; what waits of them can be discarded.`,
   reprise runs discard --handler old-crm --status PENDING --reason 'the CRM is gone'`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.withStore(c.Context(), func(st *store.Store) error { return a.handlersRemove(c.Context(), st, args[0], topic, yes) })
+			return a.toWrite(c.Context(), false, func(st *store.Store) error { return a.handlersRemove(c.Context(), st, args[0], topic, yes) })
 		},
 	}
 	c.Flags().StringVar(&topic, "topic", "", "topic, for a handler that has several")

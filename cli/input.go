@@ -2,8 +2,50 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/reprise-bus/reprise/store"
 )
+
+// maxPayload is a flag: how many MiB the payload of an event may have.
+type maxPayload int
+
+func (m *maxPayload) add(c *cobra.Command) {
+	*m = store.DefaultMaxPayload >> 20
+	c.Flags().IntVar((*int)(m), "max-payload", int(*m), "how many MiB a payload may have")
+}
+
+func (m maxPayload) bytes() int { return int(m) << 20 }
+
+func (m maxPayload) check() error {
+	if m < 1 || m > 1023 { // PostgreSQL keeps no value of 1 GiB
+		return fmt.Errorf("--max-payload %d: want 1 to 1023 MiB", m)
+	}
+	return nil
+}
+
+// read reads a payload from a file, or with - from the standard input, and no
+// further than it may be.
+func (m maxPayload) read(ctx context.Context, a *app, file string) ([]byte, error) {
+	from := a.input(ctx)
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		from = f
+	}
+	payload, err := io.ReadAll(io.LimitReader(from, int64(m.bytes())+1))
+	if err == nil && len(payload) > m.bytes() {
+		return nil, fmt.Errorf("the payload has more than %d MiB: keep large data elsewhere and publish where it is, or say --max-payload", m)
+	}
+	return payload, err
+}
 
 // input is the standard input, which stops when ctx ends. A read that is under
 // way then is left to the end of the process: nothing else ends it.

@@ -68,7 +68,7 @@ func (d *db) repriseWith(ctx context.Context, env map[string]string, stdin io.Re
 func reprise(ctx context.Context, t *testing.T, env map[string]string, stdin io.Reader, args ...string) result {
 	t.Helper()
 	var out, errs bytes.Buffer
-	code := exec(ctx, stdin, &out, &errs, args, func(name string) string { return env[name] })
+	code := exec(ctx, Config{}, stdin, &out, &errs, args, func(name string) string { return env[name] })
 	return result{t, code, out.String(), errs.String()}
 }
 

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
@@ -11,7 +10,7 @@ import (
 // meter shows how far something is: a bar on a terminal, a line now and then
 // elsewhere.
 type meter struct {
-	out   io.Writer
+	out   *guard
 	bar   *progressbar.ProgressBar // nil without a terminal
 	what  string
 	total int64 // 0 when it is not known
@@ -23,12 +22,13 @@ const sayEvery = 5 * time.Second
 
 // meter shows how far it is to total, 0 when that is not known.
 func (a *app) meter(what string, total int64) *meter {
+	what = line(what)
 	m := &meter{out: a.stderr, what: what, total: total, said: time.Now()}
 	if _, ok := terminal(a.stderr); !ok {
 		return m
 	}
 	options := []progressbar.Option{
-		progressbar.OptionSetWriter(a.stderr),
+		progressbar.OptionSetWriter(a.stderr.to),
 		progressbar.OptionSetDescription(what),
 		progressbar.OptionSetWidth(24),
 		progressbar.OptionThrottle(100 * time.Millisecond),
@@ -50,7 +50,8 @@ func (m *meter) set(n int64, about string) {
 	if about != "" {
 		what += " " + about
 	}
-	switch { // an error of a terminal is seen by whoever looks
+	what = line(what) // the bar draws
+	switch {          // an error of a terminal is seen by whoever looks
 	case m.bar != nil && m.total > 0:
 		m.bar.Describe(what)
 		_ = m.bar.Set64(min(n, m.total))

@@ -30,7 +30,7 @@ called again, and by many at once. A SQLite file that is not there is made.`,
 		Example: "  reprise migrate up --database-url sqlite:app.db",
 		Args:    cobra.NoArgs,
 		RunE: do(func(ctx context.Context) error {
-			return a.withDatabase(ctx, true, func(db *sql.DB) error {
+			return a.withDatabase(ctx, toMigrate, func(db *sql.DB) error {
 				if err := migrations.Up(ctx, db, a.schemaName()); err != nil {
 					return explain(err)
 				}
@@ -48,7 +48,7 @@ func migrateStatusCommand(a *app) *cobra.Command {
 		Example: "  reprise migrate status -o json",
 		Args:    cobra.NoArgs,
 		RunE: do(func(ctx context.Context) error {
-			return a.withDatabase(ctx, false, func(db *sql.DB) error { return a.migrateStatus(ctx, db) })
+			return a.withDatabase(ctx, toLook, func(db *sql.DB) error { return a.migrateStatus(ctx, db) })
 		}),
 	}
 }

@@ -187,5 +187,5 @@ func byTopic(counts []store.OutboxCount) string {
 		}
 		topics = append(topics, fmt.Sprintf("%s (%s)", topic, thousands(n)))
 	}
-	return strings.Join(topics, ", ")
+	return few(topics)
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -77,7 +76,7 @@ func (a *app) outboxChange(s *outboxSelection, kind store.OperationKind, c *cobr
 		if err := usage(o.ValidateOutbox()); err != nil {
 			return err
 		}
-		return a.withStore(c.Context(), func(st *store.Store) error { return a.changeOutbox(c.Context(), st, o, r) })
+		return a.toWrite(c.Context(), r.dryRun, func(st *store.Store) error { return a.changeOutbox(c.Context(), st, o, r) })
 	}
 	s.add(c, "all that the command is for")
 	r.add(c)
@@ -112,11 +111,11 @@ func (a *app) changeOutbox(ctx context.Context, st *store.Store, o store.Operati
 	case err != nil:
 		return err
 	case total == 0 && len(why) > 0:
-		return nothing("nothing is selected: %s", strings.Join(why, ", "))
+		return nothing("nothing is selected: %s", few(why))
 	case total == 0:
 		return nothing("nothing is selected: see reprise outbox list %s", outboxFlagsOf(o.Outbox))
 	case len(why) > 0:
-		a.say("Not selected: %s.", strings.Join(why, ", "))
+		a.say("Not selected: %s.", few(why))
 	}
 	question, would := outboxWords(o.Kind, total)
 	if r.dryRun {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -37,24 +38,31 @@ func outboxShowCommand(a *app) *cobra.Command {
 // shownOutgoing is all that is on record of a message of the outbox.
 type shownOutgoing struct {
 	message   store.Outgoing
+	payload   payload
 	operation *store.Operation // nil: none has done anything to it
 }
 
-func lookIntoOutbox(ctx context.Context, st *store.Store, id int64) (s shownOutgoing, err error) {
-	found, err := st.Outbox(ctx, store.OutboxFilter{IDs: []int64{id}})
-	if err != nil {
+func lookIntoOutbox(ctx context.Context, st *store.Store, id int64, with showing) (s shownOutgoing, err error) {
+	s.message, err = st.Outgoing(ctx, id)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return s, nothing("message %d is not in the outbox", id)
+	case err != nil:
 		return s, err
 	}
-	if len(found) == 0 {
-		return s, nothing("message %d is not in the outbox", id)
+	if s.payload, err = with.read(s.message.Bytes, func(most int) ([]byte, error) { return st.OutgoingPayload(ctx, id, most) }); err != nil {
+		return s, err
 	}
-	s.message = found[0]
 	if s.message.OperationID == 0 {
 		return s, nil
 	}
 	o, err := st.Operation(ctx, s.message.OperationID)
 	s.operation = &o
 	return s, err
+}
+
+func (s shownOutgoing) head() store.EventHead {
+	return store.EventHead{Event: s.message.Event, Bytes: s.message.Bytes, MetadataBytes: s.message.MetadataBytes, MetadataUnread: s.message.MetadataUnread}
 }
 
 // shownOutgoingJSON is all that is on record of a message, for programs.
@@ -74,10 +82,10 @@ func (a *app) outboxShow(ctx context.Context, st *store.Store, ids []int64, with
 		Messages []shownOutgoingJSON `json:"messages"`
 	}{[]shownOutgoingJSON{}}
 	for i, id := range ids {
-		if all[i], err = lookIntoOutbox(ctx, st, id); err != nil {
+		if all[i], err = lookIntoOutbox(ctx, st, id, with); err != nil {
 			return err
 		}
-		shown := shownOutgoingJSON{Message: newOutgoingJSON(all[i].message), Event: newEventJSON(all[i].message.Event, with.payload)}
+		shown := shownOutgoingJSON{Message: newOutgoingJSON(all[i].message), Event: a.eventJSON(all[i].head(), all[i].payload)}
 		if all[i].operation != nil {
 			o := newOperationJSON(*all[i].operation)
 			shown.Operation = &o
@@ -89,12 +97,12 @@ func (a *app) outboxShow(ctx context.Context, st *store.Store, ids []int64, with
 			if i > 0 {
 				fmt.Fprintln(out)
 			}
-			a.printOutgoing(out, s, now, with)
+			a.printOutgoing(out, s, now)
 		}
 	})
 }
 
-func (a *app) printOutgoing(out io.Writer, s shownOutgoing, now time.Time, with showing) {
+func (a *app) printOutgoing(out io.Writer, s shownOutgoing, now time.Time) {
 	o := s.message
 	fields := newFields(out)
 	fields.say("MESSAGE", fmt.Sprint(o.ID))
@@ -106,11 +114,9 @@ func (a *app) printOutgoing(out io.Writer, s shownOutgoing, now time.Time, with 
 	fields.say("LAST ERROR", o.Error)
 	fields.say("TOPIC", o.Event.Topic)
 	fields.say("EVENT", o.Event.ID)
-	fields.event(o.Event, now)
+	fields.event(s.head(), now)
 	fields.flush()
-	if with.payload {
-		fmt.Fprintf(out, "\nPAYLOAD\n%s\n", pretty(o.Event.Payload))
-	}
+	a.printPayload(out, s.head(), s.payload)
 	if s.operation != nil {
 		fmt.Fprintln(out, "\nLAST OPERATION")
 		a.printOperations(out, []store.Operation{*s.operation}, now)

@@ -3,15 +3,17 @@ package cli
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
-	"unicode"
 
 	"golang.org/x/term"
+
+	"github.com/reprise-bus/reprise/internal/visible"
 )
 
 // format is how data is printed: as a table for people, or as JSON.
@@ -35,10 +37,9 @@ func (a *app) print(data any, people func(out io.Writer)) error {
 	if a.output == "json" {
 		return a.printJSON(data, "  ")
 	}
-	var text bytes.Buffer
-	people(&text)
-	_, err := text.WriteTo(a.stdout)
-	return err
+	out, text := page()
+	people(out)
+	return errors.Join(out.close(), a.stdout.draw(text.String()))
 }
 
 func (a *app) printJSON(data any, indent string) error {
@@ -48,13 +49,31 @@ func (a *app) printJSON(data any, indent string) error {
 	return out.Encode(data)
 }
 
-// say tells people something, beside the data.
-func (a *app) say(format string, args ...any) {
-	fmt.Fprintln(a.stderr, printable(fmt.Sprintf(format, args...)))
+// say tells people something, beside the data. No text among args makes a line
+// of its own, unless it is lines.
+func (a *app) say(format string, args ...any) { fmt.Fprintln(a.stderr, sentence(format, args...)) }
+
+// lines is a text of several, for say.
+type lines string
+
+// sentence is a text with others in it, none of which makes a line of its own.
+func sentence(format string, args ...any) string {
+	for i, arg := range args {
+		switch arg := arg.(type) {
+		case string:
+			args[i] = visible.Line(arg)
+		case error:
+			args[i] = visible.Line(arg.Error())
+		}
+	}
+	return fmt.Sprintf(format, args...)
 }
 
 // terminal returns the file of a stream that is a terminal.
 func terminal(stream any) (*os.File, bool) {
+	if s, ok := stream.(*guard); ok {
+		stream = s.to
+	}
 	file, ok := stream.(*os.File)
 	return file, ok && term.IsTerminal(int(file.Fd()))
 }
@@ -143,7 +162,7 @@ func (t *table) write(out io.Writer) {
 	columns.Flush() // into memory, which takes it
 	limit := width(t.app.stdout)
 	for row := range strings.Lines(text.String()) {
-		fmt.Fprintln(out, cut(strings.TrimRight(row, " \n"), limit))
+		draw(out, cut(strings.TrimRight(row, " \n"), limit)+"\n")
 	}
 }
 
@@ -179,18 +198,10 @@ func cut(text string, limit int) string {
 	return text[:end] + "…"
 }
 
-// printable is a text without what a terminal would obey.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) && r != '\n' && r != '\t' {
-			return ' '
-		}
-		return r
-	}, text)
+// line is a text in one line, each space in it a single one.
+func line(text string) string {
+	return strings.Join(strings.Fields(visible.Text(strings.ReplaceAll(text, "\r\n", "\n"))), " ")
 }
-
-// line is a text in one line.
-func line(text string) string { return strings.Join(strings.Fields(printable(text)), " ") }
 
 // thousands is a number for people.
 func thousands(n int64) string {
@@ -199,6 +210,17 @@ func thousands(n int64) string {
 		digits = digits[:i] + "," + digits[i:]
 	}
 	return digits
+}
+
+// mostListed is how many of several things are named in one line for people.
+const mostListed = 5
+
+// few names the first of several things, and says how many there are more.
+func few(things []string) string {
+	if len(things) <= mostListed+1 {
+		return strings.Join(things, ", ")
+	}
+	return strings.Join(things[:mostListed], ", ") + " and " + thousands(int64(len(things)-mostListed)) + " more"
 }
 
 // several is a number of things for people: 1 run, 2 runs.

@@ -13,7 +13,10 @@ import (
 // plan is what a replay or a discard would do, and what keeps it from it.
 type plan struct {
 	Total countJSON  `json:"total"`
-	Parts []planPart `json:"parts"`
+	Parts []planPart `json:"parts"`      // the largest
+	More  int64      `json:"more_parts"` // that are not listed
+
+	gone int64 // runs of all parts whose event is gone
 }
 
 type planPart struct {
@@ -32,7 +35,7 @@ type planPart struct {
 
 // newPlan adds to a preview which instances serve the handlers.
 func newPlan(ctx context.Context, st *store.Store, preview store.Preview) (plan, error) {
-	p := plan{Total: newCountJSON(preview.Total), Parts: []planPart{}}
+	p := plan{Total: newCountJSON(preview.Total), Parts: []planPart{}, More: preview.More, gone: preview.Gone}
 	instances, err := st.Instances(ctx)
 	if err != nil {
 		return p, err
@@ -77,7 +80,7 @@ func (p plan) byHandler(pick func(planPart) int64) string {
 	for i, name := range names {
 		names[i] = fmt.Sprintf("%s (%s)", name, thousands(runs[name]))
 	}
-	return strings.Join(names, ", ")
+	return few(names)
 }
 
 // unsubscribed is what no process would ever take up.
@@ -104,7 +107,17 @@ func (p plan) obstacles() (all []string) {
 		}
 		return part.Runs
 	}))
-	add("The event is no longer in the database, so that the run will fail again: %s.", p.byHandler(func(part planPart) int64 { return part.Gone }))
+	gone, listed := p.byHandler(func(part planPart) int64 { return part.Gone }), int64(0)
+	for _, part := range p.Parts {
+		listed += part.Gone
+	}
+	if others := p.gone - listed; others > 0 {
+		gone = strings.TrimPrefix(fmt.Sprintf("%s, and %s more", gone, thousands(others)), ", and ")
+	}
+	add("The event is no longer in the database, so that the run will fail again: %s.", gone)
+	if p.More > 0 {
+		all = append(all, fmt.Sprintf("%s more groups, which are smaller, are not listed: whether their handlers are subscribed and served is not looked at here. A replay that nobody is subscribed to is refused.", thousands(p.More)))
+	}
 	return all
 }
 

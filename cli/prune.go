@@ -14,7 +14,7 @@ import (
 
 func pruneCommand(a *app) *cobra.Command {
 	var olderThan age
-	var failed, yes bool
+	var failed, yes, dryRun bool
 	c := &cobra.Command{
 		Use:   "prune",
 		Short: "Delete old events with their runs",
@@ -22,37 +22,45 @@ func pruneCommand(a *app) *cobra.Command {
 their runs and attempts. What is PENDING stays, and what FAILED unless --failed
 says otherwise. Of the outbox, what was SENT or DROPPED so long ago.
 
-It goes batch by batch: after Ctrl-C, what is gone stays gone.`,
-		Example: `  reprise prune --older-than 90d
+It goes batch by batch: after Ctrl-C, what is gone stays gone. With --dry-run,
+what would go is counted.`,
+		Example: `  reprise prune --older-than 90d --dry-run
   reprise prune --older-than 720h --failed --yes`,
 		Args: cobra.NoArgs,
 		RunE: do(func(ctx context.Context) error {
 			if olderThan.Duration <= 0 {
 				return usage(errors.New("--older-than is missing: " + ageUsage))
 			}
-			return a.withStore(ctx, func(st *store.Store) error { return a.prune(ctx, st, olderThan.Duration, failed, yes) })
+			return a.toWrite(ctx, dryRun, func(st *store.Store) error {
+				return a.prune(ctx, st, olderThan.Duration, failed, yes, dryRun)
+			})
 		}),
 	}
 	c.Flags().Var(&olderThan, "older-than", "how long ago, such as 720h or 30d")
 	c.Flags().BoolVar(&failed, "failed", false, "events with FAILED runs, too")
+	c.Flags().BoolVar(&dryRun, "dry-run", false, "only count what would be deleted")
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
 	return c
 }
 
-func (a *app) prune(ctx context.Context, st *store.Store, olderThan time.Duration, failed, yes bool) error {
+func (a *app) prune(ctx context.Context, st *store.Store, olderThan time.Duration, failed, yes, dryRun bool) error {
 	now, err := st.Clock(ctx)
 	if err != nil {
 		return err
 	}
-	p := store.Prune{Before: now.Add(-olderThan), Failed: failed}
+	p := store.Prune{Before: now.Add(-olderThan), Failed: failed, DryRun: dryRun}
 	what := "events whose runs all ended, but for those that FAILED"
 	if failed {
 		what = "events whose runs all ended, those that FAILED included"
 	}
-	if err := a.confirm(ctx, yes, fmt.Sprintf("Delete for good the %s, and what was sent from the outbox or dropped, before %s?", what, p.Before.Local().Format(time.DateTime))); err != nil {
+	if err := a.confirm(ctx, yes || dryRun, fmt.Sprintf("Delete for good the %s, and what was sent from the outbox or dropped, before %s?", what, p.Before.Local().Format(time.DateTime))); err != nil {
 		return err
 	}
-	m := a.meter("deleting events", 0)
+	doing, done, after := "deleting events", "Deleted", ""
+	if dryRun {
+		doing, done, after = "counting events", "Would delete", " Nothing was done."
+	}
+	m := a.meter(doing, 0)
 	total, err := st.Prune(ctx, p, func(done store.Pruned) { m.set(done.Events, "") })
 	m.clear()
 	data := struct {
@@ -62,7 +70,7 @@ func (a *app) prune(ctx context.Context, st *store.Store, olderThan time.Duratio
 		Messages int64      `json:"messages"` // of the outbox
 	}{utc(p.Before), total.Events, total.Runs, total.Outgoing}
 	return errors.Join(err, a.print(data, func(out io.Writer) {
-		fmt.Fprintf(out, "Deleted %s with %s, and %s of the outbox.\n",
-			several(total.Events, "event"), several(total.Runs, "run"), several(total.Outgoing, "message"))
+		fmt.Fprintf(out, "%s %s with %s, and %s of the outbox.%s\n", done,
+			several(total.Events, "event"), several(total.Runs, "run"), several(total.Outgoing, "message"), after)
 	}))
 }

@@ -31,6 +31,7 @@ type publishing struct {
 	keys            []string
 	keysFrom        string
 	transport       string
+	max             maxPayload
 }
 
 func publishCommand(a *app) *cobra.Command {
@@ -70,7 +71,7 @@ operation_id: see reprise replays list.`,
 			if err := p.check(args[1:]); err != nil {
 				return usage(err)
 			}
-			return a.withStore(c.Context(), func(st *store.Store) error { return a.publish(c.Context(), st, p, args[1:]) })
+			return a.toWrite(c.Context(), false, func(st *store.Store) error { return a.publish(c.Context(), st, p, args[1:]) })
 		},
 	}
 	flags := c.Flags()
@@ -83,6 +84,7 @@ operation_id: see reprise replays list.`,
 	flags.StringSliceVar(&p.keys, "keys", nil, "an event for each of these keys, such as 17,18,19")
 	flags.StringVar(&p.keysFrom, "keys-from", "", "an event for each key in this file, a line each; - to read them")
 	flags.StringVar(&p.transport, "transport", "", "kafka://HOST:PORT or nats://HOST:PORT, for a single event on a topic that it carries; better in REPRISE_TRANSPORT, where others do not see a password")
+	p.max.add(c)
 	p.addWho(c)
 	return c
 }
@@ -91,6 +93,9 @@ operation_id: see reprise replays list.`,
 func (p *publishing) keyed() bool { return p.keys != nil || p.keysFrom != "" }
 
 func (p *publishing) check(payload []string) error {
+	if err := p.max.check(); err != nil {
+		return err
+	}
 	_, named := p.metadata[store.OperationMetadata]
 	switch {
 	case p.lines && len(payload) > 0:
@@ -135,7 +140,7 @@ func (a *app) publish(ctx context.Context, st *store.Store, p publishing, payloa
 	if err := allowed(topics, p.topic); err != nil {
 		return err
 	}
-	ps, err := pubsub.New(st, pubsub.Config{Logger: slog.New(slog.DiscardHandler)})
+	ps, err := pubsub.New(st, pubsub.Config{MaxPayload: p.max.bytes(), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
@@ -163,7 +168,7 @@ func (a *app) publish(ctx context.Context, st *store.Store, p publishing, payloa
 	}
 	text := []byte(strings.Join(payload, ""))
 	if fromInput(payload) {
-		if text, err = io.ReadAll(a.input(ctx)); err != nil {
+		if text, err = p.max.read(ctx, a, "-"); err != nil {
 			return fmt.Errorf("read the payload: %w", err)
 		}
 	}

@@ -14,11 +14,9 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-const maxLine = 16 << 20 // bytes
-
 func (a *app) publishLines(ctx context.Context, to *publication, p publishing) error {
 	in := bufio.NewScanner(a.input(ctx))
-	in.Buffer(make([]byte, 0, 64<<10), maxLine)
+	in.Buffer(make([]byte, 0, 64<<10), p.max.bytes()+2) // with the end of the line
 	b := a.batches(to, 0)
 	var number int64
 	var failed error
@@ -37,6 +35,8 @@ func (a *app) publishLines(ctx context.Context, to *publication, p publishing) e
 	}
 	switch {
 	case failed != nil:
+	case errors.Is(in.Err(), bufio.ErrTooLong):
+		failed = errors.Join(b.flush(ctx), fmt.Errorf("line %d has more than %d MiB: keep large data elsewhere and publish where it is, or say --max-payload", number+1, p.max))
 	case in.Err() != nil:
 		failed = errors.Join(b.flush(ctx), fmt.Errorf("read line %d: %w", number+1, in.Err()))
 	default:

@@ -56,7 +56,7 @@ func TestPublish(t *testing.T) {
 		} {
 			db.reprise(append([]string{"publish"}, args...)...).fails(exitUsage, want)
 		}
-		db.reprise("publish", "no topic", "{}").fails(exitFailed, "topic")
+		db.reprise("publish", "no\ttopic", "{}").fails(exitUsage, "topic")
 	})
 }
 
@@ -251,13 +251,17 @@ func TestWhatABrokerCarriesIsPublishedByTheOutbox(t *testing.T) {
 			require.ErrorIs(t, inDatabase, store.ErrNotFound)
 			require.Len(t, written, 2, "publishing it again does nothing")
 			require.Equal(t, state, written[0].State)
-			require.Equal(t, `{"id":"2"}`, string(written[0].Event.Payload))
+			payload, err := db.OutgoingPayload(t.Context(), written[0].ID, 0)
+			require.NoError(t, err)
+			require.Equal(t, `{"id":"2"}`, string(payload))
 			require.Equal(t, "2", written[0].Event.Key)
-			require.Equal(t, fmt.Sprint(published.Operation), written[0].Event.Metadata[store.OperationMetadata])
+			whole, err := db.Outgoing(t.Context(), written[0].ID)
+			require.NoError(t, err)
+			require.Equal(t, fmt.Sprint(published.Operation), whole.Event.Metadata[store.OperationMetadata])
 		}
 		require.Contains(t, db.reprise("publish", "any", "{}").ok().errs, "Nobody sends at this moment")
 		require.Contains(t, db.reprise("publish", "checked", "{}").ok().errs, "reprise outbox release --topic checked")
-		db.reprise("publish", "no topic", "{}").fails(exitFailed, "topic name should not contain")
+		db.reprise("publish", "no\ttopic", "{}").fails(exitUsage, "without control characters")
 		db.reprise("publish", "any", "[]", "--id", "resend-1").fails(exitFailed, "another event of the topic has this id")
 		require.Equal(t, "2\n", db.reprise("runs", "count").ok().out)
 		lines := strings.NewReader("{\"id\":1}\n{\"id\":1}\n{\"id\":2}\n")

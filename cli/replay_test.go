@@ -105,9 +105,13 @@ func TestInterruptingTheWaitDoesNotStopTheReplay(t *testing.T) {
 		db.subscribe("mail") // nobody serves it
 		db.failed("mail", 1)
 		db.reprise("runs", "replay", "--all", "--yes").ok()
-		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-		defer cancel()
-		r := db.repriseWith(ctx, nil, strings.NewReader(""), "replays", "show", "1", "--wait")
+		// Later and later, until the interrupt finds the command waiting.
+		var r result
+		for after := 100 * time.Millisecond; !strings.Contains(r.errs, "It goes on") && after < time.Minute; after *= 2 {
+			ctx, cancel := context.WithTimeout(t.Context(), after)
+			r = db.repriseWith(ctx, nil, strings.NewReader(""), "replays", "show", "1", "--wait")
+			cancel()
+		}
 		r.fails(exitInterrupted, "It goes on without you. To watch again: reprise replays show 1 --wait")
 	})
 }

@@ -262,7 +262,7 @@ func (a *app) oneOperation(use, short, long, example string, f func(ctx context.
 			if err != nil || id < 1 {
 				return usage(fmt.Errorf("operation %q: want its number, such as 7: see reprise replays list", args[0]))
 			}
-			return a.withStore(c.Context(), func(st *store.Store) error { return f(c.Context(), st, id) })
+			return a.toWrite(c.Context(), use == "show", func(st *store.Store) error { return f(c.Context(), st, id) })
 		},
 	}
 }

@@ -11,8 +11,9 @@ import (
 // app is one call of the command line.
 type app struct {
 	stdin          io.Reader
-	stdout, stderr io.Writer
+	stdout, stderr *guard
 	getenv         func(string) string
+	decoder        decoder
 
 	databaseURL string
 	schema      string

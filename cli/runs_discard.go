@@ -32,7 +32,7 @@ record. With --status PENDING, those that wait, and that no handler works on.`,
 			if err := r.check(store.Discarding, f); err != nil {
 				return err
 			}
-			return a.withStore(c.Context(), func(st *store.Store) error { return a.discard(c.Context(), st, f, r) })
+			return a.toWrite(c.Context(), r.dryRun, func(st *store.Store) error { return a.discard(c.Context(), st, f, r) })
 		},
 	}
 	s.add(c)

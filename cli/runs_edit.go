@@ -12,12 +12,14 @@ import (
 	"os"
 	osexec "os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/visible"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -27,6 +29,7 @@ type editing struct {
 	request
 	file     string // "": an editor
 	metadata metadataFlag
+	max      maxPayload
 }
 
 func runsEditCommand(a *app) *cobra.Command {
@@ -38,7 +41,8 @@ func runsEditCommand(a *app) *cobra.Command {
 a new event that amends the old one, with a run for this handler alone. The old
 run is discarded; history stays as it was.
 
-It opens $VISUAL, or $EDITOR, on the payload. With --payload the new one is in a
+It opens $VISUAL, or $EDITOR, on the payload: a program, or what a shell takes,
+such as '"/opt/my editor" --wait'. With --payload the new one is in a
 file, or - for what is read, byte for byte; with --metadata alone it stays.`,
 		Example: `  reprise runs edit 17
   reprise runs edit 17 --payload corrected.json --reason 'postcode was missing' --yes`,
@@ -48,10 +52,14 @@ file, or - for what is read, byte for byte; with --metadata alone it stays.`,
 			if err != nil {
 				return err
 			}
-			return a.withStore(c.Context(), func(st *store.Store) error { return a.edit(c.Context(), st, id, e) })
+			if err := e.max.check(); err != nil {
+				return usage(err)
+			}
+			return a.toWrite(c.Context(), false, func(st *store.Store) error { return a.edit(c.Context(), st, id, e) })
 		},
 	}
 	e.add(c)
+	e.max.add(c)
 	c.Flags().StringVar(&e.file, "payload", "", "file with the new payload, - to read it")
 	c.Flags().Var(&e.metadata, "metadata", "an entry of the new metadata, instead of all there was; may be given again")
 	return c
@@ -69,23 +77,21 @@ func (a *app) edit(ctx context.Context, st *store.Store, id int64, e editing) er
 	if err != nil {
 		return err
 	}
-	correction := store.Correction{Metadata: e.metadata}
+	correction := store.Correction{Metadata: e.metadata, MaxPayload: max(e.max.bytes(), len(event.Payload))}
 	switch {
-	case e.file == "-":
-		correction.Payload, err = io.ReadAll(a.input(ctx))
 	case e.file != "":
-		correction.Payload, err = os.ReadFile(e.file)
+		correction.Payload, err = e.max.read(ctx, a, e.file)
 	case e.metadata == nil:
-		correction.Payload, err = a.editPayload(ctx, event.Payload)
+		correction.Payload, err = a.editEvent(ctx, event)
 	}
 	if err != nil {
 		return err
 	}
-	changed := whatChanges(event, correction)
+	changed := a.whatChanges(event, correction)
 	if changed == "" {
 		return nothing("nothing changes; nothing was done")
 	}
-	a.say("%s", strings.TrimSuffix(printable(changed), "\n"))
+	a.say("%s", lines(strings.TrimSuffix(changed, "\n")))
 	if err := a.confirm(ctx, e.yes, fmt.Sprintf("Run %s on the corrected event, and discard run %d?", run.Handler, id)); err != nil {
 		return err
 	}
@@ -99,15 +105,15 @@ func (a *app) edit(ctx context.Context, st *store.Store, id int64, e editing) er
 		Event     string `json:"event"`
 	}{o.ID, made.ID, made.EventID}
 	return a.print(data, func(out io.Writer) {
-		fmt.Fprintf(out, "Run %d is discarded, and run %d is due instead, on event %s.\nreprise runs show %d\n", id, made.ID, made.EventID, made.ID)
+		fmt.Fprintln(out, sentence("Run %d is discarded, and run %d is due instead, on event %s.\nreprise runs show %d", id, made.ID, made.EventID, made.ID))
 	})
 }
 
 // whatChanges is what the correction changes, "" for nothing.
-func whatChanges(e store.Event, c store.Correction) string {
+func (a *app) whatChanges(e store.Event, c store.Correction) string {
 	var out strings.Builder
 	if c.Payload != nil && !bytes.Equal(c.Payload, e.Payload) {
-		was, is := pretty(e.Payload), pretty(c.Payload)
+		was, is := a.decoder.text(e, e.Payload), a.decoder.text(e, c.Payload)
 		out.WriteString(cmp.Or(diff(was, is), "~ the payload, by what is not shown\n"))
 	}
 	if c.Metadata != nil && !maps.Equal(c.Metadata, e.Metadata) {
@@ -117,20 +123,64 @@ func whatChanges(e store.Event, c store.Correction) string {
 }
 
 func entries(metadata map[string]string) string {
-	var lines []string
+	var all []string
 	for _, k := range slices.Sorted(maps.Keys(metadata)) {
-		lines = append(lines, k+"="+metadata[k])
+		all = append(all, visible.Line(k+"="+metadata[k]))
 	}
-	return strings.Join(lines, "\n")
+	return strings.Join(all, "\n")
+}
+
+// editorCommand opens an editor: a program, even with a space in its path, or
+// what the shell takes, with arguments, quotes and variables. Windows has no such
+// shell: there it is words.
+func editorCommand(ctx context.Context, editor, file string) *osexec.Cmd {
+	program, err := osexec.LookPath(editor)
+	switch {
+	case err == nil:
+		return osexec.CommandContext(ctx, program, file)
+	case runtime.GOOS == "windows":
+		words := strings.Fields(editor)
+		return osexec.CommandContext(ctx, words[0], append(words[1:], file)...)
+	}
+	return osexec.CommandContext(ctx, "sh", "-c", editor+` "$@"`, "sh", file)
+}
+
+// editEvent opens an editor on the payload, decoded where that works, and returns
+// what it is then.
+func (a *app) editEvent(ctx context.Context, e store.Event) ([]byte, error) {
+	is := a.decoder.decode(e, e.Payload)
+	if is.json == nil || is.err != nil {
+		return a.editPayload(ctx, e.Payload)
+	}
+	edited, err := a.editPayload(ctx, is.json)
+	if err != nil || bytes.Equal(edited, is.json) {
+		return e.Payload, err
+	}
+	payload, err := a.decoder.encode(e, is, edited)
+	if err != nil {
+		file, kept := a.keep(edited)
+		return nil, errors.Join(fmt.Errorf("what was written does not become a payload: %w; it is kept in %s", err, file), kept)
+	}
+	return payload, nil
+}
+
+// keep writes what was edited into a file.
+func (a *app) keep(edited []byte) (file string, err error) {
+	f, err := os.CreateTemp(a.getenv("TMPDIR"), "reprise-edit-*.json")
+	if err != nil {
+		return "", err
+	}
+	_, err = f.Write(edited)
+	return f.Name(), errors.Join(err, f.Close())
 }
 
 // editPayload opens an editor on the payload, and returns what it is then:
 // compact, where it is JSON.
 func (a *app) editPayload(ctx context.Context, payload []byte) ([]byte, error) {
-	editor := strings.Fields(cmp.Or(a.getenv("VISUAL"), a.getenv("EDITOR")))
+	editor := strings.TrimSpace(cmp.Or(a.getenv("VISUAL"), a.getenv("EDITOR")))
 	text, isJSON := indent(payload)
 	switch {
-	case len(editor) == 0:
+	case editor == "":
 		return nil, usage(errors.New("no editor is known: set VISUAL or EDITOR, or give the new payload with --payload FILE"))
 	case !isJSON && !utf8.Valid(payload):
 		return nil, usage(errors.New("the payload is not text: give the new one with --payload FILE"))
@@ -148,10 +198,10 @@ func (a *app) editPayload(ctx context.Context, payload []byte) ([]byte, error) {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	command := osexec.CommandContext(ctx, editor[0], append(editor[1:], file)...)
-	command.Stdin, command.Stdout, command.Stderr = a.stdin, a.stdout, a.stderr
+	command := editorCommand(ctx, editor, file)
+	command.Stdin, command.Stdout, command.Stderr = a.stdin, a.stdout.to, a.stderr.to
 	if err := command.Run(); err != nil {
-		return nil, fmt.Errorf("editor %s: %w; what it wrote is in %s", editor[0], err, file)
+		return nil, fmt.Errorf("editor %s: %w; what it wrote is in %s", editor, err, file)
 	}
 	edited, err := os.ReadFile(file)
 	if err != nil {

@@ -1,7 +1,11 @@
 package cli
 
 import (
+	"cmp"
+	"context"
+	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -12,11 +16,20 @@ import (
 func runsGroupsCommand(a *app) *cobra.Command {
 	var s selection
 	var limit int
+	var recount bool
 	c := &cobra.Command{
 		Use:   "groups [RUN...]",
-		Short: "List what failed by what is alike, the most frequent first",
-		Long: `List the failure groups: FAILED runs of one handler whose last failures are
-alike. SAMPLE is the newest run of each, for runs show.`,
+		Short: "List what failed by what is alike, the largest group first",
+		Long: `List the failure groups, the largest first: FAILED runs of one handler whose
+last failures are alike. SAMPLE is the newest run of each, for runs show.
+
+By --handler, --kind and --group every FAILED run counts, whatever their number.
+Any other selection is looked for among the newest FAILED runs, and the answer
+says among how many.
+
+--recount has all FAILED runs counted anew. It is needed only when doctor says
+that the groups do not have as many runs as have FAILED: somebody has changed
+the tables by hand.`,
 		Example: `  reprise runs groups --since 1d
   reprise runs replay --group 3f2a9c5d7e8b1a40 --dry-run`,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -28,22 +41,37 @@ alike. SAMPLE is the newest run of each, for runs show.`,
 			if err := usage(f.Validate()); err != nil {
 				return err
 			}
-			return a.withStore(c.Context(), func(st *store.Store) error {
-				now, err := st.Clock(c.Context())
-				if err != nil {
-					return err
+			return a.toWrite(c.Context(), !recount, func(st *store.Store) error {
+				if recount {
+					if err := a.recount(c.Context(), st); err != nil {
+						return err
+					}
 				}
-				groups, err := st.Groups(c.Context(), f)
-				if err != nil {
-					return err
-				}
-				return a.printGroups(groups, now)
+				return a.runsGroups(c.Context(), st, f)
 			})
 		},
 	}
 	s.add(c)
 	c.Flags().IntVar(&limit, "limit", store.DefaultLimit, "how many")
+	c.Flags().BoolVar(&recount, "recount", false, "count all FAILED runs anew before")
 	return c
+}
+
+// recount has all failures counted anew, and does it.
+func (a *app) recount(ctx context.Context, st *store.Store) error {
+	if err := st.Recount(ctx); err != nil {
+		return err
+	}
+	m := a.meter("counting failures", 0)
+	defer m.clear()
+	for more := true; more; {
+		var err error
+		if more, err = st.CountFailures(ctx); err != nil {
+			return err
+		}
+		m.set(0, "")
+	}
+	return nil
 }
 
 // groupJSON is a failure group for programs.
@@ -59,27 +87,58 @@ type groupJSON struct {
 	Newest  int64      `json:"newest"`
 }
 
-func (a *app) printGroups(groups []store.Group, now time.Time) error {
+func (a *app) runsGroups(ctx context.Context, st *store.Store, f store.Filter) error {
+	now, err := st.Clock(ctx)
+	if err != nil {
+		return err
+	}
+	found, err := st.Grouping(ctx, f)
+	if err != nil {
+		return err
+	}
 	list := struct {
-		Groups []groupJSON `json:"groups"`
-	}{[]groupJSON{}}
-	for _, g := range groups {
+		Groups   []groupJSON `json:"groups"`
+		More     bool        `json:"more"`     // there are more groups
+		Among    int64       `json:"among"`    // so many of the newest FAILED runs were looked at, and no more
+		Counting bool        `json:"counting"` // failures of before an upgrade are still being counted
+	}{[]groupJSON{}, found.More, found.Among, found.Counting}
+	for _, g := range found.Groups {
 		list.Groups = append(list.Groups, groupJSON{g.Fingerprint, g.Handler, g.Kind, g.Error, newCountJSON(g.Runs), utc(g.First), utc(g.Last), g.Oldest, g.Newest})
 	}
 	if err := a.print(list, func(out io.Writer) {
-		if len(groups) == 0 {
+		if len(found.Groups) == 0 {
 			return
 		}
 		t := a.table("GROUP", "RUNS", "HANDLER", "KIND", "FIRST", "LAST", "SAMPLE", "ERROR")
-		for _, g := range groups {
-			t.add(g.Fingerprint, g.Runs, g.Handler, g.Kind, at(g.First, now), at(g.Last, now), g.Newest, g.Error)
+		for _, g := range found.Groups {
+			t.add(cmp.Or(g.Fingerprint, "-"), g.Runs, g.Handler, g.Kind, at(g.First, now), at(g.Last, now), g.Newest, g.Error)
 		}
 		t.write(out)
 	}); err != nil {
 		return err
 	}
-	if len(groups) == 0 {
+	bounds := groupBounds(found)
+	switch {
+	case len(found.Groups) > 0 && found.More:
+		bounds = append(bounds, "There are more groups: the same with a higher --limit, or another selection.")
+	case len(found.Groups) == 0 && len(bounds) > 0:
+		return nothing("nothing is found. %s", strings.Join(bounds, " "))
+	case len(found.Groups) == 0:
 		return nothing("nothing failed that is selected")
 	}
+	for _, bound := range bounds {
+		a.say("%s", bound)
+	}
 	return nil
+}
+
+// groupBounds says what an answer leaves out.
+func groupBounds(g store.Grouping) (all []string) {
+	if g.Among > 0 {
+		all = append(all, fmt.Sprintf("Only the newest %s FAILED runs were looked at: older ones may be selected, too. Every one counts where nothing but --handler, --kind and --group is said.", thousands(g.Among)))
+	}
+	if g.Counting {
+		all = append(all, "FAILED runs of before an upgrade, or a recount, are still being counted: groups may be missing, and have more runs. The application's processes count them; reprise runs groups --recount does it at once.")
+	}
+	return all
 }

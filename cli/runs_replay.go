@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -35,7 +34,7 @@ stops it where it is; reprise replays says how to go on.`,
 			if err := r.check(store.Replaying, f); err != nil {
 				return err
 			}
-			return a.withStore(c.Context(), func(st *store.Store) error { return a.replay(c.Context(), st, f, r) })
+			return a.toWrite(c.Context(), r.dryRun, func(st *store.Store) error { return a.replay(c.Context(), st, f, r) })
 		},
 	}
 	s.add(c)
@@ -92,11 +91,11 @@ func (a *app) plan(ctx context.Context, st *store.Store, f store.Filter, preview
 	case err != nil:
 		return p, err
 	case p.Total.Count == 0 && len(why) > 0:
-		return p, nothing("nothing is selected: %s", strings.Join(why, ", "))
+		return p, nothing("nothing is selected: %s", few(why))
 	case p.Total.Count == 0:
 		return p, nothing("nothing is selected")
 	case len(why) > 0:
-		a.say("Not selected: %s.", strings.Join(why, ", "))
+		a.say("Not selected: %s.", few(why))
 	}
 	return p, nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -42,33 +43,35 @@ func runsShowCommand(a *app) *cobra.Command {
 	return c
 }
 
-// showing is what is shown only on request.
-type showing struct{ payload, stack bool }
-
-func (s *showing) addPayload(c *cobra.Command) {
-	c.Flags().BoolVar(&s.payload, "payload", false, "the event's payload")
-}
-
 // shown is all that is on record of a run.
 type shown struct {
 	run        store.Run
-	event      *store.Event // nil: it is no longer in the database
-	attempts   []store.Attempt
+	event      *store.EventHead // nil: it is no longer in the database
+	payload    payload
+	attempts   []store.Attempt // the last ones
+	earlier    int64           // attempts before those
 	operations []store.Operation
 }
 
-func look(ctx context.Context, st *store.Store, id int64) (s shown, err error) {
+func look(ctx context.Context, st *store.Store, id int64, with showing) (s shown, err error) {
 	if s.run, err = st.Run(ctx, id); err != nil {
 		return s, err
 	}
-	event, err := st.Event(ctx, s.run.Topic, s.run.EventID)
-	switch {
-	case err == nil:
+	event, err := st.EventHead(ctx, s.run.Topic, s.run.EventID)
+	if err == nil {
 		s.event = &event
-	case !errors.Is(err, store.ErrNotFound):
+		s.payload, err = with.read(event.Bytes, func(most int) ([]byte, error) {
+			return st.EventPayload(ctx, event.Topic, event.ID, most)
+		})
+	}
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return s, err
 	}
-	if s.attempts, err = st.Attempts(ctx, id); err != nil {
+	most := shownAttempts
+	if with.full {
+		most = math.MaxInt32
+	}
+	if s.attempts, s.earlier, err = st.LastAttempts(ctx, id, most, with.stack); err != nil {
 		return s, err
 	}
 	s.operations, err = st.OperationsOf(ctx, id)
@@ -85,22 +88,22 @@ func (a *app) runsShow(ctx context.Context, st *store.Store, ids []int64, with s
 		Runs []shownJSON `json:"runs"`
 	}{[]shownJSON{}}
 	for i, id := range ids {
-		if all[i], err = look(ctx, st, id); err != nil {
+		if all[i], err = look(ctx, st, id, with); err != nil {
 			return err
 		}
-		data.Runs = append(data.Runs, newShownJSON(all[i], now, with))
+		data.Runs = append(data.Runs, a.shownJSON(all[i], now))
 	}
 	return a.print(data, func(out io.Writer) {
 		for i, s := range all {
 			if i > 0 {
 				fmt.Fprintln(out)
 			}
-			a.printShown(out, s, now, with)
+			a.printShown(out, s, now)
 		}
 	})
 }
 
-func (a *app) printShown(out io.Writer, s shown, now time.Time, with showing) {
+func (a *app) printShown(out io.Writer, s shown, now time.Time) {
 	r := s.run
 	fields := newFields(out)
 	fields.say("RUN", fmt.Sprint(r.ID))
@@ -122,19 +125,22 @@ func (a *app) printShown(out io.Writer, s shown, now time.Time, with showing) {
 		fields.event(*s.event, now)
 	}
 	fields.flush()
-	if with.payload && s.event != nil {
-		fmt.Fprintf(out, "\nPAYLOAD\n%s\n", pretty(s.event.Payload))
+	if s.event != nil {
+		a.printPayload(out, *s.event, s.payload)
 	}
 	if len(s.attempts) > 0 {
 		fmt.Fprintln(out, "\nFAILED ATTEMPTS")
+		if s.earlier > 0 {
+			fmt.Fprintf(out, "… %s before these; --full shows all\n", several(s.earlier, "attempt"))
+		}
 		t := a.table("ATTEMPT", "CYCLE", "AT", "TOOK", "KIND", "INSTANCE", "ERROR")
 		for _, tried := range s.attempts {
 			t.add(tried.Attempt, tried.Cycle+1, at(tried.FinishedAt, now), took(tried), tried.Kind, tried.Instance, tried.Message)
 		}
 		t.write(out)
 		for _, tried := range s.attempts {
-			if with.stack && tried.Stack != "" {
-				fmt.Fprintf(out, "\nSTACK OF ATTEMPT %d\n%s\n", tried.Attempt, strings.TrimSpace(printable(tried.Stack)))
+			if tried.Stack != "" {
+				fmt.Fprintf(out, "\nSTACK OF ATTEMPT %d\n%s\n", tried.Attempt, strings.TrimSpace(tried.Stack))
 			}
 		}
 	}
@@ -162,13 +168,16 @@ func (f fields) say(name, value string) {
 }
 
 // event adds what there is to say of an event beside its id and topic.
-func (f fields) event(e store.Event, now time.Time) {
+func (f fields) event(e store.EventHead, now time.Time) {
 	f.say("KEY", e.Key)
 	f.say("PUBLISHED", at(e.PublishedAt, now))
 	f.say("SOURCE", e.Source)
 	f.say("AMENDS", e.Amends)
 	for _, k := range slices.Sorted(maps.Keys(e.Metadata)) {
-		f.say("  "+k, e.Metadata[k])
+		f.say("  "+line(k), e.Metadata[k])
+	}
+	if e.MetadataUnread {
+		f.say("METADATA", fmt.Sprintf("%s bytes, which are too many to show", thousands(e.MetadataBytes)))
 	}
 }
 
@@ -180,7 +189,7 @@ func pretty(payload []byte) string {
 		return indented
 	}
 	if utf8.Valid(payload) {
-		return printable(string(payload))
+		return string(payload)
 	}
 	return fmt.Sprintf("%d bytes that are not text; -o json has them in base64", len(payload))
 }
@@ -205,6 +214,7 @@ type shownJSON struct {
 	Run        runJSON         `json:"run"`
 	Event      *eventJSON      `json:"event"` // null: no longer in the database
 	Attempts   []attemptJSON   `json:"attempts"`
+	Earlier    int64           `json:"earlier_attempts"` // that are not shown
 	Operations []operationJSON `json:"operations"`
 }
 
@@ -219,18 +229,14 @@ type attemptJSON struct {
 	FinishedAt *time.Time `json:"finished_at"`
 }
 
-func newShownJSON(s shown, now time.Time, with showing) shownJSON {
-	data := shownJSON{Run: newRunJSON(s.run, now), Attempts: []attemptJSON{}, Operations: []operationJSON{}}
+func (a *app) shownJSON(s shown, now time.Time) shownJSON {
+	data := shownJSON{Run: newRunJSON(s.run, now), Attempts: []attemptJSON{}, Earlier: s.earlier, Operations: []operationJSON{}}
 	if s.event != nil {
-		e := newEventJSON(*s.event, with.payload)
+		e := a.eventJSON(*s.event, s.payload)
 		data.Event = &e
 	}
-	for _, a := range s.attempts {
-		attempt := attemptJSON{a.Attempt, a.Cycle, a.Kind, a.Message, a.Stack, a.Instance, utc(a.StartedAt), utc(a.FinishedAt)}
-		if !with.stack {
-			attempt.Stack = ""
-		}
-		data.Attempts = append(data.Attempts, attempt)
+	for _, tried := range s.attempts {
+		data.Attempts = append(data.Attempts, attemptJSON{tried.Attempt, tried.Cycle, tried.Kind, tried.Message, tried.Stack, tried.Instance, utc(tried.StartedAt), utc(tried.FinishedAt)})
 	}
 	for _, o := range s.operations {
 		data.Operations = append(data.Operations, newOperationJSON(o))

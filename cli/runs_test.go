@@ -150,8 +150,58 @@ func TestFailureGroups(t *testing.T) {
 		require.Len(t, groups.Groups, 1)
 		require.Equal(t, "3\n", db.reprise("runs", "count", "--group", groups.Groups[0].Group).ok().out)
 		db.reprise("runs", "groups", "--status", "SUCCESS").fails(exitFailed, "the only ones that make groups")
+		require.Contains(t, db.reprise("runs", "groups", "--limit", "1").ok().errs, "There are more groups")
+
+		// What is not counted yet is said, also where nothing is found.
+		db.exec(`UPDATE reprise.failures_counted SET run_id = 0, up_to = 1`)
+		db.exec(`DELETE FROM reprise.failure_groups`)
+		db.reprise("runs", "groups", "--handler", "trial").fails(exitNothing, "nothing is found. FAILED runs of before an upgrade, or a recount, are still being counted")
+		r = db.reprise("runs", "groups", "--recount").ok()
+		require.NotContains(t, r.errs, "counted")
+		require.Equal(t, lines[1:3], strings.Split(r.out, "\n")[1:3])
 	})
 }
+
+func TestTheBoundsOfFailureGroups(t *testing.T) {
+	require.Empty(t, groupBounds(store.Grouping{}))
+	require.Equal(t, []string{"Only the newest 20,000 FAILED runs were looked at: older ones may be selected, too. Every one counts where nothing but --handler, --kind and --group is said."},
+		groupBounds(store.Grouping{Among: 20_000}))
+}
+
+func TestDoctorComparesTheFailureGroupsWithTheRuns(t *testing.T) {
+	eachDB(t, func(t *testing.T, db *db) {
+		db.failed("mail", 3)
+		require.Contains(t, db.reprise("doctor").out, "they have the runs that FAILED")
+		db.reprise("runs", "groups", "--recount").ok()
+		db.exec(`UPDATE reprise.failure_groups SET runs = 7`)
+		r := db.reprise("doctor")
+		require.Contains(t, r.out, "the failure groups have 7 runs, and 3 runs FAILED")
+		require.Contains(t, r.out, "reprise runs groups --recount")
+		db.reprise("runs", "groups", "--recount").ok()
+		require.Contains(t, db.reprise("doctor").out, "they have the runs that FAILED")
+	})
+}
+
+// However many operations came later.
+func TestDoctorFindsAnOldOperationThatIsPaused(t *testing.T) {
+	eachDB(t, func(t *testing.T, db *db) {
+		db.subscribe("mail")
+		db.failed("mail", 1)
+		db.reprise("runs", "replay", "--all", "--yes", "--reason", "test", "--by", "maria").ok()
+		db.reprise("replays", "pause", "1").ok()
+		for range 10 {
+			db.exec(`INSERT INTO reprise.operations (kind, requested_by, selection, complete) SELECT 'publish', 'somebody', '{}', true FROM ` + hundred)
+		}
+		db.exec(`INSERT INTO reprise.operations (kind, requested_by, selection, complete) VALUES ('publish', 'somebody', '{}', true)`)
+		require.Contains(t, db.reprise("doctor").out, "paused: 1 (replay by maria")
+	})
+}
+
+// hundred is a relation of a hundred rows.
+var hundred = func() string {
+	ten := `(` + strings.TrimPrefix(strings.Repeat(` UNION ALL SELECT 1 AS n`, 10), ` UNION ALL `) + `)`
+	return ten + ` a, ` + ten + ` b`
+}()
 
 func TestExport(t *testing.T) {
 	eachDB(t, func(t *testing.T, db *db) {
@@ -166,6 +216,28 @@ func TestExport(t *testing.T) {
 	})
 }
 
+func TestWatchSaysThatItWatchesOnlyTheNewest(t *testing.T) {
+	eachDB(t, func(t *testing.T, db *db) {
+		db.manyFailed("mail", 20_001)
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		said, stderr := io.Pipe()
+		code := make(chan int, 1)
+		go func() {
+			code <- exec(ctx, Config{}, strings.NewReader(""), io.Discard, stderr, []string{"runs", "watch"},
+				func(name string) string { return map[string]string{"REPRISE_DATABASE_URL": db.url}[name] })
+			stderr.Close()
+		}()
+		text := make([]byte, 4096)
+		n, err := said.Read(text)
+		require.NoError(t, err)
+		require.Contains(t, string(text[:n]), "only the newest of them are watched")
+		stop()
+		_, _ = io.Copy(io.Discard, said)
+		require.Equal(t, exitInterrupted, <-code)
+	})
+}
+
 func TestWatchPrintsWhatFailsFromNowOn(t *testing.T) {
 	eachDB(t, func(t *testing.T, db *db) {
 		old := db.failed("mail", 1)[0]
@@ -175,7 +247,7 @@ func TestWatchPrintsWhatFailsFromNowOn(t *testing.T) {
 		said, stderr := io.Pipe()
 		code := make(chan int, 1)
 		go func() {
-			code <- exec(ctx, strings.NewReader(""), stdout, stderr, []string{"runs", "watch", "--interval", "100ms", "-o", "json"},
+			code <- exec(ctx, Config{}, strings.NewReader(""), stdout, stderr, []string{"runs", "watch", "--interval", "100ms", "-o", "json"},
 				func(name string) string { return map[string]string{"REPRISE_DATABASE_URL": db.url}[name] })
 			stdout.Close()
 			stderr.Close()

@@ -5,16 +5,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/visible"
 	"github.com/reprise-bus/reprise/store"
 )
 
-// watchLook is how many of the selected runs are looked at each time.
-const watchLook = 5000
+// A look takes in what has changed for so long: what a transaction wrote may be
+// seen only when it has ended.
+const watchBack = time.Minute
 
 func runsWatchCommand(a *app) *cobra.Command {
 	var s selection
@@ -22,9 +25,9 @@ func runsWatchCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "watch [RUN...]",
 		Short: "Print runs as they fail",
-		Long: fmt.Sprintf(`Print runs as they come to be selected, by default as they fail, until Ctrl-C.
-It looks at the newest %d that are selected. With -o json, a run
-is a line.`, watchLook),
+		Long: `Print runs as they come to be selected, by default as they fail, until Ctrl-C.
+Where too many are selected it looks at the newest of them, and says so. With
+-o json, a run is a line.`,
 		Example: "  reprise runs watch\n  reprise runs watch --handler send-welcome-email --status SUCCESS",
 		RunE: func(c *cobra.Command, args []string) error {
 			f, err := s.of(args)
@@ -50,16 +53,26 @@ func (a *app) watch(ctx context.Context, st *store.Store, f store.Filter, interv
 	if err != nil {
 		return err
 	}
-	seen := map[int64]time.Time{}
+	seen := map[int64]time.Time{} // as they stood when they were printed
+	bounded := false              // it is said
 	for first := true; ; first = false {
 		now, err := st.Clock(ctx)
 		if err != nil {
 			return err
 		}
-		runs, _, err := collect(ctx, st, f, watchLook)
+		f.Changed = now.Add(-watchBack)
+		if f.Changed.Before(began) {
+			f.Changed = began
+		}
+		runs, all, err := lookOnce(ctx, st, f)
 		if err != nil {
 			return err
 		}
+		if !all && !bounded {
+			bounded = true
+			a.say("So many runs are selected that only the newest of them are watched: one that is older is not printed. Select less, such as by --since or --handler.")
+		}
+		maps.DeleteFunc(seen, func(_ int64, since time.Time) bool { return since.Before(f.Changed) })
 		var fresh []store.Run
 		for _, r := range slices.Backward(runs) {
 			if since := changedAt(r); !since.Before(began) && !seen[r.ID].Equal(since) {
@@ -75,6 +88,23 @@ func (a *app) watch(ctx context.Context, st *store.Store, f store.Filter, interv
 		if err := pause(ctx, interval); err != nil {
 			return err
 		}
+	}
+}
+
+// lookOnce returns what is selected among as many of the newest runs as one
+// statement looks at, and whether these were all.
+func lookOnce(ctx context.Context, st *store.Store, f store.Filter) (runs []store.Run, all bool, err error) {
+	f.Limit = store.MaxLimit
+	for {
+		page, err := st.Page(ctx, f)
+		if err != nil {
+			return nil, false, err
+		}
+		runs = append(runs, page.Runs...)
+		if len(page.Runs) < f.Limit {
+			return runs, page.Next == 0, nil
+		}
+		f.Before = page.Next
 	}
 }
 
@@ -99,7 +129,7 @@ func (a *app) printWatched(runs []store.Run, now time.Time) error {
 		var text bytes.Buffer
 		fmt.Fprintf(&text, "%s  run %d  %s  %s  %s  attempt %d  %s", changedAt(r).Local().Format(time.TimeOnly), r.ID,
 			statusOf(r, now).text, r.Handler, r.EventID, r.Attempt, line(r.Error))
-		if _, err := fmt.Fprintln(a.stdout, cut(text.String(), width(a.stdout))); err != nil {
+		if _, err := fmt.Fprintln(a.stdout, cut(visible.Line(text.String()), width(a.stdout))); err != nil {
 			return err
 		}
 	}

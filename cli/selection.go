@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/visible"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -105,8 +107,27 @@ func flagsOf(f store.Filter) string {
 	return strings.Join(words, " ")
 }
 
-// quoted is a word as a shell takes it.
+// quoted is a word as a shell takes it. Hidden characters in it are escaped, for
+// bash and zsh.
 func quoted(word string) string {
+	if visible.Line(word) != word {
+		var ansi strings.Builder
+		for i := 0; i < len(word); {
+			r, size := utf8.DecodeRuneInString(word[i:])
+			switch {
+			case r == utf8.RuneError && size == 1:
+				fmt.Fprintf(&ansi, `\x%02x`, word[i])
+			case visible.Hidden(r):
+				fmt.Fprintf(&ansi, `\U%08x`, r)
+			case r == '\'' || r == '\\':
+				ansi.WriteString(`\` + string(r))
+			default:
+				ansi.WriteString(word[i : i+size])
+			}
+			i += size
+		}
+		return "$'" + ansi.String() + "'"
+	}
 	if word != "" && strings.Trim(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/@+=,") == "" {
 		return word
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/stretchr/testify/require"
@@ -20,7 +21,7 @@ import (
 func TestTheShapeOfTheJSON(t *testing.T) {
 	eachDB(t, func(t *testing.T, db *db) {
 		db.subscribe("mail", "trial")
-		require.NoError(t, db.Register(t.Context(), store.Instance{ID: "host/1/abc", Handlers: []string{"mail"}}))
+		require.NoError(t, db.Register(t.Context(), store.Instance{ID: "host/1/abc", DeadAfter: time.Hour, Handlers: []string{"mail"}}))
 		db.failed("mail", 3)
 		db.outbox("orders", 3, true)
 		require.NoError(t, db.DeclareTopics(t.Context(), []store.Topic{{Topic: store.AllTopics, Transport: "kafka"}}))

@@ -56,7 +56,7 @@ func (d *db) atTerminal(ctx context.Context, env map[string]string, sit func(s *
 	}()
 	done := make(chan int, 1)
 	go func() {
-		code := exec(ctx, terminal, terminal, terminal, args, func(name string) string {
+		code := exec(ctx, Config{}, terminal, terminal, terminal, args, func(name string) string {
 			if name == "REPRISE_DATABASE_URL" {
 				return d.url
 			}

@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/reprise-bus/reprise/store"
 )
@@ -25,6 +26,11 @@ func (p Policy) Decide(run store.Run, err error) store.Outcome {
 	case failure.Kind == store.KindPermanent, failure.Kind == store.KindUndecodable, failure.Kind == store.KindLost:
 		return failed
 	case failure.Kind != store.KindSkipCycle && failure.Kind != store.KindPanic && errors.As(err, &snoozed):
+		if p.snoozedOut(run) {
+			failed.Failure = store.NewFailure(run.Handler, store.KindSnooze,
+				fmt.Sprintf("the handler snoozed too often, Policy.MaxSnoozes allows %d; the last time: %s", p.MaxSnoozes, failure.Message))
+			return failed
+		}
 		return store.Outcome{Status: store.Pending, Delay: snoozed.d, Refund: true}
 	case failure.Kind != store.KindSkipCycle && run.Tries < p.Attempts:
 		again.Delay = p.Backoff.wait(run.Tries)
@@ -35,6 +41,20 @@ func (p Policy) Decide(run store.Run, err error) store.Outcome {
 	default:
 		return failed
 	}
+}
+
+// snoozedOut says whether the run has snoozed as often as the policy allows. Nothing
+// in the run says how often that was since its last replay: then each MaxSnoozes-th
+// snooze of its life is the last.
+func (p Policy) snoozedOut(run store.Run) bool {
+	snoozes := run.Attempt - run.Tries
+	switch {
+	case p.MaxSnoozes < 0 || snoozes < p.MaxSnoozes:
+		return false
+	case run.ReplayID != 0:
+		return snoozes%p.MaxSnoozes == 0
+	}
+	return true
 }
 
 // Exhausted says whether the run has used up the tries of its cycle before the

@@ -159,7 +159,7 @@ func TestASnoozeCostsNothingAnywhere(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		asked, want time.Duration
-	}{{time.Hour, time.Hour}, {0, 0}, {-time.Hour, 0}, {century, century}} {
+	}{{time.Hour, time.Hour}, {0, handlers.MinSnooze}, {-time.Hour, handlers.MinSnooze}, {time.Millisecond, handlers.MinSnooze}, {century, century}} {
 		for wrapped, err := range wrappings(handlers.Snooze(c.asked)) {
 			for _, place := range places {
 				require.Equal(t, store.Outcome{Status: store.Pending, Delay: c.want, Refund: true},
@@ -169,6 +169,36 @@ func TestASnoozeCostsNothingAnywhere(t *testing.T) {
 	}
 	late := &handlers.TimeoutError{Timeout: time.Minute, Err: handlers.Snooze(time.Hour)}
 	require.True(t, decided.Decide(store.Run{Tries: 3, Cycle: 1}, late).Refund, "what the handler returns counts, whenever it does")
+}
+
+// A handler that snoozes for ever does not do so unseen.
+func TestARunThatSnoozesTooOftenIsFailed(t *testing.T) {
+	t.Parallel()
+	again := store.Outcome{Status: store.Pending, Delay: time.Hour, Refund: true}
+	for _, c := range []struct {
+		most     int
+		attempt  int // on the first try
+		replay   int64
+		isFailed bool
+	}{
+		{0, 1, 0, false}, {0, 10_000, 0, false}, {0, 10_001, 0, true}, {0, 12_345, 0, true},
+		{3, 3, 0, false}, {3, 4, 0, true},
+		{-1, 1_000_000, 0, false},
+		{3, 4, 7, true}, {3, 5, 7, false}, {3, 6, 7, false}, {3, 7, 7, true}, // replayed: it gets as many again
+	} {
+		p := handlers.Policy{MaxSnoozes: c.most}
+		require.NoError(t, p.Validate())
+		o := p.Decide(store.Run{Handler: "remind", Attempt: c.attempt, Tries: 1, ReplayID: c.replay}, handlers.Snooze(time.Hour))
+		if !c.isFailed {
+			require.Equal(t, again, o, "%+v", c)
+			continue
+		}
+		require.Equal(t, store.Failed, o.Status, "%+v", c)
+		require.Equal(t, store.KindSnooze, o.Failure.Kind)
+		require.Contains(t, o.Failure.Message, "Policy.MaxSnoozes allows ")
+		require.Contains(t, o.Failure.Message, "snoozed for 1h0m0s")
+		require.NotEmpty(t, o.Failure.Fingerprint)
+	}
 }
 
 func TestNoErrorIsASuccessAnywhere(t *testing.T) {

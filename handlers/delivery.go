@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
@@ -62,6 +63,13 @@ func (d *Delivery) Begin(msg *message.Message) bool {
 	ctx := msg.Context()
 	b := &begin{msg, message.HandlerNameFromCtx(ctx), message.SubscribeTopicFromCtx(ctx)}
 	return d.decided.Load() == nil && d.begun.CompareAndSwap(nil, b)
+}
+
+// Begun says whether a middleware has begun, and will report the end whatever
+// becomes of the message.
+func (d *Delivery) Begun() bool {
+	b := d.begun.Load()
+	return b != nil && b.msg != nil
 }
 
 // Acknowledge reports an end that the message's ack (err is nil) or nack tells,
@@ -172,6 +180,9 @@ func (d *Delivery) end(o store.Outcome, written bool) (first bool, err error) {
 func (d *Delivery) callBack(ctx context.Context, o store.Outcome, cause error) *store.Failure {
 	run := *d.run
 	run.Status, run.ErrorKind, run.Error, run.Fingerprint = o.Status, o.Failure.Kind, o.Failure.Message, o.Failure.Fingerprint
+	if o.Status == store.Pending {
+		run.DueAt = time.Now().Add(o.Delay).UTC()
+	}
 	var failures []*store.Failure
 	for _, c := range []struct {
 		name string

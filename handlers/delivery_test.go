@@ -191,6 +191,7 @@ func TestWhoIsCalledWhenARunFails(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			var called []string
+			p := decided
 			callback := func(name string) handlers.Callback {
 				return func(ctx context.Context, run store.Run, cause error) error {
 					called = append(called, name)
@@ -201,12 +202,14 @@ func TestWhoIsCalledWhenARunFails(t *testing.T) {
 					want.ErrorKind, want.Error, want.Fingerprint = f.Kind, f.Message, f.Fingerprint
 					if len(c.want) == 2 {
 						want.Status = store.Failed
+					} else {
+						require.WithinDuration(t, time.Now().Add(p.CycleInterval), run.DueAt, time.Minute, "the next cycle")
+						want.DueAt = run.DueAt
 					}
 					require.Equal(t, want, run, "the run as it was, but for its status and its last error")
 					return nil
 				}
 			}
-			p := decided
 			ctx := context.WithValue(t.Context(), marker{}, t.Context())
 			p.OnFailure, p.OnExhausted = callback(failure), callback(exhausted)
 			o := deliver(ctx, t, leased(c.tries, c.cycle), p, c.err)

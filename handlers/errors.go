@@ -69,10 +69,14 @@ type skipCycle struct{ err error }
 func (s *skipCycle) Error() string { return s.err.Error() }
 func (s *skipCycle) Unwrap() error { return s.err }
 
-// Snooze is what a handler returns that wants to be called again after d, at
-// once if d is not positive, and that has not failed: it costs no attempt and
-// leaves none on record.
-func Snooze(d time.Duration) error { return &snooze{min(max(d, 0), century)} }
+// Snooze is what a handler returns that wants to be called again after d, and that
+// has not failed: it costs no attempt and leaves none on record. A d of less than
+// MinSnooze is MinSnooze. A run may snooze Policy.MaxSnoozes times.
+func Snooze(d time.Duration) error { return &snooze{min(max(d, MinSnooze), century)} }
+
+// MinSnooze is the shortest Snooze: a handler that wants to be called again at once
+// is called ten times a second.
+const MinSnooze = 100 * time.Millisecond
 
 type snooze struct{ d time.Duration }
 

@@ -2,9 +2,12 @@ package handlers
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -30,6 +33,13 @@ type Policy struct {
 	// not heed its context keeps its slot.
 	Timeout time.Duration
 
+	// MaxSnoozes is how many attempts of a run may end without costing a try, which
+	// is what a Snooze does: default 10,000, negative for no limit. The Snooze after
+	// that makes the run FAILED, of kind "snooze". The count is Run.Attempt minus
+	// Run.Tries: attempts of earlier cycles and interrupted ones are in it. A run
+	// that was replayed gets up to as many again.
+	MaxSnoozes int
+
 	// Concurrency is how many runs a process works on at once; default the
 	// bus's.
 	Concurrency int
@@ -53,9 +63,20 @@ type Policy struct {
 
 	// Transactional gives the handler a transaction on the bus's database, Tx,
 	// which commits together with the run's SUCCESS, or not at all: what the
-	// handler writes through it happens exactly once. On SQLite one such
+	// handler writes through it is committed exactly once. Whether it is right beside
+	// what other transactions write is up to its Isolation. On SQLite one such
 	// handler runs at a time, and nothing else is written meanwhile.
 	Transactional bool
+
+	// Isolation is the isolation level of a transactional handler's transaction:
+	// sql.LevelReadCommitted, LevelRepeatableRead or LevelSerializable; default the
+	// database's, which on PostgreSQL is READ COMMITTED unless somebody has set
+	// another. At READ COMMITTED, a handler that reads a row, computes and writes it
+	// back loses what others write in between: lock the row with SELECT … FOR UPDATE,
+	// or take a higher level. On SQLite every transaction is serializable, whatever
+	// this says. A transaction that the database refuses for others at the same time
+	// is tried again at once, and costs no attempt.
+	Isolation sql.IsolationLevel
 
 	// OnFailure is called after each cycle that failed, the last one included;
 	// OnExhausted when the run is about to become FAILED. Either is given the
@@ -92,6 +113,12 @@ type Backoff struct {
 // AttemptTimeout returns Timeout with its default, and 0 for never.
 func (p Policy) AttemptTimeout() time.Duration { return max(p.withDefaults().Timeout, 0) }
 
+// Limits returns Attempts and Cycles with their defaults.
+func (p Policy) Limits() (attempts, cycles int) {
+	p = p.withDefaults()
+	return p.Attempts, p.Cycles
+}
+
 // What is more than anybody means, and less than the columns hold.
 const (
 	maxTries = 1_000_000_000
@@ -105,6 +132,7 @@ func (p Policy) withDefaults() Policy {
 	def(&p.Cycles, 3)
 	def(&p.CycleInterval, time.Hour)
 	def(&p.Timeout, time.Minute)
+	def(&p.MaxSnoozes, 10_000)
 	def(&p.Backoff.Initial, time.Second)
 	def(&p.Backoff.Factor, 4)
 	def(&p.Backoff.Maximum, max(10*time.Minute, p.Backoff.Initial))
@@ -136,6 +164,9 @@ func (p Policy) Validate() error {
 	bad(p.Backoff.Maximum < p.Backoff.Initial || p.Backoff.Maximum > century, "field Backoff.Maximum %v: want at least Backoff.Initial, %v, and at most a hundred years", p.Backoff.Maximum, p.Backoff.Initial)
 	bad(!(p.Backoff.Jitter < 1), "field Backoff.Jitter %v: want less than 1, or a negative number for none", p.Backoff.Jitter)
 	bad(p.From != "" && p.From != Beginning, "field From %q: want handlers.Beginning, or nothing for what is published from now on", p.From)
+	bad(p.Isolation != sql.LevelDefault && !p.Transactional, "field Isolation %v: it is that of the handler's transaction: set Transactional, too", p.Isolation)
+	bad(!slices.Contains([]sql.IsolationLevel{sql.LevelDefault, sql.LevelReadCommitted, sql.LevelRepeatableRead, sql.LevelSerializable}, p.Isolation),
+		"field Isolation %v: want sql.LevelReadCommitted, LevelRepeatableRead or LevelSerializable, or nothing for the database's default", p.Isolation)
 	bad(p.Concurrency < 0, "field Concurrency %d: want at least 1, or 0 for the bus's", p.Concurrency)
 	return errors.Join(errs...)
 }
@@ -166,9 +197,11 @@ type describedPolicy struct {
 	Maximum       string  `json:"backoff_maximum"`
 	Jitter        float64 `json:"backoff_jitter"`
 	Timeout       string  `json:"timeout"`
+	MaxSnoozes    int     `json:"max_snoozes"`
 	Concurrency   int     `json:"concurrency,omitempty"`
 	Priority      int     `json:"priority,omitempty"`
 	Transactional bool    `json:"transactional,omitempty"`
+	Isolation     string  `json:"isolation,omitempty"`
 	From          From    `json:"from,omitempty"`
 }
 
@@ -180,11 +213,15 @@ func (p Policy) Describe() string {
 	if p.Timeout < 0 {
 		timeout = "never"
 	}
+	isolation := ""
+	if p.Isolation != sql.LevelDefault {
+		isolation = strings.ToLower(p.Isolation.String())
+	}
 	described, _ := json.Marshal(describedPolicy{ // numbers and strings: it always marshals
 		Attempts: p.Attempts, Cycles: p.Cycles, CycleInterval: p.CycleInterval.String(),
 		Initial: p.Backoff.Initial.String(), Factor: p.Backoff.Factor,
 		Maximum: p.Backoff.Maximum.String(), Jitter: max(p.Backoff.Jitter, 0),
-		Timeout: timeout, Concurrency: p.Concurrency, Priority: p.Priority, Transactional: p.Transactional, From: p.From,
+		Timeout: timeout, MaxSnoozes: max(p.MaxSnoozes, 0), Concurrency: p.Concurrency, Priority: p.Priority, Transactional: p.Transactional, Isolation: isolation, From: p.From,
 	})
 	return string(described)
 }

@@ -2,6 +2,7 @@ package handlers_test
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"math"
@@ -24,7 +25,7 @@ func TestTheZeroPolicyIsWhatItsFieldsDocument(t *testing.T) {
 	require.JSONEq(t, `{
 		"attempts": 5, "cycles": 3, "cycle_interval": "1h0m0s",
 		"backoff_initial": "1s", "backoff_factor": 4, "backoff_maximum": "10m0s", "backoff_jitter": 0.2,
-		"timeout": "1m0s"
+		"timeout": "1m0s", "max_snoozes": 10000
 	}`, handlers.Policy{}.Describe())
 	require.Equal(t, time.Minute, handlers.Policy{}.AttemptTimeout())
 }
@@ -48,12 +49,12 @@ func TestDescribeSaysWhatHolds(t *testing.T) {
 	p := handlers.Policy{
 		Attempts: 7, Cycles: 1, CycleInterval: 90 * time.Second,
 		Backoff: handlers.Backoff{Initial: time.Millisecond, Factor: 1.5, Maximum: time.Second, Jitter: -1},
-		Timeout: -1, Concurrency: 3, Priority: -2, Transactional: true, OnFailure: nothing, OnExhausted: nothing,
+		Timeout: -1, Concurrency: 3, Priority: -2, Transactional: true, Isolation: sql.LevelSerializable, MaxSnoozes: -1, OnFailure: nothing, OnExhausted: nothing,
 	}
 	require.JSONEq(t, `{
 		"attempts": 7, "cycles": 1, "cycle_interval": "1m30s",
 		"backoff_initial": "1ms", "backoff_factor": 1.5, "backoff_maximum": "1s", "backoff_jitter": 0,
-		"timeout": "never", "concurrency": 3, "priority": -2, "transactional": true
+		"timeout": "never", "max_snoozes": 0, "concurrency": 3, "priority": -2, "transactional": true, "isolation": "serializable"
 	}`, p.Describe())
 	require.Zero(t, p.AttemptTimeout())
 	require.Equal(t, time.Hour, handlers.Policy{Timeout: time.Hour}.AttemptTimeout())
@@ -67,6 +68,8 @@ func TestValidateNamesTheBadField(t *testing.T) {
 		want string
 	}{
 		{handlers.Policy{Attempts: -1}, "field Attempts -1: want 1 to 1000000000"},
+		{handlers.Policy{Isolation: sql.LevelSerializable}, "field Isolation Serializable: it is that of the handler's transaction: set Transactional, too"},
+		{handlers.Policy{Isolation: sql.LevelSnapshot, Transactional: true}, "field Isolation Snapshot: want sql.LevelReadCommitted, LevelRepeatableRead or LevelSerializable, or nothing for the database's default"},
 		{handlers.Policy{Attempts: 1_000_000_001}, "field Attempts 1000000001: want 1 to 1000000000"},
 		{handlers.Policy{Attempts: math.MinInt}, "field Attempts -"},
 		{handlers.Policy{Cycles: -1}, "field Cycles -1: want 1 to 1000000000"},

@@ -22,8 +22,9 @@ func WithTx(ctx context.Context, tx *sqlx.Tx) context.Context {
 
 // Tx returns the transaction of a handler whose policy is Transactional. It
 // commits together with the run's SUCCESS when the handler returns nil, and is
-// rolled back otherwise: do neither yourself. In other handlers, ok is false,
-// also where the context of a transactional one has come with a message.
+// rolled back otherwise: do neither yourself, nor by SQL. A handler that does is
+// FAILED at once. In other handlers, ok is false, also where the context of a
+// transactional one has come with a message.
 //
 // What else the handler publishes belongs into it: bus.PublishTx(ctx, tx, …).
 func Tx(ctx context.Context) (tx *sqlx.Tx, ok bool) {

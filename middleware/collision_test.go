@@ -22,7 +22,15 @@ const serializationFailure = `DO $$ BEGIN RAISE EXCEPTION 'collided' USING ERRCO
 // Two handlers change the same row from the same snapshot: one of them is
 // refused, and called again within its attempt.
 func TestAHandlerWhoseTransactionCollidesIsCalledAgainInItsAttempt(t *testing.T) {
-	t.Parallel()
+	for _, level := range []sql.IsolationLevel{sql.LevelRepeatableRead, sql.LevelSerializable} {
+		t.Run(level.String(), func(t *testing.T) {
+			t.Parallel()
+			collide(t, level)
+		})
+	}
+}
+
+func collide(t *testing.T, level sql.IsolationLevel) {
 	st := openEffects(t, testdb.Postgres(t))
 	_, err := st.DB().Exec(`INSERT INTO effects VALUES ('')`)
 	require.NoError(t, err)
@@ -31,9 +39,6 @@ func TestAHandlerWhoseTransactionCollidesIsCalledAgainInItsAttempt(t *testing.T)
 	ps := serve(t, st, onceOnly, func(msg *message.Message) error {
 		ctx := msg.Context()
 		tx, _ := handlers.Tx(ctx)
-		if _, err := tx.ExecContext(ctx, `SET TRANSACTION ISOLATION LEVEL REPEATABLE READ`); err != nil {
-			return err
-		}
 		var before string
 		if err := tx.GetContext(ctx, &before, `SELECT what FROM effects`); err != nil {
 			return err
@@ -44,7 +49,7 @@ func TestAHandlerWhoseTransactionCollidesIsCalledAgainInItsAttempt(t *testing.T)
 		<-both
 		_, err := tx.ExecContext(ctx, `UPDATE effects SET what = $1`, before+msg.UUID)
 		return err
-	}, middleware.Transaction(st))
+	}, middleware.Transaction(st, level))
 	publish(t, transport{publisher: ps.Publisher()}, "1", "{}")
 	publish(t, transport{publisher: ps.Publisher()}, "2", "{}")
 	requireFirstAttempts(t, st, 2)

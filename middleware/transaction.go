@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -18,7 +19,7 @@ import (
 // handlers.Tx finds in its context. It commits together with the run's SUCCESS
 // when the handler returns nil, and is rolled back otherwise: also when the
 // run was given to another meanwhile, so that what the handler wrote through it
-// happened exactly once. It belongs inside Record and innermost, around the
+// is committed exactly once. It belongs inside Record and innermost, around the
 // handler alone.
 //
 // When the database refuses the transaction only because of others at the same
@@ -27,17 +28,28 @@ import (
 // the run is due again in a second, and the try is given back. So it is when the
 // transaction could not begin before the message's context ended.
 //
+// The transaction has the isolation level that is given, at most one, or else the
+// database's default. On SQLite every transaction is serializable.
+//
+// A handler that ends the transaction itself, by Commit or Rollback, or by SQL, is
+// FAILED at once: another attempt could write the same once more. That is not seen
+// of a handler that overruns its context, which rolls back what is open.
+//
 // A handler that returns messages to publish is refused, since the router would
 // publish them outside the transaction: publish with bus.PublishTx, or
 // pubsub.PublisherTx.
-func Transaction(st *store.Store) message.HandlerMiddleware {
+func Transaction(st *store.Store, isolation ...sql.IsolationLevel) message.HandlerMiddleware {
+	var options *sql.TxOptions
+	if len(isolation) > 0 && isolation[0] != sql.LevelDefault && st.LeasesOnInsert() {
+		options = &sql.TxOptions{Isolation: isolation[0]}
+	}
 	return func(next message.HandlerFunc) message.HandlerFunc {
 		return func(msg *message.Message) ([]*message.Message, error) {
 			delivery, ok := handlers.DeliveryOf(msg)
 			if !ok {
 				return nil, errors.New("transaction: the message carries no run: put middleware.Record before middleware.Transaction, and nothing between them that passes on a copy of the message")
 			}
-			t := transaction{store: st, delivery: delivery, next: next}
+			t := transaction{store: st, options: options, delivery: delivery, next: next}
 			var failed error
 			if collided := store.Again(msg.Context(), func() (collided error) {
 				failed, collided = t.run(msg)
@@ -56,6 +68,7 @@ func notStarted(err error) error { return fmt.Errorf("%w: %w", handlers.Snooze(t
 
 type transaction struct {
 	store    *store.Store
+	options  *sql.TxOptions
 	delivery *handlers.Delivery
 	next     message.HandlerFunc
 }
@@ -64,7 +77,7 @@ type transaction struct {
 // the transaction has collided with others.
 func (t transaction) run(msg *message.Message) (failed, collided error) {
 	whole := msg.Context()
-	tx, over, err := t.store.Begin(whole, nil)
+	tx, over, err := t.store.Begin(whole, t.options)
 	switch {
 	case store.Collided(err):
 		return nil, fmt.Errorf("begin the handler's transaction: %w", err)
@@ -77,13 +90,28 @@ func (t transaction) run(msg *message.Message) (failed, collided error) {
 	done := false
 	defer func() {
 		msg.SetContext(whole)
-		if !done { // also when the handler panics
-			failed = errors.Join(failed, rollback(tx))
+		if done {
+			return
+		}
+		// Also when the handler panics. What it has ended cannot be rolled back.
+		if undone := rollback(tx); !errors.Is(failed, store.ErrEnded) {
+			failed = errors.Join(failed, undone)
 		}
 	}()
-	msg.SetContext(handlers.WithTx(whole, tx))
-	produced, err := t.next(msg)
+	mark, err := t.store.Mark(whole, tx)
 	switch {
+	case store.Collided(err):
+		return nil, fmt.Errorf("begin the handler's transaction: %w", err)
+	case err != nil && whole.Err() != nil:
+		return notStarted(fmt.Errorf("begin the handler's transaction: %w", err)), nil
+	case err != nil:
+		return fmt.Errorf("begin the handler's transaction: %w", err), nil
+	}
+	msg.SetContext(handlers.WithTx(whole, tx))
+	produced, err := t.call(msg, tx, mark)
+	switch {
+	case errors.Is(err, store.ErrEnded):
+		return err, nil
 	case store.Collided(err) && t.store.Aborted(whole, tx):
 		return nil, err
 	case err != nil:
@@ -91,7 +119,10 @@ func (t transaction) run(msg *message.Message) (failed, collided error) {
 	case len(produced) > 0:
 		return handlers.Permanent(errors.New("a transactional handler returned messages to publish: publish them through its transaction")), nil
 	}
-	if err := t.store.Succeed(whole, tx, t.delivery.Run().Lease()); err != nil {
+	switch err := t.store.SucceedMarked(whole, tx, mark, t.delivery.Run().Lease()); {
+	case errors.Is(err, store.ErrEnded):
+		return endedItself("returned nil"), nil
+	case err != nil:
 		return split(err)
 	}
 	if err := tx.Commit(); err != nil {
@@ -101,6 +132,32 @@ func (t transaction) run(msg *message.Message) (failed, collided error) {
 	done = true
 	t.delivery.Committed()
 	return nil, nil
+}
+
+// call calls the handler. One that fails after it has ended its transaction itself
+// must not be called again: each attempt would commit what it writes once more.
+func (t transaction) call(msg *message.Message, tx *sqlx.Tx, mark store.Mark) (produced []*message.Message, err error) {
+	whole, returned := msg.Context(), false
+	defer func() {
+		if returned || t.store.Ended(whole, tx, mark) == nil {
+			return
+		}
+		if value := recover(); value != nil { // or it has called runtime.Goexit
+			err = endedItself(fmt.Sprintf("panicked: %v\n%s", value, debug.Stack()))
+		}
+	}()
+	produced, err = t.next(msg)
+	returned = true
+	if err = handlers.Sound(err); err != nil && t.store.Ended(whole, tx, mark) != nil {
+		err = endedItself(fmt.Sprintf("returned an error: %v", err))
+	}
+	return produced, err
+}
+
+// endedItself is the error of a handler that has ended its transaction itself. What
+// the handler failed with is in its text only: no mark of that error counts.
+func endedItself(how string) error {
+	return handlers.Permanent(fmt.Errorf("%w: what it wrote may be committed without the run's SUCCESS, or gone; leave commit and rollback of handlers.Tx(ctx) to the bus. The handler %s", store.ErrEnded, how))
 }
 
 // split tells the error of a collision from any other.

@@ -16,6 +16,7 @@ import (
 	"github.com/reprise-bus/reprise/internal/dialect"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/migrations"
+	"github.com/reprise-bus/reprise/store"
 )
 
 // source is a database and how it is opened.
@@ -361,4 +362,45 @@ func queryColumn(t *testing.T, db *sql.DB, query string) []string {
 	}
 	require.NoError(t, rows.Err())
 	return values
+}
+
+// A migration counts no failures of the past, but says that they are to be counted.
+func TestFailuresOfBeforeTheGroupsAreCountedByAndBy(t *testing.T) {
+	t.Parallel()
+	each(t, func(t *testing.T, s source) {
+		db := open(t, s)
+		require.NoError(t, migrations.UpTo(t.Context(), db, "", 2))
+		exec := func(statement string) {
+			t.Helper()
+			_, err := db.Exec(s.kind.Qualify("reprise", statement))
+			require.NoError(t, err)
+		}
+		const at = `'2026-01-01T00:00:00.000Z'`
+		for _, failure := range []string{`'1', 'error'`, `'2', 'error'`, `'3', 'panic'`} {
+			exec(`INSERT INTO reprise.handler_runs (topic, handler, status, finished_at, failed_at, fingerprint, event_id, error_kind)
+				VALUES ('topic', 'handler', 'FAILED', ` + at + `, ` + at + `, NULL, ` + failure + `)`)
+		}
+		require.NoError(t, migrations.Up(t.Context(), db, ""))
+		st, err := store.New(t.Context(), db, "")
+		require.NoError(t, err)
+		g, err := st.Grouping(t.Context(), store.Filter{})
+		require.NoError(t, err)
+		require.True(t, g.Counting)
+		require.Empty(t, g.Groups)
+
+		// One is replayed before it is counted.
+		exec(`UPDATE reprise.handler_runs SET status = 'SUCCESS', failed_at = NULL WHERE event_id = '1'`)
+		for more := true; more; {
+			more, err = st.CountFailures(t.Context())
+			require.NoError(t, err)
+		}
+		g, err = st.Grouping(t.Context(), store.Filter{})
+		require.NoError(t, err)
+		require.False(t, g.Counting)
+		require.Len(t, g.Groups, 2)
+		for i, kind := range []store.Kind{store.KindPanic, store.KindError} {
+			require.Equal(t, kind, g.Groups[i].Kind)
+			require.Equal(t, store.Count{N: 1}, g.Groups[i].Runs)
+		}
+	})
 }

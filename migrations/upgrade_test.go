@@ -26,7 +26,7 @@ import (
 // besides are the versions whose processes work on beside those of this
 // version, on the tables of this version. The source of each is in
 // testdata/vN.zip.
-var besides = []int{1}
+var besides = []int{1, 2}
 
 // A rolling upgrade of a database with runs in every state: processes of the old
 // version publish and handle while the first of the new one migrates, then both
@@ -172,6 +172,13 @@ func (r *rolling) requirePromises() {
 	contradictory, err := st.Contradictory(t.Context(), 100_000)
 	require.NoError(t, err)
 	require.Empty(t, contradictory)
+
+	// Failures of before the upgrade, and of processes that know nothing of groups,
+	// are counted.
+	miscount, err := st.Miscounted(t.Context())
+	require.NoError(t, err)
+	require.False(t, miscount.Counting)
+	require.False(t, miscount.Is(), "%+v", miscount)
 }
 
 // rolling is a database that is upgraded, and what its processes have said.

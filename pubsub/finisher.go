@@ -252,7 +252,7 @@ func (f *finisher) free(batch []store.Outcome, lost, locked []store.Lease, i *is
 // done tells what is written, and what did not count.
 func (f *finisher) done(batch []store.Outcome, lost []store.Lease) {
 	for _, l := range lost {
-		f.log.Error("a handler ended after its run was given to another: this end does not count", "run", l.RunID, "attempt", l.Attempt, "instance", l.Instance)
+		f.log.Warn("a handler ended after its run was given to another: this end does not count", "run", l.RunID, "attempt", l.Attempt, "instance", l.Instance)
 	}
 	for _, o := range batch {
 		if f.told[o.Lease] {

@@ -133,7 +133,7 @@ func (h *handover) leased(leased []store.LeasedRun, events []store.Event) {
 		h.claimed[i] = &store.Claimed{
 			Run: store.Run{
 				ID: l.RunID, EventID: e.ID, Topic: e.Topic, Handler: l.Handler, Status: store.Pending,
-				Attempt: 1, Tries: 1, Key: e.Key, Instance: h.leaser.id,
+				Attempt: 1, Tries: 1, Key: e.Key, Instance: h.leaser.id, StartedAt: l.StartedAt, PublishedAt: l.PublishedAt,
 			},
 			Event: e,
 		}

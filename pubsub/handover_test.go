@@ -244,7 +244,8 @@ func TestNewerEventsDoNotOvertakeABacklog(t *testing.T) {
 			order = append(order, fmt.Sprintf("waiting %d", i))
 			require.NoError(t, ps.Publisher().Publish("topic", newMessage(order[i])))
 		}
-		// Two publishers go on without a pause until the backlog is gone.
+		// Two publishers go on without a pause until the backlog is gone: events are
+		// published while each of the waiting ones is handled.
 		var publishing sync.WaitGroup
 		var published atomic.Int64
 		gone := make(chan struct{})
@@ -260,9 +261,7 @@ func TestNewerEventsDoNotOvertakeABacklog(t *testing.T) {
 						t.Error(err)
 						return
 					}
-					if published.Add(1) >= later*100 {
-						return
-					}
+					published.Add(1)
 				}
 			})
 		}
@@ -271,6 +270,8 @@ func TestNewerEventsDoNotOvertakeABacklog(t *testing.T) {
 		for i := range backlog {
 			msg := receive(t, messages)
 			require.Equal(t, order[i], string(msg.Payload))
+			before := published.Load()
+			require.Eventually(t, func() bool { return published.Load() > before }, patience, time.Millisecond)
 			msg.Ack()
 		}
 		close(gone)
@@ -357,9 +358,10 @@ func TestLimitsAreNeverExceeded(t *testing.T) {
 func TestCloseWhileOthersPublishLosesNothing(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
 		st := openStore(t, url)
-		const n = 60 // by each of the publishers
+		const n = 60 // before the end, by all publishers
 		var mu sync.Mutex
 		times, published := map[string]int{}, map[string]bool{}
+		closed := make(chan struct{})
 		handle := func(messages <-chan *message.Message) {
 			for msg := range messages {
 				mu.Lock()
@@ -378,7 +380,12 @@ func TestCloseWhileOthersPublishLosesNothing(t *testing.T) {
 		var count atomic.Int64
 		for p := range 8 {
 			publishing.Go(func() {
-				for i := range n {
+				for i := 0; ; i++ {
+					select {
+					case <-closed:
+						return
+					default:
+					}
 					msg := newMessage("x")
 					publish := ps.Publisher().Publish
 					if p%2 == 1 {
@@ -399,6 +406,7 @@ func TestCloseWhileOthersPublishLosesNothing(t *testing.T) {
 		}
 		require.Eventually(t, func() bool { return count.Load() > n }, patience, time.Millisecond)
 		require.NoError(t, ps.Close())
+		close(closed)
 		publishing.Wait()
 		working.Wait()
 		requireNothingHeldByNobody(t, st)

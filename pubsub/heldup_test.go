@@ -399,3 +399,38 @@ func TestARemovedSubscriptionOfALiveHandlerComesBack(t *testing.T) {
 		require.Equal(t, 2, log.lines())
 	})
 }
+
+// Every process counts failures now and then: those of before an upgrade, and those
+// that others, which may know nothing of it, have written since.
+func TestAProcessCountsFailures(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, url string) {
+		st := openStore(t, url)
+		fail := func(id string) {
+			t.Helper()
+			run, err := st.Record(t.Context(), store.Event{ID: id, Topic: "topic", Source: "test", Payload: []byte("{}")}, "other", "elsewhere", false)
+			require.NoError(t, err)
+			lost, err := st.End(t.Context(), []store.Outcome{{Lease: run.Lease(), Status: store.Failed, Failure: store.NewFailure("other", store.KindError, "broken")}})
+			require.NoError(t, err)
+			require.Empty(t, lost)
+		}
+		counted := func(n int64) {
+			t.Helper()
+			require.Eventually(t, func() bool {
+				found, err := st.Survey(t.Context())
+				require.NoError(t, err)
+				return !found.Uncounted
+			}, patience, time.Millisecond)
+			g, err := st.Grouping(t.Context(), store.Filter{})
+			require.NoError(t, err)
+			require.False(t, g.Counting)
+			require.Len(t, g.Groups, 1)
+			require.Equal(t, store.Count{N: n}, g.Groups[0].Runs)
+		}
+		fail("1")
+		require.NoError(t, st.Recount(t.Context()))
+		subscribe(t, configured(t, st, quickly), "topic", "handler")
+		counted(1)
+		fail("2")
+		counted(2)
+	})
+}

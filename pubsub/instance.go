@@ -216,20 +216,18 @@ func (h *heart) failing() bool {
 
 func (p *PubSub) recoverDead(ctx context.Context) error {
 	dead, err := p.store.Recover(ctx, p.identity().id)
-	if err != nil {
-		return err
-	}
 	for _, id := range dead {
 		p.config.Logger.Warn("instance is dead: its runs are due again", "instance", id)
 	}
 	if len(dead) > 0 {
 		signal(p.wake)
 	}
-	return nil
+	return err
 }
 
 // survey looks which runs there are, so that whoever recovers this instance need
-// not look at older ones, and whether its subscriptions are still there.
+// not look at older ones, whether its subscriptions are still there, and whether
+// there are failures to count.
 func (p *PubSub) survey(ctx context.Context) error {
 	found, err := p.store.Survey(ctx)
 	if err != nil {
@@ -239,6 +237,11 @@ func (p *PubSub) survey(ctx context.Context) error {
 	p.current.saw(found.Newest)
 	known := p.surveyed
 	p.mu.Unlock()
+	if found.Uncounted {
+		if err := p.countFailures(ctx); err != nil {
+			return err
+		}
+	}
 	if found.Subscriptions == known {
 		return nil
 	}
@@ -248,5 +251,22 @@ func (p *PubSub) survey(ctx context.Context) error {
 	p.mu.Lock()
 	p.surveyed = found.Subscriptions
 	p.mu.Unlock()
+	return nil
+}
+
+// countFailures counts failures for a moment; what is left is counted after the next
+// survey, or by others.
+func (p *PubSub) countFailures(ctx context.Context) error {
+	brief, cancel := context.WithTimeout(ctx, p.config.aside())
+	defer cancel()
+	for more := true; more; {
+		var err error
+		if more, err = p.store.CountFailures(brief); err != nil {
+			if brief.Err() != nil {
+				return nil
+			}
+			return err
+		}
+	}
 	return nil
 }

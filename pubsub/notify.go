@@ -31,6 +31,9 @@ func (p *PubSub) announceTx(ctx context.Context, tx Tx, inserted store.Inserted)
 		return nil
 	}
 	signal(p.nudge)
+	if p.config.SkipNotify {
+		return nil
+	}
 	return p.store.Notify(ctx, tx, p.origin)
 }
 
@@ -47,7 +50,7 @@ type notifier struct {
 }
 
 func (p *PubSub) newNotifier(notify func(ctx context.Context, q store.Execer, from string) error) *notifier {
-	if !p.store.Notifies() {
+	if !p.store.Notifies() || p.config.SkipNotify {
 		return &notifier{}
 	}
 	return &notifier{send: func(ctx context.Context) error { return notify(ctx, p.store.DB(), p.origin) }}

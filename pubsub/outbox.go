@@ -1,6 +1,7 @@
 package pubsub
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -147,6 +148,9 @@ func (p *OutboxPublisher) publish(ctx context.Context, topic string, messages []
 	if ctx.Err() != nil {
 		return nothingWritten(context.Cause(ctx))
 	}
+	if err := cmp.Or(o.transport.ValidTopic(topic), o.pubsub.config.checkSizes(topic, messages)); err != nil {
+		return nothingWritten(err)
+	}
 	events, err := eventsOf(topic, messages)
 	switch {
 	case err != nil:
@@ -265,6 +269,9 @@ func (o *Outbox) writeTx(ctx context.Context, tx Tx, events []store.Event) error
 		return nil
 	}
 	signal(o.nudge)
+	if o.pubsub.config.SkipNotify {
+		return nil
+	}
 	return o.pubsub.store.NotifyOutbox(ctx, tx, o.pubsub.origin)
 }
 

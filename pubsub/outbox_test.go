@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -130,8 +131,10 @@ func inOutbox(t *testing.T, st *store.Store, state store.OutgoingState) (payload
 	t.Helper()
 	found, err := st.Outbox(t.Context(), store.OutboxFilter{State: state, Limit: store.MaxLimit})
 	require.NoError(t, err)
-	for i := range found {
-		payloads = append(payloads, string(found[len(found)-1-i].Event.Payload))
+	for _, o := range slices.Backward(found) {
+		payload, err := st.OutgoingPayload(t.Context(), o.ID, 0)
+		require.NoError(t, err)
+		payloads = append(payloads, string(payload))
 	}
 	return payloads
 }

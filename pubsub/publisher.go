@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"strings"
 
 	wsql "github.com/ThreeDotsLabs/watermill-sql/v3/pkg/sql"
 	"github.com/ThreeDotsLabs/watermill/components/cqrs"
@@ -83,6 +82,9 @@ func (p *Publisher) publish(ctx context.Context, topic string, messages []*messa
 	if ctx.Err() != nil {
 		return fmt.Errorf("%w; nothing was written", context.Cause(ctx))
 	}
+	if err := p.pubsub.config.checkSizes(topic, messages); err != nil {
+		return nothingWritten(err)
+	}
 	events, err := eventsOf(topic, messages)
 	switch {
 	case err != nil:
@@ -122,16 +124,11 @@ func (p *PubSub) wouldWaitForItself(ctx context.Context) error {
 // still publish.
 func (p *Publisher) Close() error { return nil }
 
-// notInTopics says what watermill-sql does not take in a topic.
-func notInTopics(r rune) bool {
-	return (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') && (r < '0' || r > '9') && !strings.ContainsRune("-$:._", r)
-}
-
 // eventsOf copies the messages, so that the caller may do with them what it
 // likes, and checks them, so that a bad one fails before it is among others.
 func eventsOf(topic string, messages []*message.Message) ([]store.Event, error) {
-	if strings.ContainsFunc(topic, notInTopics) {
-		return nil, wsql.ErrInvalidTopicName
+	if err := store.ValidTopic(topic); err != nil {
+		return nil, err
 	}
 	events := make([]store.Event, len(messages))
 	for i, msg := range messages {

@@ -20,6 +20,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/reprise-bus/reprise/internal/brief"
+	"github.com/reprise-bus/reprise/internal/database"
 	"github.com/reprise-bus/reprise/internal/outage"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -42,12 +44,18 @@ type Config struct {
 	GracePeriod       time.Duration // that running handlers get on Close; default 10 s
 	HeartbeatInterval time.Duration // default 2 s
 	DeadAfter         time.Duration // of silence until another instance takes over the runs; default 10 s
+	MaxPayload        int           // bytes of a message that is published; default 16 MiB
 	Logger            *slog.Logger  // default slog.Default()
 
 	// ListenURL is the PostgreSQL URL of a connection of its own, on which the
 	// PubSub listens for what other processes publish. Without it, or behind a
 	// transaction pooler, that is found by the poll.
 	ListenURL string
+
+	// SkipNotify publishes without NOTIFY: PostgreSQL lets only one of the
+	// transactions that notify commit at a time. Other processes then find runs that are due, and
+	// events in the outbox, by their poll: within their PollInterval.
+	SkipNotify bool
 }
 
 func (c *Config) setDefaults() {
@@ -59,6 +67,9 @@ func (c *Config) setDefaults() {
 	if c.Concurrency == 0 {
 		c.Concurrency = DefaultConcurrency
 	}
+	if c.MaxPayload == 0 {
+		c.MaxPayload = DefaultMaxPayload
+	}
 	def(&c.PollInterval, time.Second)
 	def(&c.GracePeriod, 10*time.Second)
 	def(&c.HeartbeatInterval, 2*time.Second)
@@ -66,6 +77,7 @@ func (c *Config) setDefaults() {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
+	c.Logger = brief.Logger(c.Logger)
 }
 
 // aside is for how long other work may delay a heartbeat.
@@ -83,6 +95,9 @@ func (c Config) Validate() error {
 	if c.MaxConcurrency < 0 {
 		errs = append(errs, fmt.Errorf("field MaxConcurrency %d: want at least 1, or 0 for no limit", c.MaxConcurrency))
 	}
+	if c.MaxPayload < 0 {
+		errs = append(errs, fmt.Errorf("field MaxPayload %d: want at least 1 byte", c.MaxPayload))
+	}
 	for _, d := range []struct {
 		name  string
 		value time.Duration
@@ -92,6 +107,11 @@ func (c Config) Validate() error {
 	} {
 		if d.value < 0 {
 			errs = append(errs, fmt.Errorf("field %s %v: want a positive duration", d.name, d.value))
+		}
+	}
+	if c.ListenURL != "" {
+		if err := database.CheckPostgres(c.ListenURL); err != nil {
+			errs = append(errs, fmt.Errorf("field ListenURL: %w", err))
 		}
 	}
 	if c.DeadAfter < 3*c.HeartbeatInterval {
@@ -108,6 +128,8 @@ type PubSub struct {
 	finisher *finisher
 	writer   *writer
 	notifier *notifier
+	failures *failures
+	unheard  *unheard
 	news     news // of what is published
 
 	mu         sync.Mutex
@@ -169,6 +191,8 @@ func New(st *store.Store, config Config) (*PubSub, error) {
 	p.finisher = newFinisher(st, config.Logger, p.ended)
 	p.writer = &writer{now: p.publishNow, large: p.publishLarge, log: p.config.Logger}
 	p.notifier = p.newNotifier(st.Notify)
+	p.failures = newFailures(p.config.Logger)
+	p.unheard = newUnheard(p.config.Logger)
 	p.loopCtx, p.stop = context.WithCancel(context.Background())
 	return p, nil
 }
@@ -195,6 +219,7 @@ func (p *PubSub) start(ctx context.Context) error {
 	p.finisher.start()
 	p.loops.Go(func() { p.claimLoop(p.loopCtx) })
 	p.loops.Go(func() { p.heartbeatLoop(p.loopCtx) })
+	p.loops.Go(func() { p.failures.loop(p.loopCtx) })
 	if p.config.ListenURL != "" && p.store.Notifies() {
 		p.loops.Go(func() { p.listenLoop(p.loopCtx) })
 	}

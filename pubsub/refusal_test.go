@@ -281,10 +281,11 @@ func TestSubscribingFailsForWhatDoesNotPass(t *testing.T) {
 	server := testdb.NewServer(t)
 	st := openStore(t, server.URL)
 	ps := newPubSub(t, st)
-	for statement, undo := range map[string]string{
-		`REVOKE INSERT ON reprise.subscriptions FROM app`:       `GRANT INSERT ON reprise.subscriptions TO app`,
-		`ALTER TABLE reprise.instances RENAME TO instances_old`: `ALTER TABLE reprise.instances_old RENAME TO instances`,
+	for _, c := range [][2]string{ // in this order: the second try finds the subscription there
+		{`REVOKE INSERT ON reprise.subscriptions FROM app`, `GRANT INSERT ON reprise.subscriptions TO app`},
+		{`ALTER TABLE reprise.instances RENAME TO instances_old`, `ALTER TABLE reprise.instances_old RENAME TO instances`},
 	} {
+		statement, undo := c[0], c[1]
 		server.Exec(statement)
 		_, err := ps.Subscriber("handler", again).Subscribe(t.Context(), "topic")
 		require.Error(t, err, statement)

@@ -61,6 +61,7 @@ func (p *PubSub) insertRepeats(ctx context.Context, db wsql.ContextExecutor, eve
 	if more, err = p.insert(ctx, db, repeats, nil); err != nil {
 		return more, nil, err
 	}
+	p.heard(repeats, more)
 	known.addMissing(repeats, more.IDs)
 	return more, known, nil
 }

@@ -46,7 +46,8 @@ func (p *PubSub) Subscriber(handler string, policy handlers.Policy) *Subscriber 
 // RecordedSubscriber is Subscriber for a router whose first middleware is
 // middleware.Record and whose handler publishes nothing by returning it. Record
 // then tells how each run ended, and nobody waits for acks and nacks, which
-// saves a goroutine a message.
+// saves a goroutine a message. Where the first message shows that Record is missing,
+// an error is logged, and the subscriber works as Subscriber does.
 func (p *PubSub) RecordedSubscriber(handler string, policy handlers.Policy) *Subscriber {
 	return &Subscriber{pubsub: p, handler: handler, policy: policy, recorded: true}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/components/cqrs"
@@ -21,8 +22,10 @@ type subscription struct {
 	key      store.Subscription
 	ctx      context.Context // of messages
 	policy   handlers.Policy
-	slots    int  // how many runs at once
-	recorded bool // Record tells the ends; nobody waits for acks
+	slots    int         // how many runs at once
+	recorded bool        // Record tells the ends; nobody waits for acks
+	attended atomic.Bool // Record has been seen to do so
+	unheard  sync.Once   // that it does not is said
 	out      chan *message.Message
 
 	free     int  // slots; pubsub.mu is held
@@ -144,8 +147,11 @@ func (s *subscription) send(c *store.Claimed) {
 	}
 	select {
 	case s.out <- f.msg:
-		if !s.recorded {
+		switch {
+		case !s.recorded:
 			go s.await(f, f.acknowledge)
+		case !s.attended.Load():
+			go s.attend(f)
 		}
 	case <-s.closing:
 		s.release(f)
@@ -159,10 +165,7 @@ func (s *subscription) fly(c *store.Claimed) *flight {
 		f.msg.Metadata = c.Event.Metadata
 	}
 	f.delivery = handlers.NewDelivery(&c.Run, &s.policy, func(o store.Outcome, written bool) error {
-		if o.Status == store.Failed {
-			s.pubsub.config.Logger.Error("run is FAILED: no attempt is left, see its record",
-				"handler", c.Run.Handler, "topic", c.Run.Topic, "run", c.Run.ID, "attempt", c.Run.Attempt, "kind", o.Failure.Kind)
-		}
+		s.pubsub.failures.report(&c.Run, &s.policy, o)
 		if written {
 			s.pubsub.forget([]store.Outcome{o})
 		} else {
@@ -232,6 +235,26 @@ func (f *flight) end(err error) {
 // acknowledge ends the run unless middleware.Record is at work.
 func (f *flight) acknowledge(err error) {
 	_ = f.delivery.Acknowledge(f.ctx, err) // our report does not fail
+}
+
+// attend sees to it that middleware.Record tells the end of the run, as was said. If
+// a message is acked or nacked that Record has not seen, no end would ever be told,
+// and all slots would be taken for good: it is ended as by await, and an error names
+// the mistake.
+func (s *subscription) attend(f *flight) {
+	s.await(f, func(err error) {
+		if !f.delivery.Begun() && f.ctx.Err() == nil {
+			s.unheard.Do(func() {
+				s.pubsub.config.Logger.Error("a message was acked or nacked that middleware.Record has not seen, though the subscriber was made for a router with Record: "+
+					"add it first, router.AddMiddleware(middleware.Record(st)), or use Subscriber instead of RecordedSubscriber, and an InboxConfig without Recorded; "+
+					"until then the acks and nacks decide what becomes of the runs", "handler", s.key.Handler, "topic", s.key.Topic)
+			})
+		}
+		f.acknowledge(err)
+	})
+	if f.delivery.Begun() {
+		s.attended.Store(true)
+	}
 }
 
 // interrupt ends what has not ended within the grace period: it is due again,

@@ -31,12 +31,28 @@ type Transport struct {
 	// not connect before Subscribe.
 	Subscriber func(handler string) (message.Subscriber, error)
 
+	// Topic reports a name that no topic of the broker can have; default: of none.
+	// What it reports is refused by the bus's Handle, and by a publish that goes to
+	// the broker or the outbox.
+	Topic func(topic string) error
+
 	// Identify returns the id of a message without a UUID; see InboxConfig.
 	Identify func(msg *message.Message) string
 
 	// Refused says of an error of the publisher that it is about that message,
 	// and will not go away, such as "too large"; default: of none.
 	Refused func(err error) bool
+}
+
+// ValidTopic reports a name that no topic can have, here or at the broker.
+func (t *Transport) ValidTopic(topic string) error {
+	if err := store.ValidTopic(topic); err != nil || t == nil || t.Topic == nil {
+		return err
+	}
+	if err := t.Topic(topic); err != nil {
+		return fmt.Errorf("%s takes no topic of that name: %w", t.Name, err)
+	}
+	return nil
 }
 
 // Mode is how an event is published.

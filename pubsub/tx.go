@@ -19,6 +19,11 @@ type Transaction struct {
 	outgoing  []func() // told of the commit
 }
 
+// published says whether anything was.
+func (tx *Transaction) published() bool {
+	return len(tx.handovers) > 0 || tx.inserted.Due > 0 || len(tx.outgoing) > 0
+}
+
 // InTx runs f in a transaction and commits it, or rolls it back when f returns
 // an error or panics. What f publishes through PublisherTx is handed to its
 // handlers right after the commit, as with Publisher.
@@ -32,6 +37,9 @@ type Transaction struct {
 // is the caller's: where that is serializable or repeatable read, InTx can fail
 // with SQLSTATE 40001, as at any level with 40P01, a deadlock. Nothing is written
 // then, and the caller may call InTx again.
+//
+// f leaves the end of the transaction to InTx: where it has committed or rolled back
+// itself, InTx returns store.ErrEnded and ErrMaybeWritten.
 //
 // The slots that are reserved for that are taken until then: keep f short. What
 // f has published it must not undo by rolling back to a savepoint: the handlers
@@ -76,10 +84,14 @@ func (p *PubSub) inTx(ctx context.Context, options *sql.TxOptions, f func(tx *Tr
 		if committed {
 			return
 		}
+		ended := errors.Is(err, store.ErrEnded)
+		if !ended && tx.published() {
+			ended = p.store.Over(ctx, begun) != nil
+		}
 		// A rollback after a commit that failed does nothing. Nor does it when
 		// f has ended the transaction itself: perhaps it was a commit.
 		undone := begun.Rollback()
-		if undone == nil {
+		if undone == nil && !ended {
 			return
 		}
 		for _, h := range tx.handovers {
@@ -94,11 +106,24 @@ func (p *PubSub) inTx(ctx context.Context, options *sql.TxOptions, f func(tx *Tr
 	if err := f(tx); err != nil {
 		return err
 	}
-	if err := begun.Commit(); err != nil {
+	if tx.published() { // or the commit of some drivers succeeds without a transaction
+		if p.store.Over(ctx, begun) != nil {
+			return endedItself(store.ErrEnded)
+		}
+	}
+	switch err := begun.Commit(); {
+	case errors.Is(err, sql.ErrTxDone) && ctx.Err() == nil:
+		return endedItself(store.ErrEnded)
+	case err != nil:
 		return fmt.Errorf("commit: %w", whatIsKnown(err))
 	}
 	committed = true
 	return nil
+}
+
+// endedItself is the error of an InTx whose function has ended the transaction.
+func endedItself(err error) error {
+	return maybeWritten(fmt.Errorf("commit: %w: leave both to InTx, which commits when its function returns nil", err))
 }
 
 // publishTx inserts the events in the caller's transaction.
@@ -110,12 +135,16 @@ func (p *PubSub) publishTx(ctx context.Context, tx Tx, events []store.Event) err
 			return err
 		}
 		sayKnown(ctx, p.config.Logger, events, known)
+		p.heard(events, inserted)
 		return p.announceTx(ctx, tx, inserted)
 	}
 	if len(split(events)) > 1 { // nobody has that many free slots
 		inserted, known, err := p.insertDue(ctx, tx, events)
 		own.inserted.Due += inserted.Due
-		sayKnown(ctx, p.config.Logger, events, known)
+		if err == nil {
+			sayKnown(ctx, p.config.Logger, events, known)
+			p.heard(events, inserted)
+		}
 		return err
 	}
 	if err := p.subscribeRegisteredTx(ctx, tx); err != nil {
@@ -136,6 +165,10 @@ func (p *PubSub) publishTx(ctx context.Context, tx Tx, events []store.Event) err
 	}
 	more, known, err := p.insertRepeats(ctx, tx, unique, inserted)
 	own.inserted.Due += inserted.Due + more.Due
+	if err != nil {
+		return err
+	}
 	sayKnown(ctx, p.config.Logger, events, known)
-	return err
+	p.heard(events, inserted)
+	return nil
 }

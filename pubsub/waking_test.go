@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
 	"github.com/stretchr/testify/require"
 
 	"github.com/reprise-bus/reprise/internal/testdb"
@@ -139,4 +141,55 @@ func TestALateCommitWakesTheOtherProcess(t *testing.T) {
 	woken.Release()
 	require.Equal(t, "early", string(receiveAcked(t, messages).Payload))
 	require.Equal(t, "late", string(receiveAcked(t, messages).Payload))
+}
+
+// With SkipNotify a publish notifies nobody, whatever its way, and others find it by
+// their poll.
+func TestAPublishThatNotifiesNobodyIsFoundByThePoll(t *testing.T) {
+	t.Parallel()
+	url := testdb.Postgres(t)
+	here, there := openStore(t, url), openStore(t, url)
+	ps := configured(t, here, pubsub.Config{PollInterval: 20 * time.Millisecond})
+	messages := subscribe(t, ps, "topic", "handler")
+	listener := pq.NewListener(url, time.Second, time.Second, nil)
+	defer listener.Close()
+	require.NoError(t, listener.Listen(there.Channel()))
+
+	silent, loud := configured(t, there, pubsub.Config{SkipNotify: true}), configured(t, there, pubsub.Config{})
+	begin := func() *sqlx.Tx {
+		tx, err := there.DB().BeginTxx(t.Context(), nil)
+		require.NoError(t, err)
+		return tx
+	}
+	require.NoError(t, silent.Publisher().Publish("topic", newMessage("x")))
+	tx := begin()
+	require.NoError(t, silent.PublisherTx(tx).Publish("topic", newMessage("x")))
+	require.NoError(t, tx.Commit())
+	require.NoError(t, silent.InTx(t.Context(), func(tx *pubsub.Transaction) error {
+		return silent.PublisherTx(tx).Publish("topic", newMessage("x"))
+	}))
+	for range 3 {
+		receive(t, messages).Ack()
+	}
+
+	// The first notice is that of the first publish that notifies.
+	tx = begin()
+	require.NoError(t, loud.PublisherTx(tx).Publish("topic", newMessage("x")))
+	var process int
+	require.NoError(t, tx.Get(&process, `SELECT pg_backend_pid()`))
+	require.NoError(t, tx.Commit())
+	notice := receiveFrom(t, listener.Notify)
+	require.Equal(t, process, notice.BePid)
+	receive(t, messages).Ack()
+}
+
+func receiveFrom[T any](t *testing.T, ch <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-ch:
+		return v
+	case <-time.After(patience):
+		t.Fatal("nothing came")
+		panic("unreachable")
+	}
 }

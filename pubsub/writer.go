@@ -296,6 +296,7 @@ func (p *PubSub) publishNow(ctx context.Context, events []store.Event) (knownEve
 	}
 	p.noteDue(events, more)
 	p.announce(more)
+	p.heardAll(ctx, events, inserted)
 	return known, nil
 }
 
@@ -312,6 +313,7 @@ func (p *PubSub) publishLarge(ctx context.Context, events []store.Event, committ
 	}
 	p.noteDue(events, inserted)
 	p.announce(inserted)
+	p.heardAll(ctx, events, inserted)
 	return known, nil
 }
 

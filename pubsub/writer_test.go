@@ -114,7 +114,7 @@ func TestABadEventFailsOnlyItsOwnCall(t *testing.T) {
 		}{
 			"another payload":  {"topic", message.NewMessage(taken.UUID, []byte("other"))},
 			"has no topic":     {"", newMessage("x")},
-			"a bad topic":      {"no spaces", newMessage("x")},
+			"a bad topic":      {"no line\nbreak", newMessage("x")},
 			"invalid metadata": {"topic", invalid},
 		}
 		const good = 20

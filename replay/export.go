@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/reprise-bus/reprise/internal/visible"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -111,16 +112,33 @@ type (
 )
 
 // WriteTo writes the document as indented JSON, the same bytes each time, and
-// implements io.WriterTo.
+// implements io.WriterTo. Control characters and others that leave no mark are
+// written as \u escapes.
 func (d Document) WriteTo(w io.Writer) (int64, error) {
-	var b bytes.Buffer
-	to := json.NewEncoder(&b)
+	out := &escaping{to: w} // the encoder writes once
+	to := json.NewEncoder(out)
 	to.SetEscapeHTML(false)
 	to.SetIndent("", "  ")
 	if err := to.Encode(d.exported(survivesIndenting)); err != nil {
-		return 0, fmt.Errorf("write exported run %d: %w", d.run.ID, err)
+		return out.n, fmt.Errorf("write exported run %d: %w", d.run.ID, err)
 	}
-	return b.WriteTo(w)
+	return out.n, nil
+}
+
+// escaping writes JSON, of which it gets whole characters, with \u escapes, and counts
+// what it writes.
+type escaping struct {
+	to io.Writer
+	n  int64
+}
+
+func (e *escaping) Write(b []byte) (int, error) {
+	n, err := io.WriteString(e.to, visible.JSON(string(b)))
+	e.n += int64(n)
+	if err != nil {
+		return 0, err
+	}
+	return len(b), nil
 }
 
 // MarshalJSON implements json.Marshaler. What is marshalled keeps the payload's
@@ -165,11 +183,12 @@ func (d Document) exported(inline func(payload []byte) bool) exported {
 	return x
 }
 
-// survivesIndenting says whether the payload is JSON without a space too many,
-// so that it can stand indented in a document and be read back as it was.
+// survivesIndenting says whether the payload is JSON without a space too many
+// and without a character that WriteTo escapes, so that it can stand indented in
+// a document and be read back as it was.
 func survivesIndenting(payload []byte) bool {
 	var compact bytes.Buffer
-	return utf8.Valid(payload) && json.Compact(&compact, payload) == nil &&
+	return utf8.Valid(payload) && visible.JSON(string(payload)) == string(payload) && json.Compact(&compact, payload) == nil &&
 		bytes.Equal(compact.Bytes(), payload) && !deeplyNested(payload)
 }
 

@@ -74,7 +74,7 @@ func (b *Bus) Handle(hs ...cqrs.EventHandler) error {
 			return fmt.Errorf("reprisetest: %w", err)
 		}
 		name := h.HandlerName()
-		topic, err := handlers.Topic(b.settings.marshaler, h.NewEvent())
+		topic, err := handlers.Accepts(b.settings.marshaler, h.NewEvent())
 		if err == nil {
 			err = store.Subscription{Topic: topic, Handler: name}.Validate()
 		}
@@ -128,19 +128,19 @@ func (b *Bus) InTx(ctx context.Context, f func(tx *bus.Tx) error) error {
 	if b.settings.wouldWaitForItself(ctx) {
 		return errWaitForItself
 	}
-	return b.begin(ctx, func(tx *sqlx.Tx) error { return f(&bus.Tx{Tx: tx}) })
+	return b.begin(ctx, nil, func(tx *sqlx.Tx) error { return f(&bus.Tx{Tx: tx}) })
 }
 
 // begin runs f in a transaction, and delivers what was published in it when it
 // is committed.
-func (b *Bus) begin(ctx context.Context, f func(tx *sqlx.Tx) error) error {
+func (b *Bus) begin(ctx context.Context, options *sql.TxOptions, f func(tx *sqlx.Tx) error) error {
 	var begun *sql.Tx
 	defer func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		delete(b.open, begun)
 	}()
-	if err := b.settings.inTx(ctx, func(tx *sqlx.Tx) error {
+	if err := b.settings.inTx(ctx, options, func(tx *sqlx.Tx) error {
 		begun = tx.Tx
 		b.mu.Lock()
 		b.open[begun] = []store.Event{}

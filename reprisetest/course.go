@@ -46,6 +46,10 @@ func (s *settings) course(ctx context.Context, h cqrs.EventHandler, policy handl
 		run.Attempt++
 		run.Tries++
 		started := now()
+		run.StartedAt = started
+		if run.PublishedAt.IsZero() {
+			run.PublishedAt = started
+		}
 		var o store.Outcome
 		o, result.Err = s.attempt(ctx, h, policy, e, run)
 		for _, failure := range []*store.Failure{o.Failure, o.Callback} {
@@ -60,6 +64,9 @@ func (s *settings) course(ctx context.Context, h cqrs.EventHandler, policy handl
 			return result, nil
 		}
 		result.Waited += o.Delay
+		if o.Failure != nil {
+			run.ErrorKind, run.Error, run.Fingerprint = o.Failure.Kind, o.Failure.Message, o.Failure.Fingerprint
+		}
 		if o.Refund {
 			run.Tries--
 		}
@@ -90,7 +97,7 @@ func (s *settings) attempt(ctx context.Context, h cqrs.EventHandler, policy hand
 		around = append(around, middleware.Timeout(timeout))
 	}
 	if policy.Transactional {
-		around = append(around, s.transaction)
+		around = append(around, s.transaction(policy.Isolation))
 	}
 	consume := handlers.Func(h, s.marshaler)
 	handle := func(msg *message.Message) ([]*message.Message, error) { return nil, consume(msg) }

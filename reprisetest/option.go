@@ -38,7 +38,7 @@ type settings struct {
 	middleware []message.HandlerMiddleware
 
 	db    *sqlx.DB // of pool
-	begin func(ctx context.Context, f func(tx *sqlx.Tx) error) error
+	begin func(ctx context.Context, options *sql.TxOptions, f func(tx *sqlx.Tx) error) error
 }
 
 func newSettings(t testing.TB, options []Option) *settings {

@@ -1,6 +1,7 @@
 package reprisetest
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -37,19 +38,23 @@ func published[E any](b *Bus) (topic string, events []E) {
 	if err != nil {
 		b.t.Fatalf("reprisetest: %v", err)
 	}
+	decoder := handlers.New("", func(_ context.Context, e E) error { // E may be a pointer
+		events = append(events, e)
+		return nil
+	})
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, e := range b.published {
 		if e.Topic != topic {
 			continue
 		}
-		event := new(E)
+		event := decoder.NewEvent()
 		msg := message.NewMessage(e.ID, e.Payload)
 		msg.Metadata = e.Metadata
 		if err := b.settings.marshaler.Unmarshal(msg, event); err != nil {
 			b.t.Fatalf("reprisetest: event %q of topic %q does not decode into %T: %v", e.ID, topic, event, err)
 		}
-		events = append(events, *event)
+		_ = decoder.Handle(context.Background(), event)
 	}
 	return topic, events
 }

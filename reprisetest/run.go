@@ -30,7 +30,11 @@ func Run(t testing.TB, h cqrs.EventHandler, event any, options ...Option) Result
 	if err != nil {
 		t.Fatalf("reprisetest: %v", err)
 	}
-	if takes := s.marshaler.Name(h.NewEvent()); takes != e.Topic {
+	takes, err := handlers.Accepts(s.marshaler, h.NewEvent())
+	if err != nil {
+		t.Fatalf("reprisetest: handler %q: %v", h.HandlerName(), err)
+	}
+	if takes != e.Topic {
 		t.Fatalf("reprisetest: handler %q takes events on topic %q, and would never get this %T on topic %q", h.HandlerName(), takes, event, e.Topic)
 	}
 	result, err := s.course(t.Context(), h, handlers.PolicyOf(h), e, newRun(1, h, e))

@@ -99,6 +99,27 @@ func TestAHandlerSeesWhichTryItIs(t *testing.T) {
 	require.Equal(t, [][3]int{{1, 1, 0}, {2, 2, 0}, {3, 2, 0}, {4, 1, 1}, {5, 2, 1}}, seen)
 }
 
+// A reminder for tomorrow is sent tomorrow, by the clock that is set forward.
+func TestAHandlerSeesHowLongAgoItsEventWasPublished(t *testing.T) {
+	t.Parallel()
+	var errs []string
+	result := reprisetest.Run(t, handlers.New("remind", func(ctx context.Context, _ placed) error {
+		d, _ := handlers.DeliveryFrom(ctx)
+		run := d.Run()
+		errs = append(errs, run.Error)
+		switch age := run.StartedAt.Sub(run.PublishedAt); {
+		case len(errs) == 1:
+			return errors.New("not yet")
+		case age < 24*time.Hour:
+			return handlers.Snooze(time.Hour)
+		}
+		return nil
+	}), placed{"1"})
+	require.Equal(t, store.Success, result.Status)
+	require.Equal(t, 24*time.Hour+time.Second, result.Waited)
+	require.Equal(t, []string{"", "not yet"}, errs[:2])
+}
+
 func TestACallbackThatFailsIsAnAttempt(t *testing.T) {
 	t.Parallel()
 	result := reprisetest.Run(t, handlers.New("mail", func(context.Context, placed) error { panic("no") }, handlers.Policy{

@@ -5,30 +5,51 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/jmoiron/sqlx"
 
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/store"
 )
 
-// transaction is middleware.Transaction without a run in the database.
-func (s *settings) transaction(next message.HandlerFunc) message.HandlerFunc {
-	return func(msg *message.Message) ([]*message.Message, error) {
-		whole := msg.Context()
-		defer msg.SetContext(whole)
-		return nil, s.begin(whole, func(tx *sqlx.Tx) error {
-			msg.SetContext(handlers.WithTx(whole, tx))
-			_, err := next(msg)
-			return err
-		})
+// transaction is middleware.Transaction without a run in the database: of the given
+// isolation, and again within the attempt when the database refuses it only because of
+// others at the same time.
+func (s *settings) transaction(isolation sql.IsolationLevel) message.HandlerMiddleware {
+	var options *sql.TxOptions
+	if isolation != sql.LevelDefault && s.db.DriverName() != sqlite {
+		options = &sql.TxOptions{Isolation: isolation}
+	}
+	return func(next message.HandlerFunc) message.HandlerFunc {
+		return func(msg *message.Message) ([]*message.Message, error) {
+			whole := msg.Context()
+			defer msg.SetContext(whole)
+			var failed error
+			collided := store.Again(whole, func() error {
+				failed = s.begin(whole, options, func(tx *sqlx.Tx) error {
+					msg.SetContext(handlers.WithTx(whole, tx))
+					_, err := next(msg)
+					return err
+				})
+				if store.Collided(failed) {
+					return failed
+				}
+				return nil
+			})
+			if collided != nil {
+				return nil, fmt.Errorf("%w: %w", handlers.Snooze(time.Second), collided)
+			}
+			return nil, failed
+		}
 	}
 }
 
 // inTx runs f in a transaction, which is committed when f returns nil and
 // rolled back otherwise, also when f panics.
-func (s *settings) inTx(ctx context.Context, f func(tx *sqlx.Tx) error) (err error) {
-	tx, err := s.db.BeginTxx(ctx, nil)
+func (s *settings) inTx(ctx context.Context, options *sql.TxOptions, f func(tx *sqlx.Tx) error) (err error) {
+	tx, err := s.db.BeginTxx(ctx, options)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}

@@ -14,13 +14,16 @@ const contradictory = `
 	OR (r.status = 'FAILED') <> (r.failed_at IS NOT NULL)
 	OR (r.status = 'DISCARDED') <> (r.discarded_at IS NOT NULL)`
 
-// Contradictory returns runs whose columns contradict each other, at most ten, of
-// the newest so many. Somebody has changed them by hand, and forgotten a column:
+// MaxContradictory is how many runs Contradictory returns at most.
+const MaxContradictory = 10
+
+// Contradictory returns runs whose columns contradict each other, at most
+// MaxContradictory, of the newest so many. Somebody has changed them by hand, and forgotten a column:
 // they may be neither run nor listed.
 func (s *Store) Contradictory(ctx context.Context, among int) (ids []int64, err error) {
 	if err := s.db.SelectContext(ctx, &ids, s.sql(`
 		SELECT r.id FROM (SELECT * FROM reprise.handler_runs ORDER BY id DESC LIMIT $1) r
-		WHERE `+contradictory+` ORDER BY r.id LIMIT 10`), among); err != nil {
+		WHERE `+contradictory+` ORDER BY r.id LIMIT $2`), among, MaxContradictory); err != nil {
 		return nil, fmt.Errorf("look for contradictory runs: %w", err)
 	}
 	return ids, nil

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -20,6 +21,8 @@ const SourceEdit = "edit"
 type Correction struct {
 	Payload  []byte
 	Metadata map[string]string
+
+	MaxPayload int // bytes; default 16 MiB, or as many as the event has
 }
 
 // ErrNotEnded is returned for a run that may still end by itself.
@@ -98,6 +101,9 @@ func (e Event) amended(c Correction) (Event, error) {
 		return e, err
 	}
 	e.Amends, e.ID, e.Source = e.ID, id.String(), SourceEdit
+	if most := cmp.Or(c.MaxPayload, max(DefaultMaxPayload, len(e.Payload))); len(c.Payload) > most {
+		return e, fmt.Errorf("the payload has %d bytes: want at most %d: keep large data elsewhere, or raise MaxPayload of the Correction", len(c.Payload), most)
+	}
 	if c.Payload != nil {
 		e.Payload = c.Payload
 	}

@@ -1,7 +1,9 @@
 package store
 
 import (
+	"cmp"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"slices"
@@ -118,17 +120,44 @@ func (s *Store) EndUnlocked(ctx context.Context, outcomes []Outcome) (lost, lock
 // ErrLeaseLost says that it does not. The transaction decides then whether
 // anything was written.
 func (s *Store) Succeed(ctx context.Context, tx *sqlx.Tx, l Lease) error {
+	n, err := s.succeed(ctx, tx, l, ``)
+	if err == nil && n == 0 {
+		err = fmt.Errorf("%v: %w", l, ErrLeaseLost)
+	}
+	return err
+}
+
+// SucceedMarked is Succeed in the transaction that was marked. Where the handler has
+// ended it, nothing is written, and the error is ErrEnded.
+func (s *Store) SucceedMarked(ctx context.Context, tx *sqlx.Tx, m Mark, l Lease) error {
+	if s.kind == dialect.SQLite {
+		if err := s.Ended(ctx, tx, m); err != nil {
+			return err
+		}
+		return s.Succeed(ctx, tx, l)
+	}
+	n, err := s.succeed(ctx, tx, l, ` AND CAST($4 AS bigint) = `+beganAt, int64(m))
+	switch {
+	case errors.Is(err, sql.ErrTxDone):
+		return cmp.Or(endedIf(ctx, true), err)
+	case err == nil && n == 0:
+		return cmp.Or(s.Ended(ctx, tx, m), fmt.Errorf("%v: %w", l, ErrLeaseLost))
+	}
+	return err
+}
+
+func (s *Store) succeed(ctx context.Context, tx *sqlx.Tx, l Lease, and string, args ...any) (n int64, err error) {
 	result, err := tx.ExecContext(ctx, s.sql(`
 		UPDATE reprise.handler_runs
 		SET status = 'SUCCESS', finished_at = now(), error_kind = NULL, error = NULL, fingerprint = NULL
-		WHERE id = $1 AND instance = $2 AND attempt = $3 AND status = 'PENDING'`), l.RunID, l.Instance, l.Attempt)
+		WHERE id = $1 AND instance = $2 AND attempt = $3 AND status = 'PENDING'`+and), append([]any{l.RunID, l.Instance, l.Attempt}, args...)...)
+	if err == nil {
+		n, err = result.RowsAffected()
+	}
 	if err != nil {
-		return fmt.Errorf("write the success of run %d: %w", l.RunID, err)
+		return 0, fmt.Errorf("write the success of run %d: %w", l.RunID, err)
 	}
-	if n, err := result.RowsAffected(); err != nil || n == 0 {
-		return errors.Join(err, fmt.Errorf("%v: %w", l, ErrLeaseLost))
-	}
-	return nil
+	return n, nil
 }
 
 // notEndedSo returns the leases of those outcomes that are not what the

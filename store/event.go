@@ -32,6 +32,10 @@ const SourcePublish = "publish"
 // KeyMetadata is where a message carries its event's key.
 const KeyMetadata = "key"
 
+// DefaultMaxPayload is how many bytes a payload may have, unless something else
+// says more.
+const DefaultMaxPayload = 16 << 20
+
 const maxName = 255 // bytes of a topic, a handler name, an event id or a key
 
 // EventID is an event's identity.
@@ -49,7 +53,7 @@ func (e *Event) Validate() error {
 	if err := validName("id", e.ID); err != nil {
 		errs = append(errs, err)
 	}
-	if err := validName("topic", e.Topic); err != nil {
+	if err := ValidTopic(e.Topic); err != nil {
 		errs = append(errs, err)
 	}
 	if e.Key != "" {
@@ -66,6 +70,17 @@ func (e *Event) Validate() error {
 		return fmt.Errorf("event %q: %w", e.ID, errors.Join(errs...))
 	}
 	return nil
+}
+
+// ValidTopic reports a name that no topic can have. It decides for everything
+// that takes a topic: whoever may subscribe to one may publish on it, and the
+// other way round. A topic is 1 to 255 bytes of UTF-8 without control characters,
+// and not AllTopics.
+func ValidTopic(topic string) error {
+	if topic == AllTopics {
+		return fmt.Errorf("topic %q stands for all topics: want a name such as \"user.signed_up\"", topic)
+	}
+	return validName("topic", topic)
 }
 
 // validName checks what identifies something in the database: people read it

@@ -10,8 +10,9 @@ import (
 
 // EventMark is an event's place in the order of time.
 type EventMark struct {
-	At time.Time
-	ID string
+	At    time.Time
+	ID    string
+	Topic string // "" is before every topic that has an event of the id at that time
 }
 
 // EventFilter selects events: all of what is set must hold. The zero filter
@@ -21,6 +22,8 @@ type EventFilter struct {
 	Key   string    // "" is any
 	Since time.Time // published at or after; zero is open
 	Until time.Time // published before; zero is open
+
+	Metadata bool // read the metadata, too
 
 	// The page: events before this one, the last of the page before (nil starts
 	// at the newest), Limit of them (0 is DefaultLimit, at most MaxLimit).
@@ -33,10 +36,10 @@ func (f EventFilter) Validate() error {
 	return Filter{Topic: f.Topic, Key: f.Key, Since: f.Since, Until: f.Until, Limit: f.Limit}.Validate()
 }
 
-// Events returns a page of the events that the filter selects, the newest
-// first, and where the next page begins, nil when this is the last. As Page
-// does, it looks at a bounded number of events.
-func (s *Store) Events(ctx context.Context, f EventFilter) (events []Event, next *EventMark, err error) {
+// Events returns a page of the events that the filter selects, the newest first,
+// and where the next page begins, nil when this is the last. As Page does, it looks
+// at a bounded number of events. It reads no payload.
+func (s *Store) Events(ctx context.Context, f EventFilter) (events []EventHead, next *EventMark, err error) {
 	if err := f.Validate(); err != nil {
 		return nil, nil, err
 	}
@@ -45,7 +48,7 @@ func (s *Store) Events(ctx context.Context, f EventFilter) (events []Event, next
 	}
 	c := &conditions{}
 	if f.Before != nil {
-		c.index(`(e.published_at, e.id) < (%s, %s)`, s.time(f.Before.At), f.Before.ID)
+		c.index(`(e.published_at, e.id, e.topic) < (%s, %s, %s)`, s.time(f.Before.At), f.Before.ID, f.Before.Topic)
 	}
 	if !f.Since.IsZero() {
 		c.index(`e.published_at >= %s`, s.time(f.Since))
@@ -60,63 +63,48 @@ func (s *Store) Events(ctx context.Context, f EventFilter) (events []Event, next
 		c.and(`e.key = %s`, f.Key)
 	}
 	look, args := c.look()
-	newest := `ORDER BY e.published_at DESC, e.id DESC`
-	var rows []eventRow
+	newest := `ORDER BY e.published_at DESC, e.id DESC, e.topic DESC`
+	var rows []headRow
 	if err := s.db.SelectContext(ctx, &rows, s.compose(fmt.Sprintf(`
-		SELECT %s FROM (SELECT * FROM reprise.events e WHERE %s %s LIMIT %d) e WHERE %s %s LIMIT %s`,
-		eventColumns, look, newest, pageLook, conjunction(c.rest), newest, c.arg(f.Limit))), c.args...); err != nil {
+		SELECT %[1]s FROM (
+			SELECT e.id, e.topic FROM (
+				SELECT e.id, e.topic, e.key, e.published_at FROM reprise.events e WHERE %[2]s %[3]s LIMIT %[4]d
+			) e WHERE %[5]s %[3]s LIMIT %[6]s
+		) found JOIN reprise.events e ON e.id = found.id AND e.topic = found.topic %[3]s`, s.headColumns(f.Metadata), look, newest, pageLook, conjunction(c.rest), c.arg(f.Limit))), c.args...); err != nil {
 		return nil, nil, fmt.Errorf("list events: %w", err)
 	}
-	events = make([]Event, len(rows))
-	for i, r := range rows {
-		if events[i], err = r.event(); err != nil {
-			return nil, nil, err
-		}
+	if events, err = heads(rows); err != nil {
+		return nil, nil, err
 	}
 	if len(rows) == f.Limit {
 		last := events[len(events)-1]
-		return events, &EventMark{last.PublishedAt, last.ID}, nil
+		return events, &EventMark{last.PublishedAt, last.ID, last.Topic}, nil
 	}
 	var mark struct {
-		At instant `db:"published_at"`
-		ID string  `db:"id"`
+		At    instant `db:"published_at"`
+		ID    string  `db:"id"`
+		Topic string  `db:"topic"`
 	}
 	err = s.db.GetContext(ctx, &mark, s.compose(fmt.Sprintf(
-		`SELECT e.published_at, e.id FROM reprise.events e WHERE %s %s LIMIT 1 OFFSET %d`, look, newest, pageLook-1)), args...)
+		`SELECT e.published_at, e.id, e.topic FROM reprise.events e WHERE %s %s LIMIT 1 OFFSET %d`, look, newest, pageLook-1)), args...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return events, nil, nil
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("list events: %w", err)
 	}
-	return events, &EventMark{mark.At.Time, mark.ID}, nil
+	return events, &EventMark{mark.At.Time, mark.ID, mark.Topic}, nil
 }
 
-// EventRuns returns the runs of an event, oldest first, at most MaxLimit.
+// EventRuns returns the runs of an event, oldest first: one for each handler.
 func (s *Store) EventRuns(ctx context.Context, topic, id string) (runs []Run, err error) {
 	var rows []runRow
 	if err := s.db.SelectContext(ctx, &rows, s.sql(`
-		SELECT `+runColumns+` FROM reprise.handler_runs r WHERE r.event_id = $1 AND r.topic = $2 ORDER BY r.id LIMIT 1000`), id, topic); err != nil {
+		SELECT `+runColumns+` FROM reprise.handler_runs r WHERE r.event_id = $1 AND r.topic = $2 ORDER BY r.id`), id, topic); err != nil {
 		return nil, fmt.Errorf("read the runs of event %q: %w", id, err)
 	}
 	for _, r := range rows {
 		runs = append(runs, r.run())
 	}
 	return runs, nil
-}
-
-// EventsByID returns the events of that id, one for each topic that has it.
-func (s *Store) EventsByID(ctx context.Context, id string) ([]Event, error) {
-	var rows []eventRow
-	if err := s.db.SelectContext(ctx, &rows, s.sql(`SELECT `+eventColumns+` FROM reprise.events e WHERE e.id = $1 ORDER BY e.topic LIMIT 1000`), id); err != nil {
-		return nil, fmt.Errorf("read event %q: %w", id, err)
-	}
-	events := make([]Event, len(rows))
-	for i, r := range rows {
-		var err error
-		if events[i], err = r.event(); err != nil {
-			return nil, err
-		}
-	}
-	return events, nil
 }

@@ -20,6 +20,7 @@ const (
 	KindInterrupted Kind = "interrupted" // the process shut down before the handler had ended
 	KindNack        Kind = "nack"        // the message was nacked and nobody said why
 	KindCallback    Kind = "callback"    // not the handler failed but its policy's OnFailure or OnExhausted
+	KindSnooze      Kind = "snooze"      // the handler snoozed more often than its policy allows
 	KindLost        Kind = "lost"        // the event is no longer in the database, or its metadata is unreadable
 )
 
@@ -31,8 +32,10 @@ type Failure struct {
 	Fingerprint string // see Fingerprint; "" for what no failure group is made of
 }
 
-// NewFailure returns a failure of a handler's run, with its fingerprint.
+// NewFailure returns a failure of a handler's run, with its fingerprint. Its message
+// is as the database keeps it: cut after 8 KiB.
 func NewFailure(handler string, kind Kind, message string) *Failure {
+	message = printable(message, maxMessage)
 	return &Failure{Kind: kind, Message: message, Fingerprint: Fingerprint(handler, kind, message)}
 }
 

@@ -33,6 +33,8 @@ type Filter struct {
 	Until   time.Time   `json:"until,omitzero"`    // event published before; zero is open
 	Payload []Condition `json:"payload,omitempty"` // that the event's payload fulfils, all of them
 
+	Changed time.Time `json:"-"` // ended, or begun, or published, whichever was the last of these, at or after; zero is open
+
 	// The page: runs with an id lower than Before, the last id of the page
 	// before this one (0 starts at the newest), Limit of them (0 is
 	// DefaultLimit, at most MaxLimit).
@@ -47,7 +49,7 @@ var isFingerprint = regexp.MustCompile(`^[0-9a-f]{16}$`)
 func (f Filter) Empty() bool {
 	return f.IDs == nil && f.Status == "" && f.Handler == "" && f.Topic == "" && f.EventID == "" && f.Key == "" &&
 		f.Kind == "" && f.Text == "" && f.Group == "" && f.Replay == 0 &&
-		f.Since.IsZero() && f.Until.IsZero() && len(f.Payload) == 0
+		f.Since.IsZero() && f.Until.IsZero() && f.Changed.IsZero() && len(f.Payload) == 0
 }
 
 // Validate reports every field that no run can be selected by.
@@ -176,8 +178,14 @@ func (s *Store) conditions(f Filter, above, below int64) *conditions {
 	if f.Status != "" && f.Status != Failed && f.Status != Discarded {
 		c.and(`r.status = %s`, string(f.Status))
 	}
-	if f.Handler != "" && f.Status != Failed {
+	if f.Handler != "" && (f.Status != Failed || f.Group != "") {
 		c.and(`r.handler = %s`, f.Handler)
+	}
+	if f.Status == Failed && f.Group != "" {
+		c.and(s.likely(`r.failed_at`))
+	}
+	if f.Status == Discarded && f.Group != "" {
+		c.and(s.likely(`r.discarded_at`))
 	}
 	if f.Topic != "" {
 		c.and(`r.topic = %s`, f.Topic)
@@ -194,6 +202,9 @@ func (s *Store) conditions(f Filter, above, below int64) *conditions {
 	if !f.Until.IsZero() {
 		c.and(`r.published_at < %s`, s.time(f.Until))
 	}
+	if !f.Changed.IsZero() {
+		c.and(`coalesce(r.finished_at, r.started_at, r.published_at) >= %s`, s.time(f.Changed))
+	}
 	if len(f.Payload) > 0 {
 		tests := []string{`e.id = r.event_id`, `e.topic = r.topic`, `e.payload IS NOT NULL`}
 		for _, p := range f.Payload {
@@ -204,6 +215,16 @@ func (s *Store) conditions(f Filter, above, below int64) *conditions {
 		c.rest = append(c.rest, `EXISTS (SELECT 1 FROM reprise.events e WHERE `+conjunction(tests)+` LIMIT 1 OFFSET 0)`)
 	}
 	return c
+}
+
+// likely says that a time of a run of a failure group is there. PostgreSQL takes those
+// that failed for as rare in a group as elsewhere, and would rather read and sort the
+// whole group than walk it until a page is full; of an expression it knows nothing.
+func (s *Store) likely(time string) string {
+	if s.kind == dialect.Postgres {
+		time = `(` + time + ` + interval '0')`
+	}
+	return time + ` IS NOT NULL`
 }
 
 // index adds the conditions that an index offers. Each says what the index
@@ -220,13 +241,16 @@ func (s *Store) index(c *conditions, f Filter) {
 		}
 		c.index(`r.id IN (`+strings.TrimSuffix(strings.Repeat("%s,", len(values)), ",")+`)`, values...)
 	}
-	switch f.Status {
-	case Failed:
+	switch {
+	case f.Group != "":
+		// The index of the group alone: PostgreSQL would read all that failed as well.
+		c.index(`r.fingerprint = %s`, f.Group)
+	case f.Status == Failed:
 		c.index(`r.failed_at IS NOT NULL`)
 		if f.Handler != "" {
 			c.index(`r.handler = %s`, f.Handler)
 		}
-	case Discarded:
+	case f.Status == Discarded:
 		c.index(`r.discarded_at IS NOT NULL`)
 	}
 	if f.EventID != "" {
@@ -235,12 +259,18 @@ func (s *Store) index(c *conditions, f Filter) {
 	if f.Key != "" {
 		c.index(`r.key <> '' AND r.key = %s`, f.Key)
 	}
-	if f.Group != "" {
-		c.index(`r.fingerprint = %s`, f.Group)
-	}
 	if f.Replay != 0 {
 		c.index(`r.replay_id = %s`, f.Replay)
 	}
+}
+
+// unreadable are the escapes that PostgreSQL's json takes and does not read, each
+// behind complete escapes of backslashes: NUL, a high surrogate without a low one, and
+// a low one without a high one.
+var unreadable = []string{
+	`(?<!\\)((?:\\\\)*)\\u0000`,
+	`(?<!\\)((?:\\\\)*)\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})`,
+	`(?<!\\)(?<!\\u[dD][89abAB][0-9a-fA-F]{2})((?:\\\\)*)\\u[dD][c-fC-F][0-9a-fA-F]{2}`,
 }
 
 // payloadTest is a condition on the payload of event e.
@@ -256,5 +286,13 @@ func (s *Store) payloadTest(c *conditions, p Condition) string {
 	for i, element := range p.Path {
 		marks[i] = c.arg(element) + `::text`
 	}
-	return fmt.Sprintf(`e.payload #>> ARRAY[%s] %s %s::text`, strings.Join(marks, ","), equal, c.arg(p.Value))
+	// json keeps \u0000 and lone surrogates, and reading any field of such a payload
+	// fails: there, these are read as U+FFFD. What they look like is a parameter:
+	// standard_conforming_strings does not matter then.
+	readable := `e.payload::text`
+	for _, pattern := range unreadable {
+		readable = fmt.Sprintf(`regexp_replace(%s, %s::text, %s::text, 'g')`, readable, c.arg(pattern), c.arg(`\1\\ufffd`))
+	}
+	return fmt.Sprintf(`CASE WHEN strpos(e.payload::text, %s::text) = 0 THEN e.payload ELSE CAST(%s AS json) END #>> ARRAY[%s] %s %s::text`,
+		c.arg(`\u`), readable, strings.Join(marks, ","), equal, c.arg(p.Value))
 }

@@ -6,131 +6,205 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/reprise-bus/reprise/internal/dialect"
 )
 
 // Group is a failure group: FAILED runs of one handler whose last failures are
-// alike. Filter{Status: Failed, Group: g.Fingerprint} selects them.
+// alike. Filter{Status: Failed, Group: g.Fingerprint} selects them. Without a
+// Fingerprint it is those of the handler and the kind that have none.
 type Group struct {
 	Fingerprint string
 	Handler     string
 	Kind        Kind
-	Error       string // of the newest run
+	Error       string // of the run Newest
 	Runs        Count
-	// When the first and the last of them became FAILED; when there are more
-	// than Runs counts, the oldest run, and the last of those that are counted.
-	First, Last    time.Time
-	Oldest, Newest int64 // run, of those that are counted
+	// When a run of the group became FAILED for the first and for the last time,
+	// since the group has been there without a break.
+	First, Last time.Time
+	// The FAILED runs with the lowest and the highest id. When 1,000 runs of the
+	// group that are FAILED no more stand before it, Oldest is 0, and Newest a run
+	// that has been FAILED.
+	Oldest, Newest int64
 }
 
-// Of so many groups each is told apart, and so many runs are counted in all:
-// many groups are counted less far, but each to a thousand.
-const (
-	maxGroups   = 1000
-	groupCounts = 60_000
-	groupCount  = 1000
-)
+// Grouping is an answer of Store.Grouping.
+type Grouping struct {
+	Groups []Group // the largest first
+	More   bool    // there are more groups
+	// Only so many FAILED runs were looked at, the newest that an index offers, and
+	// there may be more. 0: all were.
+	Among int64
+	// FAILED runs of before an upgrade, or of before a recount, are still being
+	// counted: see CountFailures. Groups may be missing, and have more runs.
+	Counting bool
+}
 
-// Groups returns the failure groups of the FAILED runs that the filter selects,
-// the largest first, at most as many as its Limit says. Each is counted to
-// MaxCount, less far when there are many; of the runs that have not failed none is read.
+// groupLooks is among how many runs of a group its newest and its oldest FAILED one
+// are looked for.
+const groupLooks = 1000
+
+// Groups returns the Groups of Grouping. Each one's Runs.More says whether there
+// may be more than what was counted.
 func (s *Store) Groups(ctx context.Context, f Filter) ([]Group, error) {
+	g, err := s.Grouping(ctx, f)
+	return g.Groups, err
+}
+
+// Grouping returns the failure groups of the FAILED runs that the filter selects,
+// the largest first, at most as many as its Limit says (0 is DefaultLimit). A
+// selection by Handler, Kind and Group is counted exactly, whatever the number of
+// runs and groups; any other one among a bounded number of the newest FAILED runs.
+func (s *Store) Grouping(ctx context.Context, f Filter) (Grouping, error) {
 	if f.Status != "" && f.Status != Failed {
-		return nil, fmt.Errorf("failure groups of runs of status %s: want %s, the only ones that make groups", f.Status, Failed)
+		return Grouping{}, fmt.Errorf("failure groups of runs of status %s: want %s, the only ones that make groups", f.Status, Failed)
 	}
 	f.Status, f.Before = Failed, 0
 	if err := f.Validate(); err != nil {
-		return nil, err
+		return Grouping{}, err
 	}
-	prints := []string{f.Group}
-	if f.Group == "" {
-		var err error
-		if prints, err = s.fingerprints(ctx); err != nil {
-			return nil, err
-		}
+	f.Limit = cmp.Or(f.Limit, DefaultLimit)
+	rest := f
+	rest.Status, rest.Handler, rest.Kind, rest.Group = "", "", "", ""
+	find := s.foundGroups
+	if rest.Empty() {
+		find = s.knownGroups
 	}
-	most := min(max(groupCount, groupCounts/max(len(prints), 1)), MaxCount)
-	var groups []Group
-	for _, print := range prints {
-		f.Group = print
-		group, err := s.group(ctx, f, most)
-		if err != nil {
-			return nil, fmt.Errorf("list failure groups: %w", err)
-		}
-		if group.Runs.N > 0 {
-			groups = append(groups, group)
-		}
-	}
-	slices.SortFunc(groups, func(a, b Group) int {
-		return cmp.Or(cmp.Compare(b.Runs.N, a.Runs.N), cmp.Compare(b.Newest, a.Newest))
-	})
-	return groups[:min(len(groups), cmp.Or(f.Limit, DefaultLimit))], nil
-}
-
-// fingerprints returns those of all failures, each found by a step in the index.
-func (s *Store) fingerprints(ctx context.Context) (prints []string, err error) {
-	err = s.db.SelectContext(ctx, &prints, s.sql(`
-		WITH RECURSIVE prints (fingerprint) AS (
-			SELECT min(fingerprint) FROM reprise.handler_runs WHERE fingerprint IS NOT NULL
-			UNION ALL
-			SELECT (SELECT min(r.fingerprint) FROM reprise.handler_runs r WHERE r.fingerprint > p.fingerprint)
-			FROM prints p WHERE p.fingerprint IS NOT NULL
-		)
-		SELECT fingerprint FROM prints WHERE fingerprint IS NOT NULL LIMIT $1`), maxGroups)
+	g, err := find(ctx, f)
 	if err != nil {
-		return nil, fmt.Errorf("list failure groups: %w", err)
+		return Grouping{}, fmt.Errorf("list failure groups: %w", err)
 	}
-	return prints, nil
+	return g, nil
 }
 
-// group returns the group that the filter names, of the runs that it selects;
-// without any, it has no Runs. It looks at so many of its runs at most, the newest.
-func (s *Store) group(ctx context.Context, f Filter, most int) (Group, error) {
-	g := Group{Fingerprint: f.Group}
-	handler, kind := f.Handler, f.Kind
-	f.Handler, f.Kind = "", "" // the group's, which one look tells
-	var newest []runRow
-	if err := s.db.SelectContext(ctx, &newest, s.sql(`
-		SELECT `+runColumns+` FROM reprise.handler_runs r
-		WHERE r.fingerprint = $1 AND r.failed_at IS NOT NULL ORDER BY r.id DESC LIMIT 1`), f.Group); err != nil || len(newest) == 0 {
-		return g, err
+type groupRow struct {
+	Fingerprint string  `db:"fingerprint"`
+	Handler     string  `db:"handler"`
+	Kind        Kind    `db:"kind"`
+	Runs        int64   `db:"runs"`
+	First       instant `db:"first_at"`
+	Last        instant `db:"last_at"`
+	Oldest      int64   `db:"oldest"`
+	Newest      int64   `db:"newest"`
+	Error       string  `db:"error"`
+	Looked      int64   `db:"looked"`
+	Counting    bool    `db:"counting"`
+}
+
+func grouping(rows []groupRow, f Filter) (g Grouping) {
+	g.More = len(rows) > f.Limit
+	for _, r := range rows[:min(len(rows), f.Limit)] {
+		g.Groups = append(g.Groups, Group{
+			Fingerprint: r.Fingerprint, Handler: r.Handler, Kind: r.Kind, Error: r.Error, Runs: Count{N: r.Runs, More: r.Counting},
+			First: r.First.Time, Last: r.Last.Time, Oldest: r.Oldest, Newest: r.Newest,
+		})
+		g.Counting = r.Counting
 	}
-	g.Handler, g.Kind, g.Error = newest[0].Handler, newest[0].ErrorKind, newest[0].Error
-	if handler != "" && handler != g.Handler || kind != "" && kind != g.Kind {
-		return g, nil
-	}
-	c := s.conditions(f, 0, 0)
-	look, _ := c.look()
-	columns := `r.id, r.failed_at`
-	if len(c.rest) > 0 {
-		columns = `r.*`
-	}
-	var found struct {
-		Runs   int64
-		First  instant
-		Last   instant
-		Oldest int64
-		Newest int64
-		Looked int64
-	}
-	if err := s.db.GetContext(ctx, &found, s.compose(fmt.Sprintf(`
-		SELECT count(r.picked) AS runs, min(r.picked) AS first, max(r.picked) AS last,
-		       coalesce(min(CASE WHEN r.picked IS NOT NULL THEN r.id END), 0) AS oldest,
-		       coalesce(max(CASE WHEN r.picked IS NOT NULL THEN r.id END), 0) AS newest, count(*) AS looked
-		FROM (
-			SELECT r.id, CASE WHEN %s THEN r.failed_at END AS picked
-			FROM (SELECT %s FROM reprise.handler_runs r WHERE %s ORDER BY r.id DESC LIMIT %d) r
-		) r`, conjunction(c.rest), columns, look, most+1)), c.args...); err != nil {
-		return g, err
-	}
-	g.Runs = Count{N: min(found.Runs, int64(most)), More: found.Looked > int64(most)}
-	g.First, g.Last, g.Oldest, g.Newest = found.First.Time, found.Last.Time, found.Oldest, found.Newest
-	if g.Runs.More && g.Runs.N > 0 {
-		var first instant
-		if err := s.db.GetContext(ctx, &first, s.sql(`
-			SELECT failed_at FROM reprise.handler_runs WHERE fingerprint = $1 AND failed_at IS NOT NULL ORDER BY id LIMIT 1`), f.Group); err != nil {
-			return g, err
+	return g
+}
+
+// knownGroups reads the table of groups, and what has not been added to it yet.
+func (s *Store) knownGroups(ctx context.Context, f Filter) (Grouping, error) {
+	c := &conditions{}
+	for _, known := range []struct{ column, value string }{{"handler", f.Handler}, {"kind", string(f.Kind)}, {"fingerprint", f.Group}} {
+		if known.value != "" {
+			c.and(known.column+` = %s`, known.value)
 		}
-		g.First = first.Time
+	}
+	selected := conjunction(c.rest)
+	n := c.arg(f.Limit + 1)
+	const columns = `fingerprint, handler, kind, runs, first_at, last_at, last_run`
+	largest := `SELECT ` + columns + ` FROM reprise.failure_groups WHERE ` + selected + ` ORDER BY runs DESC, last_run DESC LIMIT `
+	counts := largest + n
+	if s.kind == dialect.Postgres {
+		// Of the groups that have not changed since, those with a place among the
+		// largest are before this one in the table.
+		counts = `
+		WITH changed AS (
+			SELECT fingerprint, handler, kind, sum(change) AS runs, min(at) FILTER (WHERE change > 0) AS first_at,
+			       max(at) FILTER (WHERE change > 0) AS last_at, max(run_id) FILTER (WHERE change > 0) AS last_run
+			FROM reprise.failure_changes
+			WHERE run_id <= (SELECT run_id FROM reprise.failures_counted) AND ` + selected + `
+			GROUP BY fingerprint, handler, kind
+		)
+		SELECT fingerprint, handler, kind, sum(runs)::bigint AS runs, min(first_at) AS first_at, max(last_at) AS last_at, max(last_run) AS last_run
+		FROM (
+			(` + largest + n + ` + (SELECT count(*) FROM changed))
+			UNION
+			SELECT g.* FROM changed c, LATERAL ( -- LIMIT keeps the planner at the index
+				SELECT * FROM reprise.failure_groups g
+				WHERE g.fingerprint = c.fingerprint AND g.handler = c.handler AND g.kind = c.kind LIMIT 1
+			) g
+			UNION ALL
+			SELECT * FROM changed
+		) g
+		GROUP BY fingerprint, handler, kind
+		HAVING sum(runs) > 0
+		ORDER BY runs DESC, last_run DESC LIMIT ` + n
+	}
+	failed := func(order string) string {
+		return fmt.Sprintf(`(
+			SELECT r.id FROM (
+				SELECT id, failed_at FROM reprise.handler_runs
+				WHERE fingerprint = g.fingerprint ORDER BY id %[1]s LIMIT %[2]d
+			) r WHERE %[3]s ORDER BY r.id %[1]s LIMIT 1)`, order, groupLooks, s.likely(`r.failed_at`))
+	}
+	var rows []groupRow
+	if err := s.db.SelectContext(ctx, &rows, s.compose(`
+		SELECT g.fingerprint, g.handler, g.kind, g.runs, g.first_at, g.last_at, g.oldest, g.newest, coalesce(r.error, '') AS error,
+		       (SELECT run_id < up_to FROM reprise.failures_counted) AS counting
+		FROM (
+			SELECT g.*, coalesce(`+failed("DESC")+`, g.last_run) AS newest, coalesce(`+failed("ASC")+`, 0) AS oldest
+			FROM (`+counts+`) g
+			LIMIT `+n+` -- no more are there; it keeps the lookups from being made twice
+		) g LEFT JOIN reprise.handler_runs r ON r.id = g.newest
+		ORDER BY g.runs DESC, g.last_run DESC`), c.args...); err != nil {
+		return Grouping{}, err
+	}
+	g := grouping(rows, f)
+	if len(rows) == 0 {
+		err := s.db.GetContext(ctx, &g.Counting, s.sql(`SELECT run_id < up_to FROM reprise.failures_counted`))
+		return g, err
+	}
+	return g, nil
+}
+
+// foundGroups counts the runs that the filter selects among the newest failures that
+// an index offers.
+func (s *Store) foundGroups(ctx context.Context, f Filter) (Grouping, error) {
+	c := s.conditions(f, 0, 0)
+	offered, _ := c.look()
+	most := lookFor(f, pageLook)
+	var rows []groupRow
+	if err := s.db.SelectContext(ctx, &rows, s.compose(fmt.Sprintf(`
+		SELECT g.*, coalesce(r.error, '') AS error
+		FROM (
+			SELECT g.fingerprint, g.handler, g.kind, g.runs, g.first_at, g.last_at, g.oldest, g.newest, sum(g.here) OVER () AS looked
+			FROM (
+				SELECT fingerprint, handler, kind, count(picked) AS runs, count(*) AS here,
+				       min(CASE WHEN picked IS NOT NULL THEN failed_at END) AS first_at,
+				       max(CASE WHEN picked IS NOT NULL THEN failed_at END) AS last_at,
+				       coalesce(min(picked), 0) AS oldest, coalesce(max(picked), 0) AS newest
+				FROM (
+					SELECT coalesce(r.fingerprint, '') AS fingerprint, r.handler, coalesce(r.error_kind, '') AS kind, r.failed_at,
+					       CASE WHEN %s THEN r.id END AS picked
+					FROM reprise.handler_runs r WHERE %s ORDER BY r.id DESC LIMIT %d
+				) r
+				GROUP BY fingerprint, handler, kind
+			) g
+			ORDER BY g.runs DESC, g.newest DESC LIMIT %s
+		) g LEFT JOIN reprise.handler_runs r ON r.id = g.newest
+		ORDER BY g.runs DESC, g.newest DESC`, conjunction(c.rest), offered, most, c.arg(f.Limit+1))), c.args...); err != nil {
+		return Grouping{}, err
+	}
+	more := len(rows) > 0 && rows[0].Looked >= int64(most)
+	rows = slices.DeleteFunc(rows, func(r groupRow) bool { return r.Runs == 0 })
+	g := grouping(rows, f)
+	if more {
+		g.Among = int64(most)
+		for i := range g.Groups {
+			g.Groups[i].Runs.More = true
+		}
 	}
 	return g, nil
 }

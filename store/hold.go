@@ -73,10 +73,15 @@ func (s *Store) Cancel(ctx context.Context, id int64) (Operation, error) {
 	}
 	return o, s.eachRun(ctx, o, func(ctx context.Context, tx *sqlx.Tx, o *Operation, above, upTo int64) error {
 		if o.Kind == Backfilling {
-			if _, err := tx.ExecContext(ctx, s.sql(`
-				DELETE FROM reprise.handler_runs
-				WHERE replay_id = $1 AND id > $2 AND id <= $3 AND due_at IS NOT NULL AND attempt = 0`), id, above, upTo); err != nil {
-				return err
+			// A discard that was undone has left its trace.
+			made := `reprise.handler_runs WHERE replay_id = $1 AND id > $2 AND id <= $3 AND due_at IS NOT NULL AND attempt = 0`
+			for _, statement := range []string{
+				`DELETE FROM reprise.operation_runs WHERE run_id IN (SELECT id FROM ` + made + `)`,
+				`DELETE FROM ` + made,
+			} {
+				if _, err := tx.ExecContext(ctx, s.sql(statement), id, above, upTo); err != nil {
+					return err
+				}
 			}
 		} else if _, err := tx.ExecContext(ctx, s.sql(`
 			UPDATE reprise.handler_runs AS r

@@ -164,16 +164,17 @@ const (
 			WHERE s.topic = $4
 			RETURNING id, handler, instance
 		)
-		SELECT EXISTS (SELECT FROM published), r.id, r.handler, r.instance IS NOT NULL
+		SELECT EXISTS (SELECT FROM published), r.id, r.handler, r.instance IS NOT NULL, now()
 		FROM (SELECT) one LEFT JOIN run r ON true`
 )
 
 // The statements for several events return rows of: how many events are new;
 // which, unless all are; and of the runs of one handler how many they are,
-// and when they are leased their ids and events, in the same order.
+// and when they are leased their ids and events, in the same order; and when the
+// events were published, which is also when the leased runs started.
 const (
 	insertNewDue = insertNew + dueRuns + `
-		SELECT cardinality($1::text[]), NULL, NULL, NULL, NULL, (SELECT count(*) FROM run), NULL, NULL`
+		SELECT cardinality($1::text[]), NULL, NULL, NULL, NULL, (SELECT count(*) FROM run), NULL, NULL, now()`
 	insertNewLeased = insertNew + wanted + `, run AS (
 			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, attempt, tries, instance, due_at, started_at)
 			SELECT p.id, p.topic, s.handler, p.key,` + leasedOrDue + `
@@ -183,7 +184,7 @@ const (
 			ORDER BY p.place
 			RETURNING id, event_id, topic, handler, instance
 		)
-		SELECT cardinality($1::text[]), NULL, NULL, r.* FROM (SELECT) one LEFT JOIN (` + byHandler + `) r ON true`
+		SELECT cardinality($1::text[]), NULL, NULL, r.*, now() FROM (SELECT) one LEFT JOIN (` + byHandler + `) r ON true`
 
 	insertNew = `
 		WITH placed AS (
@@ -195,7 +196,7 @@ const (
 		)`
 
 	insertAnyDue = insertAny + dueRuns + `
-		SELECT f.*, NULL, NULL, (SELECT count(*) FROM run), NULL, NULL FROM fresh f`
+		SELECT f.*, NULL, NULL, (SELECT count(*) FROM run), NULL, NULL, now() FROM fresh f`
 	insertAnyLeased = insertAny + wanted + `, run AS (
 			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, attempt, tries, instance, due_at, started_at)
 			SELECT p.id, p.topic, s.handler, p.key,` + leasedOrDue + `
@@ -205,7 +206,7 @@ const (
 			ORDER BY p.place
 			RETURNING id, event_id, topic, handler, instance
 		)
-		SELECT f.*, r.* FROM fresh f LEFT JOIN (` + byHandler + `) r ON true`
+		SELECT f.*, r.*, now() FROM fresh f LEFT JOIN (` + byHandler + `) r ON true`
 
 	insertAny = `
 		WITH input AS (
@@ -259,8 +260,9 @@ func (postgres) inserted(s *Store, rows *sql.Rows, events []Event) (in Inserted,
 			n              sql.NullInt64
 			runs           pq.Int64Array
 			of             pq.StringArray
+			at             instant
 		)
-		if err := rows.Scan(&fresh, &ids, &topics, &topic, &handler, &n, &runs, &of); err != nil {
+		if err := rows.Scan(&fresh, &ids, &topics, &topic, &handler, &n, &runs, &of, &at); err != nil {
 			return in, err
 		}
 		if in.IDs == nil {
@@ -283,9 +285,10 @@ func (postgres) inserted(s *Store, rows *sql.Rows, events []Event) (in Inserted,
 				return in, err
 			}
 			s.saw(run)
-			in.Leased = append(in.Leased, LeasedRun{RunID: run, Handler: handler.String, Event: place})
+			in.Leased = append(in.Leased, LeasedRun{RunID: run, Handler: handler.String, Event: place, StartedAt: at.Time, PublishedAt: at.Time})
 		}
 	}
+	in.unheard()
 	return in, rows.Err()
 }
 
@@ -297,8 +300,9 @@ func insertedOne(s *Store, rows *sql.Rows, event EventID) (in Inserted, err erro
 			run     sql.NullInt64
 			handler sql.NullString
 			leased  bool
+			at      instant
 		)
-		if err := rows.Scan(&fresh, &run, &handler, &leased); err != nil {
+		if err := rows.Scan(&fresh, &run, &handler, &leased, &at); err != nil {
 			return in, err
 		}
 		if fresh && in.IDs == nil {
@@ -307,11 +311,12 @@ func insertedOne(s *Store, rows *sql.Rows, event EventID) (in Inserted, err erro
 		switch {
 		case leased:
 			s.saw(run.Int64)
-			in.Leased = append(in.Leased, LeasedRun{RunID: run.Int64, Handler: handler.String})
+			in.Leased = append(in.Leased, LeasedRun{RunID: run.Int64, Handler: handler.String, StartedAt: at.Time, PublishedAt: at.Time})
 		case run.Valid:
 			in.Due++
 		}
 	}
+	in.unheard()
 	return in, rows.Err()
 }
 

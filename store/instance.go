@@ -45,7 +45,7 @@ func NewInstanceID() string {
 	if err != nil {
 		host = "unknown"
 	}
-	return fmt.Sprintf("%s/%d/%06x", host, os.Getpid(), rand.IntN(1<<24))
+	return fmt.Sprintf("%s/%d/%06x", printable(host, maxName), os.Getpid(), rand.IntN(1<<24))
 }
 
 // Register makes the instance known, which it must be to claim runs; it is
@@ -64,7 +64,7 @@ func (s *Store) Register(ctx context.Context, i Instance) error {
 		ON CONFLICT (id) DO UPDATE
 		SET handlers = excluded.handlers, heartbeat_interval = excluded.heartbeat_interval, dead_after = excluded.dead_after,
 		    heartbeat_at = now(), steady_since = `+steadySince),
-		i.ID, i.Host, i.PID, i.Build, string(handlers), interval.Seconds(), deadAfter.Seconds()); err != nil {
+		i.ID, printable(i.Host, maxName), i.PID, printable(i.Build, maxName), string(handlers), interval.Seconds(), deadAfter.Seconds()); err != nil {
 		return fmt.Errorf("register instance %s: %w", i.ID, err)
 	}
 	return nil
@@ -160,17 +160,21 @@ func (s *Store) Heartbeat(ctx context.Context, conn *sql.Conn, id string, beat B
 type Survey struct {
 	Newest        int64  `db:"newest"`        // run there is: what is inserted from now on has a higher id
 	Subscriptions string `db:"subscriptions"` // another text when subscriptions came or went
+	Uncounted     bool   `db:"uncounted"`     // CountFailures has something to do
 }
 
 // Survey looks at the tables.
 func (s *Store) Survey(ctx context.Context) (found Survey, err error) {
 	all := `md5(string_agg(concat_ws(' ', topic, handler, since), ' ' ORDER BY topic, handler))`
+	changes := ` OR EXISTS (SELECT 1 FROM reprise.failure_changes)`
 	if s.kind == dialect.SQLite {
 		all = `group_concat(topic || ' ' || handler || ' ' || since, ' ' ORDER BY topic, handler)`
+		changes = ``
 	}
 	if err := s.db.GetContext(ctx, &found, s.sql(`
 		SELECT (SELECT coalesce(max(id), 0) FROM reprise.handler_runs) AS newest,
-		       (SELECT coalesce(`+all+`, '') FROM reprise.subscriptions) AS subscriptions`)); err != nil {
+		       (SELECT coalesce(`+all+`, '') FROM reprise.subscriptions) AS subscriptions,
+		       (SELECT run_id < up_to FROM reprise.failures_counted)`+changes+` AS uncounted`)); err != nil {
 		return found, fmt.Errorf("look at the tables: %w", err)
 	}
 	s.saw(found.Newest)
@@ -284,18 +288,20 @@ func (s *Store) Held(ctx context.Context, id string) ([]Lease, error) {
 
 // Deregister forgets the instance. Runs that it still holds are due again,
 // without losing the try. Should one of them be locked, by a transaction of the
-// instance's that has not ended, it is left for Recover.
+// instance's that has not ended, or be refused, it is left for Recover.
 func (s *Store) Deregister(ctx context.Context, id string) error {
+	var refusal error
 	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
 		// A claim or an insert that is under way has ended when the lock is had.
 		var own []holder
 		if err := tx.SelectContext(ctx, &own, s.sql(`SELECT `+holderColumns+` FROM reprise.instances v WHERE v.id = $1 FOR UPDATE`), id); err != nil {
 			return err
 		}
-		_, err := s.forget(ctx, tx, own, interrupted)
+		_, refused, err := s.forget(ctx, tx, own, interrupted)
+		refusal = refused
 		return err
 	})
-	if err != nil {
+	if err = errors.Join(err, refusal); err != nil {
 		return fmt.Errorf("deregister instance %s: %w", id, err)
 	}
 	return nil
@@ -314,11 +320,14 @@ func (s *Store) Deregister(ctx context.Context, id string) error {
 //
 // What a transaction keeps locked, one that a dead process has left open or a
 // statement of its that the server still works on, is left for the next time;
-// nothing else waits for it.
+// nothing else waits for it. So is a run whose change the database refuses, as a
+// trigger of the application's may: the others are recovered, and the error says
+// which was refused.
 func (s *Store) Recover(ctx context.Context, judge string) (dead []string, err error) {
 	for {
 		var found int
 		var gone []string
+		var refusal error
 		err := s.inTx(ctx, func(tx *sqlx.Tx) (err error) {
 			var silent []holder
 			if err := tx.SelectContext(ctx, &silent, s.sql(`
@@ -332,15 +341,18 @@ func (s *Store) Recover(ctx context.Context, judge string) (dead []string, err e
 				return err
 			}
 			found = len(silent)
-			gone, err = s.forget(ctx, tx, silent, abandoned)
+			gone, refusal, err = s.forget(ctx, tx, silent, abandoned)
 			return err
 		})
 		if err != nil {
 			return dead, fmt.Errorf("recover the runs of dead instances: %w", err)
 		}
 		dead = append(dead, gone...)
+		if refusal != nil {
+			refusal = fmt.Errorf("recover the runs of dead instances: %w", refusal)
+		}
 		if found < recoveredAtOnce || len(gone) == 0 {
-			return dead, nil
+			return dead, refusal
 		}
 	}
 }
@@ -370,12 +382,12 @@ var (
 )
 
 // forget makes the runs that instances hold due again, but for those that are
-// locked, and keeps the attempts. It removes the instances that hold nothing any
-// more, and returns their ids. The instances are locked.
-func (s *Store) forget(ctx context.Context, tx *sqlx.Tx, holders []holder, l leaving) (gone []string, err error) {
+// locked or refused, and keeps the attempts. It removes the instances that hold
+// nothing any more, and returns their ids. The instances are locked.
+func (s *Store) forget(ctx context.Context, tx *sqlx.Tx, holders []holder, l leaving) (gone []string, refusal, err error) {
 	runs, err := s.heldBy(ctx, tx, holders)
 	if err != nil || len(holders) == 0 {
-		return nil, err
+		return nil, nil, err
 	}
 	left := map[string]map[int64]bool{} // runs that are held, by instance
 	for _, h := range holders {
@@ -391,21 +403,24 @@ func (s *Store) forget(ctx context.Context, tx *sqlx.Tx, holders []holder, l lea
 		}
 		var locked []heldRun
 		if err := tx.SelectContext(ctx, &locked, s.compose(heldRuns+`id IN `+parameters(1, len(ids))+` FOR UPDATE SKIP LOCKED`), ids...); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		ids = ids[:0]
+		holds := map[any]string{}
 		for _, r := range locked {
 			if left[r.Instance][r.ID] { // or it was claimed by another meanwhile
 				delete(left[r.Instance], r.ID)
-				ids = append(ids, r.ID)
+				ids, holds[r.ID] = append(ids, r.ID), r.Instance
 			}
 		}
-		if len(ids) == 0 {
-			continue
+		refused, why, err := s.leaveEach(ctx, tx, ids, l)
+		if err != nil {
+			return nil, nil, err
 		}
-		if err := s.leave(ctx, tx, ids, l); err != nil {
-			return nil, err
+		for _, id := range refused {
+			left[holds[id]][id.(int64)] = true
 		}
+		refusal = cmp.Or(refusal, why)
 	}
 	var empty []any
 	for _, h := range holders {
@@ -414,14 +429,14 @@ func (s *Store) forget(ctx context.Context, tx *sqlx.Tx, holders []holder, l lea
 			continue
 		}
 		if err := s.keep(ctx, tx, h, slices.Collect(maps.Keys(left[h.ID]))); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	if len(gone) == 0 {
-		return nil, nil
+		return nil, refusal, nil
 	}
 	_, err = tx.ExecContext(ctx, s.compose(`DELETE FROM reprise.instances WHERE id IN `+parameters(1, len(empty))), empty...)
-	return gone, err
+	return gone, refusal, err
 }
 
 // keep writes which runs an instance still holds, so that whoever looks next does
@@ -438,6 +453,42 @@ func (s *Store) keep(ctx context.Context, tx *sqlx.Tx, h holder, runs []int64) e
 		SET held_runs = $2`+asIDs+`, lowest_run = $3, recent_run = (SELECT coalesce(max(id), 0) FROM reprise.handler_runs)
 		WHERE id = $1`), h.ID, s.ids(runs), slices.Min(runs))
 	return err
+}
+
+// leaveEach is leave for all that the database does not refuse. It returns the runs
+// that are, and why the last of them is.
+func (s *Store) leaveEach(ctx context.Context, tx *sqlx.Tx, runs []any, l leaving) (refused []any, why, err error) {
+	if len(runs) == 0 {
+		return nil, nil, nil
+	}
+	if _, err := tx.ExecContext(ctx, `SAVEPOINT leaving`); err != nil {
+		return nil, nil, err
+	}
+	why = s.leave(ctx, tx, runs, l)
+	if why == nil {
+		_, err := tx.ExecContext(ctx, `RELEASE SAVEPOINT leaving`)
+		return nil, nil, err
+	}
+	if !Answered(why) || Collided(why) {
+		return nil, nil, why
+	}
+	if _, err := tx.ExecContext(ctx, `ROLLBACK TO SAVEPOINT leaving`); err != nil {
+		return nil, nil, errors.Join(why, err)
+	}
+	if len(runs) == 1 {
+		return runs, fmt.Errorf("run %d: %w", runs[0], why), nil
+	}
+	for _, half := range [][]any{runs[:len(runs)/2], runs[len(runs)/2:]} {
+		some, reason, err := s.leaveEach(ctx, tx, half, l)
+		if err != nil {
+			return nil, nil, err
+		}
+		refused, why = append(refused, some...), cmp.Or(reason, why)
+	}
+	if len(refused) == 0 { // each half is accepted
+		why = nil
+	}
+	return refused, why, nil
 }
 
 // leave makes runs due again that their instances leave behind.

@@ -50,9 +50,15 @@ func (s *Store) InsertLarge(ctx context.Context, tx Queryer, events []Event, spl
 	}
 	var left []Event
 	for i := range events {
-		if id := events[i].EventID(); fresh[id] {
-			in.IDs = append(in.IDs, id)
-			left = append(left, events[i])
+		id := events[i].EventID()
+		heard, isFresh := fresh[id]
+		if !isFresh {
+			continue
+		}
+		in.IDs = append(in.IDs, id)
+		left = append(left, events[i])
+		if !heard {
+			in.notHeard(id.Topic)
 		}
 	}
 	if s.kind == dialect.SQLite {
@@ -66,16 +72,18 @@ func (s *Store) InsertLarge(ctx context.Context, tx Queryer, events []Event, spl
 		}
 		in.Due += n
 	}
+	in.unheard()
 	return in, nil
 }
 
-// insertEvents returns the ids and topics of the events that are new, as
-// SQLite's statement does.
+// insertEvents returns the ids and topics of the events that are new, and whether
+// their topics have a subscription, as SQLite's statement does; but that it leaves to
+// insertRuns.
 const insertEvents = `
 		INSERT INTO reprise.events AS was (id, topic, key, payload, payload_bytes, metadata)
 		SELECT id, topic, coalesce(key, ''), text::json, bytes, metadata::json
 		FROM ` + unnested + `) AS e (id, topic, key, text, bytes, metadata)` + inOneOrder + unlessTaken + `
-		RETURNING was.id, was.topic`
+		RETURNING was.id, was.topic, true`
 
 func (s *Store) insertChunk(ctx context.Context, tx Queryer, query string, args []any, fresh map[EventID]bool) (err error) {
 	rows, err := tx.QueryContext(ctx, s.compose(query), args...)
@@ -85,10 +93,11 @@ func (s *Store) insertChunk(ctx context.Context, tx Queryer, query string, args 
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	for rows.Next() {
 		var id EventID
-		if err := rows.Scan(&id.ID, &id.Topic); err != nil {
+		var heard bool
+		if err := rows.Scan(&id.ID, &id.Topic, &heard); err != nil {
 			return err
 		}
-		fresh[id] = true
+		fresh[id] = heard
 	}
 	return rows.Err()
 }

@@ -177,6 +177,7 @@ func (s *Store) request(ctx context.Context, q Queryer, o Operation) (Operation,
 		return o, err
 	}
 	o.State, o.Complete = Running, false
+	o.RequestedBy, o.Reason = printable(o.RequestedBy, maxName), printable(o.Reason, maxMessage)
 	var requested instant
 	err = s.queryRow(ctx, q, s.sql(`
 		INSERT INTO reprise.operations (kind, requested_by, reason, selection, even_successful, rate, total, cursor)
@@ -277,6 +278,14 @@ func (s *Store) Operations(ctx context.Context, before int64, limit int) ([]Oper
 	}
 	return s.operations(ctx, `
 		SELECT `+operationColumns+` FROM reprise.operations WHERE CAST($1 AS bigint) = 0 OR id < $1 ORDER BY id DESC LIMIT $2`, before, limit)
+}
+
+// OpenOperations returns the operations on runs that are paused, and those that have
+// not taken up everything yet, however old, newest first: at most MaxLimit.
+func (s *Store) OpenOperations(ctx context.Context) ([]Operation, error) {
+	return s.operations(ctx, `
+		SELECT `+operationColumns+` FROM reprise.operations
+		WHERE kind IN ('replay', 'discard', 'edit', 'backfill') AND (state = 'paused' OR state = 'running' AND NOT complete) ORDER BY id DESC LIMIT $1`, MaxLimit)
 }
 
 // OperationsOf returns the operations that took a run up or made it, oldest

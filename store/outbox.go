@@ -24,6 +24,11 @@ type Outgoing struct {
 	Error       string    // of the last of them
 	OperationID int64     // that sent it again, released or dropped it last; 0 for none
 	SentAt      time.Time // the last time; zero for never
+
+	// As in EventHead.
+	Bytes          int64
+	MetadataBytes  int64
+	MetadataUnread bool
 }
 
 // OutgoingState is where an event in the outbox stands.
@@ -216,7 +221,8 @@ func (s *Store) outgoing(f OutboxFilter) *conditions {
 	return c
 }
 
-const outgoingColumns = `o.id, o.event_id, o.topic, o.key, o.payload, o.payload_bytes, o.metadata, 'publish' AS source, '' AS amends,
+// outgoingColumns are all but payload, metadata and bytes.
+const outgoingColumns = `o.id, o.event_id, o.topic, o.key, 'publish' AS source, '' AS amends,
 	o.written_at AS published_at, o.state, o.failures, coalesce(o.error, '') AS error, coalesce(o.operation_id, 0) AS operation_id, o.sent_at`
 
 type outgoingRow struct {
@@ -226,22 +232,26 @@ type outgoingRow struct {
 	Error       string        `db:"error"`
 	OperationID int64         `db:"operation_id"`
 	SentAt      instant       `db:"sent_at"`
-	eventRow
+	headRow
 }
 
 func outgoingOf(rows []outgoingRow) ([]Outgoing, error) {
 	out := make([]Outgoing, len(rows))
 	for i, r := range rows {
-		e, err := r.event()
+		h, err := r.head()
 		if err != nil {
 			return nil, err
 		}
-		out[i] = Outgoing{ID: r.OutgoingID, Event: e, State: r.State, Failures: r.Failures, Error: r.Error, OperationID: r.OperationID, SentAt: r.SentAt.Time}
+		out[i] = Outgoing{
+			ID: r.OutgoingID, Event: h.Event, State: r.State, Failures: r.Failures, Error: r.Error, OperationID: r.OperationID, SentAt: r.SentAt.Time,
+			Bytes: h.Bytes, MetadataBytes: h.MetadataBytes, MetadataUnread: h.MetadataUnread,
+		}
 	}
 	return out, nil
 }
 
-// Outbox returns a page of what the filter selects in the outbox, newest first.
+// Outbox returns a page of what the filter selects in the outbox, newest first,
+// without payloads and metadata.
 func (s *Store) Outbox(ctx context.Context, f OutboxFilter) ([]Outgoing, error) {
 	if err := f.Validate(); err != nil {
 		return nil, err
@@ -255,10 +265,32 @@ func (s *Store) Outbox(ctx context.Context, f OutboxFilter) ([]Outgoing, error) 
 	}
 	var rows []outgoingRow
 	if err := s.db.SelectContext(ctx, &rows, s.compose(
-		`SELECT `+outgoingColumns+` FROM reprise.outbox o WHERE `+c.where()+` ORDER BY o.id DESC LIMIT `+c.arg(f.Limit)), c.args...); err != nil {
+		`SELECT `+outgoingColumns+`, `+s.payloadBytes(`o`)+` AS bytes
+		FROM (SELECT o.id FROM reprise.outbox o WHERE `+c.where()+` ORDER BY o.id DESC LIMIT `+c.arg(f.Limit)+`) found
+		JOIN reprise.outbox o ON o.id = found.id ORDER BY o.id DESC`), c.args...); err != nil {
 		return nil, fmt.Errorf("list the outbox: %w", err)
 	}
 	return outgoingOf(rows)
+}
+
+// Outgoing returns what has the id in the outbox, without its payload, or
+// ErrNotFound; its metadata if they have no more than MaxMetadata.
+func (s *Store) Outgoing(ctx context.Context, id int64) (Outgoing, error) {
+	var rows []outgoingRow
+	size := s.bytesOf(`o.metadata`)
+	if err := s.db.SelectContext(ctx, &rows, s.sql(fmt.Sprintf(
+		`SELECT `+outgoingColumns+`, `+s.payloadBytes(`o`)+` AS bytes, CASE WHEN %s <= %d THEN o.metadata END AS metadata, %s AS metadata_bytes
+		FROM reprise.outbox o WHERE o.id = $1`, size, MaxMetadata, size)), id); err != nil {
+		return Outgoing{}, fmt.Errorf("read message %d of the outbox: %w", id, err)
+	}
+	if len(rows) == 0 {
+		return Outgoing{}, fmt.Errorf("message %d of the outbox: %w", id, ErrNotFound)
+	}
+	out, err := outgoingOf(rows)
+	if err != nil {
+		return Outgoing{}, err
+	}
+	return out[0], nil
 }
 
 // OutboxCount is how many events of a topic are in one state.

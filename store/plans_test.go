@@ -273,6 +273,10 @@ func (d *planning) processes() {
 		require.NotZero(d, in.Due)
 		require.NoError(d, tx.Rollback())
 	})
+	d.step("Unheard", func(ctx context.Context) {
+		_, err := st.Unheard(ctx)
+		require.NoError(d, err)
+	})
 	d.step("Sequences", func(ctx context.Context) {
 		_, err := st.Sequences(ctx)
 		require.NoError(d, err)
@@ -404,6 +408,18 @@ func (d *planning) handling() {
 		}
 		require.NoError(d, tx.Commit())
 	})
+	d.wayStep("Mark SucceedMarked Ended Over", func(ctx context.Context) {
+		tx, err := d.st.DB().BeginTxx(ctx, nil)
+		require.NoError(d, err)
+		mark, err := d.st.Mark(ctx, tx)
+		require.NoError(d, err)
+		for _, c := range d.claim(ctx, 1) {
+			require.NoError(d, d.st.SucceedMarked(ctx, tx, mark, c.Run.Lease()))
+		}
+		require.NoError(d, d.st.Ended(ctx, tx, mark))
+		require.NoError(d, d.st.Over(ctx, tx))
+		require.NoError(d, tx.Commit())
+	})
 }
 
 func (d *planning) sending() {
@@ -476,6 +492,19 @@ func (d *planning) filters() []store.Filter {
 
 func (d *planning) looking(pass string, st *store.Store) {
 	d.begin(pass, st)
+	d.step("Recount CountFailures", func(ctx context.Context) {
+		require.NoError(d, st.Recount(ctx))
+		for more := true; more; {
+			var err error
+			more, err = st.CountFailures(ctx)
+			require.NoError(d, err)
+		}
+	})
+	d.step("Miscounted", func(ctx context.Context) {
+		m, err := st.Miscounted(ctx)
+		require.NoError(d, err)
+		require.False(d, m.Is(), "%+v", m)
+	})
 	for _, f := range d.filters() {
 		d.step(fmt.Sprintf("Page Count %s", described(f)), func(ctx context.Context) {
 			page, err := st.Page(ctx, f)
@@ -489,13 +518,13 @@ func (d *planning) looking(pass string, st *store.Store) {
 			require.NoError(d, err)
 		})
 		if f.Status == "" && (f.Empty() || f.Handler+f.Text+f.Group != "" || f.Payload != nil) {
-			d.step(fmt.Sprintf("Groups %s", described(f)), func(ctx context.Context) {
+			d.step(fmt.Sprintf("Groups Grouping %s", described(f)), func(ctx context.Context) {
 				_, err := st.Groups(ctx, f)
 				require.NoError(d, err)
 			})
 		}
 	}
-	d.step("Runs Run Await Attempts Event EventRuns EventsByID OperationsOf", func(ctx context.Context) {
+	d.step("Runs Run Await Attempts LastAttempts Event EventHead EventHeads EventPayload EventRuns OperationsOf", func(ctx context.Context) {
 		runs, err := st.Runs(ctx, store.Filter{Status: store.Failed})
 		require.NoError(d, err)
 		run := runs[0]
@@ -509,7 +538,13 @@ func (d *planning) looking(pass string, st *store.Store) {
 		require.NoError(d, err)
 		_, err = st.EventRuns(ctx, run.Topic, run.EventID)
 		require.NoError(d, err)
-		_, err = st.EventsByID(ctx, run.EventID)
+		_, err = st.EventHeads(ctx, run.EventID)
+		require.NoError(d, err)
+		_, err = st.EventHead(ctx, run.Topic, run.EventID)
+		require.NoError(d, err)
+		_, err = st.EventPayload(ctx, run.Topic, run.EventID, 10)
+		require.NoError(d, err)
+		_, _, err = st.LastAttempts(ctx, run.ID, 2, true)
 		require.NoError(d, err)
 		_, err = st.OperationsOf(ctx, run.ID)
 		require.NoError(d, err)
@@ -536,6 +571,14 @@ func (d *planning) looking(pass string, st *store.Store) {
 			require.NoError(d, err)
 		})
 	}
+	d.step("Outgoing OutgoingPayload", func(ctx context.Context) {
+		waits, err := st.Outbox(ctx, store.OutboxFilter{Limit: 1})
+		require.NoError(d, err)
+		_, err = st.Outgoing(ctx, waits[0].ID)
+		require.NoError(d, err)
+		_, err = st.OutgoingPayload(ctx, waits[0].ID, 10)
+		require.NoError(d, err)
+	})
 	d.step("OutboxCounts", func(ctx context.Context) {
 		_, err := st.OutboxCounts(ctx)
 		require.NoError(d, err)
@@ -635,7 +678,9 @@ func (d *planning) operating(pass string, st *store.Store) {
 		_, _, err = st.Edit(ctx, runs[0].ID, store.Correction{Payload: []byte(d.pass)}, by, "")
 		require.NoError(d, err)
 	})
-	d.step("Operation Operations", func(ctx context.Context) {
+	d.step("Operation Operations OpenOperations", func(ctx context.Context) {
+		_, err := st.OpenOperations(ctx)
+		require.NoError(d, err)
 		operations, err := st.Operations(ctx, 0, 0)
 		require.NoError(d, err)
 		_, err = st.Operation(ctx, operations[0].ID)
@@ -669,6 +714,10 @@ func (d *planning) pruning(pass string, st *store.Store) {
 				break
 			}
 		}
+	})
+	d.step("Prune that only counts", func(ctx context.Context) {
+		_, err := st.Prune(ctx, store.Prune{Before: time.Now().AddDate(0, 0, -59), DryRun: true}, nil)
+		require.NoError(d, err)
 	})
 	d.step("Prune", func(ctx context.Context) {
 		ctx, enough := context.WithCancel(ctx)

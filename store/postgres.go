@@ -22,7 +22,7 @@ func wantArrays(wants []Want) (topics, handlers pq.StringArray, ns pq.Int64Array
 	return topics, handlers, ns
 }
 
-func (d postgres) record(ctx context.Context, s *Store, e Event, handler, instance string, again bool) (Lease, error) {
+func (d postgres) record(ctx context.Context, s *Store, e Event, handler, instance string, again bool) (taken, error) {
 	lease, err := d.recordNew(ctx, s, e, handler, instance)
 	if !errors.Is(err, sql.ErrNoRows) {
 		return lease, err
@@ -30,10 +30,10 @@ func (d postgres) record(ctx context.Context, s *Store, e Event, handler, instan
 	// The event is there, and the run too, or the event is another one.
 	first, err := s.Event(ctx, e.Topic, e.ID)
 	if err != nil {
-		return Lease{}, err
+		return taken{}, err
 	}
 	if as, other := e.another(first); other {
-		return Lease{}, &takenError{as}
+		return taken{}, &takenError{as}
 	}
 	lease, err = d.takeUp(ctx, s, e.EventID(), handler, instance, again)
 	if errors.Is(err, sql.ErrNoRows) && !e.Declared { // there is no run, if the metadata differs in what makes it no other event
@@ -45,9 +45,8 @@ func (d postgres) record(ctx context.Context, s *Store, e Event, handler, instan
 
 // recordNew records a run that is new, of an event that is new or is there as it
 // is: with the same payload and, unless it is Declared, the same metadata.
-func (postgres) recordNew(ctx context.Context, s *Store, e Event, handler, instance string) (lease Lease, err error) {
+func (postgres) recordNew(ctx context.Context, s *Store, e Event, handler, instance string) (lease taken, err error) {
 	c := encode(e)
-	lease.Instance = instance
 	err = s.db.GetContext(ctx, &lease, s.sql(`
 		WITH was AS (
 			SELECT published_at, payload::text IS NOT DISTINCT FROM CASE WHEN $4 THEN $5::text END
@@ -64,18 +63,17 @@ func (postgres) recordNew(ctx context.Context, s *Store, e Event, handler, insta
 			SELECT $1::text, $2::text, $9::text, $3::text, $10::text, 1, 1, now(), e.published_at
 			FROM (SELECT * FROM event UNION ALL SELECT * FROM was) e WHERE e.same
 			ON CONFLICT (event_id, topic, handler) DO NOTHING
-			RETURNING id, attempt
+			RETURNING id, attempt, started_at, published_at
 		), lowered AS (
 			UPDATE reprise.instances SET lowest_run = least(lowest_run, (SELECT id FROM leased)), held_runs = held_runs || (SELECT id FROM leased)
 			WHERE id = $10 AND EXISTS (SELECT 1 FROM leased)
 		)
-		SELECT id AS runid, attempt FROM leased`),
+		SELECT id, attempt, started_at, published_at FROM leased`),
 		e.ID, e.Topic, e.Key, c.json, c.text, c.bytes, c.metadata, e.Source, handler, instance, e.Declared)
 	return lease, err
 }
 
-func (postgres) takeUp(ctx context.Context, s *Store, e EventID, handler, instance string, again bool) (lease Lease, err error) {
-	lease.Instance = instance
+func (postgres) takeUp(ctx context.Context, s *Store, e EventID, handler, instance string, again bool) (lease taken, err error) {
 	// Lock first: what others deliver or end at the same time is then seen.
 	err = s.db.GetContext(ctx, &lease, s.sql(`
 		WITH was AS (
@@ -91,12 +89,14 @@ func (postgres) takeUp(ctx context.Context, s *Store, e EventID, handler, instan
 			SET status = 'PENDING', attempt = r.attempt + 1, tries = 1, instance = $4, started_at = now(), due_at = NULL,
 			    finished_at = NULL, failed_at = NULL
 			FROM was WHERE r.id = was.id AND (was.status IN ('PENDING', 'FAILED') OR ($5 AND was.status = 'SUCCESS'))
-			RETURNING r.id, r.attempt
+			RETURNING r.id, r.attempt, r.started_at, r.published_at, r.replay_id, r.error_kind, r.error, r.fingerprint
 		), lowered AS (
 			UPDATE reprise.instances SET lowest_run = least(lowest_run, (SELECT id FROM leased)), held_runs = held_runs || (SELECT id FROM leased)
 			WHERE id = $4 AND EXISTS (SELECT 1 FROM leased)
 		)
-		SELECT id AS runid, attempt FROM leased`), e.ID, e.Topic, handler, instance, again)
+		SELECT id, attempt, started_at, published_at, coalesce(replay_id, 0) AS replay_id,
+		       coalesce(error_kind, '') AS error_kind, coalesce(error, '') AS error, coalesce(fingerprint, '') AS fingerprint FROM leased`),
+		e.ID, e.Topic, handler, instance, again)
 	return lease, err
 }
 
@@ -132,10 +132,11 @@ func (postgres) claim(ctx context.Context, s *Store, by Claimant, wants []Want) 
 			UPDATE reprise.handler_runs r
 			SET instance = $4, attempt = r.attempt + 1, tries = r.tries + 1, started_at = now(), due_at = NULL
 			WHERE r.id = ANY (ARRAY(SELECT id FROM due)) AND EXISTS (SELECT 1 FROM known)
-			RETURNING r.id, r.event_id, r.topic, r.handler, r.attempt, r.tries, r.cycle
+			RETURNING r.id, r.event_id, r.topic, r.handler, r.attempt, r.tries, r.cycle, `+leasedColumns+`
 		)
 		SELECT l.id, l.event_id, l.topic, l.handler, l.attempt, l.tries, l.cycle, e.id IS NULL, coalesce(e.key, ''),
-		       e.payload, e.payload_bytes, e.metadata, coalesce(e.source, ''), e.published_at
+		       e.payload, e.payload_bytes, e.metadata, coalesce(e.source, ''), e.published_at,
+		       l.run_published_at, l.started_at, l.replay_id, l.error_kind, l.error, l.fingerprint
 		FROM leased l LEFT JOIN LATERAL (
 			SELECT * FROM reprise.events e WHERE e.id = l.event_id AND e.topic = l.topic LIMIT 1
 		) e ON true
@@ -144,7 +145,8 @@ func (postgres) claim(ctx context.Context, s *Store, by Claimant, wants []Want) 
 		for rows.Next() { // by hand: sqlx would take as long as everything else here
 			var r claimedRow
 			if err := rows.Scan(&r.RunID, &r.ID, &r.Topic, &r.Handler, &r.Attempt, &r.Tries, &r.Cycle, &r.Lost, &r.Key,
-				&r.Payload, &r.PayloadBytes, &r.Metadata, &r.Source, &r.PublishedAt); err != nil {
+				&r.Payload, &r.PayloadBytes, &r.Metadata, &r.Source, &r.PublishedAt,
+				&r.RunPublishedAt, &r.StartedAt, &r.ReplayID, &r.ErrorKind, &r.Error, &r.Fingerprint); err != nil {
 				return err
 			}
 			s.saw(r.RunID)

@@ -180,3 +180,49 @@ func TestPreparingAStatementHoldsUpNoOther(t *testing.T) {
 	require.NoError(t, lock.Rollback())
 	require.NoError(t, <-claimed)
 }
+
+// A role whose rights are from before an upgrade ends runs that fail, and they are
+// counted.
+func TestWhoEndsRunsNeedsNoRightToCountThem(t *testing.T) {
+	t.Parallel()
+	var owner *store.Store
+	roles := testdb.NewRoles(t, "../docs/postgres.md", func(url string) { owner = migrated(t, testdb.Open(t, url), "") })
+	exec(t, testdb.Open(t, roles.Migrator), `REVOKE ALL ON reprise.failure_changes, reprise.failure_groups, reprise.failures_counted FROM application`)
+	st, err := store.New(t.Context(), testdb.Open(t, roles.Application), "")
+	require.NoError(t, err)
+	run, err := st.Record(t.Context(), store.Event{ID: "1", Topic: "topic", Source: "test", Payload: []byte("{}")}, "handler", "instance", false)
+	require.NoError(t, err)
+	lost, err := st.End(t.Context(), []store.Outcome{{Lease: run.Lease(), Status: store.Failed, Failure: store.NewFailure("handler", store.KindError, "broken")}})
+	require.NoError(t, err)
+	require.Empty(t, lost)
+	g, err := owner.Grouping(t.Context(), store.Filter{})
+	require.NoError(t, err)
+	require.Len(t, g.Groups, 1)
+}
+
+// What counts failures is for updates that name failed_at: on the way of an event that
+// is published, leased and handled there are none.
+func TestNothingOnTheWayOfASuccessIsCounted(t *testing.T) {
+	t.Parallel()
+	db := testdb.Open(t, testdb.Postgres(t))
+	st := migrated(t, db, "")
+	exec(t, db, `CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'failed_at is named'; END $$`)
+	exec(t, db, `CREATE TRIGGER refuse AFTER UPDATE OF failed_at ON reprise.handler_runs FOR EACH ROW EXECUTE FUNCTION refuse()`)
+	require.NoError(t, st.Subscribe(t.Context(), store.Subscription{Topic: "topic", Handler: "handler"}, ""))
+	require.NoError(t, st.Register(t.Context(), store.Instance{ID: "a"}))
+	query, args, err := st.InsertNew([]store.Event{{ID: "1", Topic: "topic", Payload: []byte("{}")}}, store.LeaseOnInsert{})
+	require.NoError(t, err)
+	_, err = db.Exec(query, args...)
+	require.NoError(t, err)
+	claimed, err := st.Claim(t.Context(), store.Claimant{Instance: "a"}, []store.Want{{Topic: "topic", Handler: "handler", N: 1}})
+	require.NoError(t, err)
+	require.Len(t, claimed, 1)
+	end := func(status store.Status, failure *store.Failure) ([]store.Lease, error) {
+		return st.End(t.Context(), []store.Outcome{{Lease: claimed[0].Run.Lease(), Status: status, Failure: failure}})
+	}
+	_, err = end(store.Failed, store.NewFailure("handler", store.KindError, "broken"))
+	require.ErrorContains(t, err, "failed_at is named")
+	lost, err := end(store.Success, nil)
+	require.NoError(t, err)
+	require.Empty(t, lost)
+}

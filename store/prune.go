@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/jmoiron/sqlx"
-
-	"github.com/reprise-bus/reprise/internal/dialect"
 )
 
 // Prune says what may be deleted: events that were published, and whose runs
@@ -18,6 +16,7 @@ import (
 type Prune struct {
 	Before time.Time // by the database's clock
 	Failed bool      // events with FAILED runs, too
+	DryRun bool      // only count what would be deleted
 }
 
 // Pruned is what was deleted.
@@ -41,6 +40,14 @@ func (s *Store) Prune(ctx context.Context, p Prune, progress func(Pruned)) (tota
 		if progress != nil {
 			progress(total)
 		}
+	}
+	if p.DryRun {
+		return total, s.countOutbox(ctx, p.Before, func(n int64) {
+			total.Outgoing += n
+			if progress != nil {
+				progress(total)
+			}
+		})
 	}
 	for n := int64(pruneLook); n == pruneLook; {
 		if n, err = s.pruneOutbox(ctx, p.Before); err != nil {
@@ -67,6 +74,44 @@ func (s *Store) pruneOutbox(ctx context.Context, before time.Time) (int64, error
 	return result.RowsAffected()
 }
 
+// countOutbox counts, batch by batch, what pruneOutbox would delete.
+func (s *Store) countOutbox(ctx context.Context, before time.Time, counted func(int64)) error {
+	type place struct {
+		WrittenAt instant `db:"written_at"`
+		ID        int64   `db:"id"`
+	}
+	var last place
+	for more := true; more; {
+		var batch []place
+		if err := s.db.SelectContext(ctx, &batch, s.sql(fmt.Sprintf(`
+			SELECT written_at, id FROM reprise.outbox
+			WHERE (written_at, id) > ($1, $2) AND written_at < $3 AND state IN ('SENT', 'DROPPED') AND coalesce(sent_at, written_at) < $3
+			ORDER BY written_at, id LIMIT %d`, pruneLook)), s.time(last.WrittenAt.Time), last.ID, s.time(before)); err != nil {
+			return fmt.Errorf("count what is to be pruned of the outbox: %w", err)
+		}
+		if more = len(batch) == pruneLook; len(batch) > 0 {
+			last = batch[len(batch)-1]
+			counted(int64(len(batch)))
+		}
+	}
+	return nil
+}
+
+// pruner is a transaction, or the pool for who only counts.
+type pruner interface {
+	GetContext(ctx context.Context, into any, query string, args ...any) error
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}
+
+// pruneTx runs f in a transaction, which on SQLite takes the write lock, unless
+// f only counts.
+func (s *Store) pruneTx(ctx context.Context, dryRun bool, f func(tx pruner) error) error {
+	if dryRun {
+		return f(s.db)
+	}
+	return s.inTx(ctx, func(tx *sqlx.Tx) error { return f(tx) })
+}
+
 // PruneBatch deletes the next batch of events with all that belongs to them, in
 // one short transaction, beginning after a batch's last event, if that is not
 // nil. It returns the last one of this batch, nil when there are none left.
@@ -82,7 +127,7 @@ func (s *Store) PruneBatch(ctx context.Context, p Prune, after *EventMark) (dele
 	if after == nil {
 		after = &EventMark{}
 	}
-	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
+	err = s.pruneTx(ctx, p.DryRun, func(tx pruner) error {
 		deleted, last = Pruned{}, nil
 		var mark struct {
 			At instant `db:"published_at"`
@@ -98,7 +143,7 @@ func (s *Store) PruneBatch(ctx context.Context, p Prune, after *EventMark) (dele
 		case err != nil:
 			return err
 		default:
-			last = &EventMark{mark.At.Time, mark.ID}
+			last = &EventMark{At: mark.At.Time, ID: mark.ID}
 		}
 		keep := `r.status = 'PENDING' OR r.finished_at >= $3`
 		if !p.Failed {
@@ -115,19 +160,21 @@ func (s *Store) PruneBatch(ctx context.Context, p Prune, after *EventMark) (dele
 			}
 			return result.RowsAffected()
 		}
+		if p.DryRun {
+			return errors.Join(
+				tx.GetContext(ctx, &deleted.Runs, s.compose(`SELECT count(*) FROM reprise.handler_runs WHERE (event_id, topic) IN (SELECT e.id, e.topic `+old+`)`), args...),
+				tx.GetContext(ctx, &deleted.Events, s.compose(`SELECT count(*) `+old), args...))
+		}
 		// Locked first: what is taken up meanwhile is then seen, and kept.
 		if _, err := tx.ExecContext(ctx, s.compose(`
 			SELECT r.id FROM reprise.handler_runs r WHERE (r.event_id, r.topic) IN (SELECT e.id, e.topic `+old+`) ORDER BY r.id FOR UPDATE`), args...); err != nil {
 			return err
 		}
-		if _, err = count(`
-			DELETE FROM reprise.operation_runs WHERE run_id IN (
-				SELECT r.id FROM reprise.handler_runs r WHERE (r.event_id, r.topic) IN (SELECT e.id, e.topic ` + old + `))`); err != nil {
-			return err
-		}
-		if s.kind == dialect.SQLite { // which cascades only where foreign_keys is on
+		// No database cascades in every session: SQLite does where foreign_keys is on,
+		// PostgreSQL unless session_replication_role says otherwise.
+		for _, table := range []string{"operation_runs", "run_attempts"} {
 			if _, err = count(`
-				DELETE FROM reprise.run_attempts WHERE run_id IN (
+				DELETE FROM reprise.` + table + ` WHERE run_id IN (
 					SELECT r.id FROM reprise.handler_runs r WHERE (r.event_id, r.topic) IN (SELECT e.id, e.topic ` + old + `))`); err != nil {
 				return err
 			}

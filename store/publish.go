@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/reprise-bus/reprise/internal/dialect"
 )
@@ -30,6 +31,27 @@ type Inserted struct {
 	IDs    []EventID   // of the events that were not in the database yet
 	Leased []LeasedRun // the runs that were leased
 	Due    int         // how many other runs were created; on SQLite, of how many events
+
+	// Unheard are the topics of new events that nobody is subscribed to. On
+	// PostgreSQL a statement for several topics knows of them only when it has
+	// created no run at all.
+	Unheard []string
+}
+
+// unheard sets Unheard after a statement that counts runs, not those of each topic.
+func (in *Inserted) unheard() {
+	if in.Due > 0 || len(in.Leased) > 0 {
+		return
+	}
+	for _, id := range in.IDs {
+		in.notHeard(id.Topic)
+	}
+}
+
+func (in *Inserted) notHeard(topic string) {
+	if !slices.Contains(in.Unheard, topic) {
+		in.Unheard = append(in.Unheard, topic)
+	}
 }
 
 // LeasedRun is a run that was created in an instance's hands.
@@ -37,6 +59,11 @@ type LeasedRun struct {
 	RunID   int64 // on attempt 1
 	Handler string
 	Event   int // the index of its event among those that were to be written
+
+	// StartedAt and PublishedAt are those of the run, by the database's clock. In a
+	// transaction, both are the time at which it began.
+	StartedAt   time.Time
+	PublishedAt time.Time
 }
 
 // Insert returns the one statement that writes events, which must be valid and

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/jmoiron/sqlx"
 	"github.com/lib/pq"
@@ -98,13 +99,16 @@ const (
 			SELECT i.id, i.topic, $8, i.key, (k.id IS NOT NULL)::int, (k.id IS NOT NULL)::int, k.id,
 			       CASE WHEN k.id IS NULL THEN now() END, CASE WHEN k.id IS NOT NULL THEN now() END, `
 	receivedEnd = `
-			RETURNING id, event_id, topic, instance
+			RETURNING id, event_id, topic, instance, published_at
 		)
 		SELECT cardinality($1::text[]) - (SELECT count(*) FROM event),
 		       count(*) FILTER (WHERE instance IS NULL),
 		       array_agg(id) FILTER (WHERE instance IS NOT NULL),
 		       array_agg(event_id) FILTER (WHERE instance IS NOT NULL),
-		       array_agg(topic) FILTER (WHERE instance IS NOT NULL),`
+		       array_agg(topic) FILTER (WHERE instance IS NOT NULL),
+		       now(), -- when each was published, in microseconds before now
+		       array_agg(CASE WHEN published_at = now() THEN 0 ELSE (extract(epoch FROM now() - published_at) * 1000000)::bigint END)
+		           FILTER (WHERE instance IS NOT NULL),`
 
 	// A subquery for each known event reads no more of a large table than its row,
 	// whatever the planner takes the input for.
@@ -151,9 +155,10 @@ func (s *Store) receive(ctx context.Context, query, handler string, events []Eve
 	times, err := s.query(ctx, s.db, s.sql(query), args, func(rows *sql.Rows) error {
 		in = Received{}
 		for rows.Next() {
-			var runs, others pq.Int64Array
+			var runs, ages, others pq.Int64Array
 			var ids, topics, had pq.StringArray
-			if err := rows.Scan(&in.Known, &in.Due, &runs, &ids, &topics, &others, &had); err != nil {
+			var at instant
+			if err := rows.Scan(&in.Known, &in.Due, &runs, &ids, &topics, &at, &ages, &others, &had); err != nil {
 				return err
 			}
 			for i, place := range others {
@@ -168,7 +173,10 @@ func (s *Store) receive(ctx context.Context, query, handler string, events []Eve
 					return err
 				}
 				s.saw(run)
-				in.Leased = append(in.Leased, LeasedRun{RunID: run, Handler: handler, Event: place})
+				in.Leased = append(in.Leased, LeasedRun{
+					RunID: run, Handler: handler, Event: place,
+					StartedAt: at.Time, PublishedAt: at.Add(-time.Duration(ages[i]) * time.Microsecond),
+				})
 			}
 		}
 		return nil

@@ -29,8 +29,8 @@ func (s *Store) Record(ctx context.Context, e Event, handler, instance string, a
 		return Run{}, fmt.Errorf("record event %q: source %q: want the name of the subscriber that delivered it", e.ID, e.Source)
 	}
 	lease, err := s.dialect.record(ctx, s, e, handler, instance, again)
-	for taken := (*takenError)(nil); errors.As(err, &taken); {
-		e = taken.as
+	for other := (*takenError)(nil); errors.As(err, &other); {
+		e = other.as
 		lease, err = s.dialect.record(ctx, s, e, handler, instance, again)
 	}
 	run := Run{EventID: e.ID, Topic: e.Topic, Handler: handler, Status: Pending, Tries: 1, Key: e.Key, Instance: instance}
@@ -40,7 +40,7 @@ func (s *Store) Record(ctx context.Context, e Event, handler, instance string, a
 	if err != nil {
 		return run, fmt.Errorf("record event %q for handler %q: %w", e.ID, handler, rowError(err))
 	}
-	run.ID, run.Attempt = lease.RunID, lease.Attempt
+	lease.fill(&run)
 	return run, nil
 }
 
@@ -62,6 +62,25 @@ func (s *Store) RecordAgain(ctx context.Context, was Run, instance string) (Run,
 	if err != nil {
 		return was, fmt.Errorf("take up run %d again: %w", was.ID, err)
 	}
-	was.Status, was.Tries, was.Instance, was.Attempt = Pending, 1, instance, lease.Attempt
+	was.Status, was.Tries, was.Instance = Pending, 1, instance
+	lease.fill(&was)
 	return was, nil
+}
+
+// taken is a run that was taken up for a delivery.
+type taken struct {
+	ID          int64   `db:"id"`
+	Attempt     int     `db:"attempt"`
+	StartedAt   instant `db:"started_at"`
+	PublishedAt instant `db:"published_at"`
+	ReplayID    int64   `db:"replay_id"`
+	ErrorKind   Kind    `db:"error_kind"`
+	Error       string  `db:"error"`
+	Fingerprint string  `db:"fingerprint"`
+}
+
+// fill tells the run what the database has of it.
+func (t taken) fill(run *Run) {
+	run.ID, run.Attempt, run.StartedAt, run.PublishedAt = t.ID, t.Attempt, t.StartedAt.Time, t.PublishedAt.Time
+	run.ReplayID, run.ErrorKind, run.Error, run.Fingerprint = t.ReplayID, t.ErrorKind, t.Error, t.Fingerprint
 }

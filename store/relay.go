@@ -109,22 +109,22 @@ func (s *Store) Backlog(ctx context.Context, topic string, most int) (n int, fai
 // their metadata and payloads, at most limit of them and, but for the first, as
 // many as are together below size bytes of payload.
 func (s *Store) NextOutgoing(ctx context.Context, topic string, limit, size int) ([]Outgoing, error) {
-	payload := `coalesce(octet_length(payload::text), octet_length(payload_bytes))`
-	if s.kind == dialect.SQLite {
-		payload = `coalesce(length(CAST(payload AS BLOB)), length(payload_bytes))`
-	}
 	var rows []outgoingRow
 	if err := s.db.SelectContext(ctx, &rows, s.sql(`
-		SELECT `+outgoingColumns+` FROM reprise.outbox o
+		SELECT `+outgoingColumns+`, o.payload, o.payload_bytes, o.metadata, n.bytes FROM reprise.outbox o
 		JOIN (
-			SELECT id, sum(`+payload+`) OVER (ORDER BY id) AS total, row_number() OVER (ORDER BY id) AS place
-			FROM (SELECT * FROM reprise.outbox WHERE `+waitingOf+` LIMIT $2) n
+			SELECT id, bytes, sum(bytes) OVER (ORDER BY id) AS total, row_number() OVER (ORDER BY id) AS place
+			FROM (SELECT id, `+s.payloadBytes(`outbox`)+` AS bytes FROM reprise.outbox AS outbox WHERE `+waitingOf+` LIMIT $2) n
 		) n ON n.id = o.id
 		WHERE n.total <= $3 OR n.place = 1
 		ORDER BY o.id`), topic, limit, size); err != nil {
 		return nil, fmt.Errorf("read the outbox: %w", err)
 	}
-	return outgoingOf(rows)
+	out, err := outgoingOf(rows)
+	for i := range out {
+		out[i].Event.Payload = rows[i].payload()
+	}
+	return out, err
 }
 
 // Sent marks events in the outbox as sent. It waits for nobody: an event that
@@ -136,13 +136,13 @@ func (s *Store) Sent(ctx context.Context, ids []int64) error {
 // RefusedByBroker marks an event in the outbox as one that the broker will
 // never take as it is, unless another transaction has locked it.
 func (s *Store) RefusedByBroker(ctx context.Context, id int64, cause string) error {
-	return s.markOutgoing(ctx, []int64{id}, `('PENDING')`, `state = 'REFUSED', failures = failures + 1, error = $1`, cause)
+	return s.markOutgoing(ctx, []int64{id}, `('PENDING')`, `state = 'REFUSED', failures = failures + 1, error = $1`, printable(cause, maxMessage))
 }
 
 // SendingFailed keeps why an event in the outbox could not be sent, unless
 // another transaction has locked it; it stays PENDING.
 func (s *Store) SendingFailed(ctx context.Context, id int64, cause string) error {
-	return s.markOutgoing(ctx, []int64{id}, `('PENDING')`, `failures = failures + 1, error = $1`, cause)
+	return s.markOutgoing(ctx, []int64{id}, `('PENDING')`, `failures = failures + 1, error = $1`, printable(cause, maxMessage))
 }
 
 func (s *Store) markOutgoing(ctx context.Context, ids []int64, states, set string, args ...any) error {

@@ -23,19 +23,23 @@ type eventRow struct {
 }
 
 func (r eventRow) event() (Event, error) {
-	e := Event{ID: r.ID, Topic: r.Topic, Key: r.Key, Payload: r.Payload, Source: r.Source, Amends: r.Amends, PublishedAt: r.PublishedAt.Time}
-	if r.Payload == nil {
-		e.Payload = r.PayloadBytes
-	}
-	if e.Payload == nil {
-		e.Payload = []byte{}
-	}
+	e := Event{ID: r.ID, Topic: r.Topic, Key: r.Key, Payload: r.payload(), Source: r.Source, Amends: r.Amends, PublishedAt: r.PublishedAt.Time}
 	if len(r.Metadata) > 0 {
 		if err := json.Unmarshal(r.Metadata, &e.Metadata); err != nil {
 			return e, fmt.Errorf("event %q: metadata in the database: %w", r.ID, err)
 		}
 	}
 	return e, nil
+}
+
+func (r eventRow) payload() []byte {
+	switch {
+	case r.Payload != nil:
+		return r.Payload
+	case r.PayloadBytes != nil:
+		return r.PayloadBytes
+	}
+	return []byte{}
 }
 
 // claimedRow is a leased run with its event, unless that is lost.
@@ -46,8 +50,20 @@ type claimedRow struct {
 	Tries   int    `db:"tries"`
 	Cycle   int    `db:"cycle"`
 	Lost    bool   `db:"lost"`
+
+	// The run has a published_at of its own, since its event may be lost.
+	RunPublishedAt instant `db:"run_published_at"`
+	StartedAt      instant `db:"started_at"`
+	ReplayID       int64   `db:"replay_id"`
+	ErrorKind      Kind    `db:"error_kind"`
+	Error          string  `db:"error"`
+	Fingerprint    string  `db:"fingerprint"`
 	eventRow
 }
+
+// leasedColumns are what a claim returns of a run beside its key columns.
+const leasedColumns = `published_at AS run_published_at, started_at, coalesce(replay_id, 0) AS replay_id,
+	coalesce(error_kind, '') AS error_kind, coalesce(error, '') AS error, coalesce(fingerprint, '') AS fingerprint`
 
 func (r *claimedRow) claimed(instance string) *Claimed {
 	event, err := r.event()
@@ -55,6 +71,8 @@ func (r *claimedRow) claimed(instance string) *Claimed {
 		Run: Run{
 			ID: r.RunID, EventID: event.ID, Topic: event.Topic, Handler: r.Handler, Status: Pending,
 			Attempt: r.Attempt, Tries: r.Tries, Cycle: r.Cycle, Key: event.Key, Instance: instance,
+			StartedAt: r.StartedAt.Time, PublishedAt: r.RunPublishedAt.Time, ReplayID: r.ReplayID,
+			ErrorKind: r.ErrorKind, Error: r.Error, Fingerprint: r.Fingerprint,
 		},
 		Event: event,
 	}

@@ -30,7 +30,8 @@ func ParseStatus(s string) (Status, error) {
 }
 
 // Run is one handler's work on one event; there is one for each (event,
-// handler), where the event is Topic and EventID. A Pending run is due when DueAt
+// handler), where the event is Topic and EventID. All times are by the
+// database's clock. A Pending run is due when DueAt
 // is in the past, scheduled when it is in the future, and leased to Instance
 // when it is zero.
 type Run struct {

@@ -26,17 +26,21 @@ func (sqlite) insert(events []Event, _ LeaseOnInsert, _ bool) (string, []any) {
 		VALUES ` + placeholders(len(events), 6) + `
 		ON CONFLICT (id, topic) DO UPDATE SET source = NULL -- which fails
 		WHERE was.payload IS NOT excluded.payload OR was.payload_bytes IS NOT excluded.payload_bytes
-		RETURNING id, topic`, args
+		RETURNING id, topic, topic IN (SELECT s.topic FROM reprise.subscriptions s)`, args
 }
 
 // inserted does not know how many runs the trigger made.
 func (sqlite) inserted(_ *Store, rows *sql.Rows, _ []Event) (in Inserted, err error) {
 	for rows.Next() {
 		var id EventID
-		if err := rows.Scan(&id.ID, &id.Topic); err != nil {
+		var heard bool
+		if err := rows.Scan(&id.ID, &id.Topic, &heard); err != nil {
 			return in, err
 		}
 		in.IDs = append(in.IDs, id)
+		if !heard {
+			in.notHeard(id.Topic)
+		}
 	}
 	in.Due = len(in.IDs)
 	return in, rows.Err()
@@ -62,7 +66,7 @@ func placeholders(rows, columns int) string {
 	return strings.TrimSuffix(strings.Repeat(row+",", rows), ",")
 }
 
-func (d sqlite) record(ctx context.Context, s *Store, e Event, handler, instance string, again bool) (lease Lease, err error) {
+func (d sqlite) record(ctx context.Context, s *Store, e Event, handler, instance string, again bool) (lease taken, err error) {
 	c := encode(e)
 	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
 		inserted, err := tx.ExecContext(ctx, s.sql(`
@@ -91,7 +95,7 @@ func (d sqlite) record(ctx context.Context, s *Store, e Event, handler, instance
 	return lease, err
 }
 
-func (d sqlite) takeUp(ctx context.Context, s *Store, e EventID, handler, instance string, again bool) (lease Lease, err error) {
+func (d sqlite) takeUp(ctx context.Context, s *Store, e EventID, handler, instance string, again bool) (lease taken, err error) {
 	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
 		lease, err = d.lease(ctx, s, tx, e, handler, instance, again)
 		return err
@@ -101,8 +105,7 @@ func (d sqlite) takeUp(ctx context.Context, s *Store, e EventID, handler, instan
 
 // lease leases the handler's run of an event to the instance: a new one, or one for
 // another attempt.
-func (sqlite) lease(ctx context.Context, s *Store, tx *sqlx.Tx, e EventID, handler, instance string, again bool) (Lease, error) {
-	lease := Lease{Instance: instance}
+func (sqlite) lease(ctx context.Context, s *Store, tx *sqlx.Tx, e EventID, handler, instance string, again bool) (lease taken, err error) {
 	if _, err := tx.ExecContext(ctx, s.sql(`
 		INSERT INTO reprise.run_attempts (run_id, attempt, cycle, kind, message, instance, started_at)
 		SELECT id, attempt, cycle, 'abandoned', 'the message was delivered again before the handler had ended', instance, started_at
@@ -118,13 +121,14 @@ func (sqlite) lease(ctx context.Context, s *Store, tx *sqlx.Tx, e EventID, handl
 		SET status = 'PENDING', attempt = r.attempt + 1, tries = 1, instance = excluded.instance,
 		    started_at = now(), due_at = NULL, finished_at = NULL, failed_at = NULL
 		WHERE r.status IN ('PENDING', 'FAILED') OR ($5 AND r.status = 'SUCCESS')
-		RETURNING id, attempt`),
-		e.ID, e.Topic, handler, instance, again).Scan(&lease.RunID, &lease.Attempt); err != nil {
+		RETURNING id, attempt, started_at, published_at, coalesce(replay_id, 0) AS replay_id,
+		    coalesce(error_kind, '') AS error_kind, coalesce(error, '') AS error, coalesce(fingerprint, '') AS fingerprint`),
+		e.ID, e.Topic, handler, instance, again).StructScan(&lease); err != nil {
 		return lease, err
 	}
-	_, err := tx.ExecContext(ctx, s.sql(`
+	_, err = tx.ExecContext(ctx, s.sql(`
 		UPDATE reprise.instances SET lowest_run = min(lowest_run, $2), held_runs = json_insert(held_runs, '$[#]', $2) WHERE id = $1`),
-		instance, lease.RunID)
+		instance, lease.ID)
 	return lease, err
 }
 
@@ -149,7 +153,7 @@ func (sqlite) claim(ctx context.Context, s *Store, by Claimant, wants []Want) ([
 					ORDER BY due_at, id
 					LIMIT $4
 				) AND EXISTS (SELECT 1 FROM reprise.instances WHERE id = $1 AND claims = $5)
-				RETURNING id AS run_id, event_id, topic, handler, attempt, tries, cycle`), by.Instance, w.Topic, w.Handler, w.N, by.Claims)
+				RETURNING id AS run_id, event_id, topic, handler, attempt, tries, cycle, `+leasedColumns), by.Instance, w.Topic, w.Handler, w.N, by.Claims)
 			if err != nil {
 				return err
 			}

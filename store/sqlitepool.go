@@ -36,6 +36,7 @@ type settings struct {
 	locking string
 	journal string
 	tables  bool // Reprise's are there
+	full    bool // columns of a result are named after their tables, too
 }
 
 func (s *Store) settings(ctx context.Context, c *sqlx.Conn) (is settings, err error) {
@@ -44,6 +45,7 @@ func (s *Store) settings(ctx context.Context, c *sqlx.Conn) (is settings, err er
 		c.GetContext(ctx, &is.timeout, `PRAGMA busy_timeout`),
 		c.GetContext(ctx, &is.locking, `PRAGMA locking_mode`),
 		c.GetContext(ctx, &is.journal, `PRAGMA journal_mode`),
+		c.GetContext(ctx, &is.full, `PRAGMA full_column_names`),
 		c.GetContext(ctx, &is.tables, `SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = $1 || '_instances')`, s.schema),
 	)
 }
@@ -63,6 +65,9 @@ func (s *Store) inspect(ctx context.Context) error {
 	is, err := s.settings(ctx, first)
 	if err != nil {
 		return fmt.Errorf("ask the SQLite database how it was opened: %w", err)
+	}
+	if is.full {
+		return errors.New("connections of the SQLite pool have full_column_names on, which renames the columns of every statement: leave that pragma out of the DSN")
 	}
 	s.impatient = !is.hasTimeout()
 	if err := s.bePatient(ctx, first); err != nil {

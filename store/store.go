@@ -64,10 +64,10 @@ type sqlDialect interface {
 	// leased to the instance. It returns sql.ErrNoRows and changes nothing
 	// when the run is not to be had, and a *takenError when the id is another
 	// event's: see Store.Record.
-	record(ctx context.Context, s *Store, e Event, handler, instance string, again bool) (Lease, error)
+	record(ctx context.Context, s *Store, e Event, handler, instance string, again bool) (taken, error)
 	// takeUp leases a run that there is to the instance, for another attempt. It
 	// returns sql.ErrNoRows and changes nothing when the run is not to be had.
-	takeUp(ctx context.Context, s *Store, e EventID, handler, instance string, again bool) (Lease, error)
+	takeUp(ctx context.Context, s *Store, e EventID, handler, instance string, again bool) (taken, error)
 	// claim leases due runs to the instance, at most as many as wanted.
 	claim(ctx context.Context, s *Store, by Claimant, wants []Want) ([]*Claimed, error)
 	// end writes outcomes whose lease still holds, and returns those leases.
@@ -103,12 +103,31 @@ func (s *Store) open(ctx context.Context, db *sql.DB, schema string) (err error)
 		s.dialect = sqlite{}
 		return s.inspect(ctx)
 	}
+	if err := checkSession(ctx, db); err != nil {
+		return err
+	}
 	if err := readsTimes(ctx, db); err != nil {
 		return err
 	}
 	s.db = &pool{DB: sqlx.NewDb(db, "postgres"), store: s}
 	s.dialect = postgres{}
 	return s.db.detectIsolation(ctx)
+}
+
+// checkSession reports settings in which the server takes what it is sent for
+// something else. lib/pq sets client_encoding itself.
+func checkSession(ctx context.Context, db *sql.DB) error {
+	var encoding, nulls string
+	if err := db.QueryRowContext(ctx, `SELECT current_setting('client_encoding'), current_setting('array_nulls')`).Scan(&encoding, &nulls); err != nil {
+		return err
+	}
+	switch {
+	case encoding != "UTF8":
+		return fmt.Errorf("client_encoding of the connection is %s: want UTF8: add client_encoding=UTF8 to the database URL, or RESET it for the role and the database", encoding)
+	case nulls != "on":
+		return fmt.Errorf("array_nulls of the connection is %s: want on: RESET it for the role and the database", nulls)
+	}
+	return nil
 }
 
 // readsTimes reports a driver that cannot read the times of its connection: one
@@ -155,6 +174,8 @@ func (s *Store) compose(written string) string {
 		q = nowPlus.ReplaceAllString(q, `strftime('%Y-%m-%dT%H:%M:%fZ', 'now', ($1) || ' seconds')`)
 		q = strings.ReplaceAll(q, `now()`, `strftime('%Y-%m-%dT%H:%M:%fZ', 'now')`)
 		q = strings.ReplaceAll(q, `strpos(`, `instr(`)
+		q = strings.ReplaceAll(q, `least(`, `min(`)
+		q = strings.ReplaceAll(q, `greatest(`, `max(`)
 		q = strings.ReplaceAll(q, ` FOR UPDATE OF v SKIP LOCKED`, ``)
 		q = strings.ReplaceAll(q, ` FOR UPDATE SKIP LOCKED`, ``)
 		q = strings.ReplaceAll(q, ` FOR UPDATE`, ``)

@@ -37,6 +37,9 @@ func TestStore(t *testing.T) {
 		"sqlite, prefix, an application's pool": func(*testing.T) func(t *testing.T) *store.Store {
 			return func(t *testing.T) *store.Store { return migrated(t, openDeferred(t, testdb.SQLite(t)), "billing") }
 		},
+		"sqlite, settings of its own": func(*testing.T) func(t *testing.T) *store.Store {
+			return func(t *testing.T) *store.Store { return migrated(t, openOddly(t, testdb.SQLite(t)), "") }
+		},
 		"sqlite, without any setting": func(*testing.T) func(t *testing.T) *store.Store {
 			return func(t *testing.T) *store.Store { return migrated(t, openPlainly(t, testdb.SQLite(t)), "") }
 		},
@@ -52,6 +55,13 @@ func TestStore(t *testing.T) {
 		kinds["postgres, unprepared, "+d.Name] = on(d, store.Unprepared())
 		if d.Name == "pgx cache_statement" || d.Name == "pgx simple_protocol" {
 			kinds["postgres, "+d.Name] = on(d)
+		}
+	}
+	for _, d := range testdb.Drivers() {
+		if d.Name == "lib/pq" || d.Name == "pgx cache_statement" {
+			kinds["postgres, settings of its own, "+d.Name] = func(t *testing.T) func(t *testing.T) *store.Store {
+				return schemas(d.Open(t, withSettings(t, testdb.Postgres(t))))
+			}
 		}
 	}
 	for name, open := range kinds {
@@ -80,6 +90,43 @@ func openPlainly(t *testing.T, url string) *sql.DB {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, db.Close()) })
 	return db
+}
+
+// openOddly opens a pool whose connections have every setting that changes what a
+// statement does.
+func openOddly(t *testing.T, url string) *sql.DB {
+	t.Helper()
+	pragmas := ""
+	for _, pragma := range []string{
+		"busy_timeout(10000)", "foreign_keys(0)", "recursive_triggers(1)", "reverse_unordered_selects(1)", "case_sensitive_like(1)",
+		"defer_foreign_keys(1)", "ignore_check_constraints(1)", "trusted_schema(0)", "automatic_index(0)", "cell_size_check(1)",
+		"short_column_names(0)", "legacy_alter_table(1)", "secure_delete(1)",
+		"temp_store(1)", "synchronous(0)", "encoding('UTF-16le')", "auto_vacuum(1)", "page_size(512)", "cache_spill(0)",
+	} {
+		pragmas += "&_pragma=" + pragma
+	}
+	db, err := sql.Open("sqlite", "file:"+strings.TrimPrefix(url, "sqlite:")+"?"+pragmas)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	return db
+}
+
+// withSettings gives a database every setting that changes what a statement means
+// or returns, or what follows from it.
+func withSettings(t *testing.T, address string) string {
+	t.Helper()
+	db := testdb.Open(t, address)
+	for _, setting := range []string{
+		`session_replication_role TO replica`, // no trigger fires, and no foreign key is checked or cascades
+		`search_path TO ''`, `standard_conforming_strings TO off`, `escape_string_warning TO off`, `backslash_quote TO on`,
+		`bytea_output TO escape`, `transform_null_equals TO on`, `quote_all_identifiers TO on`,
+		`TimeZone TO 'Asia/Kathmandu'`, `IntervalStyle TO sql_standard`, `extra_float_digits TO -15`,
+		`default_transaction_isolation TO serializable`, `default_transaction_deferrable TO on`, `row_security TO off`,
+		`check_function_bodies TO off`, `plan_cache_mode TO force_generic_plan`, `synchronize_seqscans TO off`,
+	} {
+		exec(t, db, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET `+strings.ReplaceAll(setting, "'", "''")+`', current_database()); END $$`)
+	}
+	return address
 }
 
 func TestNewSaysWhatIsWrong(t *testing.T) {
@@ -124,6 +171,33 @@ func TestNewReadsTimesInEveryDateStyleOrSaysWhatToSet(t *testing.T) {
 		require.ErrorContains(t, err, `DateStyle "German, DMY"`)
 		require.ErrorContains(t, err, "add datestyle=ISO to the database URL")
 	}
+}
+
+func TestNewRefusesSettingsThatChangeWhatItSends(t *testing.T) {
+	t.Parallel()
+	for setting, want := range map[string]string{
+		`client_encoding TO 'LATIN1'`: "client_encoding of the connection is LATIN1: want UTF8",
+		`array_nulls TO off`:          "array_nulls of the connection is off: want on",
+	} {
+		address := testdb.Postgres(t)
+		db := testdb.Open(t, address)
+		require.NoError(t, migrations.Up(t.Context(), db, ""))
+		exec(t, db, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET `+strings.ReplaceAll(setting, "'", "''")+`', current_database()); END $$`)
+		for _, d := range testdb.Drivers() {
+			_, err := store.New(t.Context(), d.Open(t, address), "")
+			if strings.HasPrefix(setting, "client_encoding") && strings.HasPrefix(d.Name, "lib/pq") {
+				require.NoError(t, err, "it sets its own")
+				continue
+			}
+			require.ErrorContains(t, err, want, d.Name)
+		}
+	}
+	db, err := sql.Open("sqlite", "file:"+strings.TrimPrefix(testdb.SQLite(t), "sqlite:")+"?_pragma=full_column_names(1)")
+	require.NoError(t, err)
+	defer db.Close()
+	require.NoError(t, migrations.Up(t.Context(), db, ""))
+	_, err = store.New(t.Context(), db, "")
+	require.ErrorContains(t, err, "full_column_names on")
 }
 
 func TestNewKeepsThePoolAndTheSchema(t *testing.T) {
@@ -185,7 +259,7 @@ func TestAnEmptyFilterSelectsEverything(t *testing.T) {
 	require.True(t, store.Filter{Before: 1, Limit: 1}.Empty(), "a page selects nothing less")
 	for _, f := range []store.Filter{
 		{IDs: []int64{1}}, {Status: store.Failed}, {Handler: "h"}, {Topic: "t"}, {EventID: "e"}, {Key: "k"}, {Kind: store.KindPanic}, {Group: "0123456789abcdef"}, {Replay: 1},
-		{Since: time.Now()}, {Until: time.Now()},
+		{Since: time.Now()}, {Until: time.Now()}, {Changed: time.Now()},
 	} {
 		require.False(t, f.Empty())
 	}

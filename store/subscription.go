@@ -27,7 +27,7 @@ func (sub Subscription) Validate() error {
 	if err := validName("handler", sub.Handler); err != nil {
 		return err
 	}
-	if err := validName("topic", sub.Topic); err != nil {
+	if err := ValidTopic(sub.Topic); err != nil {
 		return fmt.Errorf("handler %q: %w", sub.Handler, err)
 	}
 	return nil

@@ -41,7 +41,7 @@ func (s *Store) DeclareTopics(ctx context.Context, topics []Topic) error {
 				INSERT INTO reprise.topics (topic, transport, mode, manual, description) VALUES ($1, $2, $3, $4, $5)
 				ON CONFLICT (topic) DO UPDATE SET transport = excluded.transport, mode = excluded.mode, manual = excluded.manual,
 					description = excluded.description, declared_at = now()`),
-				t.Topic, t.Transport, t.Mode, t.Manual, t.Description); err != nil {
+				t.Topic, printable(t.Transport, maxName), printable(t.Mode, maxName), t.Manual, printable(t.Description, maxMessage)); err != nil {
 				return err
 			}
 		}
@@ -83,7 +83,7 @@ func (s *Store) RecordPublishing(ctx context.Context, o Operation) (Operation, e
 	if strings.TrimSpace(o.RequestedBy) == "" {
 		errs = append(errs, errNoRequester)
 	}
-	if err := validName("topic", o.Selection.Topic); err != nil {
+	if err := ValidTopic(o.Selection.Topic); err != nil {
 		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {

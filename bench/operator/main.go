@@ -30,6 +30,7 @@ type options struct {
 	runs  int
 	asked int
 	plans string
+	only  string
 }
 
 func main() {
@@ -39,6 +40,7 @@ func main() {
 	flag.IntVar(&o.runs, "runs", 10_000_000, "in the history")
 	flag.IntVar(&o.asked, "asked", 60, "how often each question is asked")
 	flag.StringVar(&o.plans, "plans", "", "file to write the plan of each question's statements to")
+	flag.StringVar(&o.only, "only", "", "ask only the questions whose names begin so, and make no request")
 	flag.Parse()
 	if err := run(ctx, o, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "operator:", err)
@@ -73,13 +75,22 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if err := countFailures(ctx, st, out); err != nil {
+		return err
+	}
 	if err := questions(ctx, st, o, out); err != nil {
+		return err
+	}
+	if err := failing(ctx, st, o, out); err != nil {
 		return err
 	}
 	if o.plans != "" {
 		if err := explain(ctx, server, o); err != nil {
 			return err
 		}
+	}
+	if o.only != "" {
+		return nil
 	}
 	if err := request(ctx, st, server.URL, out); err != nil {
 		return err
@@ -89,7 +100,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 
 // questions asks each question so many times, one after the other in turns.
 func questions(ctx context.Context, st *store.Store, o options, out io.Writer) error {
-	asked, err := ask(ctx, st, o.runs)
+	asked, err := ask(ctx, st, o)
 	if err != nil {
 		return err
 	}

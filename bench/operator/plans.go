@@ -25,7 +25,7 @@ func explain(ctx context.Context, server *pgserver.Server, o options) error {
 	if err != nil {
 		return err
 	}
-	asked, err := ask(ctx, st, o.runs)
+	asked, err := ask(ctx, st, o)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/reprise-bus/reprise/store"
@@ -14,7 +16,7 @@ type question struct {
 }
 
 // ask returns the questions: each list begins at the newest, and far back.
-func ask(ctx context.Context, st *store.Store, runs int) ([]question, error) {
+func ask(ctx context.Context, st *store.Store, o options) ([]question, error) {
 	newest, err := st.Runs(ctx, store.Filter{Limit: 1})
 	if err != nil {
 		return nil, err
@@ -39,6 +41,12 @@ func ask(ctx context.Context, st *store.Store, runs int) ([]question, error) {
 		return func(ctx context.Context) (string, error) {
 			n, err := st.Count(ctx, f)
 			return n.String(), err
+		}
+	}
+	grouped := func(f store.Filter) func(context.Context) (string, error) {
+		return func(ctx context.Context) (string, error) {
+			g, err := st.Grouping(ctx, f)
+			return fmt.Sprintf("%d%s", len(g.Groups), map[bool]string{true: "+"}[g.More || g.Among > 0]), err
 		}
 	}
 	const handler = "topic-3-handler-2"
@@ -71,15 +79,18 @@ func ask(ctx context.Context, st *store.Store, runs int) ([]question, error) {
 			question{"list " + f.name + ", from the middle", page(back)},
 			question{"count " + f.name, count(f.filter)})
 	}
-	return append(all,
-		question{"groups", func(ctx context.Context) (string, error) {
-			g, err := st.Groups(ctx, store.Filter{})
-			return fmt.Sprint(len(g)), err
-		}},
-		question{"groups of a handler", func(ctx context.Context) (string, error) {
-			g, err := st.Groups(ctx, store.Filter{Handler: handler})
-			return fmt.Sprint(len(g)), err
-		}},
+	all = append(all,
+		question{"groups", grouped(store.Filter{})},
+		question{"groups, a thousand of them", grouped(store.Filter{Limit: store.MaxLimit})},
+		question{"groups of a handler", grouped(store.Filter{Handler: handler})},
+		question{"groups of a handler that nobody has", grouped(store.Filter{Handler: "nobody"})},
+		question{"groups of a kind", grouped(store.Filter{Kind: store.KindError})},
+		question{"groups of a kind that nothing has", grouped(store.Filter{Kind: store.KindPanic})},
+		question{"groups of a topic", grouped(store.Filter{Topic: "topic-3"})},
+		question{"groups with a text", grouped(store.Filter{Text: "code 2"})},
+		question{"groups in a day of the past", grouped(store.Filter{Since: day, Until: day.AddDate(0, 0, 1)})},
+		question{"groups by payload", grouped(store.Filter{Payload: []store.Condition{payload}})},
+		question{"groups of a key", grouped(store.Filter{Key: "user-4242"})},
 		question{"events", func(ctx context.Context) (string, error) {
 			e, _, err := st.Events(ctx, store.EventFilter{})
 			return fmt.Sprint(len(e)), err
@@ -96,5 +107,6 @@ func ask(ctx context.Context, st *store.Store, runs int) ([]question, error) {
 			o, err := st.Operations(ctx, 0, 0)
 			return fmt.Sprint(len(o)), err
 		}},
-	), nil
+	)
+	return slices.DeleteFunc(all, func(q question) bool { return !strings.HasPrefix(q.name, o.only) }), nil
 }

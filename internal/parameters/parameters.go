@@ -38,6 +38,38 @@ func TLS(into **tls.Config) Parameter {
 	}}
 }
 
+// CheckUser reports a URL that seems to have a user for each of several hosts, or
+// a host before the user: all up to the last @ would be the name and password of
+// one user. The error quotes no part of the URL.
+func CheckUser(rawURL string) error {
+	_, rest, _ := strings.Cut(rawURL, "://")
+	if end := strings.IndexAny(rest, "/?#"); end >= 0 {
+		rest = rest[:end]
+	}
+	at := strings.LastIndex(rest, "@")
+	if at < 0 {
+		return nil
+	}
+	name, password, _ := strings.Cut(rest[:at], ":")
+	port, next, list := strings.Cut(password, ",") // where the name is a host
+	hostFirst := list && port != "" && strings.Trim(port, "0123456789") == "" && strings.Contains(next, ":")
+	_, second, twice := strings.Cut(rest[:at], "@")
+	if hostFirst || strings.Contains(name, ",") || twice && strings.Contains(second, ",") {
+		return errors.New("names a user after a comma: name the user once, before the first host, such as user:password@host1,host2; in a name or a password, write a comma as %2C and an @ as %40")
+	}
+	return nil
+}
+
+// CheckPassword reports a password that is the rest of a list of hosts with a
+// user each, where the text of the URL is not known: pw@host1,user:pw.
+func CheckPassword(user *url.Userinfo) error {
+	password, _ := user.Password()
+	if _, rest, found := strings.Cut(password, "@"); found && strings.Contains(rest, ","+user.Username()+":") {
+		return errors.New("it names a user for each of several hosts: name the user once, before the first host, such as user:password@host1,host2")
+	}
+	return nil
+}
+
 // Parse sets what a URL's query says of the parameters that are known. One that
 // is not, or that is given twice, is an error.
 func Parse(query string, known ...Parameter) error {
@@ -60,6 +92,10 @@ func Parse(query string, known ...Parameter) error {
 		}
 	}
 	for name := range values {
+		if strings.Contains(query, "@") || strings.Contains(query, "%40") {
+			// The query may be the rest of a password with a question mark in it.
+			return fmt.Errorf("a parameter is not one of %s; in a password, a question mark is written %%3F", strings.Join(names, ", "))
+		}
 		return fmt.Errorf("parameter %q: want one of %s", name, strings.Join(names, ", "))
 	}
 	return nil

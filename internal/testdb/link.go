@@ -5,16 +5,18 @@ import (
 	"net"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
 // Link is a network between a test and its database whose connections can be
-// cut. The server is not told of the end.
+// cut, and which counts what the database sends. The server is not told of the end.
 type Link struct {
 	URL string // of the database, through the link
 
 	mu                sync.Mutex
 	clients, upstream []net.Conn
+	received          atomic.Int64
 }
 
 // NewLink returns a link to the database, which is gone when the test is over.
@@ -63,9 +65,24 @@ func (l *Link) pass(client net.Conn, server string) {
 	l.mu.Unlock()
 	go func() { _, _ = io.Copy(upstream, client) }()
 	go func() {
-		_, _ = io.Copy(client, upstream)
+		_, _ = io.Copy(client, counted{upstream, &l.received})
 		_ = client.Close()
 	}()
+}
+
+// Received is how many bytes the database has sent.
+func (l *Link) Received() int64 { return l.received.Load() }
+
+// counted counts what is read.
+type counted struct {
+	io.Reader
+	bytes *atomic.Int64
+}
+
+func (c counted) Read(into []byte) (int, error) {
+	n, err := c.Reader.Read(into)
+	c.bytes.Add(int64(n))
+	return n, err
 }
 
 // Cut ends the connections on this side.

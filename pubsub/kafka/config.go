@@ -172,6 +172,9 @@ func parse(u *url.URL) (Config, error) {
 	if u.Host != "" {
 		c.Brokers = strings.Split(u.Host, ",")
 	}
+	if err := parameters.CheckPassword(u.User); err != nil {
+		return Config{}, err
+	}
 	if u.User != nil {
 		c.Username = u.User.Username()
 		c.Password, _ = u.User.Password()

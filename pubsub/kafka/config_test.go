@@ -58,6 +58,7 @@ func TestParse(t *testing.T) {
 		"kafka://h1:9092?tls=%zz":                  "the parameters are no query",
 		"kafka://h1:9092/orders":                   "more than brokers and parameters",
 		"kafka://":                                 "field Brokers is empty",
+		"kafka://u:secret@h1:9092,u:secret@h2:1":   "names a user for each of several hosts: name the user once",
 		"kafka://user:secret@h1":                   "field Brokers: broker 1 of 1 is not host:port",
 		"kafka://h1:9092?mechanism=PLAIN":          "field Username is empty",
 		"kafka://u:secret@h1:9092?mechanism=plain": `field Mechanism "plain": want one of PLAIN`,

@@ -48,6 +48,7 @@ func New(config Config) (*pubsub.Transport, error) {
 		Name:       "kafka",
 		Publisher:  func() (message.Publisher, error) { return newPublisher(config) },
 		Subscriber: func(handler string) (message.Subscriber, error) { return newSubscriber(config, handler), nil },
+		Topic:      checkTopic,
 		Refused:    Refused,
 	}, nil
 }

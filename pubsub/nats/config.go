@@ -121,6 +121,9 @@ func parse(u *url.URL) (Config, error) {
 		return Config{}, err
 	}
 	user := ""
+	if err := parameters.CheckPassword(u.User); err != nil {
+		return Config{}, err
+	}
 	if u.User != nil {
 		user = strings.ReplaceAll(u.User.String(), ",", "%2C") + "@"
 	}

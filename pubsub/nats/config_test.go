@@ -50,14 +50,15 @@ func TestParse(t *testing.T) {
 	require.Equal(t, nats.Config{URL: "nats://h1"}, config)
 
 	for text, want := range map[string]string{
-		"nats://h1?group=x":            `parameter "group": want one of name, group_prefix, stream, creds, tls`,
-		"nats://h1?stream=a&stream=b":  `parameter "stream" is given 2 times`,
-		"nats://h1?tls=maybe":          `parameter tls "maybe": want true or false`,
-		"nats://h1?tls=%zz":            "the parameters are no query",
-		"nats://h1/orders":             "more than servers and parameters",
-		"nats://user:secret@/?name=x":  "field URL: server 1 of 1",
-		"nats://h1?stream=two%20words": `field Stream "two words"`,
-		"kafka://user:secret@h1:9092":  `scheme "kafka": want nats`,
+		"nats://h1?group=x":              `parameter "group": want one of name, group_prefix, stream, creds, tls`,
+		"nats://h1?stream=a&stream=b":    `parameter "stream" is given 2 times`,
+		"nats://h1?tls=maybe":            `parameter tls "maybe": want true or false`,
+		"nats://h1?tls=%zz":              "the parameters are no query",
+		"nats://u:secret@h1,u:secret@h2": "names a user for each of several hosts: name the user once",
+		"nats://h1/orders":               "more than servers and parameters",
+		"nats://user:secret@/?name=x":    "field URL: server 1 of 1",
+		"nats://h1?stream=two%20words":   `field Stream "two words"`,
+		"kafka://user:secret@h1:9092":    `scheme "kafka": want nats`,
 	} {
 		_, err := parse(text)
 		require.ErrorContains(t, err, want, text)

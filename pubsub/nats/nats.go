@@ -65,6 +65,7 @@ func New(config Config) (*pubsub.Transport, error) {
 		Name:       "nats",
 		Publisher:  func() (message.Publisher, error) { return newPublisher(config) },
 		Subscriber: func(handler string) (message.Subscriber, error) { return newSubscriber(config, handler), nil },
+		Topic:      checkTopic,
 		Refused:    Refused,
 	}, nil
 }

@@ -16,6 +16,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/reprise-bus/reprise/internal/parameters"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/pubsub/kafka"
 	"github.com/reprise-bus/reprise/pubsub/nats"
@@ -52,6 +53,9 @@ func Open(rawURL string, logger *slog.Logger) (*pubsub.Transport, error) {
 		// What is wrong with it is quoted by err, and may be part of a password.
 		return nil, errors.New("the transport's URL cannot be read: want such as kafka://host:9092 or nats://host:4222; special characters of a password are escaped, such as / by %2F")
 	}
+	if err := parameters.CheckUser(rawURL); err != nil {
+		return nil, fmt.Errorf("the transport's URL %w", err)
+	}
 	query := u.Query()
 	mode, err := pubsub.ParseMode(query.Get("mode"))
 	if err != nil {
@@ -83,6 +87,9 @@ func Open(rawURL string, logger *slog.Logger) (*pubsub.Transport, error) {
 			return nil, err
 		}
 	default:
+		if !strings.Contains(rawURL, "://") { // what stands before the : may be a user, or a part of a password, and is not shown
+			return nil, errors.New("the transport's URL has no scheme that is known: want kafka://host:9092, nats://host:4222, or database: for none")
+		}
 		return nil, fmt.Errorf("the transport's URL begins with %q: want kafka://host:9092, nats://host:4222, or database: for none", u.Scheme+":")
 	}
 	t.Mode = mode

@@ -34,14 +34,17 @@ func TestAURLNamesATransport(t *testing.T) {
 
 func TestAURLThatIsWrongShowsNoPassword(t *testing.T) {
 	for url, want := range map[string]string{
-		"kafka://ada:secret@host:9092?mode=later": `mode "later": want direct, outbox, hold, database`,
-		"kafka://ada:secret@host:9092?colour=red": "colour",
-		"nats://ada:secret@host:4222?colour=red":  "colour",
-		"redis://ada:secret@host:6379":            `begins with "redis:": want kafka://host:9092`,
-		"://ada:secret@host":                      "cannot be read",
-		"kafka://ada:secret@host:port":            "",
-		"nats://ada:sec/secret@host:4222":         "",
-		"kafka://":                                "",
+		"kafka://ada:secret@host:9092?mode=later":       `mode "later": want direct, outbox, hold, database`,
+		"kafka://ada:secret@host:9092?colour=red":       "colour",
+		"nats://ada:secret@host:4222?colour=red":        "colour",
+		"redis://ada:secret@host:6379":                  `begins with "redis:": want kafka://host:9092`,
+		"://ada:secret@host":                            "cannot be read",
+		"kafka://ada:secret@host:port":                  "",
+		"kafka://ada:secret@h1:9092,bob:secret@h2:9092": "names a user after a comma: name the user once, before the first host",
+		"kafka://h1:9092,ada:secret@h2:9092":            "names a user after a comma",
+		"nats://ada:secret@h1:4222,bob:secret@h2:4222":  "names a user after a comma",
+		"nats://ada:sec/secret@host:4222":               "",
+		"kafka://":                                      "",
 	} {
 		_, err := transport.Open(url, nil)
 		require.ErrorContains(t, err, want, url)

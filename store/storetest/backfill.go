@@ -80,6 +80,22 @@ func backfilling(promise promise) {
 		require.Equal(t, store.Failed, db.run(claimed[0].Run.ID).Status)
 	})
 
+	promise("what was discarded, taken back and then cancelled leaves nothing behind", func(t *testing.T, db db) {
+		db.publish(events("0", "1")...)
+		db.subscribe("audit")
+		o := db.takeAll(request(db, store.Filter{Handler: "audit"}))
+		discard, err := db.Request(ctx, store.Operation{Kind: store.Discarding, RequestedBy: "ops", Selection: store.Filter{Status: store.Pending}})
+		require.NoError(t, err)
+		db.takeAll(discard)
+		_, undone, err := db.Undo(ctx, discard.ID)
+		require.NoError(t, err)
+		require.EqualValues(t, 2, undone)
+		_, err = db.Cancel(ctx, o.ID)
+		require.NoError(t, err)
+		require.Empty(t, db.runs(store.Filter{}))
+		require.Empty(t, db.column(`SELECT operation_id FROM reprise.operation_runs`))
+	})
+
 	promise("a backfill of nothing that there is, is refused", func(t *testing.T, db db) {
 		db.subscribe("mail")
 		require.NoError(t, db.Subscribe(ctx, store.Subscription{Topic: "invoices", Handler: "mail"}, ""))
@@ -117,7 +133,13 @@ func pruning(promise promise) {
 		db.exec(`UPDATE reprise.handler_runs SET finished_at = $1 WHERE status = 'SUCCESS' AND event_id <> 'late'`, ago(2*time.Hour))
 		db.exec(`UPDATE reprise.handler_runs SET finished_at = $1, failed_at = $1 WHERE status = 'FAILED' AND event_id <> 'late'`, ago(2*time.Hour))
 		prune := func(p store.Prune) store.Pruned {
+			dry := p
+			dry.DryRun = true
+			counted, next, err := db.PruneBatch(ctx, dry, nil)
+			require.NoError(t, err)
+			require.Nil(t, next)
 			deleted, next, err := db.PruneBatch(ctx, p, nil)
+			require.Equal(t, deleted, counted, "a dry run counts what would go, and leaves it")
 			require.NoError(t, err)
 			require.Nil(t, next)
 			return deleted

@@ -21,15 +21,15 @@ func claiming(promise promise) {
 		claimed := db.claim("a", "mail", 10)
 		stored, err := db.Event(ctx, topic, "1")
 		require.NoError(t, err)
+		leased := db.run(due.ID)
 		require.Equal(t, []*store.Claimed{{
 			Run: store.Run{
 				ID: due.ID, EventID: "1", Topic: topic, Handler: "mail", Status: store.Pending,
-				Attempt: 1, Tries: 1, Key: stored.Key, Instance: "a",
+				Attempt: 1, Tries: 1, Key: stored.Key, Instance: "a", StartedAt: leased.StartedAt, PublishedAt: stored.PublishedAt,
 			},
 			Event: stored,
 		}}, claimed)
 
-		leased := db.run(due.ID)
 		require.Equal(t, store.Pending, leased.Status)
 		require.Equal(t, "a", leased.Instance)
 		require.Equal(t, 1, leased.Attempt)

@@ -3,6 +3,7 @@ package storetest
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"testing"
 	"time"
 
@@ -33,7 +34,18 @@ func wrap(t *testing.T, st *store.Store) db {
 		_, err := d.DB().ExecContext(ctx, kind.Qualify(st.Schema(), invariants))
 		require.NoError(t, err)
 	}
+	t.Cleanup(d.requireNoOrphans)
 	return d
+}
+
+// requireNoOrphans checks that no row stands there for a run that does not.
+func (d db) requireNoOrphans() {
+	for _, table := range []string{"run_attempts", "operation_runs"} {
+		var orphans int
+		require.NoError(d.t, d.DB().GetContext(ctx, &orphans, d.kind.Qualify(d.Schema(), `
+			SELECT count(*) FROM reprise.`+table+` o WHERE NOT EXISTS (SELECT 1 FROM reprise.handler_runs r WHERE r.id = o.run_id)`)))
+		require.Zero(d.t, orphans, "rows of %s without their run", table)
+	}
 }
 
 // invariants are what holds of every row, besides what PostgreSQL's tables see to
@@ -125,7 +137,7 @@ func (d db) publish(events ...store.Event) {
 func (d db) register(instances ...string) {
 	d.t.Helper()
 	for _, id := range instances {
-		require.NoError(d.t, d.Register(ctx, store.Instance{ID: id, Host: "host", PID: 1}))
+		require.NoError(d.t, d.Register(ctx, store.Instance{ID: id, Host: "host", PID: 1, DeadAfter: 30 * time.Minute}))
 	}
 }
 
@@ -143,6 +155,25 @@ func (d db) claim(instance, handler string, n int) []*store.Claimed {
 	return claimed
 }
 
+// refuse makes a trigger, as an application may have one, which refuses the rows of
+// a table that become such.
+func (d db) refuse(table, such string) (allow func()) {
+	d.t.Helper()
+	on := d.kind.Qualify(d.Schema(), `reprise.`+table)
+	do := func(statement string) {
+		d.t.Helper()
+		_, err := d.DB().ExecContext(ctx, statement)
+		require.NoError(d.t, err)
+	}
+	if d.kind == dialect.SQLite {
+		do(`CREATE TRIGGER refuse BEFORE UPDATE ON ` + on + ` WHEN ` + such + ` BEGIN SELECT raise(ABORT, 'no'); END`)
+		return func() { do(`DROP TRIGGER refuse`) }
+	}
+	do(`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END'`)
+	do(`CREATE TRIGGER refuse BEFORE UPDATE ON ` + on + ` FOR EACH ROW WHEN (` + such + `) EXECUTE FUNCTION refuse()`)
+	return func() { do(`DROP TRIGGER refuse ON ` + on) }
+}
+
 // recover has an instance judge that has been in good health for an hour.
 func (d db) recover() (dead []string, err error) {
 	d.t.Helper()
@@ -157,8 +188,10 @@ func Recover(t testing.TB, st *store.Store) (dead []string, err error) {
 	require.NoError(t, st.Register(ctx, store.Instance{ID: judge, Host: "host"}))
 	kind, err := dialect.Detect(ctx, st.DB().DB)
 	require.NoError(t, err)
-	_, err = st.DB().ExecContext(ctx, kind.Qualify(st.Schema(), `UPDATE reprise.instances SET started_at = $1 WHERE id = $2`), ago(time.Hour), judge)
-	require.NoError(t, err)
+	require.NoError(t, store.Again(ctx, func() error { // others may write
+		_, err := st.DB().ExecContext(ctx, kind.Qualify(st.Schema(), `UPDATE reprise.instances SET started_at = $1 WHERE id = $2`), ago(time.Hour), judge)
+		return err
+	}))
 	dead, err = st.Recover(ctx, judge)
 	require.NoError(t, st.Deregister(ctx, judge))
 	return dead, err
@@ -171,8 +204,10 @@ func TakeForDead(t testing.TB, st *store.Store) (dead []string) {
 	kind, err := dialect.Detect(ctx, st.DB().DB)
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { // a heartbeat at this very moment holds it off
-		_, err = st.DB().ExecContext(ctx, kind.Qualify(st.Schema(), `UPDATE reprise.instances SET heartbeat_at = $1`), ago(time.Hour))
-		require.NoError(t, err)
+		require.NoError(t, store.Again(ctx, func() error {
+			_, err := st.DB().ExecContext(ctx, kind.Qualify(st.Schema(), `UPDATE reprise.instances SET heartbeat_at = $1`), ago(time.Hour))
+			return err
+		}))
 		dead, err = Recover(t, st)
 		require.NoError(t, err)
 		return len(dead) > 0
@@ -323,15 +358,17 @@ func ago(d time.Duration) string { return at(time.Now().Add(-d)) }
 
 func at(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
-// atOnce calls f n times at once and returns when all are back. f must not end
-// the test: it returns what went wrong.
+// atOnce calls f n times at once and returns when all are back. f returns what
+// went wrong.
 func atOnce(t *testing.T, n int, f func(i int) error) {
 	t.Helper()
 	start, errs := make(chan struct{}), make(chan error, n)
 	for i := range n {
 		go func() {
+			err := errors.New("the function has ended the test")
+			defer func() { errs <- err }()
 			<-start
-			errs <- f(i)
+			err = f(i)
 		}()
 	}
 	close(start)

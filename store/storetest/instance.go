@@ -133,6 +133,39 @@ func recovering(promise promise) {
 		require.Equal(t, store.Lease{RunID: run.ID, Instance: "alive", Attempt: 2}, db.claimOne("alive", "mail"))
 	})
 
+	promise("a run whose change is refused keeps no other from being recovered", func(t *testing.T, db db) {
+		db.subscribe("mail")
+		db.register("dead", "too", "alive")
+		db.publish(events("1", "2", "3", "4", "5", "6", "7")...)
+		runs := db.claim("dead", "mail", 6)
+		require.Len(t, runs, 6)
+		refused := runs[2].Run.ID
+		db.claimOne("too", "mail")
+		allow := db.refuse(`handler_runs`, `NEW.instance IS NULL AND NEW.event_id = '`+runs[2].Run.EventID+`'`)
+		db.silence("dead")
+		db.silence("too")
+		for range 2 {
+			dead, err := db.recover()
+			require.ErrorContains(t, err, fmt.Sprintf("run %d", refused))
+			require.NotContains(t, dead, "dead")
+		}
+		require.ErrorContains(t, db.Deregister(ctx, "dead"), fmt.Sprintf("run %d", refused))
+		for _, c := range append(runs, db.claim("alive", "mail", 10)...) {
+			require.Equal(t, map[bool]string{true: "dead", false: "alive"}[c.Run.ID == refused], db.run(c.Run.ID).Instance)
+		}
+		held, err := db.Held(ctx, "dead")
+		require.NoError(t, err)
+		require.Len(t, held, 1)
+		_, err = db.Held(ctx, "too")
+		require.NoError(t, err)
+
+		allow()
+		dead, err := db.recover()
+		require.NoError(t, err)
+		require.Equal(t, []string{"dead"}, dead)
+		require.Equal(t, refused, db.claimOne("alive", "mail").RunID)
+	})
+
 	promise("who was found dead cannot end its runs, and learns of it", func(t *testing.T, db db) {
 		db.subscribe("mail")
 		db.register("dead")

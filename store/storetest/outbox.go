@@ -274,6 +274,11 @@ func relaying(promise promise) {
 		pruned, err := db.Prune(ctx, store.Prune{Before: now.Add(-time.Hour)}, nil)
 		require.NoError(t, err)
 		require.Zero(t, pruned)
+		for _, p := range []store.Prune{{Before: now.Add(-time.Hour), DryRun: true}, {Before: now.Add(time.Hour), DryRun: true}} {
+			pruned, err = db.Prune(ctx, p, nil)
+			require.NoError(t, err)
+			require.Equal(t, store.Pruned{Outgoing: map[bool]int64{true: 2}[p.Before.After(now)]}, pruned)
+		}
 		pruned, err = db.Prune(ctx, store.Prune{Before: now.Add(time.Hour)}, nil)
 		require.NoError(t, err)
 		require.Equal(t, store.Pruned{Outgoing: 2}, pruned)

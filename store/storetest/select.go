@@ -60,6 +60,15 @@ func selecting(promise promise) {
 		require.ErrorContains(t, err, `payload condition "us\"er.id=42"`)
 	})
 
+	promise("a payload that PostgreSQL's json keeps but does not read keeps no other from being found", func(t *testing.T, db db) {
+		db.subscribe("mail")
+		for i, note := range []string{`\u0000`, `\u0000\u0000`, `\\u0000`, `\\\u0000`, `\ud83d`, `\ude00`, `\ud83d\ude00`, `\ud83d\ud83d\ude00`, `\ude00\ud83d`, `\ud83d\\`} {
+			db.publish(store.Event{ID: fmt.Sprint(i), Topic: topic, Payload: []byte(`{"n": 7, "note": "` + note + `"}`)})
+		}
+		require.Len(t, db.runs(store.Filter{Payload: []store.Condition{{Path: []string{"n"}, Op: store.Equal, Value: "7"}}}), 10)
+		require.Len(t, db.runs(store.Filter{Payload: []store.Condition{{Path: []string{"note"}, Op: store.Equal, Value: "\U0001F600"}}}), 1)
+	})
+
 	promise("runs are found by the text of their last failure", func(t *testing.T, db db) {
 		db.subscribe("mail")
 		db.register("a")

@@ -1,0 +1,97 @@
+package pubsub
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+
+	"github.com/reprise-bus/reprise/store"
+)
+
+// unheard warns once of each topic on which this process publishes and to which
+// nobody is subscribed. Safe for concurrent use.
+type unheard struct {
+	log *slog.Logger
+
+	mu     sync.Mutex
+	topics map[string]bool // by topic, whether somebody was subscribed when it was looked at last
+}
+
+// maxTopics is how many topics are remembered. Of more nothing is said.
+const maxTopics = 10_000
+
+func newUnheard(log *slog.Logger) *unheard {
+	return &unheard{log: log, topics: map[string]bool{}}
+}
+
+// note says what is known of a topic now. The first time that nobody is subscribed is
+// logged, and the next one after somebody was.
+func (u *unheard) note(topic string, subscribed bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	was, known := u.topics[topic]
+	if known && was == subscribed || !known && len(u.topics) >= maxTopics {
+		return
+	}
+	u.topics[topic] = subscribed
+	if !subscribed {
+		u.log.Warn("nobody is subscribed to the topic of an event that was published: no handler will get it; "+
+			"register the handler before the first event, or with Policy.From: handlers.Beginning; said once for each topic", "topic", topic)
+	}
+}
+
+// unknown returns those of the topics of which nothing is known.
+func (u *unheard) unknown(topics []string) []string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(u.topics) >= maxTopics {
+		return nil
+	}
+	return slices.DeleteFunc(topics, func(topic string) bool { _, known := u.topics[topic]; return known })
+}
+
+// heard notes what an insert says of who is subscribed.
+func (p *PubSub) heard(events []store.Event, inserted store.Inserted) {
+	for _, topic := range inserted.Unheard {
+		p.unheard.note(topic, false)
+	}
+	if first := events[0].Topic; len(inserted.IDs) > 0 && len(inserted.Unheard) == 0 && !severalTopics(events) {
+		p.unheard.note(first, true)
+	}
+}
+
+// heardAll is heard for a statement of this process's own. Where it was for several
+// topics, and has created runs, nothing says of which: the database is asked of the
+// topics that are new to this process.
+func (p *PubSub) heardAll(ctx context.Context, events []store.Event, inserted store.Inserted) {
+	p.heard(events, inserted)
+	if len(inserted.IDs) == 0 || len(inserted.Unheard) > 0 || !severalTopics(events) || !p.store.LeasesOnInsert() {
+		return
+	}
+	var topics []string
+	for _, e := range events {
+		if !slices.Contains(topics, e.Topic) {
+			topics = append(topics, e.Topic)
+		}
+	}
+	unknown := p.unheard.unknown(topics)
+	if len(unknown) == 0 {
+		return
+	}
+	subscriptions, err := p.store.SubscriptionKeys(ctx)
+	if err != nil {
+		return // the next publish asks again
+	}
+	subscribed := map[string]bool{}
+	for sub := range subscriptions {
+		subscribed[sub.Topic] = true
+	}
+	for _, topic := range unknown {
+		p.unheard.note(topic, subscribed[topic])
+	}
+}
+
+func severalTopics(events []store.Event) bool {
+	return slices.ContainsFunc(events[1:], func(e store.Event) bool { return e.Topic != events[0].Topic })
+}

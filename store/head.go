@@ -1,0 +1,156 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/reprise-bus/reprise/internal/dialect"
+)
+
+// EventHead is an event without its payload, as lists show it.
+type EventHead struct {
+	Event                // Payload is nil
+	Bytes          int64 // of the payload
+	MetadataBytes  int64 // of the metadata, as they are stored
+	MetadataUnread bool  // Metadata is nil: nobody asked, or they have more than MaxMetadata
+}
+
+// MaxMetadata is how large, in bytes as they are stored, metadata may be that an
+// EventHead has.
+const MaxMetadata = 64 << 10
+
+// headRow is an event of which the payload is not read.
+type headRow struct {
+	eventRow
+	Bytes         int64 `db:"bytes"`
+	MetadataBytes int64 `db:"metadata_bytes"`
+}
+
+// bytesOf is the length of an expression of type json or text, in bytes.
+func (s *Store) bytesOf(text string) string {
+	if s.kind == dialect.SQLite {
+		return `octet_length(` + text + `)`
+	}
+	return `octet_length(` + text + `::text)`
+}
+
+// payloadBytes is how large the payload of row r is.
+func (s *Store) payloadBytes(r string) string {
+	return `coalesce(` + s.bytesOf(r+`.payload`) + `, length(` + r + `.payload_bytes))`
+}
+
+// headColumns are those of event e, with its metadata if they are asked for and not
+// too large.
+func (s *Store) headColumns(metadata bool) string {
+	size := s.bytesOf(`e.metadata`)
+	read := `NULL`
+	if metadata {
+		read = fmt.Sprintf(`CASE WHEN %s <= %d THEN e.metadata END`, size, MaxMetadata)
+	}
+	return `e.id AS event_id, e.topic, e.key, e.source, coalesce(e.amends, '') AS amends, e.published_at, ` +
+		s.payloadBytes(`e`) + ` AS bytes, ` + read + ` AS metadata, ` + size + ` AS metadata_bytes`
+}
+
+func (r headRow) head() (EventHead, error) {
+	e, err := r.event()
+	e.Payload = nil
+	return EventHead{Event: e, Bytes: r.Bytes, MetadataBytes: r.MetadataBytes, MetadataUnread: r.Metadata == nil}, err
+}
+
+func heads(rows []headRow) ([]EventHead, error) {
+	all := make([]EventHead, len(rows))
+	for i, r := range rows {
+		var err error
+		if all[i], err = r.head(); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// EventHead returns an event of a topic by its id without its payload, or
+// ErrNotFound.
+func (s *Store) EventHead(ctx context.Context, topic, id string) (EventHead, error) {
+	var row headRow
+	err := s.db.GetContext(ctx, &row, s.sql(`SELECT `+s.headColumns(true)+` FROM reprise.events e WHERE e.id = $1 AND e.topic = $2`), id, topic)
+	if errors.Is(err, sql.ErrNoRows) {
+		return EventHead{}, fmt.Errorf("event %q of topic %q: %w", id, topic, ErrNotFound)
+	}
+	if err != nil {
+		return EventHead{}, fmt.Errorf("read event %q: %w", id, err)
+	}
+	return row.head()
+}
+
+// EventHeads returns the events of that id without their payloads, one for each
+// topic that has it.
+func (s *Store) EventHeads(ctx context.Context, id string) ([]EventHead, error) {
+	var rows []headRow
+	if err := s.db.SelectContext(ctx, &rows, s.sql(`SELECT `+s.headColumns(true)+` FROM reprise.events e WHERE e.id = $1 ORDER BY e.topic`), id); err != nil {
+		return nil, fmt.Errorf("read event %q: %w", id, err)
+	}
+	return heads(rows)
+}
+
+// EventPayload returns the first so many bytes of an event's payload, all of them
+// for 0, or ErrNotFound.
+func (s *Store) EventPayload(ctx context.Context, topic, id string, most int) ([]byte, error) {
+	piece, err := s.piece(ctx, most, `reprise.events p WHERE p.id = $2 AND p.topic = $3`, id, topic)
+	if err != nil {
+		return nil, fmt.Errorf("read the payload of event %q of topic %q: %w", id, topic, err)
+	}
+	return piece, nil
+}
+
+// OutgoingPayload is EventPayload for what is in the outbox.
+func (s *Store) OutgoingPayload(ctx context.Context, id int64, most int) ([]byte, error) {
+	piece, err := s.piece(ctx, most, `reprise.outbox p WHERE p.id = $2`, id)
+	if err != nil {
+		return nil, fmt.Errorf("read the payload of message %d: %w", id, err)
+	}
+	return piece, nil
+}
+
+func (s *Store) piece(ctx context.Context, most int, from string, args ...any) (piece []byte, err error) {
+	if most <= 0 || most > math.MaxInt32 {
+		most = math.MaxInt32
+	}
+	text := `convert_to(p.payload::text, 'UTF8')`
+	if s.kind == dialect.SQLite {
+		text = `CAST(p.payload AS BLOB)`
+	}
+	err = s.db.GetContext(ctx, &piece, s.sql(`
+		SELECT coalesce(substr(`+text+`, 1, CAST($1 AS integer)), substr(p.payload_bytes, 1, CAST($1 AS integer))) FROM `+from), append([]any{most}, args...)...)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, ErrNotFound
+	}
+	return piece, err
+}
+
+// LastAttempts returns the last failed and abandoned attempts of a run, at most so
+// many, oldest first, with the stacks of panics if they are asked for; and how many
+// there are before those.
+func (s *Store) LastAttempts(ctx context.Context, runID int64, most int, stacks bool) (attempts []Attempt, before int64, err error) {
+	stack := `''`
+	if stacks {
+		stack = `coalesce(stack, '')`
+	}
+	var rows []struct {
+		attemptRow
+		All int64 `db:"all_there_are"`
+	}
+	if err := s.db.SelectContext(ctx, &rows, s.sql(`
+		SELECT run_id, attempt, cycle, kind, message, `+stack+` AS stack, coalesce(instance, '') AS instance, started_at, finished_at,
+		       (SELECT count(*) FROM reprise.run_attempts WHERE run_id = $1) AS all_there_are
+		FROM (SELECT * FROM reprise.run_attempts WHERE run_id = $1 ORDER BY id DESC LIMIT $2) a ORDER BY id`), runID, most); err != nil {
+		return nil, 0, fmt.Errorf("read the attempts of run %d: %w", runID, err)
+	}
+	attempts = make([]Attempt, len(rows))
+	for i, r := range rows {
+		attempts[i], before = r.attempt(), r.All-int64(len(rows))
+	}
+	return attempts, before, nil
+}
