@@ -3,10 +3,14 @@
 GO = go
 TEST = .
 ARGS = ./...
+# Most tests wait for servers, not for the processor.
+PARALLEL = 6
 # What talks to Postgres is tested on a foreign server, too: one that says
 # everything in German, and whose defaults are not those of most.
 FOREIGN = -c lc_messages=de_DE.UTF-8 -c default_transaction_isolation=serializable -c timezone=Asia/Kolkata -c "DateStyle=German, DMY"
 FOREIGN_ARGS = . ./bus ./cli ./example/... ./middleware ./replay ./reprisetest ./store
+# What the server's language and defaults have no part in.
+FOREIGN_SKIP = TestNothingOnRecordControls|TestWatermillsMiddlewares
 SOAK = -for 10m
 FUZZTIME = 30s
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -17,7 +21,7 @@ help: ## list the targets
 test: lint ## check everything; narrow with TEST=regexp and ARGS='-v ./store/...'
 	@race=-race; $(GO) build -race runtime/cgo 2>/dev/null || \
 	{ race=; echo 'testing without -race, which needs cgo and a C compiler'; }; \
-	set -x; $(GO) run ./internal/testpg -- $(GO) run ./internal/testkafka -- $(GO) test $$race -shuffle=on -timeout 20m -run '$(TEST)' $(ARGS)
+	set -x; $(GO) run ./internal/testpg -- $(GO) run ./internal/testkafka -- $(GO) test $$race -shuffle=on -parallel $(PARALLEL) -timeout 20m -run '$(TEST)' $(ARGS)
 	@test '$(ARGS)' != ./... || $(MAKE) foreign
 	$(GO) build -o bin/ ./cmd/reprise ./example/incident && dir=$$(mktemp -d) && \
 	INVOICES=1000 DATABASE_URL=sqlite:$$dir/demo.db sh example/incident/demo.sh bin >"$$dir/out" 2>&1 || \
@@ -26,7 +30,7 @@ test: lint ## check everything; narrow with TEST=regexp and ARGS='-v ./store/...
 	cd soak && $(GO) vet . && $(GO) test . && $(GO) run . -for 20s && $(GO) run . -for 20s -db sqlite
 
 foreign: ## the tests on a German, serializable Postgres in another time zone
-	TEST_DATABASE_URL= $(GO) run ./internal/testpg $(FOREIGN) -- $(GO) run ./internal/testkafka -- $(GO) test -shuffle=on -timeout 20m -run '$(TEST)' $(FOREIGN_ARGS)
+	TEST_DATABASE_URL= $(GO) run ./internal/testpg $(FOREIGN) -- $(GO) run ./internal/testkafka -- $(GO) test -shuffle=on -parallel $(PARALLEL) -timeout 20m -run '$(TEST)' -skip '$(FOREIGN_SKIP)' $(FOREIGN_ARGS)
 
 lint: ## check formatting, go vet, staticcheck
 	@files=$$("$$($(GO) env GOROOT)/bin/gofmt" -l .) && test -z "$$files" || \

@@ -328,7 +328,7 @@ func TestALongSearchForTheDeadIsSaidOnce(t *testing.T) {
 	st := openStore(t, address)
 	log := &logged{to: slog.NewTextHandler(t.Output(), nil)}
 	ps, err := pubsub.New(openStore(t, address+"&lock_timeout=20"), pubsub.Config{
-		HeartbeatInterval: 20 * time.Millisecond, DeadAfter: time.Second, Logger: slog.New(log),
+		HeartbeatInterval: 200 * time.Millisecond, DeadAfter: 30 * time.Second, Logger: slog.New(log),
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, ps.Close()) })

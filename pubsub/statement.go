@@ -76,10 +76,6 @@ func (p *PubSub) insertBy(ctx context.Context, by composer, db wsql.ContextExecu
 	return s.inserted, nil
 }
 
-// table stands for the topic that watermill-sql's Publisher asks for, and would make
-// a table of. The events have their own, to which its rules need not apply.
-const table = "events"
-
 // statement is one insert. It is the SchemaAdapter of watermill-sql's
 // Publisher and the executor that the Publisher runs the query on: under the
 // caller's context, which the Publisher does not pass on, and keeping the rows

@@ -61,6 +61,9 @@ func (s *settings) inTx(ctx context.Context, options *sql.TxOptions, f func(tx *
 	if err := f(tx); err != nil {
 		return err
 	}
+	if err := context.Cause(ctx); err != nil { // Commit may not have seen it yet
+		return fmt.Errorf("commit: %w", err)
+	}
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}

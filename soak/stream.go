@@ -52,4 +52,10 @@ func (s *stream[T]) lowest(id string, found bool) (string, bool) {
 	return id, found
 }
 
-func (s *stream[T]) close() error { return errors.Join(s.rows.Err(), s.rows.Close()) }
+// close closes a stream, which may be nil.
+func (s *stream[T]) close() error {
+	if s == nil {
+		return nil
+	}
+	return errors.Join(s.rows.Err(), s.rows.Close())
+}

@@ -88,7 +88,7 @@ func (s *Server) Launch(ctx context.Context) error {
 		"listen_addresses=127.0.0.1",
 		fmt.Sprintf("port=%d", s.port),
 		"unix_socket_directories=",
-		"max_connections=300",
+		"max_connections=500",
 		"shared_buffers=256MB",
 		"fsync=off", // the data need not survive the machine
 		"full_page_writes=off",

@@ -48,7 +48,7 @@ func Topic(t testing.TB, partitions int) string {
 // Name returns a name that no other test has, such as of a consumer group.
 func Name(prefix string) string { return prefix + "-" + strings.ToLower(rand.Text()) }
 
-// CreateTopic creates a topic on the brokers.
+// CreateTopic creates a topic on the brokers, and waits until they know it.
 func CreateTopic(t testing.TB, addrs []string, topic string, partitions int) {
 	t.Helper()
 	request := kmsg.NewPtrCreateTopicsRequest()
@@ -62,6 +62,31 @@ func CreateTopic(t testing.TB, addrs []string, topic string, partitions int) {
 	if err != nil {
 		t.Fatalf("create test topic %s: %v", topic, err)
 	}
+	for deadline := time.Now().Add(time.Minute); !known(t, addrs, topic, partitions); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the brokers do not know test topic %s", topic)
+		}
+	}
+}
+
+// known says whether a broker names a leader of each partition.
+func known(t testing.TB, addrs []string, topic string, partitions int) bool {
+	t.Helper()
+	request := kmsg.NewPtrMetadataRequest()
+	wanted := kmsg.NewMetadataRequestTopic()
+	wanted.Topic = kmsg.StringPtr(topic)
+	request.Topics = append(request.Topics, wanted)
+	response, err := ask[*kmsg.MetadataResponse](addrs, request)
+	if err != nil {
+		t.Fatalf("ask for test topic %s: %v", topic, err)
+	}
+	led := 0
+	for _, p := range response.Topics[0].Partitions {
+		if p.ErrorCode == 0 && p.Leader >= 0 {
+			led++
+		}
+	}
+	return response.Topics[0].ErrorCode == 0 && led == partitions
 }
 
 // AddPartitions gives a topic more partitions: so many in all.
