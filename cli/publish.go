@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/pubsub/transport"
 	"github.com/reprise-bus/reprise/store"
@@ -193,8 +194,11 @@ func (a *app) warnOfNoHandler(ctx context.Context, st *store.Store, topic string
 	return nil
 }
 
+// message returns an event's message. An id that is given is the event's identity: to
+// publish it again is safe, whatever the other flags are.
 func (p *publishing) message(ctx context.Context, id, key string, payload []byte) *message.Message {
-	if id == "" {
+	given := id != ""
+	if !given {
 		id = uuid.Must(uuid.NewV7()).String()
 	}
 	msg := message.NewMessage(id, payload)
@@ -203,5 +207,8 @@ func (p *publishing) message(ctx context.Context, id, key string, payload []byte
 		msg.Metadata.Set(store.KeyMetadata, key)
 	}
 	msg.SetContext(ctx)
+	if given {
+		handlers.Declare(msg)
+	}
 	return msg
 }

@@ -72,21 +72,27 @@ func Message(ctx context.Context, marshaler cqrs.CommandEventMarshaler, event an
 	if keyed, ok := pointer.(interface{ EventKey() string }); ok {
 		msg.Metadata.Set(store.KeyMetadata, keyed.EventKey())
 	}
-	if declared, ok := pointer.(interface{ EventID() string }); ok {
-		if id := declared.EventID(); id != "" {
+	msg.SetContext(ctx)
+	if known, ok := pointer.(interface{ EventID() string }); ok {
+		if id := known.EventID(); id != "" {
 			msg.UUID = id
-			ctx = context.WithValue(ctx, declaredKey{}, msg)
+			Declare(msg)
 		}
 	}
-	msg.SetContext(ctx)
 	return topic, msg, nil
 }
 
 type declaredKey struct{}
 
-// Declared says whether the message was made by Message of an event that declares
-// its identity by EventID: published again it is the same event, whatever its
-// metadata says.
+// Declare says that the message's UUID is the identity of its event, as Message does
+// for one that has an EventID: published again it is the same event, whatever its
+// metadata says. A copy of the message does not say so.
+func Declare(msg *message.Message) {
+	msg.SetContext(context.WithValue(msg.Context(), declaredKey{}, msg))
+}
+
+// Declared says whether Declare was called for the message, and its context is still
+// that, or of that.
 func Declared(msg *message.Message) bool {
 	of, _ := msg.Context().Value(declaredKey{}).(*message.Message)
 	return of == msg
