@@ -22,8 +22,8 @@ func wantArrays(wants []Want) (topics, handlers pq.StringArray, ns pq.Int64Array
 	return topics, handlers, ns
 }
 
-func (d postgres) record(ctx context.Context, s *Store, e Event, handler, instance string, again bool) (taken, error) {
-	lease, err := d.recordNew(ctx, s, e, handler, instance)
+func (p postgres) record(ctx context.Context, s *Store, e Event, handler, instance string, again bool) (taken, error) {
+	lease, err := p.recordNew(ctx, s, e, handler, instance)
 	if !errors.Is(err, sql.ErrNoRows) {
 		return lease, err
 	}
@@ -35,10 +35,10 @@ func (d postgres) record(ctx context.Context, s *Store, e Event, handler, instan
 	if as, other := e.another(first); other {
 		return taken{}, &takenError{as}
 	}
-	lease, err = d.takeUp(ctx, s, e.EventID(), handler, instance, again)
+	lease, err = p.takeUp(ctx, s, e.EventID(), handler, instance, again)
 	if errors.Is(err, sql.ErrNoRows) && !e.Declared { // there is no run, if the metadata differs in what makes it no other event
 		e.Declared = true
-		lease, err = d.recordNew(ctx, s, e, handler, instance)
+		lease, err = p.recordNew(ctx, s, e, handler, instance)
 	}
 	return lease, err
 }

@@ -99,8 +99,17 @@ func recording(promise promise) {
 		run, err := db.RecordAgain(ctx, db.run(lease.RunID), "b")
 		require.NoError(t, err)
 		require.Equal(t, store.Lease{RunID: lease.RunID, Instance: "b", Attempt: 2}, run.Lease())
-		require.Equal(t, store.Pending, db.run(run.ID).Status)
+		stored := db.run(run.ID)
+		require.Equal(t, store.Pending, stored.Status)
+		require.Equal(t, stored.StartedAt, run.StartedAt)
+		require.Equal(t, stored.PublishedAt, run.PublishedAt)
 		db.end(store.Outcome{Lease: run.Lease(), Status: store.Failed, Failure: failure("broken")})
+		run, err = db.RecordAgain(ctx, run, "b")
+		require.NoError(t, err)
+		require.Equal(t, 3, run.Attempt)
+		require.Equal(t, store.KindError, run.ErrorKind)
+		require.Equal(t, "broken", run.Error)
+		require.Equal(t, db.run(run.ID).Fingerprint, run.Fingerprint)
 	})
 
 	promise("redelivered after a failure, it is another attempt", func(t *testing.T, db db) {
