@@ -22,7 +22,7 @@ test: lint ## check everything; narrow with TEST=regexp and ARGS='-v ./store/...
 	@race=-race; $(GO) build -race runtime/cgo 2>/dev/null || \
 	{ race=; echo 'testing without -race, which needs cgo and a C compiler'; }; \
 	set -x; $(GO) run ./internal/testpg -- $(GO) run ./internal/testkafka -- $(GO) test $$race -shuffle=on -parallel $(PARALLEL) -timeout 20m -run '$(TEST)' $(ARGS)
-	@test '$(ARGS)' != ./... || $(MAKE) kinds foreign
+	@test '$(ARGS)' != ./... || $(MAKE) foreign
 	$(GO) build -o bin/ ./cmd/reprise ./example/incident && dir=$$(mktemp -d) && \
 	INVOICES=1000 DATABASE_URL=sqlite:$$dir/demo.db sh example/incident/demo.sh bin >"$$dir/out" 2>&1 || \
 	{ cat "$$dir/out"; exit 1; }; rm -r "$$dir"
