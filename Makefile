@@ -29,6 +29,9 @@ test: lint ## check everything; narrow with TEST=regexp and ARGS='-v ./store/...
 	cd bench && $(GO) vet ./... && $(GO) test ./...
 	cd soak && $(GO) vet . && $(GO) test . && $(GO) run . -for 20s && $(GO) run . -for 20s -db sqlite
 
+kinds: ## the store's promises on every kind of database, pool, driver and session
+	$(GO) run ./internal/testpg -- $(GO) test -shuffle=on -parallel $(PARALLEL) -timeout 10m -run '$(TEST)' -skip TestPlans ./store
+
 foreign: ## the tests on a German, serializable Postgres in another time zone
 	TEST_DATABASE_URL= $(GO) run ./internal/testpg $(FOREIGN) -- $(GO) run ./internal/testkafka -- $(GO) test -shuffle=on -parallel $(PARALLEL) -timeout 20m -run '$(TEST)' -skip '$(FOREIGN_SKIP)' $(FOREIGN_ARGS)
 
@@ -71,4 +74,4 @@ postgres: ## keep a throwaway Postgres up until interrupted
 kafka: ## keep a throwaway Kafka up until interrupted
 	$(GO) run ./internal/testkafka
 
-.PHONY: help test foreign lint fmt conformance fuzz soak cover example demo-replay postgres kafka
+.PHONY: help test kinds foreign lint fmt conformance fuzz soak cover example demo-replay postgres kafka

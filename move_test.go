@@ -151,7 +151,9 @@ func (m *move) publish(b *bus.Bus, e moved) error {
 	if e.N%10 != 0 {
 		return b.Publish(ctx, e)
 	}
-	return b.InTx(ctx, func(tx *bus.Tx) error { return b.PublishTx(ctx, tx, e) })
+	return store.Again(ctx, func() error {
+		return b.InTx(ctx, func(tx *bus.Tx) error { return b.PublishTx(ctx, tx, e) })
+	})
 }
 
 // mark is how far each caller is.

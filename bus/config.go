@@ -103,9 +103,9 @@ type Config struct {
 	ListenURL string
 
 	// SkipNotify publishes without NOTIFY: PostgreSQL lets only one of the
-	// transactions that notify commit at a time. Other processes then find what is published by
-	// their poll: within their PollInterval. This process still hears of what others
-	// notify, where it has a ListenURL.
+	// transactions that notify commit at a time. Other processes then find what is
+	// published by their poll, within their PollInterval. This process still hears
+	// what others notify, where it has a ListenURL.
 	SkipNotify bool
 
 	// Unprepared does without prepared statements, which a transaction pooler

@@ -91,7 +91,7 @@ type Tx = pubsub.Transaction
 // The transaction has the isolation level that is the database's default. Where
 // that is serializable or repeatable read, InTx can fail with SQLSTATE 40001, as
 // at any level with 40P01, a deadlock: nothing was written, and InTx does not call
-// f again, since f is yours. Call InTx again.
+// f again, since f is yours. Call InTx again, by store.Again for one.
 //
 // What f publishes through PublishTx reaches its handlers right after the
 // commit. Keep f short: it holds slots of the handlers until then. An error of

@@ -49,7 +49,7 @@ func TestConcurrentlyShowsALostUpdate(t *testing.T) {
 	var first sync.WaitGroup // two have read before either writes
 	first.Add(2)
 	var calls atomic.Int32
-	h, db := deposits(t, testdb.Postgres(t), `SELECT balance FROM account`, handlers.Policy{}, func() {
+	h, db := deposits(t, testdb.Postgres(t), `SELECT balance FROM account`, handlers.Policy{Isolation: sql.LevelReadCommitted}, func() {
 		if calls.Add(1) <= 2 {
 			first.Done()
 			first.Wait()

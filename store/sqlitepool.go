@@ -37,6 +37,7 @@ type settings struct {
 	journal string
 	tables  bool // Reprise's are there
 	full    bool // columns of a result are named after their tables, too
+	short   bool // the default
 }
 
 func (s *Store) settings(ctx context.Context, c *sqlx.Conn) (is settings, err error) {
@@ -46,6 +47,7 @@ func (s *Store) settings(ctx context.Context, c *sqlx.Conn) (is settings, err er
 		c.GetContext(ctx, &is.locking, `PRAGMA locking_mode`),
 		c.GetContext(ctx, &is.journal, `PRAGMA journal_mode`),
 		c.GetContext(ctx, &is.full, `PRAGMA full_column_names`),
+		c.GetContext(ctx, &is.short, `PRAGMA short_column_names`),
 		c.GetContext(ctx, &is.tables, `SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = $1 || '_instances')`, s.schema),
 	)
 }
@@ -66,8 +68,8 @@ func (s *Store) inspect(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("ask the SQLite database how it was opened: %w", err)
 	}
-	if is.full {
-		return errors.New("connections of the SQLite pool have full_column_names on, which renames the columns of every statement: leave that pragma out of the DSN")
+	if is.full || !is.short {
+		return errors.New("connections of the SQLite pool have full_column_names on, or short_column_names off, which renames the columns of every statement: leave that pragma out of the DSN")
 	}
 	s.impatient = !is.hasTimeout()
 	if err := s.bePatient(ctx, first); err != nil {

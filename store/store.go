@@ -117,8 +117,8 @@ func (s *Store) open(ctx context.Context, db *sql.DB, schema string) (err error)
 // checkSession reports settings in which the server takes what it is sent for
 // something else. lib/pq sets client_encoding itself.
 func checkSession(ctx context.Context, db *sql.DB) error {
-	var encoding, nulls string
-	if err := db.QueryRowContext(ctx, `SELECT current_setting('client_encoding'), current_setting('array_nulls')`).Scan(&encoding, &nulls); err != nil {
+	var encoding, nulls, role string
+	if err := db.QueryRowContext(ctx, `SELECT current_setting('client_encoding'), current_setting('array_nulls'), current_setting('session_replication_role')`).Scan(&encoding, &nulls, &role); err != nil {
 		return err
 	}
 	switch {
@@ -126,6 +126,8 @@ func checkSession(ctx context.Context, db *sql.DB) error {
 		return fmt.Errorf("client_encoding of the connection is %s: want UTF8: add client_encoding=UTF8 to the database URL, or RESET it for the role and the database", encoding)
 	case nulls != "on":
 		return fmt.Errorf("array_nulls of the connection is %s: want on: RESET it for the role and the database", nulls)
+	case role == "replica": // no trigger fires, such as those that count failures, and no foreign key is checked
+		return errors.New("session_replication_role of the connection is replica: want origin: RESET it for the role and the database")
 	}
 	return nil
 }

@@ -169,8 +169,9 @@ func (d db) refuse(table, such string) (allow func()) {
 		do(`CREATE TRIGGER refuse BEFORE UPDATE ON ` + on + ` WHEN ` + such + ` BEGIN SELECT raise(ABORT, 'no'); END`)
 		return func() { do(`DROP TRIGGER refuse`) }
 	}
-	do(`CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END'`)
-	do(`CREATE TRIGGER refuse BEFORE UPDATE ON ` + on + ` FOR EACH ROW WHEN (` + such + `) EXECUTE FUNCTION refuse()`)
+	function := d.kind.Qualify(d.Schema(), `reprise.refuse`)
+	do(`CREATE FUNCTION ` + function + `() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END'`)
+	do(`CREATE TRIGGER refuse BEFORE UPDATE ON ` + on + ` FOR EACH ROW WHEN (` + such + `) EXECUTE FUNCTION ` + function + `()`)
 	return func() { do(`DROP TRIGGER refuse ON ` + on) }
 }
 
