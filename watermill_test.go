@@ -10,9 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/components/delay"
 	"github.com/ThreeDotsLabs/watermill/message"
 	wm "github.com/ThreeDotsLabs/watermill/message/router/middleware"
+	"github.com/ThreeDotsLabs/watermill/pubsub/gochannel"
 	"github.com/sony/gobreaker"
 	"github.com/stretchr/testify/require"
 
@@ -97,6 +99,32 @@ var middlewares = map[string]func(t *testing.T, s *stock){
 		r := s.handle(1, func(int, *message.Message) error { return expected })
 		require.Equal(t, store.Success, r.Status)
 		require.Empty(t, s.attempts(r), "nothing of it is on record")
+	},
+	"InstantAck": func(t *testing.T, s *stock) {
+		s.use(wm.InstantAck)
+		r := s.handle(2, func(_ int, msg *message.Message) error {
+			run, err := s.Store().Run(t.Context(), s.runID(msg))
+			require.NoError(t, err)
+			require.Equal(t, store.Pending, run.Status, "the ack is no end")
+			return errors.New("down")
+		})
+		require.Equal(t, store.Failed, r.Status)
+		require.EqualValues(t, 2, s.calls.Load(), "it is tried again all the same")
+	},
+	"PoisonQueue": func(t *testing.T, s *stock) {
+		poisoned := gochannel.NewGoChannel(gochannel.Config{Persistent: true}, watermill.NopLogger{})
+		t.Cleanup(func() { require.NoError(t, poisoned.Close()) })
+		queue, err := wm.PoisonQueue(poisoned, "poison")
+		require.NoError(t, err)
+		s.use(queue)
+		r := s.handle(2, func(int, *message.Message) error { return errors.New("down") })
+		require.Equal(t, store.Failed, r.Status)
+		require.EqualValues(t, 1, s.calls.Load(), "there is no second attempt: the message is elsewhere")
+		require.Equal(t, store.KindPermanent, r.ErrorKind)
+		require.Contains(t, r.Error, "down")
+		messages, err := poisoned.Subscribe(t.Context(), "poison")
+		require.NoError(t, err)
+		require.Equal(t, r.EventID, (<-messages).UUID)
 	},
 	"RandomFail": func(t *testing.T, s *stock) {
 		s.use(wm.RandomFail(1))
