@@ -3,7 +3,6 @@ package store_test
 import (
 	"database/sql"
 	"fmt"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -65,13 +64,7 @@ func TestStore(t *testing.T) {
 			}
 		}
 	}
-	// The kinds differ in what the database does, not in what goes on at once in the
-	// process: make test runs all of them on the foreign server, without the race
-	// detector, and make kinds on a plain one.
 	for name, open := range kinds {
-		if raced && !slices.Contains([]string{"postgres", "postgres, pgx cache_statement", "sqlite", "sqlite, prefix, an application's pool"}, name) {
-			continue
-		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			storetest.Run(t, open(t))
