@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/stretchr/testify/require"
@@ -137,6 +138,41 @@ func TestPublishingWhereTransactionsAreSerializable(t *testing.T) {
 		receive(t, messages).Ack()
 	}
 	waitForStatus(t, st, "handler", store.Success, publishers)
+}
+
+// So are the statements by themselves, those on the connection that is kept for
+// heartbeats too: processes whose heartbeats read each other's rows in serializable
+// transactions refuse each other.
+func TestNoStatementIsSerializable(t *testing.T) {
+	t.Parallel()
+	st := openStore(t, withSetting(t, testdb.Postgres(t), "default_transaction_isolation", "serializable"))
+	exec(t, st, `CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+		BEGIN
+			IF current_setting('transaction_isolation') <> 'read committed' THEN RAISE EXCEPTION '% of % is %', TG_OP, TG_TABLE_NAME, current_setting('transaction_isolation'); END IF;
+			RETURN NULL;
+		END $$`)
+	exec(t, st, `DO $$ DECLARE name text; BEGIN
+		FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'reprise' LOOP
+			EXECUTE format('CREATE TRIGGER refuse BEFORE INSERT OR UPDATE OR DELETE ON reprise.%I FOR EACH STATEMENT EXECUTE FUNCTION refuse()', name);
+		END LOOP;
+	END $$`)
+	ps := configured(t, st, pubsub.Config{HeartbeatInterval: 20 * time.Millisecond, DeadAfter: time.Minute, PollInterval: 20 * time.Millisecond})
+	messages := subscribe(t, ps, "topic", "handler")
+	for _, answer := range []func(*message.Message) bool{(*message.Message).Ack, (*message.Message).Nack, (*message.Message).Ack} {
+		require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
+		answer(receive(t, messages))
+	}
+	o := outboxOf(t, ps, (&broker{}).transport(pubsub.ViaOutbox), pubsub.OutboxConfig{})
+	require.NoError(t, o.Publisher().Publish("other", newMessage("x")))
+	waitForStatus(t, st, "handler", store.Success, 2)
+	for range 3 {
+		var before, now time.Time
+		require.NoError(t, st.DB().Get(&before, `SELECT max(heartbeat_at) FROM reprise.instances`))
+		require.Eventually(t, func() bool {
+			err := st.DB().Get(&now, `SELECT max(heartbeat_at) FROM reprise.instances`)
+			return err == nil && now.After(before)
+		}, patience, 5*time.Millisecond, "no heartbeat")
+	}
 }
 
 // A transaction that the database ends because of others is written by the next try.

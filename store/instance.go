@@ -118,13 +118,9 @@ func (s *Store) Heartbeat(ctx context.Context, conn *sql.Conn, id string, beat B
 		}
 		lowest, recent, runs = bound, beat.Holding.Recent, s.ids(beat.Holding.Runs)
 	}
-	q, again := Queryer(s.db), func(ask func() error) error { return ask() } // Query does it
-	if conn != nil {
-		q, again = conn, func(ask func() error) error { return Again(ctx, ask) }
-	}
 	asJSON, asIDs := s.casts()
 	var found []Pulse
-	ask := func() error {
+	ask := func(q Queryer) error {
 		return s.Query(ctx, q, s.sql(`
 		UPDATE reprise.instances AS i
 		SET heartbeat_at = now(), steady_since = `+steadySince+`,
@@ -147,7 +143,12 @@ func (s *Store) Heartbeat(ctx context.Context, conn *sql.Conn, id string, beat B
 				return nil
 			})
 	}
-	if err := again(ask); err != nil {
+	if conn == nil {
+		err = ask(s.db)
+	} else {
+		err = s.db.on(ctx, conn, ask)
+	}
+	if err != nil {
 		return pulse, fmt.Errorf("heartbeat of instance %s: %w", id, err)
 	}
 	if len(found) == 0 {

@@ -75,13 +75,35 @@ func (p *pool) inTx(ctx context.Context, f func(q sqlx.ExtContext) error) error 
 	if err != nil {
 		return err
 	}
-	if err := f(tx); err != nil {
-		if rollback := tx.Rollback(); rollback != nil && !errors.Is(rollback, sql.ErrTxDone) {
-			err = errors.Join(err, rollback)
+	return commit(tx, f(tx))
+}
+
+// on is run for a statement on a connection that the caller keeps.
+func (p *pool) on(ctx context.Context, conn *sql.Conn, f func(q Queryer) error) error {
+	return Again(ctx, func() error {
+		if !p.isolated.Load() {
+			return p.noticed(f(conn))
 		}
-		return err
+		tx, err := conn.BeginTx(ctx, p.store.TxOptions())
+		if err != nil {
+			return err
+		}
+		return commit(tx, f(tx))
+	})
+}
+
+// commit ends a transaction: by a rollback where there is an error.
+func commit(tx interface {
+	Commit() error
+	Rollback() error
+}, err error) error {
+	if err == nil {
+		return tx.Commit()
 	}
-	return tx.Commit()
+	if rollback := tx.Rollback(); rollback != nil && !errors.Is(rollback, sql.ErrTxDone) {
+		err = errors.Join(err, rollback)
+	}
+	return err
 }
 
 // noticed draws the conclusion from a serialization failure of a statement by
