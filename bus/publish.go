@@ -26,8 +26,8 @@ var ErrMaybeWritten = pubsub.ErrMaybeWritten
 // method EventID() string gets that id, which is to be unique on its topic:
 // publishing it again does nothing, whatever its metadata is, since a handler that
 // is tried again publishes it with another trace. (A message of a
-// pubsub.Publisher with other metadata is another event: see there.) Inside a handler, pass its ctx: the event
-// then carries correlation and causation ids.
+// pubsub.Publisher with other metadata is another event: see there.) Inside a
+// handler, pass its ctx: the event then carries correlation and causation ids.
 //
 // With a Transport, one event is with the broker or in the outbox when Publish
 // returns; several, being all or none, go by the outbox.

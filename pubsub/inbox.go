@@ -24,9 +24,10 @@ import (
 // retries, policy and replays. A message that is slow or fails holds up no
 // other. One that is delivered again is recognised by its UUID, payload and
 // metadata, acknowledged, and not handled again. Another message under the same
-// UUID is another event, with an id of its own: see Publisher.Publish. One that the database refuses for what it is, such as by
-// a trigger of the application's, is logged and given back to the transport, after
-// up to 10 s, and holds up no other either.
+// UUID is another event, with an id of its own: see Publisher.Publish. One that the
+// database refuses for what it is, such as by a trigger of the application's, is
+// logged and given back to the transport, after up to 10 s, and holds up no other
+// either.
 //
 // The wrapped subscriber acknowledges by consumer group: give each handler one
 // of its own, as its name. While the database is away nothing is acknowledged.

@@ -57,8 +57,7 @@ func carries(key, value string) bool {
 
 // duplicateID is what the server knows a message again by. The UUID alone will
 // not do: messages are passed on to other topics of the stream under it, and
-// another payload under a known UUID is another event,
-// and so is one with other metadata.
+// another payload or other metadata under a known UUID is another event.
 func duplicateID(topic string, msg *message.Message) string {
 	e := store.Event{Topic: topic, ID: msg.UUID, Payload: msg.Payload, Metadata: msg.Metadata}
 	return e.Repeat().ID
