@@ -25,6 +25,7 @@ func TestAClaimWhoseAnswerWasLostLosesNoRun(t *testing.T) {
 	t.Parallel()
 	direct, w, ps := overWire(t)
 	messages := subscribe(t, ps, "topic", "handler")
+	waitUntilNothingWaits(t, ps)
 	former := onlyInstance(t, direct)
 	handleOne(t, direct, ps, messages, 1)
 
@@ -47,6 +48,7 @@ func TestAnInsertWhoseAnswerWasLostLosesNoRun(t *testing.T) {
 	t.Parallel()
 	direct, w, ps := overWire(t)
 	messages := subscribe(t, ps, "topic", "handler")
+	waitUntilNothingWaits(t, ps)
 	former := onlyInstance(t, direct)
 	handleOne(t, direct, ps, messages, 1)
 
@@ -71,6 +73,7 @@ func TestACommitOfInTxWhoseAnswerWasLostLosesNoRun(t *testing.T) {
 	t.Parallel()
 	direct, w, ps := overWire(t)
 	messages := subscribe(t, ps, "topic", "handler")
+	waitUntilNothingWaits(t, ps)
 	former := onlyInstance(t, direct)
 	handleOne(t, direct, ps, messages, 1)
 
@@ -96,6 +99,7 @@ func TestRunningHandlersOutliveTheirIdentity(t *testing.T) {
 	t.Parallel()
 	direct, w, ps := overWire(t)
 	messages := subscribe(t, ps, "topic", "handler")
+	waitUntilNothingWaits(t, ps)
 	former := onlyInstance(t, direct)
 	require.NoError(t, ps.Publisher().Publish("topic", newMessage("long")))
 	long := receive(t, messages)
@@ -127,6 +131,7 @@ func TestAnInsertThatIsCommittedTooLateLeasesNothing(t *testing.T) {
 	t.Parallel()
 	direct, w, ps := overWire(t)
 	messages := subscribe(t, ps, "topic", "handler")
+	waitUntilNothingWaits(t, ps)
 	former := onlyInstance(t, direct)
 	handleOne(t, direct, ps, messages, 1)
 
@@ -156,6 +161,7 @@ func TestAnInsertThatTheTableHoldsUpLeasesToNobodyUnknown(t *testing.T) {
 	t.Parallel()
 	direct, w, ps := overWire(t)
 	messages := subscribe(t, ps, "topic", "handler")
+	waitUntilNothingWaits(t, ps)
 	former := onlyInstance(t, direct)
 	for n := range 3 { // from then on until the seventh the insert is not prepared anew
 		handleOne(t, direct, ps, messages, n+1)

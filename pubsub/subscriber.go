@@ -130,6 +130,7 @@ func (p *PubSub) activate(ctx context.Context, s *subscription) error {
 		return ErrClosed
 	}
 	p.active[s.key] = append(p.active[s.key], s)
+	p.note(s.key) // what was published before is older than what comes now
 	p.subscriptions.Go(func() { s.run(ctx) })
 	p.owed(s.key)
 	signal(p.wake)
