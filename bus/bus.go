@@ -157,7 +157,7 @@ func (b *Bus) checkPool() error {
 	var names []string
 	need := spare
 	for _, r := range b.handlers {
-		if r.policy.Transactional {
+		if r.policy.Transactional && !slices.Contains(names, r.name) {
 			names = append(names, r.name)
 			need += cmp.Or(r.policy.Concurrency, b.config.Concurrency, pubsub.DefaultConcurrency)
 		}
@@ -180,12 +180,14 @@ func (b *Bus) router() (*message.Router, error) {
 	}
 	router.AddMiddleware(settled, middleware.Record(b.store))
 	router.AddMiddleware(b.config.Middleware...)
+	subscribers := map[string]message.Subscriber{} // by name: the topics of a group share its slots
 	for _, r := range b.handlers {
-		subscriber, err := b.subscriber(r.name, r)
-		if err != nil {
-			return nil, err
+		if subscribers[r.name] == nil {
+			if subscribers[r.name], err = b.subscriber(r.name, r); err != nil {
+				return nil, err
+			}
 		}
-		handler := router.AddConsumerHandler(r.routed(), r.topic, subscriber, handlers.Func(r.handler, b.config.Marshaler))
+		handler := router.AddConsumerHandler(r.routed(), r.topic, subscribers[r.name], handlers.Func(r.handler, b.config.Marshaler))
 		if timeout := r.policy.AttemptTimeout(); timeout > 0 {
 			handler.AddMiddleware(middleware.Timeout(timeout))
 		}

@@ -88,9 +88,9 @@ func (b *Bus) HandleCommands(hs ...cqrs.CommandHandler) error {
 // member; what members say of a name or a policy does not count.
 //
 // Each type is a topic with a subscription, runs and retries of its own: an event
-// that fails holds up no other, events of different types are handled in no certain
-// order, and Policy.Concurrency is that of each type. A group has one handler for a
-// type.
+// that fails holds up no other, and events of different types are handled in no
+// certain order. The types share the slots of Policy.Concurrency: with 1, a process
+// handles one event of the group at once. A group has one handler for a type.
 func (b *Bus) HandleGroup(name string, policy handlers.Policy, members ...cqrs.GroupEventHandler) error {
 	if len(members) == 0 {
 		return fmt.Errorf("bus: group %q has no handlers: give it one for each type of event, such as cqrs.NewGroupEventHandler(…)", name)

@@ -53,7 +53,7 @@ func (b *Bus) publisherTx(tx pubsub.Tx) message.Publisher {
 	return b.outbox.PublisherTx(tx)
 }
 
-// subscriber returns the one that a handler's runs come from.
+// subscriber returns the one that a handler's runs come from, on all its topics.
 func (b *Bus) subscriber(name string, r registered) (message.Subscriber, error) {
 	t := b.config.Transport
 	if t == nil {
