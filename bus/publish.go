@@ -126,7 +126,6 @@ func (b *Bus) marshal(ctx context.Context, hook hook, events []any) ([]batch, er
 	for _, event := range events {
 		topic, msg, err := handlers.Message(ctx, b.config.Marshaler, event)
 		if err == nil {
-			addMetadata(ctx, msg)
 			err = hook(topic, event, msg)
 		}
 		if err != nil {
