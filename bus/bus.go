@@ -19,6 +19,7 @@ import (
 
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/outage"
+	"github.com/reprise-bus/reprise/internal/registry"
 	"github.com/reprise-bus/reprise/middleware"
 	"github.com/reprise-bus/reprise/migrations"
 	"github.com/reprise-bus/reprise/pubsub"
@@ -34,7 +35,7 @@ type Bus struct {
 	owned  *sql.DB        // the pool, when Open made it
 
 	mu       sync.Mutex
-	handlers []registered
+	handlers []registry.Handler
 	ran      bool
 }
 
@@ -157,9 +158,9 @@ func (b *Bus) checkPool() error {
 	var names []string
 	need := spare
 	for _, r := range b.handlers {
-		if r.policy.Transactional {
-			names = append(names, r.name)
-			need += cmp.Or(r.policy.Concurrency, b.config.Concurrency, pubsub.DefaultConcurrency)
+		if r.Policy.Transactional && !slices.Contains(names, r.Name) {
+			names = append(names, r.Name)
+			need += cmp.Or(r.Policy.Concurrency, b.config.Concurrency, pubsub.DefaultConcurrency)
 		}
 	}
 	if len(names) == 0 || need <= most {
@@ -180,17 +181,19 @@ func (b *Bus) router() (*message.Router, error) {
 	}
 	router.AddMiddleware(settled, middleware.Record(b.store))
 	router.AddMiddleware(b.config.Middleware...)
+	subscribers := map[string]message.Subscriber{} // by name: the topics of a group share its slots
 	for _, r := range b.handlers {
-		subscriber, err := b.subscriber(r.name, r)
-		if err != nil {
-			return nil, err
+		if subscribers[r.Name] == nil {
+			if subscribers[r.Name], err = b.subscriber(r.Name, r.Policy); err != nil {
+				return nil, err
+			}
 		}
-		handler := router.AddConsumerHandler(r.routed(), r.topic, subscriber, handlers.Func(r.handler, b.config.Marshaler))
-		if timeout := r.policy.AttemptTimeout(); timeout > 0 {
+		handler := router.AddConsumerHandler(routed(r), r.Topic, subscribers[r.Name], handlers.Func(r.Handler, b.config.Marshaler))
+		if timeout := r.Policy.AttemptTimeout(); timeout > 0 {
 			handler.AddMiddleware(middleware.Timeout(timeout))
 		}
-		if r.policy.Transactional {
-			handler.AddMiddleware(middleware.Transaction(b.store, r.policy.Isolation))
+		if r.Policy.Transactional {
+			handler.AddMiddleware(middleware.Transaction(b.store, r.Policy.Isolation))
 		}
 	}
 	return router, nil

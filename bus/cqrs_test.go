@@ -3,6 +3,8 @@ package bus_test
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -105,6 +107,68 @@ func TestAGroup(t *testing.T) {
 			}, patience, time.Millisecond, "%v", want)
 		}
 	})
+}
+
+// A type of event that a newer program's group no longer has is served by nobody.
+func TestATopicThatLeftItsGroupIsNotServed(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, url string) {
+		before := open(t, url)
+		require.NoError(t, before.HandleGroup("ledger", handlers.Policy{}, nothing[placed](""), nothing[paid]("")))
+		b, err := bus.New(t.Context(), bus.Config{DB: before.DB(), Logger: quiet()})
+		require.NoError(t, err)
+		require.NoError(t, b.HandleGroup("ledger", handlers.Policy{}, nothing[placed]("")))
+		run(t, b)
+		instances := map[string]int{}
+		require.Eventually(t, func() bool {
+			subscribed, err := b.Store().Subscriptions(t.Context())
+			require.NoError(t, err)
+			for _, s := range subscribed {
+				instances[s.Topic] = s.Instances
+			}
+			return instances["order.placed"] == 1
+		}, patience, time.Millisecond)
+		require.Equal(t, map[string]int{"order.placed": 1, "order.paid": 0}, instances)
+	})
+}
+
+// A command that no handler is registered for is on record, and warned of once.
+func TestACommandWithoutAHandlerIsWarnedOfOnce(t *testing.T) {
+	for name, send := range map[string]func(t *testing.T, b *bus.Bus, command any) error{
+		"Send": func(t *testing.T, b *bus.Bus, command any) error { return b.Send(t.Context(), command) },
+		"SendTx in InTx": func(t *testing.T, b *bus.Bus, command any) error {
+			return b.InTx(t.Context(), func(tx *bus.Tx) error { return b.SendTx(t.Context(), tx, command) })
+		},
+		"SendTx": func(t *testing.T, b *bus.Bus, command any) error {
+			tx, err := b.DB().BeginTx(t.Context(), nil)
+			require.NoError(t, err)
+			require.NoError(t, b.SendTx(t.Context(), tx, command))
+			return tx.Commit()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			testdb.Each(t, func(t *testing.T, url string) {
+				require.NoError(t, open(t, url).HandleCommands(nothing[placed]("of another process")))
+				var log lines
+				b, err := bus.Open(t.Context(), url, bus.Config{Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))})
+				require.NoError(t, err)
+				t.Cleanup(func() { require.NoError(t, b.Close()) })
+				require.NoError(t, b.HandleCommands(nothing[paid]("of this process")))
+				for _, order := range []string{"1", "2"} {
+					for _, command := range []any{placed{order}, charge{order}, paid{order}} {
+						require.NoError(t, send(t, b, command))
+					}
+				}
+				events, _, err := b.Store().Events(t.Context(), store.EventFilter{Topic: "charge"})
+				require.NoError(t, err)
+				require.Len(t, events, 2)
+				log.mu.Lock()
+				defer log.mu.Unlock()
+				text := log.out.String()
+				require.Equal(t, 1, strings.Count(text, "nobody is subscribed"), text)
+				require.Contains(t, text, "topic=charge")
+			})
+		})
+	}
 }
 
 func TestHandleGroupSaysWhatIsWrong(t *testing.T) {

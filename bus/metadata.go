@@ -3,47 +3,20 @@ package bus
 import (
 	"context"
 	"fmt"
-	"maps"
 
 	"github.com/ThreeDotsLabs/watermill/components/cqrs"
 	"github.com/ThreeDotsLabs/watermill/message"
 
-	"github.com/reprise-bus/reprise/store"
+	"github.com/reprise-bus/reprise/internal/metadata"
 )
 
-type metadataKey struct{}
-
 // WithMetadata returns a context under which everything is published with the
-// metadata: by Publish, PublishTx, Send and SendTx, such as the tenant or the user of
+// entries: by Publish, PublishTx, Send and SendTx, such as the tenant or the user of
 // a request. It adds to the metadata of contexts around it. An entry goes before one
 // of the same name that the marshaler sets; a key that the event has by EventKey
 // stays. It does not go on by itself to what the event's handlers publish.
-func WithMetadata(ctx context.Context, metadata message.Metadata) context.Context {
-	all := message.Metadata{}
-	maps.Copy(all, metadataFrom(ctx))
-	maps.Copy(all, metadata)
-	return context.WithValue(ctx, metadataKey{}, all)
-}
-
-func metadataFrom(ctx context.Context) message.Metadata {
-	metadata, _ := ctx.Value(metadataKey{}).(message.Metadata)
-	return metadata
-}
-
-// addMetadata adds what WithMetadata has put into the context.
-func addMetadata(ctx context.Context, msg *message.Message) {
-	metadata := metadataFrom(ctx)
-	if len(metadata) == 0 {
-		return
-	}
-	if msg.Metadata == nil {
-		msg.Metadata = message.Metadata{}
-	}
-	key := msg.Metadata.Get(store.KeyMetadata)
-	maps.Copy(msg.Metadata, metadata)
-	if key != "" {
-		msg.Metadata.Set(store.KeyMetadata, key)
-	}
+func WithMetadata(ctx context.Context, entries message.Metadata) context.Context {
+	return metadata.With(ctx, entries)
 }
 
 // hook is called with each message before it is published.

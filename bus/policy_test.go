@@ -249,6 +249,19 @@ func TestAPoolThatIsTooSmallIsRefused(t *testing.T) {
 	}
 }
 
+// The types of a group have their slots together, and so their connections.
+func TestAGroupNeedsTheConnectionsOfItsSlots(t *testing.T) {
+	t.Parallel()
+	db := testdb.Open(t, testdb.Postgres(t))
+	db.SetMaxOpenConns(8)
+	b, err := bus.New(t.Context(), bus.Config{DB: db, Logger: quiet()})
+	require.NoError(t, err)
+	require.NoError(t, b.HandleGroup("ledger", handlers.Policy{Transactional: true, Concurrency: 4}, nothing[placed](""), nothing[paid]("")))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.NoError(t, b.Run(ctx))
+}
+
 // ---
 
 func waitFor(t *testing.T, b *bus.Bus, f store.Filter) store.Run {

@@ -55,6 +55,12 @@ func (b *Bus) PublishTx(ctx context.Context, tx pubsub.Tx, events ...any) error 
 
 // Send publishes a command as Publish does an event, for the one handler that
 // HandleCommands has registered, by whatever process. It does not wait for it.
+//
+// A command that no handler is registered for is on record and has no run. That is no
+// error, since the process that handles it may be deployed later: Send warns of it in
+// the log, once for each command, as Publish does of an event that nobody is
+// subscribed to. With a Transport nothing is known of the handlers of a command that
+// goes to the broker.
 func (b *Bus) Send(ctx context.Context, command any) error {
 	return b.publish(ctx, b.onSend, []any{command})
 }
@@ -120,7 +126,6 @@ func (b *Bus) marshal(ctx context.Context, hook hook, events []any) ([]batch, er
 	for _, event := range events {
 		topic, msg, err := handlers.Message(ctx, b.config.Marshaler, event)
 		if err == nil {
-			addMetadata(ctx, msg)
 			err = hook(topic, event, msg)
 		}
 		if err != nil {

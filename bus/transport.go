@@ -6,6 +6,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -53,15 +54,15 @@ func (b *Bus) publisherTx(tx pubsub.Tx) message.Publisher {
 	return b.outbox.PublisherTx(tx)
 }
 
-// subscriber returns the one that a handler's runs come from.
-func (b *Bus) subscriber(name string, r registered) (message.Subscriber, error) {
+// subscriber returns the one that a handler's runs come from, on all its topics.
+func (b *Bus) subscriber(name string, policy handlers.Policy) (message.Subscriber, error) {
 	t := b.config.Transport
 	if t == nil {
-		return b.pubsub.RecordedSubscriber(name, r.policy), nil
+		return b.pubsub.RecordedSubscriber(name, policy), nil
 	}
 	inner, err := t.Subscriber(name)
 	if err != nil {
 		return nil, fmt.Errorf("handler %q: subscriber of %s: %w", name, t.Name, err)
 	}
-	return b.pubsub.Inbox(inner, name, r.policy, pubsub.InboxConfig{Source: t.Name, Identify: t.Identify, Recorded: true})
+	return b.pubsub.Inbox(inner, name, policy, pubsub.InboxConfig{Source: t.Name, Identify: t.Identify, Recorded: true})
 }

@@ -216,7 +216,7 @@ func (e *examination) subscriptions(ctx context.Context) error {
 	}
 	if len(orphans) > 0 {
 		e.found("handlers", warning, "no live instance serves "+e.named(orphans),
-			"Their runs wait. Start the application that serves them; for a handler that was renamed or removed: reprise handlers remove NAME, then reprise runs discard --handler NAME --status PENDING --reason ….")
+			"Their runs wait. Start the application that serves them; for a handler that was renamed or removed: reprise handlers remove NAME --topic TOPIC, then reprise runs discard --handler NAME --topic TOPIC --status PENDING --reason ….")
 	} else {
 		e.found("handlers", ok, several(int64(len(subscribed)), "subscription")+", all served", "")
 	}

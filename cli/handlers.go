@@ -74,7 +74,7 @@ func (a *app) handlersRemove(ctx context.Context, st *store.Store, handler, topi
 	}
 	s := subscribed[0]
 	if s.Instances > 0 {
-		return fmt.Errorf("handler %q is served by %s: stop them first, or they go on", handler, several(int64(s.Instances), "instance"))
+		return fmt.Errorf("handler %q on topic %q is served by %s: stop them first, or they go on", handler, s.Topic, several(int64(s.Instances), "instance"))
 	}
 	if err := a.confirm(ctx, yes, fmt.Sprintf("End the subscription of %s to %s, of whose runs %s are due?", handler, s.Topic, s.Due)); err != nil {
 		return err
@@ -82,7 +82,7 @@ func (a *app) handlersRemove(ctx context.Context, st *store.Store, handler, topi
 	if err := st.Unsubscribe(ctx, s.Subscription); err != nil {
 		return err
 	}
-	a.say("%s gets no more runs.", handler)
+	a.say("%s gets no more runs of %s.", handler, s.Topic)
 	return nil
 }
 

@@ -43,7 +43,7 @@ func newPlan(ctx context.Context, st *store.Store, preview store.Preview) (plan,
 	for _, part := range preview.Parts {
 		serving := 0
 		for _, i := range instances {
-			if i.Serves(part.Handler) {
+			if i.Serves(store.Subscription{Topic: part.Topic, Handler: part.Handler}) {
 				serving++
 			}
 		}

@@ -83,8 +83,13 @@ func TestAHandlerThatIsNoMoreIsRemoved(t *testing.T) {
 		db.reprise("handlers", "remove", "mail", "--topic", topic, "--yes").ok()
 		db.reprise("publish", topic, "{}").ok()
 		require.Equal(t, "1\n", db.reprise("runs", "count").ok().out)
-		require.NoError(t, db.Register(t.Context(), store.Instance{ID: "host/1/abc", DeadAfter: time.Hour, Handlers: []string{"mail"}}))
-		db.reprise("handlers", "remove", "mail", "--yes").fails(exitFailed, "is served by 1 instance")
+		require.NoError(t, db.Register(t.Context(), store.Instance{ID: "host/1/abc", DeadAfter: time.Hour, Handlers: store.Serving([]store.Subscription{{Topic: "other", Handler: "mail"}})}))
+		db.reprise("handlers", "remove", "mail", "--yes").fails(exitFailed, `handler "mail" on topic "other" is served by 1 instance`)
+		require.NoError(t, db.Subscribe(t.Context(), store.Subscription{Topic: "left", Handler: "mail"}, ""))
+		checked := checkOf(t, db.reprise("doctor", "-o", "json"), "handlers")
+		require.Contains(t, checked.Finding, "no live instance serves mail on left", "a topic that a group has lost")
+		require.NotContains(t, checked.Finding, "other")
+		require.Contains(t, db.reprise("handlers", "remove", "mail", "--topic", "left", "--yes").ok().errs, "mail gets no more runs of left.")
 	})
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
 
+	"github.com/reprise-bus/reprise/internal/metadata"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -54,7 +55,8 @@ func topic(marshaler cqrs.CommandEventMarshaler, event, pointer any) (string, er
 
 // Message returns the message that an event is published as, and its topic. Its
 // UUID is what the event's method EventID returns, if it has one that does not
-// return "", and its key what EventKey does; its context is ctx. The methods may be
+// return "", and its key what EventKey does; it has the metadata of bus.WithMetadata, and
+// its context is ctx. The methods may be
 // the pointer's, also where the event is a value.
 func Message(ctx context.Context, marshaler cqrs.CommandEventMarshaler, event any) (string, *message.Message, error) {
 	if event != nil && isNil(event) {
@@ -72,6 +74,7 @@ func Message(ctx context.Context, marshaler cqrs.CommandEventMarshaler, event an
 	if keyed, ok := pointer.(interface{ EventKey() string }); ok {
 		msg.Metadata.Set(store.KeyMetadata, keyed.EventKey())
 	}
+	metadata.Add(ctx, msg)
 	msg.SetContext(ctx)
 	if known, ok := pointer.(interface{ EventID() string }); ok {
 		if id := known.EventID(); id != "" {

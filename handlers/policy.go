@@ -40,8 +40,8 @@ type Policy struct {
 	// that was replayed gets up to as many again.
 	MaxSnoozes int
 
-	// Concurrency is how many runs a process works on at once; default the
-	// bus's.
+	// Concurrency is how many runs a process works on at once, of a group those of
+	// all its types of events together; default the bus's.
 	Concurrency int
 
 	// Priority decides which handler gets a slot of the process when

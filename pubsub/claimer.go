@@ -166,22 +166,34 @@ func (p *PubSub) claimAs(ctx context.Context, wants []store.Want) ([]*store.Clai
 
 // wants is one for each subscription with free slots, but for those that are
 // served. Without any, a slot that becomes free wakes the claimer. stoodBack
-// says that somebody wants less than it has slots, for the sake of others;
-// noted up to when backlogs were noted.
+// says that somebody wants less than it has slots, for the sake of others, be they
+// topics that share its slots or handlers that share the process's; noted up to when
+// backlogs were noted.
 func (p *PubSub) wants(served map[store.Subscription]bool) (wants []store.Want, stoodBack bool, noted int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	budget := p.config.MaxConcurrency - p.running
 	waiting := 0
+	asked := map[*slots]*asking{}
 	for _, key := range p.byPriority() {
 		if served[key] {
 			continue
 		}
 		waiting++
 		n, busy := 0, 0
+		var own []*asking
 		for _, s := range p.active[key] {
-			n += s.free
-			busy += s.slots - s.free
+			a := asked[s.slots]
+			if a == nil {
+				a = s.slots.asking(served)
+				asked[s.slots] = a
+			}
+			if !slices.Contains(own, a) {
+				own = append(own, a)
+				n += a.share()
+				busy += s.slots.all - a.free
+				stoodBack = stoodBack || a.share() < s.slots.free
+			}
 		}
 		if p.config.MaxConcurrency > 0 {
 			most := n
@@ -191,6 +203,10 @@ func (p *PubSub) wants(served map[store.Subscription]bool) (wants []store.Want, 
 			}
 			budget -= n
 			stoodBack = stoodBack || n < most
+		}
+		left := n
+		for _, a := range own {
+			left -= a.take(left)
 		}
 		if n > 0 {
 			wants = append(wants, store.Want{Topic: key.Topic, Handler: key.Handler, N: n})

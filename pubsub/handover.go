@@ -22,7 +22,7 @@ type handover struct {
 }
 
 // reserve takes free slots of subscriptions here, as many as they have events
-// to come. A subscription with a backlog gives none: what is older goes first.
+// to come. Where a backlog waits for the slots, none are taken: what is older goes first.
 func (p *PubSub) reserve(events []store.Event) *handover {
 	coming := map[string]int{}
 	for _, e := range events {
@@ -46,7 +46,7 @@ func (p *PubSub) reserveFor(coming func(key store.Subscription) int) *handover {
 			continue
 		}
 		taken := 0
-		if _, backlog := p.backlog[key]; !backlog && p.store.LeasesOnInsert() {
+		if p.store.LeasesOnInsert() && !p.awaited(subs) {
 			taken = h.take(key, subs, n)
 		}
 		if taken < n {

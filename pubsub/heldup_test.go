@@ -134,7 +134,7 @@ func TestALockedTableDoesNotSilenceAProcess(t *testing.T) {
 		instances, err := watch.Instances(t.Context())
 		require.NoError(t, err)
 		require.Len(t, instances, 1)
-		return instances[0].Serves("handler")
+		return instances[0].Serves(store.Subscription{Topic: "topic", Handler: "handler"})
 	}
 	require.Eventually(t, serving, patience, time.Millisecond)
 
@@ -312,7 +312,7 @@ func TestARunThatCannotBeClaimedHoldsUpNoOtherHandler(t *testing.T) {
 	log.requireOnce(t, "the database refuses", "to lease runs of a handler")
 	instances, err := st.Instances(t.Context())
 	require.NoError(t, err)
-	require.True(t, instances[0].Serves("bystander"))
+	require.True(t, instances[0].Serves(store.Subscription{Topic: "topic", Handler: "bystander"}))
 	st.DB().MustExec(`DROP TRIGGER refuse ON reprise.handler_runs`)
 	for range n {
 		receive(t, victims).Ack()

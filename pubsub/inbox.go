@@ -78,7 +78,7 @@ func (p *PubSub) Inbox(inner message.Subscriber, handler string, policy handlers
 	}
 	return &Inbox{
 		pubsub: p, inner: inner, config: config, closing: make(chan struct{}),
-		own: &Subscriber{pubsub: p, handler: handler, policy: policy, recorded: config.Recorded},
+		own: p.subscriber(handler, policy, config.Recorded),
 	}, nil
 }
 
@@ -118,8 +118,11 @@ func (in *Inbox) Subscribe(ctx context.Context, topic string) (<-chan *message.M
 // Close ends what the transport delivers, and what is delivered here, as
 // Subscriber.Close does.
 func (in *Inbox) Close() error {
-	in.once.Do(func() { close(in.closing) })
-	err := in.inner.Close()
+	var err error
+	in.once.Do(func() { // a router closes it once for each topic
+		close(in.closing)
+		err = in.inner.Close()
+	})
 	in.receiving.Wait()
 	return errors.Join(err, in.own.Close())
 }

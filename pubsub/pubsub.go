@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -232,16 +233,11 @@ func (p *PubSub) isClosed() bool {
 	return p.closed
 }
 
-// serving returns the names of the handlers that have a subscriber here.
+// serving is what has a subscriber here, as the database is told.
 func (p *PubSub) serving() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	names := make([]string, 0, len(p.active))
-	for sub := range p.active {
-		names = append(names, sub.Handler)
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
+	return store.Serving(slices.Collect(maps.Keys(p.active)))
 }
 
 // Close stops delivering, gives running handlers the grace period, writes how

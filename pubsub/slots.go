@@ -1,18 +1,54 @@
 package pubsub
 
-import "github.com/reprise-bus/reprise/store"
+import (
+	"slices"
 
-// Slots: how many runs this process works on at once, by subscription and in
+	"github.com/reprise-bus/reprise/store"
+)
+
+// Slots: how many runs this process works on at once, by Subscriber and in
 // all. pubsub.mu is held by the callers of what does not lock it.
 
-// may says whether the subscription may begin another run. One without a run
-// may always begin one. Otherwise the process needs a free slot that no handler
+// slots are those of one Subscriber, which its topics share.
+type slots struct {
+	all, free int
+	of        []*subscription // that are active
+}
+
+// asking divides free slots among the topics that share them, so that one claim can
+// look for runs of all.
+type asking struct{ free, topics int } // that are left
+
+// asking begins to divide the slots among the topics that are not served.
+func (s *slots) asking(served map[store.Subscription]bool) *asking {
+	var topics []store.Subscription
+	for _, sub := range s.of {
+		if !served[sub.key] && !slices.Contains(topics, sub.key) {
+			topics = append(topics, sub.key)
+		}
+	}
+	return &asking{free: s.free, topics: len(topics)}
+}
+
+// share is how many slots the next topic may ask for.
+func (a *asking) share() int { return (a.free + a.topics - 1) / a.topics }
+
+// take gives the next topic its share, or n if that is less, and returns how many.
+func (a *asking) take(n int) int {
+	n = min(n, a.share())
+	a.free -= n
+	a.topics--
+	return n
+}
+
+// may says whether the subscription may begin another run. A Subscriber without
+// a run may always begin one. Otherwise the process needs a free slot that no handler
 // of a higher priority waits for.
 func (p *PubSub) may(s *subscription) bool {
-	if s.free == 0 {
+	if s.slots.free == 0 {
 		return false
 	}
-	idle := s.free == s.slots
+	idle := s.slots.free == s.slots.all
 	return p.config.MaxConcurrency == 0 || idle || p.running+p.kept(s.key) < p.config.MaxConcurrency
 }
 
@@ -20,22 +56,37 @@ func (p *PubSub) may(s *subscription) bool {
 // priority: those with a backlog, as far as their own slots go.
 func (p *PubSub) kept(key store.Subscription) int {
 	n := 0
+	var counted []*slots
 	for other := range p.backlog {
 		if p.priority(other) <= p.priority(key) {
 			continue
 		}
 		for _, s := range p.active[other] {
-			n += s.free
+			if !slices.Contains(counted, s.slots) {
+				counted = append(counted, s.slots)
+				n += s.slots.free
+			}
 		}
 	}
 	return n
+}
+
+// awaited says whether a backlog waits for slots of the subscriptions, theirs or that
+// of another topic that shares the slots.
+func (p *PubSub) awaited(subs []*subscription) bool {
+	return slices.ContainsFunc(subs, func(s *subscription) bool {
+		return slices.ContainsFunc(s.slots.of, func(sharing *subscription) bool {
+			_, backlog := p.backlog[sharing.key]
+			return backlog
+		})
+	})
 }
 
 // take takes at most n slots of a subscription and returns how many.
 func (p *PubSub) take(s *subscription, n int) int {
 	taken := 0
 	for taken < n && p.may(s) {
-		s.free--
+		s.slots.free--
 		p.running++
 		taken++
 	}
@@ -44,7 +95,7 @@ func (p *PubSub) take(s *subscription, n int) int {
 
 // free gives a slot back.
 func (p *PubSub) free(s *subscription) {
-	s.free++
+	s.slots.free++
 	p.running--
 }
 

@@ -1,8 +1,10 @@
 package pubsub
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,7 +17,7 @@ import (
 
 // Subscriber is a Watermill subscriber for one handler: its due runs, each as
 // a message. Subscribers of one handler, here and in other processes, share
-// its runs.
+// its runs. Each works on Policy.Concurrency runs at once, on all its topics together.
 //
 // A message whose handler is wrapped in middleware.Record is ended by it.
 // Otherwise an ack is the run's success, and a nack a failed attempt, whose
@@ -24,6 +26,7 @@ type Subscriber struct {
 	pubsub   *PubSub
 	handler  string
 	policy   handlers.Policy
+	slots    *slots
 	recorded bool
 
 	mu     sync.Mutex
@@ -40,7 +43,7 @@ var (
 // in the database: what Watermill calls a consumer group. Of the policy, Timeout
 // and Transactional are up to middleware.
 func (p *PubSub) Subscriber(handler string, policy handlers.Policy) *Subscriber {
-	return &Subscriber{pubsub: p, handler: handler, policy: policy}
+	return p.subscriber(handler, policy, false)
 }
 
 // RecordedSubscriber is Subscriber for a router whose first middleware is
@@ -49,7 +52,12 @@ func (p *PubSub) Subscriber(handler string, policy handlers.Policy) *Subscriber 
 // saves a goroutine a message. Where the first message shows that Record is missing,
 // an error is logged, and the subscriber works as Subscriber does.
 func (p *PubSub) RecordedSubscriber(handler string, policy handlers.Policy) *Subscriber {
-	return &Subscriber{pubsub: p, handler: handler, policy: policy, recorded: true}
+	return p.subscriber(handler, policy, true)
+}
+
+func (p *PubSub) subscriber(handler string, policy handlers.Policy, recorded bool) *Subscriber {
+	n := cmp.Or(policy.Concurrency, p.config.Concurrency)
+	return &Subscriber{pubsub: p, handler: handler, policy: policy, slots: &slots{all: n, free: n}, recorded: recorded}
 }
 
 // SubscribeInitialize puts the subscription into the database: events that are
@@ -99,7 +107,7 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	if s.closed {
 		return nil, fmt.Errorf("subscribe handler %q to topic %q: %w", s.handler, topic, ErrClosed)
 	}
-	sub := newSubscription(ctx, s.pubsub, store.Subscription{Topic: topic, Handler: s.handler}, s.policy, s.recorded)
+	sub := newSubscription(ctx, s.pubsub, store.Subscription{Topic: topic, Handler: s.handler}, s.policy, s.slots, s.recorded)
 	if err := s.pubsub.activate(ctx, sub); err != nil {
 		return nil, err
 	}
@@ -130,6 +138,7 @@ func (p *PubSub) activate(ctx context.Context, s *subscription) error {
 		return ErrClosed
 	}
 	p.active[s.key] = append(p.active[s.key], s)
+	s.slots.of = append(s.slots.of, s)
 	p.note(s.key) // what was published before is older than what comes now
 	p.subscriptions.Go(func() { s.run(ctx) })
 	p.owed(s.key)
@@ -142,14 +151,10 @@ func (p *PubSub) deactivate(s *subscription) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.inactive = true
-	var left []*subscription
-	for _, other := range p.active[s.key] {
-		if other != s {
-			left = append(left, other)
-		}
-	}
-	p.active[s.key] = left
-	if len(left) == 0 {
+	same := func(other *subscription) bool { return other == s }
+	p.active[s.key] = slices.DeleteFunc(p.active[s.key], same)
+	s.slots.of = slices.DeleteFunc(s.slots.of, same)
+	if len(p.active[s.key]) == 0 {
 		delete(p.active, s.key)
 		delete(p.backlog, s.key)
 	}

@@ -1,7 +1,6 @@
 package pubsub
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -22,13 +21,12 @@ type subscription struct {
 	key      store.Subscription
 	ctx      context.Context // of messages
 	policy   handlers.Policy
-	slots    int         // how many runs at once
+	slots    *slots      // those of the Subscriber
 	recorded bool        // Record tells the ends; nobody waits for acks
 	attended atomic.Bool // Record has been seen to do so
 	unheard  sync.Once   // that it does not is said
 	out      chan *message.Message
 
-	free     int  // slots; pubsub.mu is held
 	inactive bool // nothing is delivered any more; pubsub.mu is held
 
 	mu     sync.Mutex
@@ -52,8 +50,7 @@ type flight struct {
 	cancel   context.CancelFunc
 }
 
-func newSubscription(ctx context.Context, p *PubSub, key store.Subscription, policy handlers.Policy, recorded bool) *subscription {
-	slots := cmp.Or(policy.Concurrency, p.config.Concurrency)
+func newSubscription(ctx context.Context, p *PubSub, key store.Subscription, policy handlers.Policy, slots *slots, recorded bool) *subscription {
 	return &subscription{
 		pubsub:   p,
 		key:      key,
@@ -62,7 +59,6 @@ func newSubscription(ctx context.Context, p *PubSub, key store.Subscription, pol
 		out:      make(chan *message.Message),
 		policy:   policy,
 		slots:    slots,
-		free:     slots,
 		flying:   map[*flight]struct{}{},
 		queued:   make(chan struct{}, 1),
 		closing:  make(chan struct{}),

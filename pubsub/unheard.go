@@ -36,8 +36,8 @@ func (u *unheard) note(topic string, subscribed bool) {
 	}
 	u.topics[topic] = subscribed
 	if !subscribed {
-		u.log.Warn("nobody is subscribed to the topic of an event that was published: no handler will get it; "+
-			"register the handler before the first event, or with Policy.From: handlers.Beginning; said once for each topic", "topic", topic)
+		u.log.Warn("nobody is subscribed to the topic of an event or a command that was published: no handler will get it; "+
+			"register the handler before the first one, or with Policy.From: handlers.Beginning; said once for each topic", "topic", topic)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/reprise-bus/reprise/bus"
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/registry"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -29,9 +30,10 @@ type Bus struct {
 	settings *settings
 
 	mu        sync.Mutex
-	handlers  []cqrs.EventHandler
+	handlers  []registry.Handler
 	published []store.Event
 	payloads  map[store.EventID][]byte // of published
+	commands  map[store.EventID]bool   // what was sent, kept or not
 	runs      int64
 	failed    []*failedRun
 	open      map[*sql.Tx][]store.Event // published in transactions that the bus will commit
@@ -47,7 +49,7 @@ type failedRun struct {
 // is over, each run that is FAILED fails it, unless RequireFailed expected it.
 func NewBus(t testing.TB, hs ...cqrs.EventHandler) *Bus {
 	t.Helper()
-	b := &Bus{t: t, settings: newSettings(t, nil), payloads: map[store.EventID][]byte{}, open: map[*sql.Tx][]store.Event{}}
+	b := &Bus{t: t, settings: newSettings(t, nil), payloads: map[store.EventID][]byte{}, commands: map[store.EventID]bool{}, open: map[*sql.Tx][]store.Event{}}
 	b.settings.begin = b.begin
 	if err := b.Handle(hs...); err != nil {
 		t.Fatalf("%v", err)
@@ -66,27 +68,40 @@ func (b *Bus) With(options ...Option) *Bus {
 // Handle registers handlers, as bus.Bus does. They get what is published from
 // then on.
 func (b *Bus) Handle(hs ...cqrs.EventHandler) error {
+	fresh, err := registry.Events(hs)
+	return b.register(fresh, err)
+}
+
+// HandleCommands registers handlers of commands, as bus.Bus does, one for each
+// command.
+func (b *Bus) HandleCommands(hs ...cqrs.CommandHandler) error {
+	fresh, err := registry.Commands(hs)
+	return b.register(fresh, err)
+}
+
+// HandleGroup registers handlers of several types of events under one name, as bus.Bus
+// does.
+func (b *Bus) HandleGroup(name string, policy handlers.Policy, members ...cqrs.GroupEventHandler) error {
+	fresh, err := registry.Group(name, policy, members)
+	return b.register(fresh, err)
+}
+
+func (b *Bus) register(fresh []registry.Handler, failed error) error {
+	if failed != nil {
+		return fmt.Errorf("reprisetest: %w", failed)
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	known := slices.Clone(b.handlers)
-	for _, h := range hs {
-		if err := handlers.Validate(h); err != nil {
-			return fmt.Errorf("reprisetest: %w", err)
+	all, err := registry.Add(b.handlers, fresh, b.settings.marshaler, func(h registry.Handler) error {
+		if err := h.Policy.Validate(); err != nil {
+			return fmt.Errorf("policy: %w", err)
 		}
-		name := h.HandlerName()
-		topic, err := handlers.Accepts(b.settings.marshaler, h.NewEvent())
-		if err == nil {
-			err = store.Subscription{Topic: topic, Handler: name}.Validate()
-		}
-		if err != nil {
-			return fmt.Errorf("reprisetest: handler %q: %w", name, err)
-		}
-		if slices.ContainsFunc(known, func(other cqrs.EventHandler) bool { return other.HandlerName() == name }) {
-			return fmt.Errorf("reprisetest: two handlers are named %q: the name is the handler's identity in the database, give each its own", name)
-		}
-		known = append(known, h)
+		return store.Subscription{Topic: h.Topic, Handler: h.Name}.Validate()
+	})
+	if err != nil {
+		return fmt.Errorf("reprisetest: %w", err)
 	}
-	b.handlers = known
+	b.handlers = all
 	return nil
 }
 
@@ -94,25 +109,44 @@ func (b *Bus) Handle(hs ...cqrs.EventHandler) error {
 // bus.Bus, a handler that fails is no error of Publish. One that cannot run here
 // is: it is transactional and there is no database, or its runs have no end.
 func (b *Bus) Publish(ctx context.Context, events ...any) error {
+	return b.publish(ctx, b.settings.events(), events)
+}
+
+// Send publishes a command for its one handler, as Publish does events. A command
+// without a handler is kept, as on the bus; see Sent.
+func (b *Bus) Send(ctx context.Context, command any) error {
+	return b.publish(ctx, b.settings.commands(), []any{command})
+}
+
+func (b *Bus) publish(ctx context.Context, as making, published []any) error {
 	if b.settings.wouldWaitForItself(ctx) {
 		return errWaitForItself
 	}
-	accepted, err := b.accept(ctx, nil, events)
-	if err != nil {
-		return fmt.Errorf("reprisetest: publish: %w", err)
-	}
-	return b.deliver(ctx, accepted)
+	return b.publishIn(ctx, nil, as, published)
 }
 
 // PublishTx publishes in a transaction. In the one of InTx or of a transactional
 // handler, the events exist, and are delivered, when that is committed. Of any
 // other transaction nobody hears how it ends: the events are delivered at once.
 func (b *Bus) PublishTx(ctx context.Context, tx pubsub.Tx, events ...any) error {
+	return b.publishTx(ctx, tx, b.settings.events(), events)
+}
+
+// SendTx publishes a command in a transaction, as PublishTx does events.
+func (b *Bus) SendTx(ctx context.Context, tx pubsub.Tx, command any) error {
+	return b.publishTx(ctx, tx, b.settings.commands(), []any{command})
+}
+
+func (b *Bus) publishTx(ctx context.Context, tx pubsub.Tx, as making, published []any) error {
 	own, ok := sqlTx(tx)
 	if !ok {
 		return errors.New("reprisetest: the transaction is nil: pass the *sql.Tx or *sqlx.Tx that is open")
 	}
-	accepted, err := b.accept(ctx, own, events)
+	return b.publishIn(ctx, own, as, published)
+}
+
+func (b *Bus) publishIn(ctx context.Context, tx *sql.Tx, as making, published []any) error {
+	accepted, err := b.accept(ctx, tx, as, published)
 	if err != nil {
 		return fmt.Errorf("reprisetest: publish: %w", err)
 	}
@@ -179,13 +213,13 @@ func sqlTx(tx pubsub.Tx) (own *sql.Tx, ok bool) {
 
 // accept makes events of what is published, and returns those that exist from
 // now on: none that are published in a transaction which the bus will commit.
-func (b *Bus) accept(ctx context.Context, tx *sql.Tx, published []any) ([]store.Event, error) {
+func (b *Bus) accept(ctx context.Context, tx *sql.Tx, as making, published []any) ([]store.Event, error) {
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("%w; nothing was published", context.Cause(ctx))
 	}
 	var events []store.Event
 	for _, p := range published {
-		e, err := b.settings.event(ctx, p)
+		e, err := b.settings.event(ctx, as, p)
 		if err != nil {
 			return nil, err
 		}
@@ -200,6 +234,11 @@ func (b *Bus) accept(ctx context.Context, tx *sql.Tx, published []any) ([]store.
 	for _, e := range events {
 		if payload, known := b.payloads[e.EventID()]; known && !bytes.Equal(payload, e.Payload) {
 			return nil, fmt.Errorf("event %q of topic %q: %w, with another payload: give each event an id of its own", e.ID, e.Topic, store.ErrDuplicateID)
+		}
+	}
+	if as.command {
+		for _, e := range events {
+			b.commands[e.EventID()] = true
 		}
 	}
 	held, own := b.open[tx]
@@ -253,14 +292,14 @@ func (b *Bus) handle(ctx context.Context, e store.Event) error {
 	hs := b.handlers
 	b.mu.Unlock()
 	for _, h := range hs {
-		if b.settings.marshaler.Name(h.NewEvent()) != e.Topic {
+		if b.settings.marshaler.Name(h.Handler.NewEvent()) != e.Topic {
 			continue
 		}
 		b.mu.Lock()
 		b.runs++
-		run := newRun(b.runs, h, e)
+		run := newRun(b.runs, h.Handler, e)
 		b.mu.Unlock()
-		result, err := b.settings.course(ctx, h, handlers.PolicyOf(h), e, run)
+		result, err := b.settings.course(ctx, h.Handler, h.Policy, e, run)
 		if err != nil {
 			return err
 		}

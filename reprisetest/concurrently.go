@@ -29,7 +29,7 @@ func Concurrently[E any](t testing.TB, h cqrs.EventHandler, events []E, options 
 	}
 	courses := make([]func() (Result, error), len(events))
 	for i, event := range events {
-		e, err := s.event(t.Context(), event)
+		e, err := s.event(t.Context(), s.events(), event)
 		if err != nil {
 			t.Fatalf("reprisetest: %v", err)
 		}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill/components/cqrs"
 	"github.com/stretchr/testify/require"
 
 	"github.com/reprise-bus/reprise/handlers"
@@ -73,6 +74,20 @@ func SignUp(ctx context.Context, b publisher, name string) error {
 	return b.Publish(ctx, UserSignedUp{ID: "42", Name: name})
 }
 
+type Charge struct{ Order string }
+
+func (Charge) EventName() string { return "charge_card" }
+
+type OrderPaid struct{ Order string }
+
+func (OrderPaid) EventName() string { return "order.paid" }
+
+func ChargeCard(b publisher) cqrs.CommandHandler {
+	return cqrs.NewCommandHandler("charge-card", func(ctx context.Context, c *Charge) error {
+		return b.Publish(ctx, OrderPaid{Order: c.Order})
+	})
+}
+
 // Its tests.
 
 func TestAUserWithOneName(t *testing.T) {
@@ -120,4 +135,12 @@ func TestANamelessSignUp(t *testing.T) {
 	require.NoError(t, SignUp(t.Context(), b, ""))
 	result := reprisetest.RequireFailed(t, b, "send-welcome-email")
 	require.ErrorIs(t, result.Err, errNoName)
+}
+
+func TestAnOrderIsCharged(t *testing.T) {
+	b := reprisetest.NewBus(t)
+	require.NoError(t, b.HandleCommands(ChargeCard(b))) // which publishes OrderPaid
+	require.NoError(t, b.Send(t.Context(), Charge{Order: "7"}))
+	require.Equal(t, "7", reprisetest.RequireSent[Charge](t, b).Order)
+	require.Equal(t, "7", reprisetest.RequirePublished[OrderPaid](t, b).Order)
 }

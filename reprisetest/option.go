@@ -30,12 +30,20 @@ func WithMiddleware(m ...message.HandlerMiddleware) Option {
 	return func(s *settings) { s.middleware = append(s.middleware, m...) }
 }
 
+// WithOnPublish takes the application's hook for what is published.
+func WithOnPublish(f cqrs.OnEventSendFn) Option { return func(s *settings) { s.onPublish = f } }
+
+// WithOnSend takes the application's hook for commands.
+func WithOnSend(f cqrs.CommandBusOnSendFn) Option { return func(s *settings) { s.onSend = f } }
+
 const sqlite = "sqlite3" // sqlx's name for its bind variables
 
 type settings struct {
 	pool       *sql.DB
 	marshaler  cqrs.CommandEventMarshaler
 	middleware []message.HandlerMiddleware
+	onPublish  cqrs.OnEventSendFn
+	onSend     cqrs.CommandBusOnSendFn
 
 	db    *sqlx.DB // of pool
 	begin func(ctx context.Context, options *sql.TxOptions, f func(tx *sqlx.Tx) error) error

@@ -13,26 +13,45 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// Published returns the events of type E's topic that were published, in order,
-// as a handler gets them.
+// Published returns the events of type E's topic that were published by Publish and
+// PublishTx, in order, as a handler gets them.
 func Published[E any](b *Bus) []E {
 	b.t.Helper()
-	_, events := published[E](b)
+	_, events := published[E](b, false)
 	return events
+}
+
+// Sent returns the commands of type C that were sent by Send and SendTx, in order, as
+// a handler gets them.
+func Sent[C any](b *Bus) []C {
+	b.t.Helper()
+	_, commands := published[C](b, true)
+	return commands
 }
 
 // RequirePublished returns the one event of type E's topic that was published.
 // If there is none, or another, the test ends here.
 func RequirePublished[E any](t testing.TB, b *Bus) E {
 	t.Helper()
-	topic, events := published[E](b)
+	topic, events := published[E](b, false)
 	if len(events) != 1 {
-		t.Fatalf("reprisetest: %d events %q were published, want one; published was %s", len(events), topic, b.inventory())
+		t.Fatalf("reprisetest: %d events %q were published, want one; published was %s", len(events), topic, b.inventory(false))
 	}
 	return events[0]
 }
 
-func published[E any](b *Bus) (topic string, events []E) {
+// RequireSent returns the one command of type C that was sent. If there is none, or
+// another, the test ends here.
+func RequireSent[C any](t testing.TB, b *Bus) C {
+	t.Helper()
+	topic, commands := published[C](b, true)
+	if len(commands) != 1 {
+		t.Fatalf("reprisetest: %d commands %q were sent, want one; sent was %s", len(commands), topic, b.inventory(true))
+	}
+	return commands[0]
+}
+
+func published[E any](b *Bus, commands bool) (topic string, events []E) {
 	b.t.Helper()
 	topic, err := handlers.Topic(b.settings.marshaler, new(E))
 	if err != nil {
@@ -45,7 +64,7 @@ func published[E any](b *Bus) (topic string, events []E) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, e := range b.published {
-		if e.Topic != topic {
+		if e.Topic != topic || b.commands[e.EventID()] != commands {
 			continue
 		}
 		event := decoder.NewEvent()
@@ -59,19 +78,22 @@ func published[E any](b *Bus) (topic string, events []E) {
 	return topic, events
 }
 
-// inventory says how many of what was published.
-func (b *Bus) inventory() string {
+// inventory says how many of what was published, or of what was sent.
+func (b *Bus) inventory(commands bool) string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.published) == 0 {
-		return "nothing"
-	}
 	count := map[string]int{}
 	var topics []string
 	for _, e := range b.published {
+		if b.commands[e.EventID()] != commands {
+			continue
+		}
 		if count[e.Topic]++; count[e.Topic] == 1 {
 			topics = append(topics, e.Topic)
 		}
+	}
+	if len(topics) == 0 {
+		return "nothing"
 	}
 	for i, topic := range topics {
 		topics[i] = fmt.Sprintf("%d %q", count[topic], topic)

@@ -26,7 +26,7 @@ func Run(t testing.TB, h cqrs.EventHandler, event any, options ...Option) Result
 	if d, ok := event.(replay.Document); ok {
 		return s.again(t, h, handlers.PolicyOf(h), d)
 	}
-	e, err := s.event(t.Context(), event)
+	e, err := s.event(t.Context(), s.events(), event)
 	if err != nil {
 		t.Fatalf("reprisetest: %v", err)
 	}

@@ -30,7 +30,7 @@ type Instance struct {
 	Host     string
 	PID      int
 	Build    string   // version of the application, as far as the binary tells
-	Handlers []string // what it serves
+	Handlers []string // what it serves: see Serving
 
 	// What the process is configured with. Everybody who judges whether it lives
 	// goes by this. Default 2 s and 10 s.
@@ -83,7 +83,7 @@ const (
 type Beat struct {
 	Holding  *Holding // nil says nothing of that; otherwise the instance must not claim or record meanwhile
 	Failing  bool     // it cannot claim
-	Handlers []string // what it serves; nil says nothing of that
+	Handlers []string // what it serves, see Serving; nil says nothing of that
 }
 
 // Holding is which runs an instance holds: those that are named, and perhaps such

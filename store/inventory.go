@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
+	"strings"
 	"time"
 )
 
@@ -57,7 +57,7 @@ func (s *Store) Subscriptions(ctx context.Context) ([]Subscribed, error) {
 			Due: Count{N: min(r.Due, MaxCount), More: r.Due > MaxCount},
 		}
 		for _, in := range instances {
-			if in.Serves(r.Handler) {
+			if in.Serves(subscribed[i].Subscription) {
 				subscribed[i].Instances++
 			}
 		}
@@ -65,9 +65,11 @@ func (s *Store) Subscriptions(ctx context.Context) ([]Subscribed, error) {
 	return subscribed, nil
 }
 
-// Living is an instance as it stands in the database.
+// Living is an instance as it stands in the database. Its Handlers are names only;
+// see Serves.
 type Living struct {
 	Instance
+	serving   []string // of Serving
 	StartedAt time.Time
 	Silence   time.Duration // since its last heartbeat, by the database's clock
 	Failing   time.Duration // for how long it has not been able to claim; 0 when it is
@@ -79,11 +81,6 @@ func (l *Living) Alive() bool { return l.Silence <= l.DeadAfter }
 // Stuck says whether it is alive, and has not been able to claim for its
 // DeadAfter: nothing that is due reaches its handlers.
 func (l *Living) Stuck() bool { return l.Alive() && l.Failing > l.DeadAfter }
-
-// Serves says whether the instance brings due runs to the handler.
-func (l *Living) Serves(handler string) bool {
-	return l.Alive() && !l.Stuck() && slices.Contains(l.Handlers, handler)
-}
 
 // Instances returns all instances that are not forgotten, the longest started
 // first.
@@ -116,8 +113,13 @@ func (s *Store) Instances(ctx context.Context) ([]Living, error) {
 		if !r.Failing.IsZero() {
 			living[i].Failing = r.Now.Sub(r.Failing.Time)
 		}
-		if err := json.Unmarshal(r.Handlers, &living[i].Handlers); err != nil {
+		if err := json.Unmarshal(r.Handlers, &living[i].serving); err != nil {
 			return nil, fmt.Errorf("instance %s: handlers in the database: %w", r.ID, err)
+		}
+		for _, entry := range living[i].serving {
+			if !strings.Contains(entry, separator) {
+				living[i].Handlers = append(living[i].Handlers, entry)
+			}
 		}
 	}
 	return living, nil

@@ -276,6 +276,34 @@ func recovering(promise promise) {
 		require.NotEqual(t, before, look())
 	})
 
+	promise("an instance serves the topics that it names, and all of a handler where it names none", func(t *testing.T, db db) {
+		mail, left, stock := store.Subscription{Topic: "orders", Handler: "mail"}, store.Subscription{Topic: "left", Handler: "mail"}, store.Subscription{Topic: "orders", Handler: "stock"}
+		for _, sub := range []store.Subscription{mail, left, stock} {
+			require.NoError(t, db.Subscribe(ctx, sub, ""))
+		}
+		served := func() map[store.Subscription]int {
+			subscribed, err := db.Subscriptions(ctx)
+			require.NoError(t, err)
+			by := map[store.Subscription]int{}
+			for _, s := range subscribed {
+				by[s.Subscription] = s.Instances
+			}
+			return by
+		}
+		require.NoError(t, db.Register(ctx, store.Instance{ID: "new", Handlers: store.Serving([]store.Subscription{stock, mail})}))
+		require.Equal(t, map[store.Subscription]int{mail: 1, left: 0, stock: 1}, served())
+		require.NoError(t, db.Register(ctx, store.Instance{ID: "of an earlier version", Handlers: []string{"mail"}}))
+		require.Equal(t, map[store.Subscription]int{mail: 2, left: 1, stock: 1}, served())
+		instances, err := db.Instances(ctx)
+		require.NoError(t, err)
+		for _, in := range instances {
+			require.Equal(t, map[string][]string{"new": {"mail", "stock"}, "of an earlier version": {"mail"}}[in.ID], in.Handlers)
+		}
+		_, err = db.Heartbeat(ctx, nil, "new", store.Beat{Handlers: store.Serving(nil)})
+		require.NoError(t, err)
+		require.Equal(t, map[store.Subscription]int{mail: 1, left: 1, stock: 0}, served())
+	})
+
 	promise("an instance that cannot claim serves nobody, as soon as that has lasted for its DeadAfter", func(t *testing.T, db db) {
 		beat := func(failing bool) store.Living {
 			_, err := db.Heartbeat(ctx, nil, "a", store.Beat{Failing: failing})
@@ -285,17 +313,18 @@ func recovering(promise promise) {
 			require.Len(t, instances, 1)
 			return instances[0]
 		}
-		require.NoError(t, db.Register(ctx, store.Instance{ID: "a", Handlers: []string{"mail"}}))
+		mail := store.Subscription{Topic: "orders", Handler: "mail"}
+		require.NoError(t, db.Register(ctx, store.Instance{ID: "a", Handlers: store.Serving([]store.Subscription{mail})}))
 		in := beat(true)
-		require.True(t, in.Serves("mail"))
+		require.True(t, in.Serves(mail))
 		db.exec(`UPDATE reprise.instances SET failing_since = $1`, ago(time.Minute))
 		in = beat(true)
 		require.True(t, in.Alive())
 		require.True(t, in.Stuck())
-		require.False(t, in.Serves("mail"))
+		require.False(t, in.Serves(mail))
 		in = beat(false)
 		require.False(t, in.Stuck())
-		require.True(t, in.Serves("mail"))
+		require.True(t, in.Serves(mail))
 	})
 
 	promise("what a dead instance had ended stays ended", func(t *testing.T, db db) {
