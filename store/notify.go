@@ -29,7 +29,7 @@ func (s *Store) Notify(ctx context.Context, q Execer, from string) error {
 	if !s.Notifies() {
 		return nil
 	}
-	if _, err := q.ExecContext(ctx, `SELECT pg_notify($1, $2)`, s.Channel(), from); err != nil {
+	if _, err := q.ExecContext(ctx, `SELECT pg_notify($1, $2)`, s.Channel(), printable(from, maxMessage-1)); err != nil {
 		return fmt.Errorf("notify: %w", err)
 	}
 	return nil

@@ -70,6 +70,9 @@ func ParseOutgoingState(name string) (OutgoingState, error) {
 // q is the store's pool or the caller's transaction; a few thousand events and
 // a few MiB of payload make a good statement.
 func (s *Store) WriteOutbox(ctx context.Context, q Queryer, events []Event, held func(topic string) bool) (fresh []EventID, err error) {
+	if len(events) == 0 {
+		return nil, nil
+	}
 	for i := range events {
 		if err := events[i].Validate(); err != nil {
 			return nil, err
