@@ -65,7 +65,7 @@ func (s *Store) receiveBy(ctx context.Context, query string, explain func(error)
 			return in, err
 		}
 		if source := events[i].Source; source == "" || source == SourcePublish {
-			return in, fmt.Errorf("receive event %q: source %q: want the name of the subscriber that delivered it", events[i].ID, source)
+			return in, fmt.Errorf("receive event %q: source %.255q: want the name of the subscriber that delivered it", events[i].ID, source)
 		}
 	}
 	if s.kind == dialect.SQLite {

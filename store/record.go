@@ -26,7 +26,7 @@ func (s *Store) Record(ctx context.Context, e Event, handler, instance string, a
 		return Run{}, err
 	}
 	if e.Source == "" || e.Source == SourcePublish {
-		return Run{}, fmt.Errorf("record event %q: source %q: want the name of the subscriber that delivered it", e.ID, e.Source)
+		return Run{}, fmt.Errorf("record event %q: source %.255q: want the name of the subscriber that delivered it", e.ID, e.Source)
 	}
 	if err := validName("instance", instance); err != nil {
 		return Run{}, err

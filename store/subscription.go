@@ -28,7 +28,7 @@ func (sub Subscription) Validate() error {
 		return err
 	}
 	if err := ValidTopic(sub.Topic); err != nil {
-		return fmt.Errorf("handler %q: %w", sub.Handler, err)
+		return fmt.Errorf("handler %.255q: %w", sub.Handler, err)
 	}
 	return nil
 }
@@ -36,7 +36,7 @@ func (sub Subscription) Validate() error {
 // validate reports a policy that the database would not keep, too.
 func (sub Subscription) validate(policy string) error {
 	if policy != "" && !isJSON([]byte(policy)) {
-		return fmt.Errorf("handler %q: policy %.255q: want JSON in UTF-8, or nothing", sub.Handler, policy)
+		return fmt.Errorf("handler %.255q: policy %.255q: want JSON in UTF-8, or nothing", sub.Handler, policy)
 	}
 	return sub.Validate()
 }
