@@ -152,7 +152,7 @@ const spare = 4
 // this process would fall silent. SQLite has one writer anyway.
 func (b *Bus) checkPool() error {
 	most := b.config.DB.Stats().MaxOpenConnections
-	if most == 0 || !b.store.LeasesOnInsert() {
+	if most == 0 || b.store.OneWriter() {
 		return nil
 	}
 	var names []string

@@ -40,7 +40,7 @@ import (
 // pubsub.PublisherTx.
 func Transaction(st *store.Store, isolation ...sql.IsolationLevel) message.HandlerMiddleware {
 	var options *sql.TxOptions
-	if len(isolation) > 0 && isolation[0] != sql.LevelDefault && st.LeasesOnInsert() {
+	if len(isolation) > 0 && isolation[0] != sql.LevelDefault && !st.OneWriter() {
 		options = &sql.TxOptions{Isolation: isolation[0]}
 	}
 	return func(next message.HandlerFunc) message.HandlerFunc {

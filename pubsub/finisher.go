@@ -150,7 +150,7 @@ func (f *finisher) flush(health *outage.Outage) {
 // with an error, what waits until the database works.
 func (f *finisher) write(batch []store.Outcome) (left []store.Outcome, err error) {
 	most := heldUp
-	if !f.store.LeasesOnInsert() { // SQLite, which locks no rows, and may have others write first
+	if f.store.OneWriter() { // it locks no rows, and may have others write first
 		most = longest
 	}
 	ctx, cancel := context.WithTimeout(f.ctx, most)

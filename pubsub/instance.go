@@ -89,7 +89,7 @@ const connectionsToSpare = 4
 // connect takes a connection from the pool, unless the pool has few.
 func (h *heart) connect(ctx context.Context) error {
 	pool := h.pubsub.store.DB()
-	if most := pool.Stats().MaxOpenConnections; h.conn != nil || !h.pubsub.store.LeasesOnInsert() || most > 0 && most < connectionsToSpare {
+	if most := pool.Stats().MaxOpenConnections; h.conn != nil || h.pubsub.store.OneWriter() || most > 0 && most < connectionsToSpare {
 		return nil
 	}
 	conn, err := pool.Conn(ctx)

@@ -110,7 +110,7 @@ var (
 // transaction keeps everything else from being written, or when the caller is
 // the code of such a transaction.
 func (p *PubSub) wouldWaitForItself(ctx context.Context) error {
-	if _, transactional := handlers.Tx(ctx); transactional && !p.store.LeasesOnInsert() {
+	if _, transactional := handlers.Tx(ctx); transactional && p.store.OneWriter() {
 		return errWaitForItself
 	}
 	if p.store.WaitsForItself() {

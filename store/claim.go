@@ -49,6 +49,9 @@ func (s *Store) Claim(ctx context.Context, by Claimant, wants []Want) ([]*Claime
 	if len(wants) == 0 {
 		return nil, nil
 	}
+	if err := validWants(by.Instance, wants); err != nil {
+		return nil, fmt.Errorf("claim due runs: %w", err)
+	}
 	claimed, err := s.dialect.claim(ctx, s, by, wants)
 	if err != nil {
 		return nil, fmt.Errorf("claim due runs: %w", err)

@@ -59,7 +59,7 @@ func (c *Condition) UnmarshalText(text []byte) (err error) {
 
 // Validate reports what ParseCondition would not read.
 func (c Condition) Validate() error {
-	fail := func(why string) error { return fmt.Errorf("payload condition %q: %s", c.String(), why) }
+	fail := func(why string) error { return fmt.Errorf("payload condition %.255q: %s", c.String(), why) }
 	switch {
 	case c.Op != Equal && c.Op != Unequal:
 		return fail("want the operator = or !=")
@@ -83,7 +83,7 @@ func validElement(element string) error {
 	case element == "":
 		return errors.New("a name in the path is empty")
 	case strings.ContainsAny(element, `.=!"\`):
-		return fmt.Errorf(`the name %q in the path: want none of . = ! " \ in it`, element)
+		return fmt.Errorf(`the name %.255q in the path: want none of . = ! " \ in it`, element)
 	}
 	return validName("a name in the path", element)
 }

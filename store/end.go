@@ -120,6 +120,9 @@ func (s *Store) EndUnlocked(ctx context.Context, outcomes []Outcome) (lost, lock
 // ErrLeaseLost says that it does not. The transaction decides then whether
 // anything was written.
 func (s *Store) Succeed(ctx context.Context, tx *sqlx.Tx, l Lease) error {
+	if !keepable(l.Instance) {
+		return fmt.Errorf("%v: %w", l, ErrLeaseLost)
+	}
 	n, err := s.succeed(ctx, tx, l, ``)
 	if err == nil && n == 0 {
 		err = fmt.Errorf("%v: %w", l, ErrLeaseLost)
@@ -135,6 +138,9 @@ func (s *Store) SucceedMarked(ctx context.Context, tx *sqlx.Tx, m Mark, l Lease)
 			return err
 		}
 		return s.Succeed(ctx, tx, l)
+	}
+	if !keepable(l.Instance) {
+		return fmt.Errorf("%v: %w", l, ErrLeaseLost)
 	}
 	n, err := s.succeed(ctx, tx, l, ` AND CAST($4 AS bigint) = `+beganAt, int64(m))
 	switch {
@@ -199,6 +205,8 @@ func (o Outcome) isEndOf(r *Run) bool {
 
 func (o Outcome) validate() error {
 	switch {
+	case !keepable(o.Lease.Instance):
+		return fmt.Errorf("end a run: instance %.255q: want valid UTF-8 without NUL", o.Lease.Instance)
 	case o.Status != Success && o.Status != Failed && o.Status != Pending:
 		return fmt.Errorf("end %v: status %q: want %s, %s or %s", o.Lease, o.Status, Success, Failed, Pending)
 	case o.Status == Failed && o.Failure == nil:

@@ -63,11 +63,11 @@ func (e *Event) Validate() error {
 	}
 	for k, v := range e.Metadata {
 		if !utf8.ValidString(k) || !utf8.ValidString(v) {
-			errs = append(errs, fmt.Errorf("metadata %q: want valid UTF-8; binary data belongs in the payload", k))
+			errs = append(errs, fmt.Errorf("metadata %.255q: want valid UTF-8; binary data belongs in the payload", k))
 		}
 	}
 	if len(errs) > 0 {
-		return fmt.Errorf("event %q: %w", e.ID, errors.Join(errs...))
+		return fmt.Errorf("event %.255q: %w", e.ID, errors.Join(errs...))
 	}
 	return nil
 }

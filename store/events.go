@@ -31,6 +31,14 @@ type EventFilter struct {
 	Limit  int
 }
 
+// validate reports a mark that no page of events returned.
+func (m *EventMark) validate() error {
+	if m != nil && !keepable(m.ID, m.Topic) {
+		return fmt.Errorf("the mark of event %.255q of topic %.255q: want one that was returned with the page before", m.ID, m.Topic)
+	}
+	return nil
+}
+
 // Validate reports every field that no event can be selected by.
 func (f EventFilter) Validate() error {
 	return Filter{Topic: f.Topic, Key: f.Key, Since: f.Since, Until: f.Until, Limit: f.Limit}.Validate()
@@ -45,6 +53,9 @@ func (s *Store) Events(ctx context.Context, f EventFilter) (events []EventHead, 
 	}
 	if f.Limit == 0 {
 		f.Limit = DefaultLimit
+	}
+	if err := f.Before.validate(); err != nil {
+		return nil, nil, fmt.Errorf("list events: %w", err)
 	}
 	c := &conditions{}
 	if f.Before != nil {
@@ -98,6 +109,9 @@ func (s *Store) Events(ctx context.Context, f EventFilter) (events []EventHead, 
 
 // EventRuns returns the runs of an event, oldest first: one for each handler.
 func (s *Store) EventRuns(ctx context.Context, topic, id string) (runs []Run, err error) {
+	if !keepable(topic, id) {
+		return nil, nil
+	}
 	var rows []runRow
 	if err := s.db.SelectContext(ctx, &rows, s.sql(`
 		SELECT `+runColumns+` FROM reprise.handler_runs r WHERE r.event_id = $1 AND r.topic = $2 ORDER BY r.id`), id, topic); err != nil {

@@ -47,5 +47,6 @@ func (f *Failure) printable() *Failure {
 	kept := *f
 	kept.Message = printable(f.Message, maxMessage)
 	kept.Stack = printable(f.Stack, maxStack)
+	kept.Fingerprint = printable(f.Fingerprint, maxName)
 	return &kept
 }

@@ -74,7 +74,7 @@ func (f Filter) Validate() error {
 		}
 	}
 	if f.Group != "" && !isFingerprint.MatchString(f.Group) {
-		errs = append(errs, fmt.Errorf("group %q: want the 16 hexadecimal digits of a failure group", f.Group))
+		errs = append(errs, fmt.Errorf("group %.255q: want the 16 hexadecimal digits of a failure group", f.Group))
 	}
 	if f.Replay < 0 {
 		errs = append(errs, fmt.Errorf("replay %d: want the id of a replay", f.Replay))

@@ -74,6 +74,9 @@ func heads(rows []headRow) ([]EventHead, error) {
 // EventHead returns an event of a topic by its id without its payload, or
 // ErrNotFound.
 func (s *Store) EventHead(ctx context.Context, topic, id string) (EventHead, error) {
+	if !keepable(topic, id) {
+		return EventHead{}, fmt.Errorf("event %.255q of topic %.255q: %w", id, topic, ErrNotFound)
+	}
 	var row headRow
 	err := s.db.GetContext(ctx, &row, s.sql(`SELECT `+s.headColumns(true)+` FROM reprise.events e WHERE e.id = $1 AND e.topic = $2`), id, topic)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -88,6 +91,9 @@ func (s *Store) EventHead(ctx context.Context, topic, id string) (EventHead, err
 // EventHeads returns the events of that id without their payloads, one for each
 // topic that has it.
 func (s *Store) EventHeads(ctx context.Context, id string) ([]EventHead, error) {
+	if !keepable(id) {
+		return nil, nil
+	}
 	var rows []headRow
 	if err := s.db.SelectContext(ctx, &rows, s.sql(`SELECT `+s.headColumns(true)+` FROM reprise.events e WHERE e.id = $1 ORDER BY e.topic`), id); err != nil {
 		return nil, fmt.Errorf("read event %q: %w", id, err)
@@ -98,6 +104,9 @@ func (s *Store) EventHeads(ctx context.Context, id string) ([]EventHead, error) 
 // EventPayload returns the first so many bytes of an event's payload, all of them
 // for 0, or ErrNotFound.
 func (s *Store) EventPayload(ctx context.Context, topic, id string, most int) ([]byte, error) {
+	if !keepable(topic, id) {
+		return nil, fmt.Errorf("event %.255q of topic %.255q: %w", id, topic, ErrNotFound)
+	}
 	piece, err := s.piece(ctx, most, `reprise.events p WHERE p.id = $2 AND p.topic = $3`, id, topic)
 	if err != nil {
 		return nil, fmt.Errorf("read the payload of event %q of topic %q: %w", id, topic, err)

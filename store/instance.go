@@ -48,13 +48,23 @@ func NewInstanceID() string {
 	return fmt.Sprintf("%s/%d/%06x", printable(host, maxName), os.Getpid(), rand.IntN(1<<24))
 }
 
+// served is a list of handlers as the database keeps it, in JSON.
+func served(handlers []string) string {
+	kept := make([]string, len(handlers))
+	for i, name := range handlers {
+		kept[i] = printable(name, maxName)
+	}
+	text, _ := json.Marshal(kept) // texts always marshal
+	return string(text)
+}
+
 // Register makes the instance known, which it must be to claim runs; it is
 // idempotent, and a heartbeat.
 func (s *Store) Register(ctx context.Context, i Instance) error {
-	handlers, err := json.Marshal(append([]string{}, i.Handlers...))
-	if err != nil {
-		return err
+	if err := validName("instance", i.ID); err != nil {
+		return fmt.Errorf("register: %w", err)
 	}
+	handlers := served(i.Handlers)
 	asJSON, _ := s.casts()
 	interval, deadAfter := cmp.Or(i.HeartbeatInterval, 2*time.Second), cmp.Or(i.DeadAfter, 10*time.Second)
 	if _, err := s.db.ExecContext(ctx, s.sql(`
@@ -64,7 +74,7 @@ func (s *Store) Register(ctx context.Context, i Instance) error {
 		ON CONFLICT (id) DO UPDATE
 		SET handlers = excluded.handlers, heartbeat_interval = excluded.heartbeat_interval, dead_after = excluded.dead_after,
 		    heartbeat_at = now(), steady_since = `+steadySince),
-		i.ID, printable(i.Host, maxName), i.PID, printable(i.Build, maxName), string(handlers), interval.Seconds(), deadAfter.Seconds()); err != nil {
+		i.ID, printable(i.Host, maxName), i.PID, printable(i.Build, maxName), handlers, interval.Seconds(), deadAfter.Seconds()); err != nil {
 		return fmt.Errorf("register instance %s: %w", i.ID, err)
 	}
 	return nil
@@ -103,13 +113,12 @@ type Pulse struct {
 // no other table: whoever locks those does not make the instance look dead. conn
 // is a connection of the pool that the caller keeps for it; nil takes one.
 func (s *Store) Heartbeat(ctx context.Context, conn *sql.Conn, id string, beat Beat) (pulse Pulse, err error) {
+	if !keepable(id) {
+		return pulse, fmt.Errorf("%w: %.255q", ErrInstanceGone, id)
+	}
 	var lowest, recent, runs, handlers any
 	if beat.Handlers != nil {
-		text, err := json.Marshal(beat.Handlers)
-		if err != nil {
-			return pulse, err
-		}
-		handlers = string(text)
+		handlers = served(beat.Handlers)
 	}
 	if beat.Holding != nil {
 		bound := beat.Holding.Recent
@@ -268,6 +277,9 @@ func (s *Store) heldBy(ctx context.Context, q selecter, holders []holder) ([]hel
 // Held returns the leases that the instance holds by the database, by id: one
 // more than the instance knows of is a claim whose answer it never got.
 func (s *Store) Held(ctx context.Context, id string) ([]Lease, error) {
+	if !keepable(id) {
+		return nil, nil
+	}
 	fail := func(err error) ([]Lease, error) {
 		return nil, fmt.Errorf("read the leases of instance %s: %w", id, err)
 	}
@@ -291,6 +303,9 @@ func (s *Store) Held(ctx context.Context, id string) ([]Lease, error) {
 // without losing the try. Should one of them be locked, by a transaction of the
 // instance's that has not ended, or be refused, it is left for Recover.
 func (s *Store) Deregister(ctx context.Context, id string) error {
+	if !keepable(id) {
+		return nil
+	}
 	var refusal error
 	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
 		// A claim or an insert that is under way has ended when the lock is had.
@@ -325,6 +340,9 @@ func (s *Store) Deregister(ctx context.Context, id string) error {
 // trigger of the application's may: the others are recovered, and the error says
 // which was refused.
 func (s *Store) Recover(ctx context.Context, judge string) (dead []string, err error) {
+	if !keepable(judge) {
+		return nil, nil
+	}
 	for {
 		var found int
 		var gone []string

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/reprise-bus/reprise/internal/dialect"
 )
 
 // Subscribed is a subscription as it stands in the database.
@@ -148,7 +150,7 @@ type TableSize struct {
 // Sizes returns the sizes of Reprise's tables by the statistics of PostgreSQL,
 // which are estimates, or nothing on SQLite, which keeps none.
 func (s *Store) Sizes(ctx context.Context) (sizes []TableSize, err error) {
-	if !s.LeasesOnInsert() {
+	if s.kind == dialect.SQLite {
 		return nil, nil
 	}
 	err = s.db.SelectContext(ctx, &sizes, `

@@ -33,11 +33,17 @@ func (s *Store) metadata(ctx context.Context, q Queryer, ids []EventID, sqlite, 
 		var of, topics pq.StringArray
 		var pairs []any
 		for _, id := range chunk {
+			if !keepable(id.ID, id.Topic) {
+				continue
+			}
 			of, topics, pairs = append(of, id.ID), append(topics, id.Topic), append(pairs, id.ID, id.Topic)
+		}
+		if len(of) == 0 {
+			continue
 		}
 		query, args := s.sql(postgres), []any{of, topics}
 		if s.kind == dialect.SQLite {
-			query, args = s.compose(sqlite+`(VALUES `+placeholders(len(chunk), 2)+`)`), pairs
+			query, args = s.compose(sqlite+`(VALUES `+placeholders(len(of), 2)+`)`), pairs
 		}
 		if err := s.Query(ctx, q, query, args, func(rows *sql.Rows) error {
 			for rows.Next() {

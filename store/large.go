@@ -26,6 +26,9 @@ func (id EventID) Compare(other EventID) int {
 // inserted in one order by every transaction, and runs in the order of
 // publishing.
 func (s *Store) InsertLarge(ctx context.Context, tx Queryer, events []Event, split func([]Event) [][]Event) (in Inserted, err error) {
+	if len(events) == 0 {
+		return in, nil
+	}
 	for i := range events {
 		if err := events[i].Validate(); err != nil {
 			return in, err

@@ -14,7 +14,7 @@ type Lease struct {
 }
 
 func (l Lease) String() string {
-	return fmt.Sprintf("run %d, attempt %d, held by %s", l.RunID, l.Attempt, l.Instance)
+	return fmt.Sprintf("run %d, attempt %d, held by %.255s", l.RunID, l.Attempt, l.Instance)
 }
 
 // Outcome is how an attempt ended.

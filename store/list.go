@@ -193,6 +193,9 @@ func (s *Store) Event(ctx context.Context, topic, id string) (Event, error) {
 }
 
 func (s *Store) event(ctx context.Context, q getter, topic, id string) (Event, error) {
+	if !keepable(topic, id) {
+		return Event{}, fmt.Errorf("event %.255q of topic %.255q: %w", id, topic, ErrNotFound)
+	}
 	var found eventRow
 	err := q.GetContext(ctx, &found, s.sql(`SELECT `+eventColumns+` FROM reprise.events e WHERE e.id = $1 AND e.topic = $2`), id, topic)
 	if errors.Is(err, sql.ErrNoRows) {

@@ -96,15 +96,15 @@ func (o Operation) Validate() error {
 	case kind == Replaying && status == Success:
 		errs = append(errs, errors.New("replay runs of status SUCCESS: only on request, EvenSuccessful (--even-successful)"))
 	case kind == Replaying:
-		errs = append(errs, fmt.Errorf("replay runs of status %s: want %s, %s, or by EvenSuccessful %s", status, Failed, Discarded, Success))
+		errs = append(errs, fmt.Errorf("replay runs of status %.255s: want %s, %s, or by EvenSuccessful %s", status, Failed, Discarded, Success))
 	case kind == Discarding && (status == "" || status == Failed || status == Pending):
 	case kind == Discarding:
-		errs = append(errs, fmt.Errorf("discard runs of status %s: want %s, or %s of what waits", status, Failed, Pending))
+		errs = append(errs, fmt.Errorf("discard runs of status %.255s: want %s, or %s of what waits", status, Failed, Pending))
 	case kind != Editing && kind != Backfilling:
-		errs = append(errs, fmt.Errorf("operation %q: want %s, %s, %s or %s", kind, Replaying, Discarding, Editing, Backfilling))
+		errs = append(errs, fmt.Errorf("operation %.255q: want %s, %s, %s or %s", kind, Replaying, Discarding, Editing, Backfilling))
 	}
 	if len(errs) > 0 {
-		return fmt.Errorf("%s: %w", o.Kind, errors.Join(errs...))
+		return fmt.Errorf("%.255s: %w", o.Kind, errors.Join(errs...))
 	}
 	return nil
 }

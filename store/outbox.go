@@ -57,7 +57,7 @@ func ParseOutgoingState(name string) (OutgoingState, error) {
 		}
 		names = append(names, string(s))
 	}
-	return "", fmt.Errorf("state %q: want %s", name, strings.Join(names, ", "))
+	return "", fmt.Errorf("state %.255q: want %s", name, strings.Join(names, ", "))
 }
 
 // WriteOutbox writes events, which must be valid and Unique, into the outbox:
@@ -70,6 +70,9 @@ func ParseOutgoingState(name string) (OutgoingState, error) {
 // q is the store's pool or the caller's transaction; a few thousand events and
 // a few MiB of payload make a good statement.
 func (s *Store) WriteOutbox(ctx context.Context, q Queryer, events []Event, held func(topic string) bool) (fresh []EventID, err error) {
+	if len(events) == 0 {
+		return nil, nil
+	}
 	for i := range events {
 		if err := events[i].Validate(); err != nil {
 			return nil, err
@@ -387,7 +390,7 @@ func (s *Store) ChangeOutbox(ctx context.Context, o Operation) (Operation, error
 // have.
 func (o Operation) ValidateOutbox() error {
 	if _, _, err := o.outboxChange(); err != nil {
-		return fmt.Errorf("%s: %w", o.Kind, err)
+		return fmt.Errorf("%.255s: %w", o.Kind, err)
 	}
 	return nil
 }

@@ -42,6 +42,17 @@ func deeper(valid []byte, limit int) bool {
 	return false
 }
 
+// keepable says whether any database could have all of these texts. What has a name
+// that is not keepable is not there, and is not asked for: PostgreSQL would fail.
+func keepable(texts ...string) bool {
+	for _, text := range texts {
+		if !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
+			return false
+		}
+	}
+	return true
+}
+
 // printable makes a text that any database stores: valid UTF-8 without NUL,
 // no longer than limit bytes.
 func printable(s string, limit int) string {

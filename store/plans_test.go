@@ -93,7 +93,7 @@ func TestPlansAtAMillionDue(t *testing.T) {
 // compiledAbove is PostgreSQL's default of jit_above_cost.
 const compiledAbove = 100_000
 
-var withoutSQL = []string{"Advice", "WaitsForItself", "Channel", "DB", "LeasesOnInsert", "Notifies", "Schema", "TxOptions"}
+var withoutSQL = []string{"Advice", "WaitsForItself", "Channel", "DB", "LeasesOnInsert", "Notifies", "OneWriter", "Schema", "TxOptions"}
 
 // fill adds events of which four handlers have handled past, and none has
 // handled due; and what else stands in the tables then.

@@ -124,6 +124,9 @@ func (s *Store) PruneBatch(ctx context.Context, p Prune, after *EventMark) (dele
 	if errs := validWindow(time.Time{}, p.Before); len(errs) > 0 {
 		return deleted, nil, fmt.Errorf("prune: %w", errors.Join(errs...))
 	}
+	if err := after.validate(); err != nil {
+		return deleted, nil, fmt.Errorf("prune: %w", err)
+	}
 	if after == nil {
 		after = &EventMark{}
 	}

@@ -22,6 +22,21 @@ type LeaseOnInsert struct {
 	Wants    []Want
 }
 
+func (l LeaseOnInsert) validate() error { return validWants(l.Instance, l.Wants) }
+
+// validWants reports names that the database would fail at.
+func validWants(instance string, wants []Want) error {
+	if !keepable(instance) {
+		return fmt.Errorf("instance %.255q: want valid UTF-8 without NUL", instance)
+	}
+	for _, w := range wants {
+		if !keepable(w.Topic, w.Handler) {
+			return fmt.Errorf("runs of handler %.255q on topic %.255q: want valid UTF-8 without NUL", w.Handler, w.Topic)
+		}
+	}
+	return nil
+}
+
 // LeasesOnInsert says whether the database can do that; where it cannot, runs
 // are created due.
 func (s *Store) LeasesOnInsert() bool { return s.kind == dialect.Postgres }
@@ -93,6 +108,12 @@ func (s *Store) insertion(events []Event, lease LeaseOnInsert, likelyNew bool) (
 		if err := events[i].Validate(); err != nil {
 			return "", nil, err
 		}
+	}
+	if len(events) == 0 {
+		return "", nil, errors.New("insert no events: want at least one")
+	}
+	if err := lease.validate(); err != nil {
+		return "", nil, err
 	}
 	query, args = s.dialect.insert(events, lease, likelyNew)
 	if s.kind == dialect.SQLite { // its text depends on how many events there are

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -56,7 +57,7 @@ func (s *Store) receiveBy(ctx context.Context, query string, explain func(error)
 	if len(events) == 0 {
 		return in, nil
 	}
-	if err := validName("handler", handler); err != nil {
+	if err := errors.Join(validName("handler", handler), lease.validate()); err != nil {
 		return in, err
 	}
 	for i := range events {
@@ -64,7 +65,7 @@ func (s *Store) receiveBy(ctx context.Context, query string, explain func(error)
 			return in, err
 		}
 		if source := events[i].Source; source == "" || source == SourcePublish {
-			return in, fmt.Errorf("receive event %q: source %q: want the name of the subscriber that delivered it", events[i].ID, source)
+			return in, fmt.Errorf("receive event %q: source %.255q: want the name of the subscriber that delivered it", events[i].ID, source)
 		}
 	}
 	if s.kind == dialect.SQLite {
@@ -142,7 +143,7 @@ func (s *Store) receive(ctx context.Context, query, handler string, events []Eve
 	for _, w := range lease.Wants {
 		n += w.N
 	}
-	args := append(arrays(events), events[0].Source, handler, lease.Instance, n)
+	args := append(arrays(events), printable(events[0].Source, maxName), handler, lease.Instance, n)
 	if query == receiveAny {
 		declared := pq.StringArray{}
 		for _, e := range events {
@@ -195,7 +196,7 @@ func (s *Store) receiveSQLite(ctx context.Context, handler string, events []Even
 				VALUES ($1, $2, $3, $4, $5, $6, $7)
 				ON CONFLICT (id, topic) DO UPDATE SET source = NULL -- which fails
 				WHERE was.payload IS NOT excluded.payload OR was.payload_bytes IS NOT excluded.payload_bytes`),
-				e.ID, e.Topic, e.Key, c.textOrNull(), c.bytesOrNull(), c.metadata, e.Source)
+				e.ID, e.Topic, e.Key, c.textOrNull(), c.bytesOrNull(), c.metadata, printable(e.Source, maxName))
 			if err != nil {
 				return err
 			}

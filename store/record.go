@@ -26,8 +26,12 @@ func (s *Store) Record(ctx context.Context, e Event, handler, instance string, a
 		return Run{}, err
 	}
 	if e.Source == "" || e.Source == SourcePublish {
-		return Run{}, fmt.Errorf("record event %q: source %q: want the name of the subscriber that delivered it", e.ID, e.Source)
+		return Run{}, fmt.Errorf("record event %q: source %.255q: want the name of the subscriber that delivered it", e.ID, e.Source)
 	}
+	if err := validName("instance", instance); err != nil {
+		return Run{}, err
+	}
+	e.Source = printable(e.Source, maxName)
 	lease, err := s.dialect.record(ctx, s, e, handler, instance, again)
 	for other := (*takenError)(nil); errors.As(err, &other); {
 		e = other.as
@@ -55,6 +59,12 @@ func (e *takenError) Error() string {
 // another attempt, whatever has become of it; only DISCARDED it is ErrDone. The run
 // is committed when RecordAgain returns.
 func (s *Store) RecordAgain(ctx context.Context, was Run, instance string) (Run, error) {
+	if err := validName("instance", instance); err != nil {
+		return was, err
+	}
+	if !keepable(was.Topic, was.EventID, was.Handler) {
+		return was, fmt.Errorf("event %.255q, handler %.255q: %w", was.EventID, was.Handler, ErrNotFound)
+	}
 	lease, err := s.dialect.takeUp(ctx, s, EventID{Topic: was.Topic, ID: was.EventID}, was.Handler, instance, true)
 	if errors.Is(err, sql.ErrNoRows) {
 		return was, fmt.Errorf("event %q, handler %q: %w", was.EventID, was.Handler, ErrDone)

@@ -14,6 +14,9 @@ import (
 // Relay makes the instance the one that sends what is in the outbox, or lets it
 // go on being that, for so long by the database's clock, and says whether it is.
 func (s *Store) Relay(ctx context.Context, instance string, ttl time.Duration) (bool, error) {
+	if err := validName("instance", instance); err != nil {
+		return false, fmt.Errorf("become the relay: %w", err)
+	}
 	var is bool
 	err := s.queryRow(ctx, s.db, s.sql(`
 		INSERT INTO reprise.relay AS r (one, instance, until) VALUES (true, $1, now($2))
@@ -31,6 +34,9 @@ func (s *Store) Relay(ctx context.Context, instance string, ttl time.Duration) (
 
 // ResignRelay lets another instance be the relay at once.
 func (s *Store) ResignRelay(ctx context.Context, instance string) error {
+	if !keepable(instance) {
+		return nil
+	}
 	if _, err := s.db.ExecContext(ctx, s.sql(`DELETE FROM reprise.relay WHERE instance = $1`), instance); err != nil {
 		return fmt.Errorf("resign as the relay: %w", err)
 	}
@@ -83,6 +89,9 @@ const waitingOf = `state = 'PENDING' AND (topic, id) > ($1, 0) AND topic <= $1 O
 
 // Waiting says whether something of the topic is PENDING in the outbox.
 func (s *Store) Waiting(ctx context.Context, topic string) (waiting bool, err error) {
+	if !keepable(topic) {
+		return false, nil
+	}
 	if err := s.db.GetContext(ctx, &waiting, s.sql(`
 		SELECT count(*) > 0 FROM (SELECT 1 FROM reprise.outbox WHERE `+waitingOf+` LIMIT 1) o`), topic); err != nil {
 		return false, fmt.Errorf("look into the outbox: %w", err)
@@ -93,6 +102,9 @@ func (s *Store) Waiting(ctx context.Context, topic string) (waiting bool, err er
 // Backlog counts what is PENDING of a topic in the outbox, up to most, and says
 // whether sending any of that has failed.
 func (s *Store) Backlog(ctx context.Context, topic string, most int) (n int, failing bool, err error) {
+	if !keepable(topic) {
+		return 0, false, nil
+	}
 	var found struct {
 		N       int  `db:"n"`
 		Failing bool `db:"failing"`
@@ -109,6 +121,9 @@ func (s *Store) Backlog(ctx context.Context, topic string, most int) (n int, fai
 // their metadata and payloads, at most limit of them and, but for the first, as
 // many as are together below size bytes of payload.
 func (s *Store) NextOutgoing(ctx context.Context, topic string, limit, size int) ([]Outgoing, error) {
+	if !keepable(topic) {
+		return nil, nil
+	}
 	var rows []outgoingRow
 	if err := s.db.SelectContext(ctx, &rows, s.sql(`
 		SELECT `+outgoingColumns+`, o.payload, o.payload_bytes, o.metadata, n.bytes FROM reprise.outbox o

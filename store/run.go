@@ -24,7 +24,7 @@ func Statuses() []Status { return []Status{Pending, Success, Failed, Discarded} 
 // ParseStatus accepts the words that the tables use, and nothing else.
 func ParseStatus(s string) (Status, error) {
 	if !slices.Contains(Statuses(), Status(s)) {
-		return "", fmt.Errorf("status %q: want one of %v", s, Statuses())
+		return "", fmt.Errorf("status %.255q: want one of %v", s, Statuses())
 	}
 	return Status(s), nil
 }

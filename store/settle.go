@@ -89,7 +89,7 @@ const look = `
 // nothing until one of them has ended. Any number of callers may do so at once. On
 // SQLite, which has one writer at a time, no subscription is ever unsettled.
 func (s *Store) Settle(ctx context.Context, sub Subscription, open string) (still string, created int64, err error) {
-	if s.kind == dialect.SQLite {
+	if s.kind == dialect.SQLite || !keepable(sub.Topic, sub.Handler) {
 		return "", 0, nil
 	}
 	var unsettled bool // a look without a lock: next to always it is all

@@ -150,6 +150,11 @@ func readsTimes(ctx context.Context, db *sql.DB) error {
 // DB returns the pool that the store was made with.
 func (s *Store) DB() *sqlx.DB { return s.db.DB }
 
+// OneWriter says whether the database lets one transaction write at a time, as SQLite
+// does: a transaction that has written keeps everybody else from writing until it
+// ends, no row is locked by itself, and every transaction is serializable.
+func (s *Store) OneWriter() bool { return s.kind == dialect.SQLite }
+
 // Schema returns the schema of the tables, or on SQLite their prefix.
 func (s *Store) Schema() string { return s.schema }
 

@@ -28,9 +28,17 @@ func (sub Subscription) Validate() error {
 		return err
 	}
 	if err := ValidTopic(sub.Topic); err != nil {
-		return fmt.Errorf("handler %q: %w", sub.Handler, err)
+		return fmt.Errorf("handler %.255q: %w", sub.Handler, err)
 	}
 	return nil
+}
+
+// validate reports a policy that the database would not keep, too.
+func (sub Subscription) validate(policy string) error {
+	if policy != "" && !isJSON([]byte(policy)) {
+		return fmt.Errorf("handler %.255q: policy %.255q: want JSON in UTF-8, or nothing", sub.Handler, policy)
+	}
+	return sub.Validate()
 }
 
 // Execer is a pool, a connection or a transaction.
@@ -42,7 +50,7 @@ type Execer interface {
 // handler's policy as JSON ("" is "{}") for whoever reads the tables. It stays
 // there until somebody removes it (Unsubscribe), served or not. See Settle.
 func (s *Store) Subscribe(ctx context.Context, sub Subscription, policy string) error {
-	if err := sub.Validate(); err != nil {
+	if err := sub.validate(policy); err != nil {
 		return err
 	}
 	result, err := s.db.ExecContext(ctx, s.sql(`
@@ -65,7 +73,7 @@ func (s *Store) SubscribeTx(ctx context.Context, tx interface {
 	Queryer
 	Execer
 }, sub Subscription, policy string) (fresh bool, err error) {
-	if err := sub.Validate(); err != nil {
+	if err := sub.validate(policy); err != nil {
 		return false, err
 	}
 	if s.kind == dialect.SQLite { // whose transactions had better not read before they write
@@ -121,6 +129,9 @@ func (s *Store) SubscriptionKeys(ctx context.Context) (map[Subscription]bool, er
 // it again. Its runs stay as they are; those that wait, wait for ever, or until
 // somebody discards them.
 func (s *Store) Unsubscribe(ctx context.Context, sub Subscription) error {
+	if !keepable(sub.Topic, sub.Handler) {
+		return fmt.Errorf("unsubscribe handler %.255q from topic %.255q: %w", sub.Handler, sub.Topic, ErrNotFound)
+	}
 	result, err := s.db.ExecContext(ctx, s.sql(`DELETE FROM reprise.subscriptions WHERE topic = $1 AND handler = $2`), sub.Topic, sub.Handler)
 	if err != nil {
 		return fmt.Errorf("unsubscribe handler %q from topic %q: %w", sub.Handler, sub.Topic, err)
