@@ -109,6 +109,29 @@ func (d decoder) encode(e store.Event, was decoded, edited []byte) ([]byte, erro
 	return d.again(nil, edited, e)
 }
 
+// written returns the payload of what a person has written for a topic: as it is
+// where the marshaler decodes it, and encoded where it is JSON that the topic's type
+// takes. What nobody could decode is an error. Of other topics this binary knows
+// nothing.
+func (d decoder) written(topic string, payload []byte) ([]byte, error) {
+	of, known := d.types[topic]
+	if !known {
+		return payload, nil
+	}
+	e := store.Event{Topic: topic}
+	_, err := d.unmarshal(of, e, payload)
+	if err == nil {
+		return payload, nil
+	}
+	if json.Valid(payload) {
+		var encoded []byte
+		if encoded, err = d.again(nil, payload, e); err == nil {
+			return encoded, nil
+		}
+	}
+	return nil, fmt.Errorf("the payload is no %v, the event of topic %q, as the marshaler writes it or as JSON: %w", of, topic, err)
+}
+
 // again marshals an event, or what JSON says of it.
 func (d decoder) again(v any, text []byte, e store.Event) ([]byte, error) {
 	if v == nil {

@@ -75,6 +75,27 @@ func TestBinaryPayloadsAreLegibleWithTheApplicationsMarshaler(t *testing.T) {
 		require.NoError(t, proto.Unmarshal(e.Payload, &corrected))
 		require.Equal(t, "grace.proto", corrected.FileName)
 
+		// What is published or edited is what the handlers decode.
+		event := func(id string) string {
+			e, err := db.Event(t.Context(), orders, id)
+			require.NoError(t, err)
+			var is sourcecontextpb.SourceContext
+			require.NoError(t, proto.Unmarshal(e.Payload, &is))
+			return is.FileName
+		}
+		own(nil, "publish", orders, `{"fileName":"json"}`, "--id", "of json").ok()
+		require.Equal(t, "json", event("of json"))
+		own(nil, "publish", orders, `{"fileName":"of {key}"}`, "--keys", "1,2", "--id", "k{key}").ok()
+		require.Equal(t, "of 2", event("k2"))
+		own(nil, "publish", orders, string(payload), "--id", "of bytes").ok()
+		require.Equal(t, "ada.proto", event("of bytes"))
+		own(nil, "publish", "elsewhere", `{"any":"thing"}`).ok()
+		own(nil, "publish", orders, `{"filName":"x"}`).fails(exitFailed, `the payload is no sourcecontextpb.SourceContext, the event of topic "sourcecontextpb.SourceContext"`)
+		own(nil, "publish", orders, `{"filName":"{key}"}`, "--keys", "1,2").fails(exitFailed, "nothing was published")
+		typed := failed(orders, "typed in as JSON", []byte(`{"fileName":"ada.proto"}`))
+		own(change, "runs", "edit", typed, "--yes", "-o", "json").ok().json(&done)
+		require.Equal(t, "grace.proto", event(done.Event))
+
 		broken, other := failed(orders, "broken", []byte{0xff}), failed("elsewhere", "other", []byte{0xff})
 		require.Regexp(t, `1 bytes that are not text.*\n\(not decoded: .+`, own(nil, "runs", "show", broken, "--payload").ok().out)
 		require.Contains(t, own(nil, "runs", "show", other, "--payload").ok().out, `(not decoded: cli.Config.Events has no event of topic "elsewhere")`)

@@ -66,7 +66,7 @@ func (p payload) text() string {
 		}
 	}
 	if !utf8.Valid(start) {
-		return fmt.Sprintf("%s bytes that are not text; -o json has the first ones in base64, with --full all", thousands(p.size))
+		return fmt.Sprintf("%s bytes that are not text; -o json has the first ones in base64, with --full all; a command line of the application's own decodes them (package cli)", thousands(p.size))
 	}
 	return fmt.Sprintf("%s\n… %s of %s bytes; --full shows all", string(start), thousands(int64(len(start))), thousands(p.size))
 }

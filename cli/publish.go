@@ -33,6 +33,7 @@ type publishing struct {
 	keysFrom        string
 	transport       string
 	max             maxPayload
+	written         func(topic string, payload []byte) ([]byte, error) // what a person has written, as the topic's handlers decode it
 }
 
 func publishCommand(a *app) *cobra.Command {
@@ -164,6 +165,7 @@ func (a *app) publish(ctx context.Context, st *store.Store, p publishing, payloa
 			return err
 		}
 	}
+	p.written = a.decoder.written
 	if p.lines {
 		return a.publishLines(ctx, to, p)
 	}
@@ -176,7 +178,10 @@ func (a *app) publish(ctx context.Context, st *store.Store, p publishing, payloa
 	if p.keyed() {
 		return a.publishKeys(ctx, to, p, text)
 	}
-	msg := p.message(ctx, p.id, p.key, text)
+	msg, err := p.message(ctx, p.id, p.key, text)
+	if err != nil {
+		return fmt.Errorf("%w; nothing was published", err)
+	}
 	if err := to.publish(ctx, []*message.Message{msg}); err != nil {
 		return err
 	}
@@ -196,7 +201,11 @@ func (a *app) warnOfNoHandler(ctx context.Context, st *store.Store, topic string
 
 // message returns an event's message. An id that is given is the event's identity: to
 // publish it again is safe, whatever the other flags are.
-func (p *publishing) message(ctx context.Context, id, key string, payload []byte) *message.Message {
+func (p *publishing) message(ctx context.Context, id, key string, payload []byte) (*message.Message, error) {
+	payload, err := p.written(p.topic, payload)
+	if err != nil {
+		return nil, err
+	}
 	given := id != ""
 	if !given {
 		id = uuid.Must(uuid.NewV7()).String()
@@ -210,5 +219,5 @@ func (p *publishing) message(ctx context.Context, id, key string, payload []byte
 	if given {
 		handlers.Declare(msg)
 	}
-	return msg
+	return msg, nil
 }

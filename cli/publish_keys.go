@@ -99,7 +99,7 @@ func (p *publishing) ofKey(ctx context.Context, template []byte, key string) (*m
 	if p.id == "" {
 		event.ID = ""
 	}
-	return p.message(ctx, event.ID, key, payload), nil
+	return p.message(ctx, event.ID, key, payload)
 }
 
 // fill puts a key into a JSON template where {key} stands: escaped inside a

@@ -64,7 +64,10 @@ func (p *publishing) line(ctx context.Context, text []byte) (*message.Message, e
 	if err != nil {
 		return nil, fmt.Errorf("--id-from: %w", err)
 	}
-	msg := p.message(ctx, id, key, text)
+	msg, err := p.message(ctx, id, key, text)
+	if err != nil {
+		return nil, err
+	}
 	event := store.Event{ID: msg.UUID, Topic: p.topic, Key: key}
 	return msg, event.Validate()
 }

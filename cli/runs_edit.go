@@ -149,14 +149,20 @@ func editorCommand(ctx context.Context, editor, file string) *osexec.Cmd {
 // what it is then.
 func (a *app) editEvent(ctx context.Context, e store.Event) ([]byte, error) {
 	is := a.decoder.decode(e, e.Payload)
-	if is.json == nil || is.err != nil {
-		return a.editPayload(ctx, e.Payload)
+	shown := e.Payload
+	if is.json != nil && is.err == nil {
+		shown = is.json
 	}
-	edited, err := a.editPayload(ctx, is.json)
-	if err != nil || bytes.Equal(edited, is.json) {
+	edited, err := a.editPayload(ctx, shown)
+	if err != nil || bytes.Equal(edited, shown) {
 		return e.Payload, err
 	}
-	payload, err := a.decoder.encode(e, is, edited)
+	var payload []byte
+	if is.json != nil && is.err == nil {
+		payload, err = a.decoder.encode(e, is, edited)
+	} else {
+		payload, err = a.decoder.written(e.Topic, edited)
+	}
 	if err != nil {
 		file, kept := a.keep(edited)
 		return nil, errors.Join(fmt.Errorf("what was written does not become a payload: %w; it is kept in %s", err, file), kept)

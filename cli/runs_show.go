@@ -191,7 +191,7 @@ func pretty(payload []byte) string {
 	if utf8.Valid(payload) {
 		return string(payload)
 	}
-	return fmt.Sprintf("%d bytes that are not text; -o json has them in base64", len(payload))
+	return fmt.Sprintf("%d bytes that are not text; -o json has them in base64, and a command line of the application's own decodes them (package cli)", len(payload))
 }
 
 // indent is a JSON payload for people.

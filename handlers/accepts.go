@@ -23,6 +23,11 @@ func Accepts(marshaler cqrs.CommandEventMarshaler, event any) (topic string, err
 	}
 	// A zero event may not marshal, and an empty payload not decode, for what they
 	// lack: what counts is that the marshaler takes the type.
+	defer func() {
+		if p := recover(); p != nil {
+			topic, err = "", fmt.Errorf("event %T: the marshaler %T panics on one that is zero (%v): let it return an error", event, marshaler, p)
+		}
+	}()
 	_, err = marshaler.Marshal(event)
 	var unsupported *json.UnsupportedTypeError
 	if errors.As(err, &unsupported) {
