@@ -1,4 +1,5 @@
-// Package brief keeps log lines short: an error's text may have megabytes.
+// Package brief keeps log lines short and visible: the text of an error may have
+// megabytes, and characters that control the terminal of whoever reads it.
 package brief
 
 import (
@@ -7,14 +8,16 @@ import (
 	"fmt"
 	"log/slog"
 	"unicode/utf8"
+
+	"github.com/reprise-bus/reprise/internal/visible"
 )
 
 // Most is how many bytes of a text a log line has, as many as the database keeps of
 // an error's message.
 const Most = 8 << 10
 
-// Logger returns a logger that writes to the same handler, and cuts every message,
-// and every text and error among the attributes, after Most bytes.
+// Logger returns a logger that writes to the same handler, and has every message,
+// and every text and error among the attributes, as Text has it.
 func Logger(log *slog.Logger) *slog.Logger {
 	if _, already := log.Handler().(handler); already {
 		return log
@@ -22,16 +25,27 @@ func Logger(log *slog.Logger) *slog.Logger {
 	return slog.New(handler{log.Handler()})
 }
 
-// Text returns the text, cut after Most bytes.
+// Text returns the text with hidden characters escaped, cut after Most bytes. Line
+// feeds and tabs stay: handlers of slog write them as they see fit.
 func Text(text string) string {
+	kept, short := cut(text)
+	kept = visible.Text(kept)
+	kept, shown := cut(kept)
+	if short || shown {
+		kept += "… (cut)"
+	}
+	return kept
+}
+
+func cut(text string) (kept string, short bool) {
 	if len(text) <= Most {
-		return text
+		return text, false
 	}
 	n := Most
 	for n > 0 && !utf8.RuneStart(text[n]) {
 		n--
 	}
-	return text[:n] + "… (cut)"
+	return text[:n], true
 }
 
 type handler struct{ slog.Handler }
@@ -47,37 +61,38 @@ func (h handler) WithAttrs(attrs []slog.Attr) slog.Handler {
 func (h handler) WithGroup(name string) slog.Handler { return handler{h.Handler.WithGroup(name)} }
 
 func (h handler) Handle(ctx context.Context, r slog.Record) error {
-	long := len(r.Message) > Most
+	message := Text(r.Message)
+	changed := message != r.Message
 	attrs := make([]slog.Attr, 0, r.NumAttrs())
 	r.Attrs(func(a slog.Attr) bool {
-		a, cut := shorten(a)
-		long = long || cut
+		a, other := shorten(a)
+		changed = changed || other
 		attrs = append(attrs, a)
 		return true
 	})
-	if !long {
+	if !changed {
 		return h.Handler.Handle(ctx, r)
 	}
-	short := slog.NewRecord(r.Time, r.Level, Text(r.Message), r.PC)
+	short := slog.NewRecord(r.Time, r.Level, message, r.PC)
 	short.AddAttrs(attrs...)
 	return h.Handler.Handle(ctx, short)
 }
 
-// shorten says whether it has cut the attribute. What is no text, no error, no
+// shorten says whether it has changed the attribute. What is no text, no error, no
 // fmt.Stringer and no group stays as it is.
 func shorten(a slog.Attr) (slog.Attr, bool) {
 	v := a.Value.Resolve()
 	switch v.Kind() {
 	case slog.KindString:
-		if len(v.String()) > Most {
-			return slog.String(a.Key, Text(v.String())), true
+		if text := Text(v.String()); text != v.String() {
+			return slog.String(a.Key, text), true
 		}
 	case slog.KindGroup:
 		group, any := make([]slog.Attr, len(v.Group())), false
 		for i, member := range v.Group() {
-			var cut bool
-			group[i], cut = shorten(member)
-			any = any || cut
+			var other bool
+			group[i], other = shorten(member)
+			any = any || other
 		}
 		if any {
 			return slog.Attr{Key: a.Key, Value: slog.GroupValue(group...)}, true
@@ -90,8 +105,8 @@ func shorten(a slog.Attr) (slog.Attr, bool) {
 		case fmt.Stringer:
 			text = textOf(v.String)
 		}
-		if len(text) > Most {
-			return slog.Any(a.Key, errors.New(Text(text))), true
+		if short := Text(text); short != text {
+			return slog.Any(a.Key, errors.New(short)), true
 		}
 	}
 	return a, false
