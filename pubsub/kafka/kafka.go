@@ -31,6 +31,7 @@ import (
 	"github.com/IBM/sarama"
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/reprise-bus/reprise/internal/brief"
 	"github.com/reprise-bus/reprise/pubsub"
 )
 
@@ -44,6 +45,7 @@ func New(config Config) (*pubsub.Transport, error) {
 	if config.Logger == nil {
 		config.Logger = slog.Default()
 	}
+	config.Logger = brief.Logger(config.Logger)
 	return &pubsub.Transport{
 		Name:       "kafka",
 		Publisher:  func() (message.Publisher, error) { return newPublisher(config) },

@@ -40,6 +40,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/reprise-bus/reprise/internal/brief"
 	"github.com/reprise-bus/reprise/pubsub"
 )
 
@@ -61,6 +62,7 @@ func New(config Config) (*pubsub.Transport, error) {
 	if config.Logger == nil {
 		config.Logger = slog.Default()
 	}
+	config.Logger = brief.Logger(config.Logger)
 	return &pubsub.Transport{
 		Name:       "nats",
 		Publisher:  func() (message.Publisher, error) { return newPublisher(config) },
