@@ -163,7 +163,7 @@ func (s *Store) query(ctx context.Context, q Queryer, query string, args []any, 
 		}
 		return s.db.noticed(err)
 	})
-	return times, poolerError(err)
+	return times, s.poolerError(err)
 }
 
 // exec is Query for a statement that returns no rows. It returns how many it
@@ -194,7 +194,7 @@ func (s *Store) exec(ctx context.Context, q sqlx.ExtContext, query string, args 
 		}
 		return err
 	})
-	return n, poolerError(err)
+	return n, s.poolerError(err)
 }
 
 // queryRow reads the one row of a statement that is not prepared.
