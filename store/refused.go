@@ -185,7 +185,7 @@ func mayBePlain(state string) bool {
 	case "28", "3D", "53", "58", "F0", "XX":
 		return true
 	}
-	return state == "55000"
+	return state == "55000" || state == "08P01" // parameters for another statement
 }
 
 // isPlainError says whether the severity proves that the server goes on. In no

@@ -53,6 +53,7 @@ func TestErrorsAreJudgedByTheirCodes(t *testing.T) {
 		"XX000": {},
 		"57P04": {}, // the database was dropped
 		"08006": {transient: true},
+		"08P01": {transient: true}, // of a plain severity it is refused: see below
 		"25P03": {transient: true},
 		"53100": {transient: true},
 		"53300": {transient: true},
@@ -67,6 +68,7 @@ func TestErrorsAreJudgedByTheirCodes(t *testing.T) {
 			}, "%s of %s", code, driver)
 		}
 	}
+	require.True(t, store.Refused(&pq.Error{Severity: "ERROR", Code: "08P01"}), "parameters for another statement")
 	for _, err := range []error{
 		driver.ErrBadConn, io.ErrUnexpectedEOF, &net.OpError{Op: "dial", Err: errors.New("connection refused")}, &net.DNSError{},
 		code(5), code(6), code(5 | 1<<8), code(13),
