@@ -688,6 +688,12 @@ func (d *planning) operating(pass string, st *store.Store) {
 		_, err = st.Operation(ctx, operations[0].ID)
 		require.NoError(d, err)
 	})
+	d.step("Actions ActionsOn", func(ctx context.Context) {
+		actions, err := st.Actions(ctx, 0, 0)
+		require.NoError(d, err)
+		_, err = st.ActionsOn(ctx, actions[0].Operation)
+		require.NoError(d, err)
+	})
 	d.step("RecordPublishing Published", func(ctx context.Context) {
 		o, err := st.RecordPublishing(ctx, store.Operation{RequestedBy: by, Selection: store.Filter{Topic: "orders"}})
 		require.NoError(d, err)
@@ -725,7 +731,7 @@ func (d *planning) pruning(pass string, st *store.Store) {
 		ctx, enough := context.WithCancel(ctx)
 		defer enough()
 		batches := 0
-		_, err := st.Prune(ctx, store.Prune{Before: time.Now().AddDate(0, 0, -59), By: operator}, func(store.Pruned) { batches++ })
+		_, err := st.Prune(ctx, store.Prune{Before: time.Now().AddDate(0, 0, -59), By: operator, Daily: true}, func(store.Pruned) { batches++ })
 		require.NoError(d, err)
 	})
 }

@@ -252,4 +252,4 @@ func (s *Store) PruneBatch(ctx context.Context, p Prune, after *EventMark) (dele
 }
 
 // pruneLook is how many events a batch looks at.
-const pruneLook = 2000
+const pruneLook = 1000

@@ -89,7 +89,7 @@ func backfilling(promise promise) {
 		db.takeAll(discard)
 		_, undone, err := db.Undo(ctx, discard.ID, maria)
 		require.NoError(t, err)
-		require.EqualValues(t, 2, undone)
+		require.EqualValues(t, 2, undone.Runs)
 		_, err = db.Cancel(ctx, o.ID, maria)
 		require.NoError(t, err)
 		require.Empty(t, db.runs(store.Filter{}))
@@ -178,6 +178,6 @@ func pruning(promise promise) {
 			mark = next
 		}
 		require.EqualValues(t, 4100, sum)
-		require.Equal(t, 3, batches)
+		require.Equal(t, 5, batches)
 	})
 }

@@ -142,7 +142,7 @@ func grouping(promise promise) {
 			counted(count)
 			_, undone, err := db.Undo(ctx, discarded.ID, maria)
 			require.NoError(t, err)
-			require.EqualValues(t, 1, undone)
+			require.EqualValues(t, 1, undone.Runs)
 			counted(count)
 			_, _, err = db.Edit(ctx, db.only(store.Filter{EventID: id("e1"), Handler: "mail"}).ID, store.Correction{Payload: []byte(`{}`)}, "operator", "")
 			require.NoError(t, err)
