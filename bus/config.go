@@ -90,9 +90,12 @@ type Config struct {
 
 	// Retention is how long an event is kept after it was published and all its
 	// runs have ended; then Run deletes it with its runs. One with a FAILED run
-	// stays, until that is replayed, discarded or pruned by hand. Default: all
-	// stay.
-	Retention time.Duration
+	// stays, until that is replayed, discarded or pruned by hand. One with a
+	// DISCARDED run stays as long as the discard can be undone, unless
+	// PruneDiscarded says otherwise. What is deleted in a day is one action on
+	// record. Default: all stay.
+	Retention      time.Duration
+	PruneDiscarded bool
 
 	Logger *slog.Logger // default slog.Default()
 

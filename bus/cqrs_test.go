@@ -72,7 +72,7 @@ func TestACommandHasOneHandler(t *testing.T) {
 		require.NoError(t, other.HandleCommands(nothing[charge]("a")), "the same handler in another process")
 		third := open(t, url)
 		require.ErrorContains(t, third.HandleCommands(nothing[charge]("renamed")), "to remove it if that handler is no more: reprise handlers remove")
-		require.NoError(t, third.Store().Unsubscribe(t.Context(), store.Subscription{Topic: "charge", Handler: "a"}))
+		require.NoError(t, third.Store().Unsubscribe(t.Context(), store.Subscription{Topic: "charge", Handler: "a"}, store.By{Name: "maria"}))
 		require.NoError(t, third.HandleCommands(nothing[charge]("renamed")))
 
 		subscribed, err := b.Store().SubscriptionKeys(t.Context())

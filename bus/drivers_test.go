@@ -283,7 +283,7 @@ func doEverything(t *testing.T, db *sql.DB, config bus.Config) {
 		return err == nil && r.Instance == "" && r.ErrorKind == store.KindAbandoned
 	}, patience, 20*time.Millisecond, "nobody recovered the run")
 
-	pruned, err := b.Store().Prune(ctx, store.Prune{Before: time.Now().Add(time.Hour)}, nil)
+	pruned, err := b.Store().Prune(ctx, store.Prune{Before: time.Now().Add(time.Hour), By: store.By{Name: "maria"}}, nil)
 	require.NoError(t, err)
 	require.EqualValues(t, events+6, pruned.Events)
 	require.NoError(t, migrations.Check(ctx, db, config.Schema))

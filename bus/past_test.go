@@ -98,8 +98,29 @@ func TestWhatIsOlderThanTheRetentionGoesUnlessItFailed(t *testing.T) {
 			require.NoError(t, err)
 			return len(runs) == 1 && runs[0].ID == failed.ID
 		}, patience, 10*time.Millisecond)
+		done, err := b.Store().Actions(t.Context(), 0, 0)
+		require.NoError(t, err)
+		require.Len(t, done, 1, "it is on record")
+		require.Equal(t, store.By{Name: "retention", Reason: "older than 24h0m0s"}, done[0].By)
+		require.EqualValues(t, 1, done[0].Runs)
+
+		// What is discarded can be undone, unless it was said that it need not be.
 		_, err = replay.Discard(t.Context(), b.Store(), store.Filter{Status: store.Failed}, replay.Request{Reason: "old"})
 		require.NoError(t, err)
+		_, err = b.DB().Exec(`UPDATE `+inTables(b, `handler_runs SET finished_at = $1, discarded_at = $1 WHERE status = 'DISCARDED'`), "2020-01-01T00:00:00.000Z")
+		require.NoError(t, err)
+		pruned, err := b.Store().Prune(t.Context(), store.Prune{Before: time.Now().Add(-24 * time.Hour), By: store.By{Name: "maria"}}, nil)
+		require.NoError(t, err)
+		require.Equal(t, store.Pruned{}, pruned)
+		thorough, err := bus.Open(t.Context(), url, bus.Config{Retention: 24 * time.Hour, PruneDiscarded: true, Logger: quiet()})
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, thorough.Close()) })
+		run(t, thorough)
+		require.Eventually(t, func() bool {
+			runs, err := b.Store().Runs(t.Context(), store.Filter{})
+			require.NoError(t, err)
+			return len(runs) == 0
+		}, patience, 10*time.Millisecond)
 	})
 }
 

@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/reprise-bus/reprise/store"
@@ -33,5 +34,8 @@ func (b *Bus) prune(ctx context.Context) (store.Pruned, error) {
 	if err != nil {
 		return store.Pruned{}, err
 	}
-	return b.store.Prune(ctx, store.Prune{Before: now.Add(-b.config.Retention)}, nil)
+	return b.store.Prune(ctx, store.Prune{
+		Before: now.Add(-b.config.Retention), Discarded: b.config.PruneDiscarded,
+		By: store.By{Name: "retention", Reason: fmt.Sprintf("older than %v", b.config.Retention)}, Daily: true,
+	}, nil)
 }

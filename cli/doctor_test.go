@@ -96,7 +96,7 @@ func TestDoctorOfARoleThatMayNotReadSequences(t *testing.T) {
 	d.run(`GRANT SELECT ON ALL TABLES IN SCHEMA reprise TO "` + role + `"`)
 	u.User = url.UserPassword(role, "secret")
 	found := checkOf(t, on(t, u.String(), "doctor", "-o", "json"), "sequences")
-	require.Equal(t, check{"sequences", ok, "this role may not read those of handler_runs, run_attempts, operations, outbox: see GRANT SELECT ON ALL SEQUENCES IN SCHEMA reprise", ""}, found)
+	require.Equal(t, check{"sequences", ok, "this role may not read those of handler_runs, run_attempts, operations, outbox, actions: see GRANT SELECT ON ALL SEQUENCES IN SCHEMA reprise", ""}, found)
 }
 
 func TestDoctorFindsColumnsThatSomebodyChanged(t *testing.T) {

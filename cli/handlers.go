@@ -39,7 +39,7 @@ runs are due, since when the first of those is, and their policies.`,
 
 func handlersRemoveCommand(a *app) *cobra.Command {
 	var topic string
-	var yes bool
+	var r request
 	c := &cobra.Command{
 		Use:   "remove HANDLER",
 		Short: "End the subscription of a handler that the application no longer has",
@@ -50,15 +50,15 @@ it again. Its runs stay; what waits of them can be discarded.`,
   reprise runs discard --handler old-crm --status PENDING --reason 'the CRM is gone'`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.toWrite(c.Context(), false, func(st *store.Store) error { return a.handlersRemove(c.Context(), st, args[0], topic, yes) })
+			return a.toWrite(c.Context(), false, func(st *store.Store) error { return a.handlersRemove(c.Context(), st, args[0], topic, r) })
 		},
 	}
 	c.Flags().StringVar(&topic, "topic", "", "topic, for a handler that has several")
-	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	r.add(c)
 	return c
 }
 
-func (a *app) handlersRemove(ctx context.Context, st *store.Store, handler, topic string, yes bool) error {
+func (a *app) handlersRemove(ctx context.Context, st *store.Store, handler, topic string, r request) error {
 	subscribed, err := st.Subscriptions(ctx)
 	if err != nil {
 		return err
@@ -76,10 +76,10 @@ func (a *app) handlersRemove(ctx context.Context, st *store.Store, handler, topi
 	if s.Instances > 0 {
 		return fmt.Errorf("handler %q on topic %q is served by %s: stop them first, or they go on", handler, s.Topic, several(int64(s.Instances), "instance"))
 	}
-	if err := a.confirm(ctx, yes, fmt.Sprintf("End the subscription of %s to %s, of whose runs %s are due?", handler, s.Topic, s.Due)); err != nil {
+	if err := a.confirm(ctx, r.yes, fmt.Sprintf("End the subscription of %s to %s, of whose runs %s are due?", handler, s.Topic, s.Due)); err != nil {
 		return err
 	}
-	if err := st.Unsubscribe(ctx, s.Subscription); err != nil {
+	if err := st.Unsubscribe(ctx, s.Subscription, r.byWhom()); err != nil {
 		return err
 	}
 	a.say("%s gets no more runs of %s.", handler, s.Topic)

@@ -112,6 +112,9 @@ func (d *db) sow() (seeds []seed) {
 		s.operation = id(`INSERT INTO reprise.operations (kind, requested_by, reason, selection, complete) VALUES ('replay', $1, $2, $3, $4) RETURNING id`,
 			s.name, s.text, asJSON(map[string]string{"handler": s.name, "topic": s.name, "event": s.name, "key": s.name, "kind": s.name, "text": s.name}), i%2 == 0)
 		d.exec(`INSERT INTO reprise.operation_runs (operation_id, place, run_id, status, attempt, cycle, tries) VALUES ($1, 1, $2, 'FAILED', 1, 0, 0)`, s.operation, s.run)
+		d.exec(`INSERT INTO reprise.actions (kind, operation_id, requested_by, reason) VALUES ('pause', $1, $2, $3)`, s.operation, s.name, s.text)
+		d.exec(`INSERT INTO reprise.actions (kind, selection, requested_by, reason) VALUES ('remove', $1, $2, $3)`,
+			asJSON(map[string]string{"handler": s.name, "topic": s.name}), s.name, s.text)
 		state := store.OutgoingStates()[i%len(store.OutgoingStates())]
 		s.outgoing = id(`INSERT INTO reprise.outbox (event_id, topic, key, payload_bytes, metadata, state, failures, error, operation_id, sent_at, written_at)
 			VALUES ($1, $1, $1, $2, $3, $4, 1, $5, $6, '2026-07-01T12:00:00.000Z', '2026-07-01T12:00:00.000Z') RETURNING id`,
@@ -199,6 +202,8 @@ func commands(seeds []seed) (all []command) {
 	add("outbox show", append([]string{"--payload"}, outgoing...)...).names = true
 	add("outbox status")
 	add("replays list").names = true
+	add("actions list").names = true
+	add("actions list", "--before", "\u202e")
 	add("replays show", "\x1b[2J\u202e")
 	add("doctor")
 	add("prune", "--older-than", "1d")
@@ -215,10 +220,10 @@ func commands(seeds []seed) (all []command) {
 		add("runs edit", fmt.Sprint(s.made), "--yes", "--by", s.name)
 		add("runs edit", fmt.Sprint(s.run), "--payload", "/none/"+s.name)
 		add("runs discard", fmt.Sprint(s.run), "--yes", "--by", s.name, "--reason", s.text)
-		add("replays pause", fmt.Sprint(s.operation))
-		add("replays resume", fmt.Sprint(s.operation))
-		add("replays cancel", fmt.Sprint(s.operation))
-		add("replays undo", fmt.Sprint(s.operation))
+		add("replays pause", fmt.Sprint(s.operation), "--by", s.name, "--reason", s.text)
+		add("replays resume", fmt.Sprint(s.operation), "--by", s.name, "--reason", s.text)
+		add("replays cancel", fmt.Sprint(s.operation), "--by", s.name, "--reason", s.text)
+		add("replays undo", fmt.Sprint(s.operation), "--by", s.name, "--reason", s.text)
 		add("backfill", "--yes", "--", s.name)
 	}
 	add("runs replay", append(runs, "--yes", "--by", seeds[4].name, "--reason", seeds[4].text)...)

@@ -14,13 +14,16 @@ import (
 
 func pruneCommand(a *app) *cobra.Command {
 	var olderThan age
-	var failed, yes, dryRun bool
+	var p store.Prune
+	var r request
 	c := &cobra.Command{
 		Use:   "prune",
 		Short: "Delete old events with their runs",
 		Long: `Delete events that were published, and whose runs all ended, so long ago, with
 their runs and attempts. What is PENDING stays, and what FAILED unless --failed
-says otherwise. Of the outbox, what was SENT or DROPPED so long ago.
+says otherwise. What is DISCARDED stays as long as the discard can be undone,
+unless --discarded says otherwise. Of the outbox, what was SENT or DROPPED so
+long ago.
 
 It goes batch by batch: after Ctrl-C, what is gone stays gone. With --dry-run,
 what would go is counted.`,
@@ -31,33 +34,41 @@ what would go is counted.`,
 			if olderThan.Duration <= 0 {
 				return usage(errors.New("--older-than is missing: " + ageUsage))
 			}
-			return a.toWrite(ctx, dryRun, func(st *store.Store) error {
-				return a.prune(ctx, st, olderThan.Duration, failed, yes, dryRun)
+			return a.toWrite(ctx, r.dryRun, func(st *store.Store) error {
+				return a.prune(ctx, st, olderThan.Duration, p, r)
 			})
 		}),
 	}
 	c.Flags().Var(&olderThan, "older-than", "how long ago, such as 720h or 30d")
-	c.Flags().BoolVar(&failed, "failed", false, "events with FAILED runs, too")
-	c.Flags().BoolVar(&dryRun, "dry-run", false, "only count what would be deleted")
-	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	c.Flags().BoolVar(&p.Failed, "failed", false, "events with FAILED runs, too")
+	c.Flags().BoolVar(&p.Discarded, "discarded", false, "events with DISCARDED runs, too, though the discard can then not be undone")
+	c.Flags().BoolVar(&r.dryRun, "dry-run", false, "only count what would be deleted")
+	r.add(c)
 	return c
 }
 
-func (a *app) prune(ctx context.Context, st *store.Store, olderThan time.Duration, failed, yes, dryRun bool) error {
+func (a *app) prune(ctx context.Context, st *store.Store, olderThan time.Duration, p store.Prune, r request) error {
 	now, err := st.Clock(ctx)
 	if err != nil {
 		return err
 	}
-	p := store.Prune{Before: now.Add(-olderThan), Failed: failed, DryRun: dryRun}
-	what := "events whose runs all ended, but for those that FAILED"
-	if failed {
-		what = "events whose runs all ended, those that FAILED included"
+	p.Before, p.DryRun, p.By = now.Add(-olderThan), r.dryRun, r.byWhom()
+	what := "events whose runs all ended"
+	switch {
+	case p.Failed && p.Discarded:
+		what += ", those that FAILED or are DISCARDED included"
+	case p.Failed:
+		what += ", those that FAILED included, but for DISCARDED ones"
+	case p.Discarded:
+		what += ", DISCARDED ones included, but for those that FAILED"
+	default:
+		what += ", but for those that FAILED or are DISCARDED"
 	}
-	if err := a.confirm(ctx, yes || dryRun, fmt.Sprintf("Delete for good the %s, and what was sent from the outbox or dropped, before %s?", what, p.Before.Local().Format(time.DateTime))); err != nil {
+	if err := a.confirm(ctx, r.yes || r.dryRun, fmt.Sprintf("Delete for good the %s, and what was sent from the outbox or dropped, before %s?", what, p.Before.Local().Format(time.DateTime))); err != nil {
 		return err
 	}
 	doing, done, after := "deleting events", "Deleted", ""
-	if dryRun {
+	if r.dryRun {
 		doing, done, after = "counting events", "Would delete", " Nothing was done."
 	}
 	m := a.meter(doing, 0)

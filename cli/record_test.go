@@ -80,7 +80,9 @@ func TestAHandlerThatIsNoMoreIsRemoved(t *testing.T) {
 		db.reprise("handlers", "remove", "gone").fails(exitNothing, `handler "gone" has no such subscription`)
 		db.reprise("handlers", "remove", "mail", "--yes").fails(exitUsage, "say which with --topic")
 		db.reprise("handlers", "remove", "mail", "--topic", topic).fails(exitUsage, "End the subscription of mail to user.signed_up, of whose runs 1 are due? There is no terminal")
-		db.reprise("handlers", "remove", "mail", "--topic", topic, "--yes").ok()
+		db.reprise("actions", "list").fails(exitNothing, "no action is on record")
+		db.reprise("handlers", "remove", "mail", "--topic", topic, "--yes", "--by", "maria", "--reason", "it is gone").ok()
+		require.Regexp(t, `remove +mail --topic user.signed_up +0 +maria .* it is gone`, db.reprise("actions", "list").ok().out)
 		db.reprise("publish", topic, "{}").ok()
 		require.Equal(t, "1\n", db.reprise("runs", "count").ok().out)
 		require.NoError(t, db.Register(t.Context(), store.Instance{ID: "host/1/abc", DeadAfter: time.Hour, Handlers: store.Serving([]store.Subscription{{Topic: "other", Handler: "mail"}})}))
@@ -110,6 +112,18 @@ func TestPrune(t *testing.T) {
 		var pruned struct{ Events, Runs int }
 		db.reprise("prune", "--older-than", "1d", "--failed", "--yes", "-o", "json").ok().json(&pruned)
 		require.Equal(t, 1, pruned.Events)
+		var done struct {
+			Actions []struct {
+				Action, By, Reason     string
+				Runs, Events, Messages int
+				Failed                 bool
+			}
+		}
+		db.reprise("actions", "list", "-o", "json").ok().json(&done)
+		require.Len(t, done.Actions, 2, "nothing was deleted by the first")
+		require.Equal(t, 1, done.Actions[0].Events)
+		require.True(t, done.Actions[0].Failed)
+		require.Equal(t, [3]int{2, 2, 1}, [3]int{done.Actions[1].Events, done.Actions[1].Runs, done.Actions[1].Messages})
 		require.Equal(t, "0\n", db.reprise("runs", "count").ok().out)
 	})
 }

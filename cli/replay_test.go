@@ -166,7 +166,10 @@ func TestDiscardAndUndo(t *testing.T) {
 		require.Contains(t, r.out, "reprise replays undo 1")
 		require.Equal(t, store.Discarded, db.status(ids[0]))
 		db.reprise("replays", "pause", "1").fails(exitFailed, "operation 1 is of kind discard")
-		require.Contains(t, db.reprise("replays", "undo", "1").ok().errs, "2 runs taken back.")
+		undone := db.reprise("replays", "undo", "1", "--by", "paul", "--reason", "too many").ok()
+		require.Contains(t, undone.errs, "2 runs taken back.")
+		require.Regexp(t, `1 +undo +operation 1 +2 +paul .* too many`, undone.out)
+		require.Regexp(t, `1 +undo +operation 1 +2 +paul .* too many`, db.reprise("actions", "list").ok().out)
 		require.Equal(t, store.Failed, db.status(ids[1]))
 
 		db.reprise("runs", "replay", "--all", "--yes").ok()

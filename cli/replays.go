@@ -150,6 +150,7 @@ type operationJSON struct {
 	Taken          int64                `json:"taken"`
 	RequestedAt    *time.Time           `json:"requested_at"`
 	Progress       *progressJSON        `json:"progress,omitempty"`
+	Actions        []actionJSON         `json:"actions,omitempty"` // that were done to it
 }
 
 // progressJSON is what has become of an operation's runs.
@@ -190,7 +191,18 @@ func (a *app) printOperation(ctx context.Context, st *store.Store, p store.Progr
 	if hasProgress(p.Operation) {
 		data.Progress = &progressJSON{p.Over(), p.Succeeded, p.Failed, p.Discarded, p.Running, p.Waiting, p.Elsewhere, p.Left(), newCountJSON(p.Arrived)}
 	}
-	return a.print(data, func(out io.Writer) { printProgress(out, p, now) })
+	actions, err := st.ActionsOn(ctx, p.ID)
+	if err != nil {
+		return err
+	}
+	data.Actions = newActionsJSON(actions)
+	return a.print(data, func(out io.Writer) {
+		printProgress(out, p, now)
+		if len(actions) > 0 {
+			fmt.Fprintln(out)
+			a.printActions(out, actions, now)
+		}
+	})
 }
 
 func printProgress(out io.Writer, p store.Progress, now time.Time) {
@@ -276,14 +288,17 @@ func replaysShowCommand(a *app) *cobra.Command {
 }
 
 func replaysPauseCommand(a *app) *cobra.Command {
-	return a.oneOperation("pause", "Keep what waits of a replay or a backfill waiting", `Keep what waits of a replay or a backfill waiting, until it is resumed. What a
+	var r request
+	c := a.oneOperation("pause", "Keep what waits of a replay or a backfill waiting", `Keep what waits of a replay or a backfill waiting, until it is resumed. What a
 handler works on goes on.`, "  reprise replays pause 7",
 		func(ctx context.Context, st *store.Store, id int64) error {
-			if _, err := replay.Pause(ctx, st, id); err != nil {
+			if _, err := replay.Pause(ctx, st, id, r.request(nil)); err != nil {
 				return err
 			}
 			return a.conclude(ctx, st, id, false)
 		})
+	r.addWho(c)
+	return c
 }
 
 func replaysResumeCommand(a *app) *cobra.Command {
@@ -300,29 +315,47 @@ requester was interrupted: what is left is taken up.`, "  reprise replays resume
 			})
 		})
 	c.Flags().BoolVar(&r.wait, "wait", false, "follow the runs until all have ended; fails when one failed again")
+	r.addWho(c)
 	return c
 }
 
 func replaysCancelCommand(a *app) *cobra.Command {
-	return a.oneOperation("cancel", "Take back what waits of a replay or a backfill", `Take back what waits of a replay or a backfill, for good. A run that has not
+	var r request
+	c := a.oneOperation("cancel", "Take back what waits of a replay or a backfill", `Take back what waits of a replay or a backfill, for good. A run that has not
 been tried since stands where it stood; one that has been is FAILED; what a
 backfill made is no more. What a handler works on goes on.`, "  reprise replays cancel 7",
 		func(ctx context.Context, st *store.Store, id int64) error {
-			if _, err := replay.Cancel(ctx, st, id); err != nil {
+			if _, err := replay.Cancel(ctx, st, id, r.request(nil)); err != nil {
 				return err
 			}
 			return a.conclude(ctx, st, id, false)
 		})
+	r.addWho(c)
+	return c
 }
 
 func replaysUndoCommand(a *app) *cobra.Command {
-	return a.oneOperation("undo", "Take a discard back", "Take a discard back, for the runs that nothing else has happened to since.", "  reprise replays undo 7",
+	var r request
+	c := a.oneOperation("undo", "Take a discard back", `Take a discard back, for the runs that nothing else has happened to since. It
+says how many of the others were deleted since, by prune --discarded.`, "  reprise replays undo 7",
 		func(ctx context.Context, st *store.Store, id int64) error {
-			_, undone, err := replay.Undo(ctx, st, id)
+			_, done, err := replay.Undo(ctx, st, id, r.request(nil))
 			if err != nil {
 				return err
 			}
-			a.say("%s taken back.", several(undone, "run"))
+			a.say("%s taken back.", several(done.Runs, "run"))
+			if done.Gone > 0 {
+				a.say("%s deleted since the discard: nothing brings them back.", several(done.Gone, "run")+" "+was(done.Gone))
+			}
 			return a.conclude(ctx, st, id, false)
 		})
+	r.addWho(c)
+	return c
+}
+
+func was(n int64) string {
+	if n == 1 {
+		return "was"
+	}
+	return "were"
 }

@@ -44,6 +44,9 @@ func (r *request) who() string {
 	return "unknown"
 }
 
+// byWhom is who, and why.
+func (r *request) byWhom() store.By { return store.By{Name: r.who(), Reason: r.reason} }
+
 func (r *request) addDryRun(c *cobra.Command) {
 	c.Flags().BoolVar(&r.dryRun, "dry-run", false, "only say what would be done")
 }

@@ -111,7 +111,7 @@ func (d *dumped) fill() {
 	d.failed = runs[0].ID
 	operation, err := replay.All(d.t.Context(), s.Store, store.Filter{IDs: []int64{runs[1].ID, runs[2].ID}}, replay.Request{By: "test", Rate: 0.001})
 	require.NoError(d.t, err)
-	_, err = replay.Pause(d.t.Context(), s.Store, operation.ID)
+	_, err = replay.Pause(d.t.Context(), s.Store, operation.ID, replay.Request{By: "maria"})
 	require.NoError(d.t, err)
 	d.paused = runs[1].ID
 	for _, n := range []string{"due", "later", "leased", "ended"} {

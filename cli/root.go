@@ -41,7 +41,7 @@ is replayed is run by whatever process serves the handler.`,
 		},
 	},
 		migrateCommand(a), publishCommand(a), runsCommand(a), eventsCommand(a), handlersCommand(a), topicsCommand(a), outboxCommand(a),
-		replaysCommand(a), backfillCommand(a), pruneCommand(a), doctorCommand(a), versionCommand(a), exitCodesTopic())
+		replaysCommand(a), actionsCommand(a), backfillCommand(a), pruneCommand(a), doctorCommand(a), versionCommand(a), exitCodesTopic())
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.databaseURL, "database-url", "", "postgres://… or sqlite:FILE; better in REPRISE_DATABASE_URL, where others do not see the password")
 	flags.StringVar(&a.schema, "schema", "", `schema of the tables, on SQLite their prefix (REPRISE_SCHEMA; default "reprise")`)

@@ -26,7 +26,7 @@ import (
 // besides are the versions whose processes work on beside those of this
 // version, on the tables of this version. The source of each is in
 // testdata/vN.zip.
-var besides = []int{1, 2}
+var besides = []int{1, 2, 3}
 
 // A rolling upgrade of a database with runs in every state: processes of the old
 // version publish and handle while the first of the new one migrates, then both
@@ -351,7 +351,7 @@ func unpackVersion(t *testing.T, name string) string {
 	require.NoError(t, err)
 	defer archive.Close()
 	require.NoError(t, os.CopyFS(dir, archive))
-	for from, to := range map[string]string{"../go.mod": "go.mod", "../go.sum": "go.sum", "testdata/worker/main.go": "worker/main.go"} {
+	for from, to := range map[string]string{"../go.mod": "go.mod", "../go.sum": "go.sum", "testdata/worker/main.go": "worker/main.go", "testdata/worker/pause_v3.txt": "worker/pause.go"} {
 		text, err := os.ReadFile(from)
 		require.NoError(t, err)
 		require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, to)), 0o700))

@@ -387,7 +387,7 @@ func TestARemovedSubscriptionOfALiveHandlerComesBack(t *testing.T) {
 		messages := subscribe(t, ps, "topic", "handler")
 		for range 2 {
 			requireBeats(t, st, 5) // it has looked before
-			require.NoError(t, st.Unsubscribe(t.Context(), store.Subscription{Topic: "topic", Handler: "handler"}))
+			require.NoError(t, st.Unsubscribe(t.Context(), store.Subscription{Topic: "topic", Handler: "handler"}, store.By{Name: "maria"}))
 			require.Eventually(t, func() bool {
 				there, err := st.SubscriptionKeys(t.Context())
 				require.NoError(t, err)

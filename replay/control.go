@@ -14,14 +14,14 @@ func Progress(ctx context.Context, st *store.Store, operation int64) (store.Prog
 }
 
 // Pause keeps what waits of a replay or a backfill waiting, until Resume.
-func Pause(ctx context.Context, st *store.Store, operation int64) (store.Operation, error) {
-	return st.Pause(ctx, operation)
+func Pause(ctx context.Context, st *store.Store, operation int64, request Request) (store.Operation, error) {
+	return st.Pause(ctx, operation, request.by())
 }
 
 // Resume goes on with an operation that was paused, or whose requester stopped
 // before it was complete. It takes up what is left, as All does.
 func Resume(ctx context.Context, st *store.Store, operation int64, request Request) (store.Operation, error) {
-	o, err := st.Release(ctx, operation)
+	o, err := st.Release(ctx, operation, request.by())
 	if err != nil {
 		return o, err
 	}
@@ -30,14 +30,14 @@ func Resume(ctx context.Context, st *store.Store, operation int64, request Reque
 
 // Cancel ends a replay or a backfill and takes back what waits of it: see
 // store.Cancel.
-func Cancel(ctx context.Context, st *store.Store, operation int64) (store.Operation, error) {
-	return st.Cancel(ctx, operation)
+func Cancel(ctx context.Context, st *store.Store, operation int64, request Request) (store.Operation, error) {
+	return st.Cancel(ctx, operation, request.by())
 }
 
 // Undo takes a discard back, for the runs that nothing else has happened to
-// since, and returns how many those are.
-func Undo(ctx context.Context, st *store.Store, operation int64) (store.Operation, int64, error) {
-	return st.Undo(ctx, operation)
+// since: see store.Undo.
+func Undo(ctx context.Context, st *store.Store, operation int64, request Request) (store.Operation, store.PutBack, error) {
+	return st.Undo(ctx, operation, request.by())
 }
 
 // Edit gives the handler of a FAILED or DISCARDED run a corrected event instead,

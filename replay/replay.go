@@ -40,13 +40,19 @@ type Request struct {
 	Progress func(store.Operation)
 }
 
-func (r Request) operation(kind store.OperationKind, selection store.Filter) store.Operation {
-	selection.Before, selection.Limit = 0, 0 // a selection has no pages
+// by is who asks, and why.
+func (r Request) by() store.By {
 	if r.By == "" {
 		r.By = whoami()
 	}
+	return store.By{Name: r.By, Reason: r.Reason}
+}
+
+func (r Request) operation(kind store.OperationKind, selection store.Filter) store.Operation {
+	selection.Before, selection.Limit = 0, 0 // a selection has no pages
+	by := r.by()
 	return store.Operation{
-		Kind: kind, RequestedBy: r.By, Reason: r.Reason, Selection: selection,
+		Kind: kind, RequestedBy: by.Name, Reason: by.Reason, Selection: selection,
 		Rate: r.Rate, EvenSuccessful: r.EvenSuccessful,
 	}
 }

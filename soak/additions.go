@@ -149,7 +149,7 @@ func (s *saboteur) addHandler(ctx context.Context, serving time.Duration) error 
 	s.added.set(func() { added.until = time.Now() })
 	s.log.Info("removing", "handler", added.name)
 	reached(ctx, func() bool {
-		err := st.Unsubscribe(ctx, store.Subscription{Topic: topicOrdered, Handler: added.name})
+		err := st.Unsubscribe(ctx, store.Subscription{Topic: topicOrdered, Handler: added.name}, store.By{Name: "soak"})
 		return err == nil || errors.Is(err, store.ErrNotFound) // the answer to another try was lost
 	})
 	return nil

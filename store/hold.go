@@ -19,29 +19,29 @@ func (r Run) Held() bool { return r.Status == Pending && r.DueAt.Equal(farAway) 
 // Pause keeps the runs of a replay or a backfill that wait from being claimed,
 // and further ones from being taken up. What a handler works on goes on, and
 // may be tried again. It may be called again, whatever became of the last call.
-func (s *Store) Pause(ctx context.Context, id int64) (Operation, error) {
-	o, err := s.enter(ctx, id, Paused, Replaying, Backfilling)
+// An Action says who has done it, when the operation was not paused yet.
+func (s *Store) Pause(ctx context.Context, id int64, by By) (Operation, error) {
+	o, action, err := s.enter(ctx, id, Paused, Pausing, by, Replaying, Backfilling)
 	if err != nil {
 		return o, err
 	}
-	return o, s.eachRun(ctx, o, func(ctx context.Context, tx *sqlx.Tx, _ *Operation, above, upTo int64) error {
-		_, err := tx.ExecContext(ctx, s.sql(`
+	return o, s.eachRun(ctx, o, action, func(ctx context.Context, tx *sqlx.Tx, _ *Operation, above, upTo int64) (int64, error) {
+		return s.exec(ctx, tx, s.sql(`
 			UPDATE reprise.handler_runs SET due_at = $4
 			WHERE replay_id = $1 AND id > $2 AND id <= $3 AND due_at IS NOT NULL AND due_at < $4`), id, above, upTo, s.time(farAway))
-		return err
 	})
 }
 
 // Release makes a paused operation go on: what was held is due at its rate, and
 // Take takes up the rest. It may be called again, whatever became of the last
-// call.
-func (s *Store) Release(ctx context.Context, id int64) (Operation, error) {
-	o, err := s.enter(ctx, id, Running, Replaying, Discarding, Backfilling)
+// call. An Action says who has done it, when the operation was paused.
+func (s *Store) Release(ctx context.Context, id int64, by By) (Operation, error) {
+	o, action, err := s.enter(ctx, id, Running, Resuming, by, Replaying, Discarding, Backfilling)
 	if err != nil {
 		return o, err
 	}
-	err = s.eachRun(ctx, o, func(ctx context.Context, tx *sqlx.Tx, o *Operation, above, upTo int64) error {
-		result, err := tx.ExecContext(ctx, s.sql(`
+	err = s.eachRun(ctx, o, action, func(ctx context.Context, tx *sqlx.Tx, o *Operation, above, upTo int64) (int64, error) {
+		n, err := s.exec(ctx, tx, s.sql(`
 			UPDATE reprise.handler_runs AS r
 			SET due_at = `+s.paced(`$1`, `(h.n - 1) * CAST($4 AS float8)`)+`
 			FROM (
@@ -50,14 +50,10 @@ func (s *Store) Release(ctx context.Context, id int64) (Operation, error) {
 				WHERE replay_id = $1 AND id > $2 AND id <= $3 AND due_at = $5
 			) h
 			WHERE r.id = h.id AND r.due_at = $5`), id, above, upTo, o.pace(), s.time(farAway))
-		if err != nil {
-			return err
-		}
-		n, err := result.RowsAffected()
 		if err != nil || n == 0 {
-			return err
+			return 0, err
 		}
-		return errors.Join(s.moveOn(ctx, tx, o, n), s.Notify(ctx, tx, ""))
+		return n, errors.Join(s.moveOn(ctx, tx, o, n), s.Notify(ctx, tx, ""))
 	})
 	return o, err
 }
@@ -65,13 +61,14 @@ func (s *Store) Release(ctx context.Context, id int64) (Operation, error) {
 // Cancel takes back what waits of a replay or a backfill, and ends it. A run
 // that has not been tried since stands again where it stood before, or is no
 // more if the backfill made it; one that has been, and waits to be tried again,
-// is FAILED. It may be called again, whatever became of the last call.
-func (s *Store) Cancel(ctx context.Context, id int64) (Operation, error) {
-	o, err := s.enter(ctx, id, Cancelled, Replaying, Backfilling)
+// is FAILED. It may be called again, whatever became of the last call. An Action
+// says who has done it first.
+func (s *Store) Cancel(ctx context.Context, id int64, by By) (Operation, error) {
+	o, action, err := s.enter(ctx, id, Cancelled, Cancelling, by, Replaying, Backfilling)
 	if err != nil {
 		return o, err
 	}
-	return o, s.eachRun(ctx, o, func(ctx context.Context, tx *sqlx.Tx, o *Operation, above, upTo int64) error {
+	return o, s.eachRun(ctx, o, action, func(ctx context.Context, tx *sqlx.Tx, o *Operation, above, upTo int64) (changed int64, err error) {
 		if o.Kind == Backfilling {
 			// A discard that was undone has left its trace.
 			made := `reprise.handler_runs WHERE replay_id = $1 AND id > $2 AND id <= $3 AND due_at IS NOT NULL AND attempt = 0`
@@ -79,11 +76,11 @@ func (s *Store) Cancel(ctx context.Context, id int64) (Operation, error) {
 				`DELETE FROM reprise.operation_runs WHERE run_id IN (SELECT id FROM ` + made + `)`,
 				`DELETE FROM ` + made,
 			} {
-				if _, err := tx.ExecContext(ctx, s.sql(statement), id, above, upTo); err != nil {
-					return err
+				if changed, err = s.exec(ctx, tx, s.sql(statement), id, above, upTo); err != nil {
+					return 0, err
 				}
 			}
-		} else if _, err := tx.ExecContext(ctx, s.sql(`
+		} else if changed, err = s.exec(ctx, tx, s.sql(`
 			UPDATE reprise.handler_runs AS r
 			SET status = t.status, finished_at = t.finished_at, due_at = NULL, instance = t.instance,
 			    failed_at = CASE WHEN t.status = 'FAILED' THEN t.finished_at END,
@@ -93,28 +90,35 @@ func (s *Store) Cancel(ctx context.Context, id int64) (Operation, error) {
 			WHERE r.replay_id = $1 AND r.id > $2 AND r.id <= $3 AND r.due_at IS NOT NULL
 			AND t.run_id = r.id AND t.run_id > $2 AND t.run_id <= $3 AND `+offIndex(`t.operation_id`)+` = $1
 			AND (t.attempt = r.attempt OR r.error_kind IS NULL)`), id, above, upTo); err != nil {
-			return err
+			return 0, err
 		}
-		_, err := tx.ExecContext(ctx, s.sql(`
+		tried, err := s.exec(ctx, tx, s.sql(`
 			UPDATE reprise.handler_runs
 			SET status = CASE WHEN error_kind IS NULL THEN 'DISCARDED' ELSE 'FAILED' END, finished_at = now(), due_at = NULL,
 			    failed_at = CASE WHEN error_kind IS NOT NULL THEN now() END, discarded_at = CASE WHEN error_kind IS NULL THEN now() END
 			WHERE replay_id = $1 AND id > $2 AND id <= $3 AND due_at IS NOT NULL`), id, above, upTo)
-		return err
+		return changed + tried, err
 	})
 }
 
+// PutBack is what an undo has come to.
+type PutBack struct {
+	Runs int64 // stand again where they stood
+	Gone int64 // were deleted since, by a prune: nothing can bring them back
+}
+
 // Undo puts the runs that a discard closed back to where they stood, those that
-// nothing else has happened to since, and returns how many those are. It may be
-// called again, whatever became of the last call.
-func (s *Store) Undo(ctx context.Context, id int64) (o Operation, undone int64, err error) {
-	if o, err = s.enter(ctx, id, Undone, Discarding); err != nil {
-		return o, 0, err
+// nothing else has happened to since. It may be called again, whatever became of
+// the last call. An Action says who has done it first.
+func (s *Store) Undo(ctx context.Context, id int64, by By) (o Operation, done PutBack, err error) {
+	o, action, err := s.enter(ctx, id, Undone, Undoing, by, Discarding)
+	if err != nil {
+		return o, done, err
 	}
 	for place := int64(0); place < o.Taken; place += takeLook {
 		var n int64
-		if err := s.inTx(ctx, func(tx *sqlx.Tx) error {
-			result, err := tx.ExecContext(ctx, s.sql(`
+		if err := s.inTx(ctx, func(tx *sqlx.Tx) (err error) {
+			if n, err = s.exec(ctx, tx, s.sql(`
 				UPDATE reprise.handler_runs AS r
 				SET status = t.status, finished_at = t.finished_at, due_at = t.due_at,
 				    failed_at = CASE WHEN t.status = 'FAILED' THEN t.finished_at END,
@@ -124,18 +128,22 @@ func (s *Store) Undo(ctx context.Context, id int64) (o Operation, undone int64, 
 				AND r.id = t.run_id AND r.discarded_at IS NOT NULL
 				AND NOT EXISTS (
 					SELECT 1 FROM reprise.operation_runs later WHERE later.run_id = r.id AND `+offIndex(`later.operation_id`)+` > $1)`),
-				id, place, place+takeLook)
-			if err != nil {
+				id, place, place+takeLook); err != nil {
 				return err
 			}
-			n, err = result.RowsAffected()
-			return err
+			return s.acted(ctx, tx, action, Pruned{Runs: n})
 		}); err != nil {
-			return o, undone, fmt.Errorf("undo operation %d: %w", id, err)
+			return o, done, fmt.Errorf("undo operation %d: %w", id, err)
 		}
-		undone += n
+		done.Runs += n
 	}
-	return o, undone, nil
+	// What a run was taken from goes with the run.
+	var left int64
+	if err := s.db.GetContext(ctx, &left, s.sql(`SELECT count(*) FROM reprise.operation_runs WHERE operation_id = $1`), id); err != nil {
+		return o, done, fmt.Errorf("undo operation %d: %w", id, err)
+	}
+	done.Gone = max(0, o.Taken-left)
+	return o, done, nil
 }
 
 // offIndex keeps PostgreSQL from finding rows of operation_runs by their
@@ -144,8 +152,12 @@ func (s *Store) Undo(ctx context.Context, id int64) (o Operation, undone int64, 
 func offIndex(operation string) string { return `(` + operation + ` + 0)` }
 
 // enter brings an operation of one of the kinds into a state, in which it may
-// be already. A cancelled or undone one stays what it is.
-func (s *Store) enter(ctx context.Context, id int64, state OperationState, kinds ...OperationKind) (o Operation, err error) {
+// be already: then action is that of the one who has brought it there. A cancelled
+// or undone one stays what it is.
+func (s *Store) enter(ctx context.Context, id int64, state OperationState, doing ActionKind, by By, kinds ...OperationKind) (o Operation, action int64, err error) {
+	if err := by.validate(); err != nil {
+		return o, 0, fmt.Errorf("make the operation %s: %w", state, err)
+	}
 	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
 		if o, err = s.locked(ctx, tx, id); err != nil {
 			return err
@@ -158,23 +170,28 @@ func (s *Store) enter(ctx context.Context, id int64, state OperationState, kinds
 		case !known:
 			return fmt.Errorf("operation %d is of kind %s: want one of %v", id, o.Kind, kinds)
 		case o.State == state:
-			return nil
+			action, err = s.lastAct(ctx, tx, doing, id)
+			return err
 		case o.State == Cancelled || o.State == Undone:
 			return fmt.Errorf("operation %d is %s, and stays so", id, o.State)
 		}
 		o.State = state
-		_, err := tx.ExecContext(ctx, s.sql(`UPDATE reprise.operations SET state = $2, next_due = now() WHERE id = $1`), id, string(state))
+		if _, err := tx.ExecContext(ctx, s.sql(`UPDATE reprise.operations SET state = $2, next_due = now() WHERE id = $1`), id, string(state)); err != nil {
+			return err
+		}
+		action, err = s.act(ctx, tx, Action{Kind: doing, Operation: id, By: by})
 		return err
 	})
 	if err != nil {
-		return o, fmt.Errorf("make the operation %s: %w", state, err)
+		return o, 0, fmt.Errorf("make the operation %s: %w", state, err)
 	}
-	return o, nil
+	return o, action, nil
 }
 
 // eachRun calls do for one stretch after the other of the operation's runs, in
-// a transaction each, as long as the operation stays in its state.
-func (s *Store) eachRun(ctx context.Context, o Operation, do func(ctx context.Context, tx *sqlx.Tx, o *Operation, above, upTo int64) error) error {
+// a transaction each, as long as the operation stays in its state. do returns how
+// many runs it has changed, which are counted as the action's.
+func (s *Store) eachRun(ctx context.Context, o Operation, action int64, do func(ctx context.Context, tx *sqlx.Tx, o *Operation, above, upTo int64) (int64, error)) error {
 	for above, last := int64(0), false; !last; {
 		var upTo int64
 		err := s.inTx(ctx, func(tx *sqlx.Tx) error {
@@ -191,7 +208,11 @@ func (s *Store) eachRun(ctx context.Context, o Operation, do func(ctx context.Co
 			if last = errors.Is(err, sql.ErrNoRows); err != nil && !last {
 				return err
 			}
-			return do(ctx, tx, &now, above, upTo)
+			changed, err := do(ctx, tx, &now, above, upTo)
+			if err != nil {
+				return err
+			}
+			return s.acted(ctx, tx, action, Pruned{Runs: changed})
 		})
 		if err != nil {
 			return fmt.Errorf("go through the runs of operation %d: %w", o.ID, err)

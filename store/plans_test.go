@@ -28,6 +28,8 @@ import (
 // The server itself logs the plan of everything that it runs. The statements are
 // planned for their values as well as for any, by statistics from before a
 // backlog as well as by fresh ones.
+var operator = store.By{Name: "operator", Reason: "to look at the plans"}
+
 func TestPlansAtAMillionDue(t *testing.T) {
 	t.Parallel()
 	server := testdb.NewServer(t,
@@ -257,7 +259,7 @@ func (d *planning) processes() {
 			require.Len(d, open, 1)
 			_, _, err = st.Settle(ctx, sub, "")
 			require.NoError(d, err)
-			require.NoError(d, st.Unsubscribe(ctx, sub))
+			require.NoError(d, st.Unsubscribe(ctx, sub, operator))
 		}
 	})
 	d.step("InsertLarge Begin Aborted", func(ctx context.Context) {
@@ -631,27 +633,27 @@ func (d *planning) operating(pass string, st *store.Store) {
 		o := request(store.Operation{Kind: store.Replaying, Selection: f, Rate: 1000})
 		d.step("Take Pause Release Progress Cancel "+described(f), func(ctx context.Context) {
 			takeTwice(ctx, o.ID)
-			_, err := st.Pause(ctx, o.ID)
+			_, err := st.Pause(ctx, o.ID, operator)
 			require.NoError(d, err)
-			_, err = st.Release(ctx, o.ID)
+			_, err = st.Release(ctx, o.ID, operator)
 			require.NoError(d, err)
 			_, err = st.Progress(ctx, o.ID)
 			require.NoError(d, err)
-			_, err = st.Cancel(ctx, o.ID)
+			_, err = st.Cancel(ctx, o.ID, operator)
 			require.NoError(d, err)
 		})
 	}
 	succeeded := request(store.Operation{Kind: store.Replaying, Selection: store.Filter{Status: store.Success, Replay: 7}, EvenSuccessful: true})
 	d.step("Take Cancel of what succeeded", func(ctx context.Context) {
 		takeTwice(ctx, succeeded.ID)
-		_, err := st.Cancel(ctx, succeeded.ID)
+		_, err := st.Cancel(ctx, succeeded.ID, operator)
 		require.NoError(d, err)
 	})
 	for _, f := range []store.Filter{{Handler: "mail"}, {Status: store.Pending, Handler: "ledger"}} {
 		o := request(store.Operation{Kind: store.Discarding, Selection: f})
 		d.step("Take Undo "+described(f), func(ctx context.Context) {
 			takeTwice(ctx, o.ID)
-			_, _, err := st.Undo(ctx, o.ID)
+			_, _, err := st.Undo(ctx, o.ID, operator)
 			require.NoError(d, err)
 		})
 	}
@@ -664,13 +666,13 @@ func (d *planning) operating(pass string, st *store.Store) {
 	})
 	d.step("Take Pause Release Cancel of a backfill", func(ctx context.Context) {
 		takeTwice(ctx, backfill.ID)
-		_, err := st.Pause(ctx, backfill.ID)
+		_, err := st.Pause(ctx, backfill.ID, operator)
 		require.NoError(d, err)
-		_, err = st.Release(ctx, backfill.ID)
+		_, err = st.Release(ctx, backfill.ID, operator)
 		require.NoError(d, err)
-		_, err = st.Cancel(ctx, backfill.ID)
+		_, err = st.Cancel(ctx, backfill.ID, operator)
 		require.NoError(d, err)
-		require.NoError(d, st.Unsubscribe(ctx, store.Subscription{Topic: "orders", Handler: "late"}))
+		require.NoError(d, st.Unsubscribe(ctx, store.Subscription{Topic: "orders", Handler: "late"}, operator))
 	})
 	d.step("Edit", func(ctx context.Context) {
 		runs, err := st.Runs(ctx, store.Filter{Status: store.Failed, Limit: 1})
@@ -684,6 +686,12 @@ func (d *planning) operating(pass string, st *store.Store) {
 		operations, err := st.Operations(ctx, 0, 0)
 		require.NoError(d, err)
 		_, err = st.Operation(ctx, operations[0].ID)
+		require.NoError(d, err)
+	})
+	d.step("Actions ActionsOn", func(ctx context.Context) {
+		actions, err := st.Actions(ctx, 0, 0)
+		require.NoError(d, err)
+		_, err = st.ActionsOn(ctx, actions[0].Operation)
 		require.NoError(d, err)
 	})
 	d.step("RecordPublishing Published", func(ctx context.Context) {
@@ -708,7 +716,7 @@ func (d *planning) pruning(pass string, st *store.Store) {
 		var mark *store.EventMark
 		for i := range 2 {
 			var err error
-			_, mark, err = st.PruneBatch(ctx, store.Prune{Before: time.Now().AddDate(0, 0, -10), Failed: i == 1}, mark)
+			_, mark, err = st.PruneBatch(ctx, store.Prune{Before: time.Now().AddDate(0, 0, -10), Failed: i == 1, By: operator}, mark)
 			require.NoError(d, err)
 			if mark == nil {
 				break
@@ -723,7 +731,7 @@ func (d *planning) pruning(pass string, st *store.Store) {
 		ctx, enough := context.WithCancel(ctx)
 		defer enough()
 		batches := 0
-		_, err := st.Prune(ctx, store.Prune{Before: time.Now().AddDate(0, 0, -59)}, func(store.Pruned) { batches++ })
+		_, err := st.Prune(ctx, store.Prune{Before: time.Now().AddDate(0, 0, -59), By: operator, Daily: true}, func(store.Pruned) { batches++ })
 		require.NoError(d, err)
 	})
 }

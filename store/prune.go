@@ -12,11 +12,21 @@ import (
 
 // Prune says what may be deleted: events that were published, and whose runs
 // all ended, before a time; and what was sent from the outbox, or dropped. What
-// failed or was refused stays; runs that failed do not if that is asked for.
+// failed or was refused stays, and so does a DISCARDED run as long as its discard
+// can be undone: until the discard is undone, or another operation takes the run up.
 type Prune struct {
-	Before time.Time // by the database's clock
-	Failed bool      // events with FAILED runs, too
-	DryRun bool      // only count what would be deleted
+	Before    time.Time // by the database's clock
+	Failed    bool      // events with FAILED runs, too
+	Discarded bool      // events with runs whose discard can be undone, too
+	DryRun    bool      // only count what would be deleted
+
+	// By is who wants it. Unless DryRun, an Action says so, and what was deleted;
+	// there is none when nothing is. Daily adds it to an action of the same Name of
+	// the last 24 hours: for who prunes again and again.
+	By    By
+	Daily bool
+
+	action *int64 // that of the batches before
 }
 
 // Pruned is what was deleted.
@@ -30,6 +40,7 @@ type Pruned struct {
 // called after each batch with what is deleted so far; when ctx ends, that stays
 // deleted.
 func (s *Store) Prune(ctx context.Context, p Prune, progress func(Pruned)) (total Pruned, err error) {
+	p.action = new(int64)
 	for last, more := (*EventMark)(nil), true; more; more = last != nil {
 		var deleted Pruned
 		if deleted, last, err = s.PruneBatch(ctx, p, last); err != nil {
@@ -50,7 +61,7 @@ func (s *Store) Prune(ctx context.Context, p Prune, progress func(Pruned)) (tota
 		})
 	}
 	for n := int64(pruneLook); n == pruneLook; {
-		if n, err = s.pruneOutbox(ctx, p.Before); err != nil {
+		if n, err = s.pruneOutbox(ctx, p); err != nil {
 			return total, err
 		}
 		total.Outgoing += n
@@ -62,16 +73,47 @@ func (s *Store) Prune(ctx context.Context, p Prune, progress func(Pruned)) (tota
 }
 
 // pruneOutbox deletes the next batch of what was sent or dropped.
-func (s *Store) pruneOutbox(ctx context.Context, before time.Time) (int64, error) {
-	result, err := s.db.ExecContext(ctx, s.compose(fmt.Sprintf(`
-		DELETE FROM reprise.outbox WHERE id IN (
-			SELECT id FROM reprise.outbox
-			WHERE written_at < $1 AND state IN ('SENT', 'DROPPED') AND coalesce(sent_at, written_at) < $1
-			ORDER BY written_at LIMIT %d)`, pruneLook)), s.time(before))
-	if err != nil {
+func (s *Store) pruneOutbox(ctx context.Context, p Prune) (n int64, err error) {
+	var action int64
+	if err = s.inTx(ctx, func(tx *sqlx.Tx) (err error) {
+		if n, err = s.exec(ctx, tx, s.compose(fmt.Sprintf(`
+			DELETE FROM reprise.outbox WHERE id IN (
+				SELECT id FROM reprise.outbox
+				WHERE written_at < $1 AND state IN ('SENT', 'DROPPED') AND coalesce(sent_at, written_at) < $1
+				ORDER BY written_at LIMIT %d)`, pruneLook)), s.time(p.Before)); err != nil {
+			return err
+		}
+		action, err = s.pruned(ctx, tx, p, Pruned{Outgoing: n})
+		return err
+	}); err != nil {
 		return 0, fmt.Errorf("prune the outbox: %w", err)
 	}
-	return result.RowsAffected()
+	*p.action = action
+	return n, nil
+}
+
+// pruned puts on record what a transaction has deleted, and returns the number of
+// the action.
+func (s *Store) pruned(ctx context.Context, tx *sqlx.Tx, p Prune, deleted Pruned) (action int64, err error) {
+	if p.action != nil {
+		action = *p.action
+	}
+	if deleted == (Pruned{}) {
+		return action, nil
+	}
+	if action == 0 && p.Daily {
+		if err := tx.GetContext(ctx, &action, s.sql(`
+			SELECT coalesce(max(id), 0) FROM (SELECT * FROM reprise.actions ORDER BY id DESC LIMIT 1000) newest
+			WHERE kind = 'prune' AND requested_by = $1 AND at > now(-86400)`), printable(p.By.Name, maxName)); err != nil {
+			return 0, err
+		}
+	}
+	if action == 0 {
+		if action, err = s.act(ctx, tx, Action{Kind: Pruning, Before: p.Before, Failed: p.Failed, Discarded: p.Discarded, By: p.By}); err != nil {
+			return 0, err
+		}
+	}
+	return action, s.acted(ctx, tx, action, deleted)
 }
 
 // countOutbox counts, batch by batch, what pruneOutbox would delete.
@@ -127,9 +169,13 @@ func (s *Store) PruneBatch(ctx context.Context, p Prune, after *EventMark) (dele
 	if err := after.validate(); err != nil {
 		return deleted, nil, fmt.Errorf("prune: %w", err)
 	}
+	if err := p.By.validate(); err != nil && !p.DryRun {
+		return deleted, nil, fmt.Errorf("prune: %w", err)
+	}
 	if after == nil {
 		after = &EventMark{}
 	}
+	var action int64
 	err = s.pruneTx(ctx, p.DryRun, func(tx pruner) error {
 		deleted, last = Pruned{}, nil
 		var mark struct {
@@ -151,6 +197,11 @@ func (s *Store) PruneBatch(ctx context.Context, p Prune, after *EventMark) (dele
 		keep := `r.status = 'PENDING' OR r.finished_at >= $3`
 		if !p.Failed {
 			keep += ` OR r.failed_at IS NOT NULL`
+		}
+		if !p.Discarded {
+			keep += ` OR r.discarded_at IS NOT NULL AND EXISTS (
+				SELECT 1 FROM reprise.operations o
+				WHERE o.id = (SELECT max(t.operation_id) FROM reprise.operation_runs t WHERE t.run_id = r.id) AND o.kind = 'discard' AND o.state <> 'undone')`
 		}
 		old := `FROM reprise.events e
 			WHERE (e.published_at, e.id) > ($1, $2) AND (e.published_at, e.id) <= ($4, $5) AND e.published_at < $3
@@ -185,14 +236,20 @@ func (s *Store) PruneBatch(ctx context.Context, p Prune, after *EventMark) (dele
 		if deleted.Runs, err = count(`DELETE FROM reprise.handler_runs WHERE (event_id, topic) IN (SELECT e.id, e.topic ` + old + `)`); err != nil {
 			return err
 		}
-		deleted.Events, err = count(`DELETE FROM reprise.events WHERE (id, topic) IN (SELECT e.id, e.topic ` + old + `)`)
+		if deleted.Events, err = count(`DELETE FROM reprise.events WHERE (id, topic) IN (SELECT e.id, e.topic ` + old + `)`); err != nil {
+			return err
+		}
+		action, err = s.pruned(ctx, tx.(*sqlx.Tx), p, deleted)
 		return err
 	})
 	if err != nil {
 		return Pruned{}, nil, fmt.Errorf("prune: %w", err)
 	}
+	if p.action != nil {
+		*p.action = action
+	}
 	return deleted, last, nil
 }
 
 // pruneLook is how many events a batch looks at.
-const pruneLook = 2000
+const pruneLook = 1000

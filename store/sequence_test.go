@@ -64,7 +64,7 @@ func TestASequenceThatIsBehindIsNamed(t *testing.T) {
 			require.NoError(t, fail())
 
 			// InsertNew says that something is known, which Insert then looks for.
-			for _, table := range []string{"handler_runs", "run_attempts", "operations", "outbox"} {
+			for _, table := range []string{"handler_runs", "run_attempts", "operations", "outbox", "actions"} {
 				exec(t, db, `ALTER TABLE reprise.`+table+` ALTER COLUMN id RESTART WITH 1`)
 			}
 			require.ErrorIs(t, insert(st.InsertNew, store.InsertNewError, "new"), store.ErrKnown)

@@ -28,6 +28,7 @@ var numbered = []struct{ table, highest string }{
 	{"run_attempts", `coalesce((SELECT max(id) FROM reprise.run_attempts), 0), 0`},
 	{"operations", `coalesce((SELECT max(id) FROM reprise.operations), 0), coalesce((SELECT max(operation_id) FROM reprise.operation_runs), 0)`},
 	{"outbox", `coalesce((SELECT max(id) FROM reprise.outbox), 0), 0`},
+	{"actions", `coalesce((SELECT max(id) FROM reprise.actions), 0), 0`},
 }
 
 // Sequences returns what numbers Reprise's rows. A sequence falls behind its

@@ -25,7 +25,7 @@ func TestStore(t *testing.T) {
 			open := schemas(db)
 			return func(t *testing.T) *store.Store {
 				st := open(t)
-				for _, table := range []string{"handler_runs", "run_attempts", "operations", "outbox"} {
+				for _, table := range []string{"handler_runs", "run_attempts", "operations", "outbox", "actions"} {
 					exec(t, db, `ALTER TABLE `+st.Schema()+`.`+table+` ALTER COLUMN id RESTART WITH 5000000000`)
 				}
 				return st

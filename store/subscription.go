@@ -4,8 +4,9 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
+
+	"github.com/jmoiron/sqlx"
 
 	"github.com/reprise-bus/reprise/internal/dialect"
 )
@@ -127,17 +128,29 @@ func (s *Store) SubscriptionKeys(ctx context.Context) (map[Subscription]bool, er
 // Unsubscribe removes a subscription, or returns ErrNotFound: no event that is
 // published from then on gets a run of the handler, unless a process registers
 // it again. Its runs stay as they are; those that wait, wait for ever, or until
-// somebody discards them.
-func (s *Store) Unsubscribe(ctx context.Context, sub Subscription) error {
+// somebody discards them. An Action says who has done it.
+func (s *Store) Unsubscribe(ctx context.Context, sub Subscription, by By) error {
+	fail := func(err error) error {
+		return fmt.Errorf("unsubscribe handler %.255q from topic %.255q: %w", sub.Handler, sub.Topic, err)
+	}
+	if err := by.validate(); err != nil {
+		return fail(err)
+	}
 	if !keepable(sub.Topic, sub.Handler) {
-		return fmt.Errorf("unsubscribe handler %.255q from topic %.255q: %w", sub.Handler, sub.Topic, ErrNotFound)
+		return fail(ErrNotFound)
 	}
-	result, err := s.db.ExecContext(ctx, s.sql(`DELETE FROM reprise.subscriptions WHERE topic = $1 AND handler = $2`), sub.Topic, sub.Handler)
-	if err != nil {
-		return fmt.Errorf("unsubscribe handler %q from topic %q: %w", sub.Handler, sub.Topic, err)
-	}
-	if n, err := result.RowsAffected(); err != nil || n == 0 {
-		return errors.Join(err, fmt.Errorf("unsubscribe handler %q from topic %q: %w", sub.Handler, sub.Topic, ErrNotFound))
+	if err := s.inTx(ctx, func(tx *sqlx.Tx) error {
+		n, err := s.exec(ctx, tx, s.sql(`DELETE FROM reprise.subscriptions WHERE topic = $1 AND handler = $2`), sub.Topic, sub.Handler)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return ErrNotFound
+		}
+		_, err = s.act(ctx, tx, Action{Kind: Removing, Handler: sub.Handler, Topic: sub.Topic, By: by})
+		return err
+	}); err != nil {
+		return fail(err)
 	}
 	return nil
 }

@@ -72,7 +72,7 @@ func backfilling(promise promise) {
 		db.register("a")
 		claimed := db.claim("a", "audit", 2)
 		db.end(store.Outcome{Lease: claimed[0].Run.Lease(), Status: store.Pending, Delay: time.Hour, Failure: failure("later")})
-		_, err := db.Cancel(ctx, o.ID)
+		_, err := db.Cancel(ctx, o.ID, maria)
 		require.NoError(t, err)
 		runs := db.runs(store.Filter{})
 		require.Len(t, runs, 2)
@@ -87,10 +87,10 @@ func backfilling(promise promise) {
 		discard, err := db.Request(ctx, store.Operation{Kind: store.Discarding, RequestedBy: "ops", Selection: store.Filter{Status: store.Pending}})
 		require.NoError(t, err)
 		db.takeAll(discard)
-		_, undone, err := db.Undo(ctx, discard.ID)
+		_, undone, err := db.Undo(ctx, discard.ID, maria)
 		require.NoError(t, err)
-		require.EqualValues(t, 2, undone)
-		_, err = db.Cancel(ctx, o.ID)
+		require.EqualValues(t, 2, undone.Runs)
+		_, err = db.Cancel(ctx, o.ID, maria)
 		require.NoError(t, err)
 		require.Empty(t, db.runs(store.Filter{}))
 		require.Empty(t, db.column(`SELECT operation_id FROM reprise.operation_runs`))
@@ -147,10 +147,10 @@ func pruning(promise promise) {
 		left := func() []string { return db.column(`SELECT id FROM reprise.events ORDER BY id`) }
 		before := time.Now().Add(-time.Hour)
 
-		require.Equal(t, store.Pruned{}, prune(store.Prune{Before: time.Now().Add(-4 * time.Hour), Failed: true}))
-		require.Equal(t, store.Pruned{Events: 1, Runs: 2}, prune(store.Prune{Before: before}))
+		require.Equal(t, store.Pruned{}, prune(store.Prune{Before: time.Now().Add(-4 * time.Hour), Failed: true, By: maria}))
+		require.Equal(t, store.Pruned{Events: 1, Runs: 2}, prune(store.Prune{Before: before, By: maria}))
 		require.Equal(t, []string{"failed", "late", "open"}, left())
-		require.Equal(t, store.Pruned{Events: 1, Runs: 2}, prune(store.Prune{Before: before, Failed: true}))
+		require.Equal(t, store.Pruned{Events: 1, Runs: 2}, prune(store.Prune{Before: before, Failed: true, By: maria}))
 		require.Equal(t, []string{"late", "open"}, left())
 		require.Len(t, db.runs(store.Filter{}), 4)
 		require.Empty(t, db.column(`SELECT kind FROM reprise.run_attempts`))
@@ -172,12 +172,12 @@ func pruning(promise promise) {
 		var sum int64
 		batches := 0
 		for mark := (*store.EventMark)(nil); batches == 0 || mark != nil; batches++ {
-			deleted, next, err := db.PruneBatch(ctx, store.Prune{Before: time.Now()}, mark)
+			deleted, next, err := db.PruneBatch(ctx, store.Prune{Before: time.Now(), By: maria}, mark)
 			require.NoError(t, err)
 			sum += deleted.Events
 			mark = next
 		}
 		require.EqualValues(t, 4100, sum)
-		require.Equal(t, 3, batches)
+		require.Equal(t, 5, batches)
 	})
 }

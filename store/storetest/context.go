@@ -57,12 +57,12 @@ func cancelling(promise promise) {
 				return err
 			},
 			"Take":     func(ctx context.Context) error { _, err := db.Take(ctx, 1); return err },
-			"Pause":    func(ctx context.Context) error { _, err := db.Pause(ctx, 1); return err },
+			"Pause":    func(ctx context.Context) error { _, err := db.Pause(ctx, 1, maria); return err },
 			"Progress": func(ctx context.Context) error { _, err := db.Progress(ctx, 1); return err },
 			"Groups":   func(ctx context.Context) error { _, err := db.Groups(ctx, store.Filter{}); return err },
 			"Count":    func(ctx context.Context) error { _, err := db.Count(ctx, store.Filter{}); return err },
 			"Prune": func(ctx context.Context) error {
-				_, _, err := db.PruneBatch(ctx, store.Prune{Before: time.Now().Add(time.Hour), Failed: true}, nil)
+				_, _, err := db.PruneBatch(ctx, store.Prune{Before: time.Now().Add(time.Hour), Failed: true, By: maria}, nil)
 				return err
 			},
 			"WriteOutbox": func(ctx context.Context) error {

@@ -270,7 +270,7 @@ func recovering(promise promise) {
 		}
 		before := look()
 		require.Equal(t, before, look())
-		require.NoError(t, db.Unsubscribe(ctx, store.Subscription{Topic: topic, Handler: "mail"}))
+		require.NoError(t, db.Unsubscribe(ctx, store.Subscription{Topic: topic, Handler: "mail"}, maria))
 		db.subscribe("audit")
 		db.exec(`UPDATE reprise.subscriptions SET since = (SELECT since FROM reprise.subscriptions WHERE handler = 'stock') WHERE handler = 'audit'`)
 		require.NotEqual(t, before, look())

@@ -271,7 +271,7 @@ func relaying(promise promise) {
 		require.NoError(t, err)
 		now, err := db.Clock(ctx)
 		require.NoError(t, err)
-		pruned, err := db.Prune(ctx, store.Prune{Before: now.Add(-time.Hour)}, nil)
+		pruned, err := db.Prune(ctx, store.Prune{Before: now.Add(-time.Hour), By: maria}, nil)
 		require.NoError(t, err)
 		require.Zero(t, pruned)
 		for _, p := range []store.Prune{{Before: now.Add(-time.Hour), DryRun: true}, {Before: now.Add(time.Hour), DryRun: true}} {
@@ -279,7 +279,7 @@ func relaying(promise promise) {
 			require.NoError(t, err)
 			require.Equal(t, store.Pruned{Outgoing: map[bool]int64{true: 2}[p.Before.After(now)]}, pruned)
 		}
-		pruned, err = db.Prune(ctx, store.Prune{Before: now.Add(time.Hour)}, nil)
+		pruned, err = db.Prune(ctx, store.Prune{Before: now.Add(time.Hour), By: maria}, nil)
 		require.NoError(t, err)
 		require.Equal(t, store.Pruned{Outgoing: 2}, pruned)
 		left, err := db.Outbox(ctx, store.OutboxFilter{})

@@ -227,12 +227,12 @@ func subscribing(promise promise) {
 		db.subscribe("mail", "audit")
 		db.publish(event("1"))
 		mail := store.Subscription{Topic: topic, Handler: "mail"}
-		require.NoError(t, db.Unsubscribe(ctx, mail))
+		require.NoError(t, db.Unsubscribe(ctx, mail, maria))
 		db.publish(event("2"))
 		require.Equal(t, "1", db.runs(store.Filter{Handler: "mail"})[0].EventID)
 		require.Len(t, db.runs(store.Filter{Handler: "mail"}), 1)
 		require.Len(t, db.runs(store.Filter{Handler: "audit"}), 2)
-		require.ErrorIs(t, db.Unsubscribe(ctx, mail), store.ErrNotFound)
+		require.ErrorIs(t, db.Unsubscribe(ctx, mail, maria), store.ErrNotFound)
 	})
 
 	promise("processes that subscribe at once do not collide", func(t *testing.T, db db) {

@@ -77,7 +77,7 @@ func replaying(promise promise) {
 		db.subscribe("mail")
 		failed := db.fail("1", "mail")
 		one := db.operate(replay(store.Filter{IDs: []int64{failed.ID}}))
-		_, err := db.Cancel(ctx, one.ID)
+		_, err := db.Cancel(ctx, one.ID, maria)
 		require.NoError(t, err)
 		edit, amended, err := db.Edit(ctx, failed.ID, store.Correction{Payload: []byte("{}")}, "ops", "")
 		require.NoError(t, err)
@@ -274,7 +274,7 @@ func controlling(promise promise) {
 		o := replayed(db, 3, 0)
 		running := claim(db, 1)[0].Run.Lease()
 		for range 2 {
-			paused, err := db.Pause(ctx, o.ID)
+			paused, err := db.Pause(ctx, o.ID, maria)
 			require.NoError(t, err)
 			require.Equal(t, store.Paused, paused.State)
 		}
@@ -288,7 +288,7 @@ func controlling(promise promise) {
 		require.False(t, p.Over())
 
 		for range 2 {
-			resumed, err := db.Release(ctx, o.ID)
+			resumed, err := db.Release(ctx, o.ID, maria)
 			require.NoError(t, err)
 			require.Equal(t, store.Running, resumed.State)
 		}
@@ -304,19 +304,19 @@ func controlling(promise promise) {
 		o.Rate = 1
 		o, err := db.Request(ctx, o)
 		require.NoError(t, err)
-		_, err = db.Pause(ctx, o.ID)
+		_, err = db.Pause(ctx, o.ID, maria)
 		require.NoError(t, err)
 		still, err := db.Take(ctx, o.ID)
 		require.NoError(t, err)
 		require.Zero(t, still.Taken)
 		require.EqualValues(t, 4, db.progress(o.ID).Left())
 
-		_, err = db.Release(ctx, o.ID)
+		_, err = db.Release(ctx, o.ID, maria)
 		require.NoError(t, err)
 		require.EqualValues(t, 4, db.takeAll(o).Taken)
-		_, err = db.Pause(ctx, o.ID)
+		_, err = db.Pause(ctx, o.ID, maria)
 		require.NoError(t, err)
-		_, err = db.Release(ctx, o.ID)
+		_, err = db.Release(ctx, o.ID, maria)
 		require.NoError(t, err)
 		runs := db.runs(store.Filter{Replay: o.ID})
 		require.WithinDuration(t, time.Now(), runs[3].DueAt, time.Minute)
@@ -335,7 +335,7 @@ func controlling(promise promise) {
 		db.end(store.Outcome{Lease: claimed[0].Run.Lease(), Status: store.Pending, Delay: time.Hour, Failure: failure("again")})
 
 		for range 2 {
-			cancelled, err := db.Cancel(ctx, o.ID)
+			cancelled, err := db.Cancel(ctx, o.ID, maria)
 			require.NoError(t, err)
 			require.Equal(t, store.Cancelled, cancelled.State)
 		}
@@ -349,9 +349,9 @@ func controlling(promise promise) {
 		require.True(t, p.Over())
 		require.EqualValues(t, 2, p.Elsewhere)
 
-		_, err := db.Release(ctx, o.ID)
+		_, err := db.Release(ctx, o.ID, maria)
 		require.ErrorContains(t, err, "is cancelled, and stays so")
-		_, err = db.Cancel(ctx, 4711)
+		_, err = db.Cancel(ctx, 4711, maria)
 		require.ErrorIs(t, err, store.ErrNotFound)
 	})
 
@@ -365,7 +365,7 @@ func controlling(promise promise) {
 		o := replay(store.Filter{Status: store.Success})
 		o.EvenSuccessful = true
 		o = db.operate(o)
-		_, err := db.Cancel(ctx, o.ID)
+		_, err := db.Cancel(ctx, o.ID, maria)
 		require.NoError(t, err)
 		require.Equal(t, was, db.run(lease.RunID))
 	})

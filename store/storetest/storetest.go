@@ -26,6 +26,7 @@ func Run(t *testing.T, open func(t *testing.T) *store.Store) {
 		"replay":    replaying,
 		"control":   controlling,
 		"discard":   discarding,
+		"action":    acting,
 		"edit":      editing,
 		"backfill":  backfilling,
 		"prune":     pruning,

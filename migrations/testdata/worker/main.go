@@ -186,7 +186,7 @@ func obey(ctx context.Context, b *bus.Bus, words []string) error {
 		if err != nil {
 			return err
 		}
-		_, err = replay.Pause(ctx, b.Store(), operation.ID)
+		err = pause(ctx, b, operation.ID, request)
 		return err
 	case "resume": // OPERATION
 		id, err := strconv.ParseInt(words[1], 10, 64)

@@ -1,0 +1,147 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/reprise-bus/reprise/store"
+)
+
+func actionsCommand(a *app) *cobra.Command {
+	return group(&cobra.Command{
+		Use:     "actions",
+		Short:   "Who paused, cancelled, undid, removed or pruned what",
+		Long:    "What was done to operations, to subscriptions and to old events: who, when, why, and what it came to.",
+		Example: "  reprise actions list",
+	}, actionsListCommand(a))
+}
+
+func actionsListCommand(a *app) *cobra.Command {
+	var before int64
+	var limit int
+	c := &cobra.Command{
+		Use:     "list",
+		Aliases: []string{"ls"},
+		Short:   "List actions, the newest first",
+		Example: "  reprise actions list --limit 10",
+		Args:    cobra.NoArgs,
+		RunE: do(func(ctx context.Context) error {
+			if limit < 1 {
+				return usage(fmt.Errorf("--limit %d: want 1 to %d", limit, store.MaxLimit))
+			}
+			if err := usage(store.Filter{Before: before, Limit: limit}.Validate()); err != nil {
+				return err
+			}
+			return a.withStore(ctx, func(st *store.Store) error { return a.actionsList(ctx, st, before, limit) })
+		}),
+	}
+	c.Flags().Int64Var(&before, "before", 0, "actions older than this one: the next page")
+	c.Flags().IntVar(&limit, "limit", 50, "how many")
+	return c
+}
+
+func (a *app) actionsList(ctx context.Context, st *store.Store, before int64, limit int) error {
+	now, err := st.Clock(ctx)
+	if err != nil {
+		return err
+	}
+	actions, err := st.Actions(ctx, before, limit)
+	if err != nil {
+		return err
+	}
+	list := struct {
+		Actions []actionJSON `json:"actions"`
+		Next    *int64       `json:"next"`
+	}{Actions: newActionsJSON(actions)}
+	if len(actions) == limit && actions[limit-1].ID > 1 {
+		list.Next = &actions[limit-1].ID
+	}
+	if err := a.print(list, func(out io.Writer) {
+		if len(actions) > 0 {
+			a.printActions(out, actions, now)
+		}
+	}); err != nil {
+		return err
+	}
+	if len(actions) == 0 {
+		return nothing("no action is on record")
+	}
+	if list.Next != nil {
+		a.say("More: the same with --before %d", *list.Next)
+	}
+	return nil
+}
+
+func (a *app) printActions(out io.Writer, actions []store.Action, now time.Time) {
+	t := a.table("ID", "ACTION", "ON", "RUNS", "EVENTS", "OUTBOX", "BY", "AT", "REASON")
+	for _, action := range actions {
+		t.add(action.ID, action.Kind, actedOn(action), thousands(action.Runs), someOf(action.Events), someOf(action.Outgoing), action.By.Name, at(action.At, now), action.By.Reason)
+	}
+	t.write(out)
+}
+
+// someOf is a number that most actions do not have.
+func someOf(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return thousands(n)
+}
+
+// actedOn is what an action was about, as it would be typed.
+func actedOn(action store.Action) string {
+	switch action.Kind {
+	case store.Removing:
+		return fmt.Sprintf("%s --topic %s", quoted(action.Handler), quoted(action.Topic))
+	case store.Pruning:
+		words := []string{"before " + action.Before.Local().Format(time.DateTime)}
+		if action.Failed {
+			words = append(words, "--failed")
+		}
+		if action.Discarded {
+			words = append(words, "--discarded")
+		}
+		return strings.Join(words, " ")
+	}
+	return fmt.Sprintf("operation %d", action.Operation)
+}
+
+// actionJSON is an action for programs.
+type actionJSON struct {
+	ID        int64            `json:"id"`
+	Action    store.ActionKind `json:"action"`
+	Operation *int64           `json:"operation,omitempty"`
+	Handler   string           `json:"handler,omitempty"`
+	Topic     string           `json:"topic,omitempty"`
+	Before    *time.Time       `json:"before,omitempty"`
+	Failed    bool             `json:"failed,omitempty"`
+	Discarded bool             `json:"discarded,omitempty"`
+	By        string           `json:"by"`
+	Reason    string           `json:"reason"`
+	Runs      int64            `json:"runs"`
+	Events    int64            `json:"events"`
+	Messages  int64            `json:"messages"` // of the outbox
+	At        *time.Time       `json:"at"`
+}
+
+func newActionsJSON(actions []store.Action) []actionJSON {
+	all := make([]actionJSON, len(actions))
+	for i, action := range actions {
+		all[i] = actionJSON{
+			ID: action.ID, Action: action.Kind, Handler: action.Handler, Topic: action.Topic, Failed: action.Failed, Discarded: action.Discarded,
+			By: action.By.Name, Reason: action.By.Reason, Runs: action.Runs, Events: action.Events, Messages: action.Outgoing, At: utc(action.At),
+		}
+		if action.Operation != 0 {
+			all[i].Operation = &action.Operation
+		}
+		if !action.Before.IsZero() {
+			all[i].Before = utc(action.Before)
+		}
+	}
+	return all
+}

@@ -1,0 +1,151 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+)
+
+// ActionKind is what somebody has done beside the operations.
+type ActionKind string
+
+// The kinds of action: the first four are about an operation.
+const (
+	Pausing    ActionKind = "pause"
+	Resuming   ActionKind = "resume"
+	Cancelling ActionKind = "cancel"
+	Undoing    ActionKind = "undo"
+	Removing   ActionKind = "remove" // a handler's subscription
+	Pruning    ActionKind = "prune"  // old events
+)
+
+// By says who asks for something, and why.
+type By struct {
+	Name   string // must not be empty
+	Reason string
+}
+
+func (b By) validate() error {
+	if strings.TrimSpace(b.Name) == "" {
+		return errors.New("it does not say who asks for it: set By.Name")
+	}
+	return nil
+}
+
+// Action is something on record that somebody has done to an operation, to a
+// subscription or to old events. What it has come to is counted in the
+// transactions that do it: an action that was interrupted says how far it came.
+type Action struct {
+	ID        int64
+	Kind      ActionKind
+	Operation int64     // 0 for a removal and a prune
+	Handler   string    // of a removal
+	Topic     string    // of a removal
+	Before    time.Time // of a prune: what was older
+	Failed    bool      // of a prune: with FAILED runs
+	Discarded bool      // of a prune: with runs whose discard could be undone
+	By        By
+	Runs      int64 // changed, or deleted by a prune
+	Events    int64 // deleted
+	Outgoing  int64 // events of the outbox that were deleted
+	At        time.Time
+}
+
+// actionSelection is what a removal and a prune were about.
+type actionSelection struct {
+	Handler   string    `json:"handler,omitempty"`
+	Topic     string    `json:"topic,omitempty"`
+	Before    time.Time `json:"before,omitzero"`
+	Failed    bool      `json:"failed,omitempty"`
+	Discarded bool      `json:"discarded,omitempty"`
+}
+
+// Actions returns the actions with an id lower than before (0 starts at the
+// newest), newest first, at most limit (0 is DefaultLimit).
+func (s *Store) Actions(ctx context.Context, before int64, limit int) ([]Action, error) {
+	f := Filter{Before: before, Limit: limit}
+	if err := f.Validate(); err != nil {
+		return nil, err
+	}
+	if limit == 0 {
+		limit = DefaultLimit
+	}
+	return s.actions(ctx, `WHERE CAST($1 AS bigint) = 0 OR id < $1 ORDER BY id DESC LIMIT $2`, before, limit)
+}
+
+// ActionsOn returns the newest actions on an operation, at most MaxLimit, oldest
+// first; none for an unknown operation.
+func (s *Store) ActionsOn(ctx context.Context, operation int64) ([]Action, error) {
+	return s.actions(ctx, `WHERE id IN (SELECT id FROM reprise.actions WHERE operation_id = $1 ORDER BY id DESC LIMIT $2) ORDER BY id`, operation, MaxLimit)
+}
+
+func (s *Store) actions(ctx context.Context, which string, args ...any) ([]Action, error) {
+	var rows []struct {
+		ID        int64         `db:"id"`
+		Kind      ActionKind    `db:"kind"`
+		Operation sql.NullInt64 `db:"operation_id"`
+		Selection []byte        `db:"selection"`
+		Name      string        `db:"requested_by"`
+		Reason    string        `db:"reason"`
+		Runs      int64         `db:"runs"`
+		Events    int64         `db:"events"`
+		Outgoing  int64         `db:"outgoing"`
+		At        instant       `db:"at"`
+	}
+	if err := s.db.SelectContext(ctx, &rows, s.sql(`
+		SELECT id, kind, operation_id, selection, requested_by, reason, runs, events, outgoing, at FROM reprise.actions `+which), args...); err != nil {
+		return nil, fmt.Errorf("read actions: %w", err)
+	}
+	actions := make([]Action, len(rows))
+	for i, r := range rows {
+		var of actionSelection
+		if err := json.Unmarshal(r.Selection, &of); err != nil {
+			return nil, fmt.Errorf("action %d: selection in the database: %w", r.ID, err)
+		}
+		actions[i] = Action{
+			ID: r.ID, Kind: r.Kind, Operation: r.Operation.Int64, Handler: of.Handler, Topic: of.Topic, Before: of.Before, Failed: of.Failed, Discarded: of.Discarded,
+			By: By{r.Name, r.Reason}, Runs: r.Runs, Events: r.Events, Outgoing: r.Outgoing, At: r.At.Time,
+		}
+	}
+	return actions, nil
+}
+
+// act puts an action on record and returns its number.
+func (s *Store) act(ctx context.Context, tx *sqlx.Tx, a Action) (id int64, err error) {
+	selection, err := json.Marshal(actionSelection{a.Handler, a.Topic, a.Before, a.Failed, a.Discarded})
+	if err != nil {
+		return 0, err
+	}
+	operation := sql.NullInt64{Int64: a.Operation, Valid: a.Operation != 0}
+	err = s.queryRow(ctx, tx, s.sql(`
+		INSERT INTO reprise.actions (kind, operation_id, selection, requested_by, reason) VALUES ($1, $2, $3, $4, $5) RETURNING id`),
+		[]any{string(a.Kind), operation, string(selection), printable(a.By.Name, maxName), printable(a.By.Reason, maxMessage)}, &id)
+	if err != nil {
+		return 0, fmt.Errorf("put the %s on record: %w", a.Kind, rowError(err))
+	}
+	return id, nil
+}
+
+// acted adds to what an action has come to.
+func (s *Store) acted(ctx context.Context, tx *sqlx.Tx, id int64, done Pruned) error {
+	if id == 0 || done == (Pruned{}) {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, s.sql(`
+		UPDATE reprise.actions SET runs = runs + $2, events = events + $3, outgoing = outgoing + $4 WHERE id = $1`),
+		id, done.Runs, done.Events, done.Outgoing)
+	return err
+}
+
+// lastAct is the number of the last action of a kind on an operation, 0 for none.
+func (s *Store) lastAct(ctx context.Context, tx *sqlx.Tx, kind ActionKind, operation int64) (id int64, err error) {
+	err = tx.GetContext(ctx, &id, s.sql(`
+		SELECT coalesce(max(id), 0) FROM reprise.actions WHERE operation_id = $1 AND kind = $2`), operation, string(kind))
+	return id, err
+}
