@@ -14,9 +14,10 @@ import (
 
 func actionsCommand(a *app) *cobra.Command {
 	return group(&cobra.Command{
-		Use:     "actions",
-		Short:   "Who paused, cancelled, undid, removed or pruned what",
-		Long:    "What was done to operations, to subscriptions and to old events: who, when, why, and what it came to.",
+		Use:   "actions",
+		Short: "Who paused, cancelled, undid, removed or pruned what",
+		Long: `What was done to operations, to subscriptions and to old events: who, when, why,
+and what it came to.`,
 		Example: "  reprise actions list",
 	}, actionsListCommand(a))
 }

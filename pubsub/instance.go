@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime/debug"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/reprise-bus/reprise/internal/outage"
@@ -32,15 +33,17 @@ const (
 	surveyEvery = 2
 )
 
-// heartbeatLoop keeps this instance alive and takes over from dead ones.
+// heartbeatLoop keeps this instance alive, and has lookLoop look around.
 func (p *PubSub) heartbeatLoop(ctx context.Context) {
+	looks := make(chan look, 1)
+	var looking sync.WaitGroup
+	looking.Go(func() { p.lookLoop(ctx, looks) })
+	defer looking.Wait()
 	ticker := time.NewTicker(p.config.HeartbeatInterval)
 	defer ticker.Stop()
 	h := &heart{pubsub: p}
 	defer h.disconnect()
 	health := outage.Outage{What: "heartbeat", Log: p.config.Logger}
-	surveying := outage.Outage{What: "looking at the tables", Log: p.config.Logger}
-	recovering := outage.Outage{What: "taking over from dead instances", Log: p.config.Logger}
 	var soon <-chan time.Time // after one that failed: others judge by those that came
 	for n := 0; ; n++ {
 		select {
@@ -61,11 +64,40 @@ func (p *PubSub) heartbeatLoop(ctx context.Context) {
 		if soon = nil; err != nil {
 			soon = time.After(p.config.HeartbeatInterval / 4)
 		}
-		if others {
-			recovering.Report(ctx, p.recoverDead(beat))
+		cancel()
+		if l := (look{others, err == nil && n%surveyEvery == 0}); l != (look{}) {
+			select {
+			case looks <- l:
+			default: // the one before is under way; another heartbeat will ask again
+			}
 		}
-		if err == nil && n%surveyEvery == 0 {
-			if err := p.survey(beat); err == nil || store.Answered(err) && !store.Transient(err) { // when the database is away, others say so
+	}
+}
+
+// look is what a heartbeat asks for: to take over from dead instances, and to look
+// at the tables.
+type look struct{ others, survey bool }
+
+// lookLoop looks around until ctx ends. It is no part of heartbeatLoop: its
+// statements may wait for a table that somebody has locked, and longer than their
+// context says. lib/pq asks the server once to cancel a statement, and if the server
+// has not begun with it by then, nothing comes of it.
+func (p *PubSub) lookLoop(ctx context.Context, looks <-chan look) {
+	surveying := outage.Outage{What: "looking at the tables", Log: p.config.Logger}
+	recovering := outage.Outage{What: "taking over from dead instances", Log: p.config.Logger}
+	for {
+		var l look
+		select {
+		case <-ctx.Done():
+			return
+		case l = <-looks:
+		}
+		brief, cancel := context.WithTimeout(ctx, p.config.DeadAfter/2)
+		if l.others {
+			recovering.Report(ctx, p.recoverDead(brief))
+		}
+		if l.survey {
+			if err := p.survey(brief); err == nil || store.Answered(err) && !store.Transient(err) { // when the database is away, others say so
 				surveying.Report(ctx, err)
 			}
 		}
