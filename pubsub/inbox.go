@@ -168,8 +168,14 @@ func (in *Inbox) receive(ctx context.Context, topic string, from <-chan *message
 		culprits: outage.Pace(culpritPause),
 	}
 	for msg := range from {
-		if left := r.record(ctx, in.receipts(topic, gathered(msg, from))); len(left) > 0 {
-			for _, l := range left { // another process may have it at once
+		for batch := gathered(msg, from); len(batch) > 0; {
+			var receipts []receipt
+			receipts, batch = in.receipts(topic, batch)
+			left := r.record(ctx, receipts)
+			if len(left) == 0 {
+				continue
+			}
+			for _, l := range append(left, receipt{messages: batch}) { // another process may have it at once
 				l.nack()
 			}
 			return
@@ -407,28 +413,24 @@ func (in *Inbox) event(topic string, msg *message.Message) store.Event {
 	return e.Renamed()
 }
 
-// receipts makes events of messages: one of those that are there twice, and of
-// those under one id that say something else each under an id of its own.
-func (in *Inbox) receipts(topic string, batch []*message.Message) []receipt {
+// receipts makes events of messages, one of those that are there twice. Those under
+// one id that say something else are later: which of them is the event of that id,
+// what the database has by then decides.
+func (in *Inbox) receipts(topic string, batch []*message.Message) (receipts []receipt, later []*message.Message) {
 	known := make(map[string]int, len(batch))
-	receipts := make([]receipt, 0, len(batch))
+	receipts = make([]receipt, 0, len(batch))
 	for _, msg := range batch {
 		e := in.event(topic, msg)
 		i, twice := known[e.ID]
-		if twice && !bytes.Equal(receipts[i].event.Payload, e.Payload) {
-			e = e.Renamed()
-			i, twice = known[e.ID]
-		}
-		if twice && e.Repeats(receipts[i].event.Metadata) {
-			e = e.Repeat()
-			i, twice = known[e.ID]
-		}
-		if twice {
+		switch {
+		case !twice:
+			known[e.ID] = len(receipts)
+			receipts = append(receipts, receipt{e, []*message.Message{msg}})
+		case !bytes.Equal(receipts[i].event.Payload, e.Payload) || e.Repeats(receipts[i].event.Metadata):
+			later = append(later, msg)
+		default:
 			receipts[i].messages = append(receipts[i].messages, msg)
-			continue
 		}
-		known[e.ID] = len(receipts)
-		receipts = append(receipts, receipt{e, []*message.Message{msg}})
 	}
-	return receipts
+	return receipts, later
 }

@@ -180,7 +180,7 @@ var errNilTx = errors.New("the transaction is nil: pass the *sql.Tx or *sqlx.Tx 
 
 // writeNow writes events of any topics in one statement.
 func (o *Outbox) writeNow(ctx context.Context, events []store.Event) (knownEvents, error) {
-	events, err := store.Unique(events)
+	events, others, err := store.Unique(events)
 	if err != nil {
 		return nil, nothingWritten(err)
 	}
@@ -192,25 +192,25 @@ func (o *Outbox) writeNow(ctx context.Context, events []store.Event) (knownEvent
 		return nil, whatIsKnown(err)
 	}
 	o.announce()
-	known, err := o.writeRepeats(ctx, o.pubsub.store.DB(), events, fresh)
+	known, err := o.writeRepeats(ctx, o.pubsub.store.DB(), events, others, fresh)
 	if err != nil && len(fresh) > 0 {
 		return nil, maybeWritten(err)
 	}
 	if err != nil {
 		return nil, whatIsKnown(err)
 	}
-	if len(known) < len(events)-len(fresh) {
+	if len(known) < len(events)+len(others)-len(fresh) {
 		o.announce()
 	}
 	return known, nil
 }
 
 // writeRepeats is what PubSub.insertRepeats is for the database.
-func (o *Outbox) writeRepeats(ctx context.Context, q store.Queryer, events []store.Event, fresh []store.EventID) (knownEvents, error) {
-	if len(fresh) == len(events) {
+func (o *Outbox) writeRepeats(ctx context.Context, q store.Queryer, events, others []store.Event, fresh []store.EventID) (knownEvents, error) {
+	if len(fresh) == len(events) && len(others) == 0 {
 		return nil, nil
 	}
-	repeats, known, err := repeatsAmong(ctx, q, events, fresh, o.pubsub.store.KnownOutgoingMetadata)
+	repeats, known, err := repeatsAmong(ctx, q, events, others, fresh, o.pubsub.store.KnownOutgoingMetadata)
 	if err != nil || len(repeats) == 0 {
 		return known, err
 	}
@@ -236,7 +236,7 @@ func (o *Outbox) writeLarge(ctx context.Context, events []store.Event, committin
 func (o *Outbox) writeChunks(ctx context.Context, tx store.Queryer, events []store.Event) (knownEvents, error) {
 	known := knownEvents{}
 	for _, events := range split(events) {
-		events, err := store.Unique(events)
+		events, others, err := store.Unique(events)
 		if err != nil {
 			return nil, err
 		}
@@ -244,7 +244,7 @@ func (o *Outbox) writeChunks(ctx context.Context, tx store.Queryer, events []sto
 		if err != nil {
 			return nil, err
 		}
-		more, err := o.writeRepeats(ctx, tx, events, fresh)
+		more, err := o.writeRepeats(ctx, tx, events, others, fresh)
 		if err != nil {
 			return nil, err
 		}

@@ -10,51 +10,62 @@ import (
 )
 
 // knownEvents are those of a publish for which nothing was written, since the topic
-// has them already.
+// has them already: by topic, and the id that each has as a repeat, which is made of
+// all that it is.
 type knownEvents map[store.EventID]bool
+
+func (k knownEvents) add(e *store.Event) { k[store.EventID{Topic: e.Topic, ID: e.Repeat().ID}] = true }
 
 // metadataOfKnown returns the metadata that the database has of events.
 type metadataOfKnown func(ctx context.Context, q store.Queryer, ids []store.EventID) (map[store.EventID]map[string]string, error)
 
-// repeatsAmong looks at the events that an insert of unique events did not write:
-// it returns those that repeat the first event of their id, each under an id of its
-// own, and those that are that event.
-func repeatsAmong(ctx context.Context, db store.Queryer, events []store.Event, fresh []store.EventID, look metadataOfKnown) ([]store.Event, knownEvents, error) {
-	known := make(knownEvents, len(events)-len(fresh))
-	for i := range events {
-		known[events[i].EventID()] = true
-	}
+// repeatsAmong looks at the events that an insert of unique events did not write,
+// and at the others of the same ids, which were no part of it: it returns those that
+// repeat what the database has under their id, each under an id of its own, and those
+// that are that event.
+func repeatsAmong(ctx context.Context, db store.Queryer, events, others []store.Event, fresh []store.EventID, look metadataOfKnown) ([]store.Event, knownEvents, error) {
+	written := make(map[store.EventID]bool, len(fresh))
 	for _, id := range fresh {
-		delete(known, id)
+		written[id] = true
 	}
-	ids := make([]store.EventID, 0, len(known))
-	for id := range known {
-		ids = append(ids, id)
+	asked, left := make(map[store.EventID]bool), others
+	for i := range events {
+		if !written[events[i].EventID()] {
+			left = append(left[:len(left):len(left)], events[i])
+		}
+	}
+	var ids []store.EventID
+	for i := range left {
+		if id := left[i].EventID(); !asked[id] {
+			asked[id] = true
+			ids = append(ids, id)
+		}
 	}
 	metadata, err := look(ctx, db, ids)
 	if err != nil {
 		return nil, nil, err
 	}
 	var repeats []store.Event
-	for i := range events {
-		id := events[i].EventID()
-		first, there := metadata[id]
-		if known[id] && there && events[i].Repeats(first) {
-			delete(known, id)
-			repeats = append(repeats, events[i].Repeat())
+	known := make(knownEvents, len(left))
+	for i := range left {
+		if first, there := metadata[left[i].EventID()]; there && left[i].Repeats(first) {
+			repeats = append(repeats, left[i].Repeat())
+		} else {
+			known.add(&left[i])
 		}
 	}
-	repeats, err = store.Unique(repeats)
+	repeats, _, err = store.Unique(repeats)
 	return repeats, known, err
 }
 
 // insertRepeats follows an insert of unique events that has written those of in: of
-// the others it inserts those that repeat an event. Their runs are due.
-func (p *PubSub) insertRepeats(ctx context.Context, db wsql.ContextExecutor, events []store.Event, in store.Inserted) (more store.Inserted, known knownEvents, err error) {
-	if len(in.IDs) == len(events) {
+// the rest, and of the others of their ids, it inserts those that repeat an event.
+// Their runs are due.
+func (p *PubSub) insertRepeats(ctx context.Context, db wsql.ContextExecutor, events, others []store.Event, in store.Inserted) (more store.Inserted, known knownEvents, err error) {
+	if len(in.IDs) == len(events) && len(others) == 0 {
 		return more, nil, nil
 	}
-	repeats, known, err := repeatsAmong(ctx, db, events, in.IDs, p.store.KnownMetadata)
+	repeats, known, err := repeatsAmong(ctx, db, events, others, in.IDs, p.store.KnownMetadata)
 	if err != nil || len(repeats) == 0 {
 		return more, known, err
 	}
@@ -66,10 +77,10 @@ func (p *PubSub) insertRepeats(ctx context.Context, db wsql.ContextExecutor, eve
 	return more, known, nil
 }
 
-// addMissing adds the events that are not among those that were written.
-func (k knownEvents) addMissing(events []store.Event, fresh []store.EventID) {
-	for i := range events {
-		k[events[i].EventID()] = true
+// addMissing adds the repeats that are not among those that were written.
+func (k knownEvents) addMissing(repeats []store.Event, fresh []store.EventID) {
+	for i := range repeats {
+		k[repeats[i].EventID()] = true
 	}
 	for _, id := range fresh {
 		delete(k, id)
@@ -83,7 +94,7 @@ func (k knownEvents) of(events []store.Event) (n int, first store.EventID) {
 	}
 	for i := range events {
 		e := &events[i]
-		if !k[e.EventID()] && !k[(&store.Event{Topic: e.Topic, ID: e.Repeat().ID}).EventID()] {
+		if !k[store.EventID{Topic: e.Topic, ID: e.Repeat().ID}] {
 			continue
 		}
 		if n++; n == 1 {
@@ -100,6 +111,6 @@ func sayKnown(ctx context.Context, log *slog.Logger, events []store.Event, known
 	if n == 0 {
 		return
 	}
-	log.InfoContext(ctx, "published again: the topic has the event already, with this payload and metadata, and no run is created; to have it handled once more, replay its runs, or publish it under another id",
+	log.InfoContext(ctx, "published again: the topic has the event already, and no run is created; to have it handled once more, replay its runs, or publish it under another id",
 		"topic", first.Topic, "event", first.ID, "known", n, "published", len(events))
 }

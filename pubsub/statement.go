@@ -14,28 +14,27 @@ import (
 )
 
 // insertNow is insert in a transaction of its own, of events that need not be
-// unique; it returns them as they were inserted. Those that are likely to be new
+// unique; it returns those that it inserted, and the others of their ids. Those that are likely to be new
 // are written as such first. After a collision, others are publishing the same
 // events: the statement that looks for known ones is tried then, several times,
 // since it locks events in one order.
-func (p *PubSub) insertNow(ctx context.Context, events []store.Event, h *handover) ([]store.Event, store.Inserted, error) {
+func (p *PubSub) insertNow(ctx context.Context, events []store.Event, h *handover) (unique, others []store.Event, inserted store.Inserted, err error) {
 	if p.news.expected() {
 		inserted, err := p.insertBy(ctx, composer{p.store.InsertNew, store.InsertNewError}, p.store.DB(), events, h)
 		if !errors.Is(err, store.ErrKnown) && !store.Collided(err) {
-			return events, inserted, err
+			return events, nil, inserted, err
 		}
 	}
-	unique, err := store.Unique(events)
+	unique, others, err = store.Unique(events)
 	if err != nil {
-		return nil, store.Inserted{}, err
+		return nil, nil, inserted, err
 	}
-	var inserted store.Inserted
 	err = store.Again(ctx, func() (err error) {
 		inserted, err = p.insert(ctx, p.store.DB(), unique, h)
 		return err
 	})
 	p.news.came(err == nil && len(inserted.IDs) == len(events))
-	return unique, inserted, err
+	return unique, others, inserted, err
 }
 
 // insert writes unique events in one statement, with the leases that the

@@ -150,7 +150,7 @@ func (p *PubSub) publishTx(ctx context.Context, tx Tx, events []store.Event) err
 	if err := p.subscribeRegisteredTx(ctx, tx); err != nil {
 		return err
 	}
-	unique, err := store.Unique(events)
+	unique, others, err := store.Unique(events)
 	if err != nil {
 		return err
 	}
@@ -163,7 +163,7 @@ func (p *PubSub) publishTx(ctx context.Context, tx Tx, events []store.Event) err
 	if h != nil {
 		own.handovers = append(own.handovers, h)
 	}
-	more, known, err := p.insertRepeats(ctx, tx, unique, inserted)
+	more, known, err := p.insertRepeats(ctx, tx, unique, others, inserted)
 	own.inserted.Due += inserted.Due + more.Due
 	if err != nil {
 		return err

@@ -279,7 +279,7 @@ func (p *PubSub) publishNow(ctx context.Context, events []store.Event) (knownEve
 		return nil, nothingWritten(err)
 	}
 	handover := p.reserve(events)
-	unique, inserted, err := p.insertNow(ctx, events, handover)
+	unique, others, inserted, err := p.insertNow(ctx, events, handover)
 	if err != nil {
 		handover.cancel()
 		return nil, whatIsKnown(err)
@@ -287,7 +287,7 @@ func (p *PubSub) publishNow(ctx context.Context, events []store.Event) (knownEve
 	handover.deliver()
 	p.announce(inserted)
 
-	more, known, err := p.insertRepeats(ctx, p.store.DB(), unique, inserted)
+	more, known, err := p.insertRepeats(ctx, p.store.DB(), unique, others, inserted)
 	if err != nil && len(inserted.IDs) > 0 {
 		return nil, maybeWritten(err)
 	}
@@ -348,7 +348,8 @@ func (p *PubSub) insertDue(ctx context.Context, tx Tx, events []store.Event) (in
 	if err := p.subscribeRegisteredTx(ctx, tx); err != nil {
 		return in, nil, err
 	}
-	if events, err = store.Unique(events); err != nil {
+	events, others, err := store.Unique(events)
+	if err != nil {
 		return in, nil, err
 	}
 	if len(split(events)) > 1 {
@@ -359,7 +360,7 @@ func (p *PubSub) insertDue(ctx context.Context, tx Tx, events []store.Event) (in
 	if err != nil {
 		return in, nil, err
 	}
-	more, known, err := p.insertRepeats(ctx, tx, events, in)
+	more, known, err := p.insertRepeats(ctx, tx, events, others, in)
 	in.Due += more.Due
 	return in, known, err
 }

@@ -225,7 +225,7 @@ func (b *Bus) accept(ctx context.Context, tx *sql.Tx, as making, published []any
 		}
 		events = append(events, e)
 	}
-	events, err := store.Unique(events)
+	events, err := store.Together(events)
 	if err != nil {
 		return nil, err
 	}
@@ -245,7 +245,7 @@ func (b *Bus) accept(ctx context.Context, tx *sql.Tx, as making, published []any
 	if !own {
 		return b.keep(events), nil
 	}
-	if held, err = store.Unique(slices.Concat(held, events)); err != nil {
+	if held, err = store.Together(slices.Concat(held, events)); err != nil {
 		return nil, err
 	}
 	b.open[tx] = held

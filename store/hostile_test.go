@@ -189,7 +189,7 @@ func (a arguments) make(kind reflect.Type) reflect.Value {
 			v.Set(reflect.Append(v, a.make(kind.Elem())))
 		}
 		if events, are := v.Interface().([]store.Event); are { // which must be unique
-			if unique, err := store.Unique(events); err == nil {
+			if unique, err := store.Together(events); err == nil {
 				v.Set(reflect.ValueOf(unique))
 			} else {
 				v.Set(v.Slice(0, 1))

@@ -34,7 +34,7 @@ func (s *Store) InsertLarge(ctx context.Context, tx Queryer, events []Event, spl
 			return in, err
 		}
 	}
-	if events, err = Unique(events); err != nil {
+	if events, err = Together(events); err != nil {
 		return in, err
 	}
 	insert := events

@@ -128,36 +128,48 @@ func (s *Store) ScanInserted(rows *sql.Rows, events []Event) (Inserted, error) {
 	return s.dialect.inserted(s, rows, events)
 }
 
-// Unique returns the events without those that stand in them twice. One that says
-// something else under the id of another is that one's Repeat. Another payload
-// under the same id is ErrDuplicateID.
-func Unique(events []Event) ([]Event, error) {
+// Unique returns the first event of each id, and apart from them the others of
+// these ids whose metadata says something else: whether they repeat it, only what
+// the database has under the id can tell. What stands there twice is left out.
+// Another payload under the same id is ErrDuplicateID.
+func Unique(events []Event) (unique, others []Event, err error) {
 	if len(events) == 1 {
-		return events, nil
+		return events, nil, nil
 	}
 	known := make(map[EventID]*Event, len(events))
 	for i := range events {
 		known[events[i].EventID()] = nil
 	}
 	if len(known) == len(events) {
-		return events, nil
+		return events, nil, nil
 	}
-	unique := make([]Event, 0, len(events)) // which never grows: known points into it
-	for _, e := range events {
-		first := known[e.EventID()]
-		if first != nil && !bytes.Equal(first.Payload, e.Payload) {
-			return nil, fmt.Errorf("event %q stands twice in one publish, with different payloads: %w", e.ID, ErrDuplicateID)
-		}
-		if first != nil && e.Repeats(first.Metadata) {
-			e = e.Repeat()
-			first = known[e.EventID()]
-		}
-		if first == nil {
-			unique = append(unique, e)
-			known[e.EventID()] = &unique[len(unique)-1]
+	for i := range events {
+		e := &events[i]
+		switch first := known[e.EventID()]; {
+		case first == nil:
+			unique = append(unique, *e)
+			known[e.EventID()] = e
+		case !bytes.Equal(first.Payload, e.Payload):
+			return nil, nil, fmt.Errorf("event %q stands twice in one publish, with different payloads: %w", e.ID, ErrDuplicateID)
+		case e.Repeats(first.Metadata):
+			others = append(others, *e)
 		}
 	}
-	return unique, nil
+	return unique, others, nil
+}
+
+// Together is Unique where no database has any of the events: the others are
+// Repeats of the first.
+func Together(events []Event) ([]Event, error) {
+	unique, others, err := Unique(events)
+	if err != nil || len(others) == 0 {
+		return unique, err
+	}
+	for _, e := range others {
+		unique = append(unique, e.Repeat())
+	}
+	unique, _, err = Unique(unique)
+	return unique, err
 }
 
 // ErrKnown is what InsertNew and ReceiveNew fail with: nothing is written.

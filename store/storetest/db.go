@@ -91,7 +91,7 @@ func (d db) tryInsert(ctx context.Context, q store.Queryer, events ...store.Even
 }
 
 func (d db) insertLeasing(ctx context.Context, q store.Queryer, lease store.LeaseOnInsert, events ...store.Event) (store.Inserted, error) {
-	events, err := store.Unique(events)
+	events, err := store.Together(events)
 	if err != nil {
 		return store.Inserted{}, err
 	}
