@@ -29,7 +29,8 @@ import (
 // Should the database be out of reach, the handler is not called and the message
 // is nacked. Another message under the UUID of one that is on record has an event
 // and a run of its own: see pubsub.Publisher. Record then sets msg.UUID to the id
-// of that event.
+// of that event. Text that no database keeps is made keepable, as by an Inbox. A
+// message without a UUID is another event each time it comes.
 //
 // # Order
 //
@@ -231,7 +232,7 @@ func (r recorder) record(msg *message.Message) (store.Run, error) {
 		e.ID = uuid.Must(uuid.NewV7()).String()
 	}
 	produces := message.PublishTopicFromCtx(ctx) != ""
-	return r.store.Record(ctx, e.Unmark(), handler, r.instance, produces)
+	return r.store.Record(ctx, e.Keepable().Unmark(), handler, r.instance, produces)
 }
 
 // end writes the end of a run, also when the message's context has ended.

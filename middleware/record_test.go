@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -415,3 +416,29 @@ func receive[T any](t *testing.T, from <-chan T) T {
 }
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// What a stranger sends is recorded and handled, whatever characters its id, its key
+// and its metadata have: nobody can stop a topic with a message.
+func TestAMessageThatNoDatabaseKeepsAsItIsIsHandled(t *testing.T) {
+	testdb.Each(t, func(t *testing.T, url string) {
+		st := openStore(t, url)
+		ch := gochannel.NewGoChannel(gochannel.Config{OutputChannelBuffer: 100, Persistent: true}, watermill.NopLogger{})
+		var calls atomic.Int64
+		route(t, st, transport{ch, ch, "gochannel.GoChannel", true}, func(msg *message.Message) error {
+			if calls.Add(1) == 1 {
+				return errors.New("not yet") // and comes back as the same
+			}
+			return nil
+		})
+		msg := message.NewMessage("nul\x00 and \xff", []byte("x"))
+		msg.Metadata.Set(store.KeyMetadata, "key\x00")
+		msg.Metadata.Set("not\xff", "UTF-8\xfe")
+		require.NoError(t, ch.Publish("topic", msg))
+		run := waitFor(t, st, store.Success)
+		require.Equal(t, 2, run.Attempt)
+		e, err := st.Event(t.Context(), "topic", run.EventID)
+		require.NoError(t, err)
+		require.Equal(t, "UTF-8\uFFFD", e.Metadata["not\uFFFD"])
+		require.EqualValues(t, 2, calls.Load())
+	})
+}

@@ -393,24 +393,8 @@ func (in *Inbox) event(topic string, msg *message.Message) store.Event {
 	if e.ID == "" {
 		e.ID = uuid.Must(uuid.NewV7()).String()
 	}
-	if len(msg.Metadata) > 0 {
-		e.Metadata = make(map[string]string, len(msg.Metadata))
-		for k, v := range msg.Metadata {
-			e.Metadata[strings.ToValidUTF8(k, "\uFFFD")] = strings.ToValidUTF8(v, "\uFFFD")
-		}
-	}
-	e = e.Unmark()
-	if e.Validate() == nil {
-		return e
-	}
-	if keyless := e; e.Key != "" {
-		keyless.Key = "" // it is in the metadata
-		if keyless.Validate() == nil {
-			return keyless
-		}
-		e = keyless
-	}
-	return e.Renamed()
+	e.Metadata = msg.Metadata
+	return e.Keepable().Unmark()
 }
 
 // receipts makes events of messages, one of those that are there twice. Those under

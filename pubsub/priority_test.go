@@ -51,6 +51,8 @@ func newLateClaim(t *testing.T, url string) *lateClaim {
 	require.NoError(t, c.ps.Publisher().Publish("low", newMessage("running")))
 	c.lowRunning = receive(t, c.low)
 
+	waitUntilNothingWaits(t, c.ps)
+
 	// A claim finds nothing and does not say so yet. The run that comes now is the
 	// next claim's.
 	nothing := gate.After(isClaim)

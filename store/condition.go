@@ -40,7 +40,7 @@ func ParseCondition(text string) (Condition, error) {
 	}
 	c.Path = strings.Split(path, ".")
 	if !found {
-		return c, fmt.Errorf("payload condition %q: want PATH=VALUE or PATH!=VALUE, such as user.id=42", text)
+		return c, fmt.Errorf("payload condition %.255q: want PATH=VALUE or PATH!=VALUE, such as user.id=42", text)
 	}
 	return c, c.Validate()
 }
@@ -63,6 +63,8 @@ func (c Condition) Validate() error {
 	switch {
 	case c.Op != Equal && c.Op != Unequal:
 		return fail("want the operator = or !=")
+	case len(c.Path) == 0:
+		return fail("want a path, such as user.id=42")
 	case len(c.Path) > maxPath:
 		return fail(fmt.Sprintf("want at most %d names in the path", maxPath))
 	case len(c.Value) > maxValue:

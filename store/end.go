@@ -208,7 +208,7 @@ func (o Outcome) validate() error {
 	case !keepable(o.Lease.Instance):
 		return fmt.Errorf("end a run: instance %.255q: want valid UTF-8 without NUL", o.Lease.Instance)
 	case o.Status != Success && o.Status != Failed && o.Status != Pending:
-		return fmt.Errorf("end %v: status %q: want %s, %s or %s", o.Lease, o.Status, Success, Failed, Pending)
+		return fmt.Errorf("end %v: status %.255q: want %s, %s or %s", o.Lease, o.Status, Success, Failed, Pending)
 	case o.Status == Failed && o.Failure == nil:
 		return fmt.Errorf("end %v: a failed run needs a Failure", o.Lease)
 	case o.Status == Success && o.Failure != nil:

@@ -57,7 +57,7 @@ func (s *Store) Groups(ctx context.Context, f Filter) ([]Group, error) {
 // runs and groups; any other one among a bounded number of the newest FAILED runs.
 func (s *Store) Grouping(ctx context.Context, f Filter) (Grouping, error) {
 	if f.Status != "" && f.Status != Failed {
-		return Grouping{}, fmt.Errorf("failure groups of runs of status %s: want %s, the only ones that make groups", f.Status, Failed)
+		return Grouping{}, fmt.Errorf("failure groups of runs of status %.255s: want %s, the only ones that make groups", f.Status, Failed)
 	}
 	f.Status, f.Before = Failed, 0
 	if err := f.Validate(); err != nil {

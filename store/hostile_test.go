@@ -51,7 +51,7 @@ func TestNoTextMakesTheDatabaseFail(t *testing.T) {
 			"Begin", "TxOptions", // nothing but options
 			"Await", // waits for a run
 		}
-		seed := rand.Uint64()
+		const seed = 1 // the same in every run: another is for whoever looks for more
 		for i := range reflect.TypeOf(st).NumMethod() {
 			method := reflect.TypeOf(st).Method(i)
 			if slices.Contains(without, method.Name) {

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -21,8 +22,9 @@ type Prune struct {
 	DryRun    bool      // only count what would be deleted
 
 	// By is who wants it. Unless DryRun, an Action says so, and what was deleted;
-	// there is none when nothing is. Daily adds it to an action of the same Name of
-	// the last 24 hours: for who prunes again and again.
+	// there is none when nothing is. Daily adds it to the last action that prunes for
+	// the same By, if that is of the last 24 hours and deletes the same kinds of
+	// runs: for who prunes again and again.
 	By    By
 	Daily bool
 
@@ -102,9 +104,7 @@ func (s *Store) pruned(ctx context.Context, tx *sqlx.Tx, p Prune, deleted Pruned
 		return action, nil
 	}
 	if action == 0 && p.Daily {
-		if err := tx.GetContext(ctx, &action, s.sql(`
-			SELECT coalesce(max(id), 0) FROM (SELECT * FROM reprise.actions ORDER BY id DESC LIMIT 1000) newest
-			WHERE kind = 'prune' AND requested_by = $1 AND at > now(-86400)`), printable(p.By.Name, maxName)); err != nil {
+		if action, err = s.ofToday(ctx, tx, p); err != nil {
 			return 0, err
 		}
 	}
@@ -114,6 +114,36 @@ func (s *Store) pruned(ctx context.Context, tx *sqlx.Tx, p Prune, deleted Pruned
 		}
 	}
 	return action, s.acted(ctx, tx, action, deleted)
+}
+
+// ofToday returns the number of the action that a daily prune adds to, 0 for none,
+// and notes in it until when it has pruned by now.
+func (s *Store) ofToday(ctx context.Context, tx *sqlx.Tx, p Prune) (int64, error) {
+	var last struct {
+		ID        int64  `db:"id"`
+		Selection []byte `db:"selection"`
+	}
+	err := tx.GetContext(ctx, &last, s.sql(`
+		SELECT id, selection FROM (SELECT * FROM reprise.actions ORDER BY id DESC LIMIT 1000) newest
+		WHERE kind = 'prune' AND requested_by = $1 AND reason = $2 AND at > now(-86400) ORDER BY id DESC LIMIT 1`),
+		printable(p.By.Name, maxName), printable(p.By.Reason, maxMessage))
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	var of actionSelection
+	if err := json.Unmarshal(last.Selection, &of); err != nil || of.Failed != p.Failed || of.Discarded != p.Discarded {
+		return 0, err
+	}
+	of.Before = p.Before
+	selection, err := json.Marshal(of)
+	if err != nil {
+		return 0, err
+	}
+	_, err = tx.ExecContext(ctx, s.sql(`UPDATE reprise.actions SET selection = $2 WHERE id = $1`), last.ID, string(selection))
+	return last.ID, err
 }
 
 // countOutbox counts, batch by batch, what pruneOutbox would delete.

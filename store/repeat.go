@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"maps"
+	"strings"
 
 	"github.com/google/uuid"
 )
@@ -104,6 +105,27 @@ func (e Event) another(first Event) (Event, bool) {
 	default:
 		return e, false
 	}
+}
+
+// Keepable returns what a stranger has sent as the database can keep it: what is not
+// UTF-8 in its metadata is U+FFFD, a key that no run can have stays in the metadata
+// only, and an event whose id cannot be kept is Renamed. The metadata is a copy.
+func (e Event) Keepable() Event {
+	sent := e.Metadata
+	e.Metadata = nil
+	if len(sent) > 0 {
+		e.Metadata = make(map[string]string, len(sent))
+		for k, v := range sent {
+			e.Metadata[strings.ToValidUTF8(k, "\uFFFD")] = strings.ToValidUTF8(v, "\uFFFD")
+		}
+	}
+	if e.Key != "" && validName("key", e.Key) != nil {
+		e.Key = ""
+	}
+	if validName("id", e.ID) != nil {
+		e = e.Renamed()
+	}
+	return e
 }
 
 // Renamed returns the event with an id made of what it is, the same whenever it

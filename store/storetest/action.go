@@ -90,8 +90,10 @@ func acting(promise promise) {
 
 	promise("a prune is on record when it deletes something, and one action a day for who prunes again and again", func(t *testing.T, db db) {
 		db.subscribe("mail")
+		hours := 0
 		prune := func(by string, daily bool) {
-			_, err := db.Prune(ctx, store.Prune{Before: time.Now().Add(time.Hour), Failed: true, By: store.By{Name: by}, Daily: daily}, nil)
+			hours++
+			_, err := db.Prune(ctx, store.Prune{Before: time.Now().Add(time.Duration(hours) * time.Hour), Failed: true, By: store.By{Name: by}, Daily: daily}, nil)
 			require.NoError(t, err)
 		}
 		prune("maria", false)
@@ -107,14 +109,23 @@ func acting(promise promise) {
 		require.Len(t, all, 3)
 		require.Equal(t, store.Action{Kind: store.Pruning, Failed: true, By: store.By{Name: "retention"}, Runs: 2, Events: 2}, did(t, all[2]))
 		require.Equal(t, store.Action{Kind: store.Pruning, Failed: true, By: store.By{Name: "maria"}, Runs: 1, Events: 1}, did(t, all[1]))
-		require.WithinDuration(t, time.Now().Add(time.Hour), all[0].Before, time.Minute)
+		require.WithinDuration(t, time.Now().Add(4*time.Hour), all[2].Before, time.Minute, "the last of them")
+		for _, p := range []store.Prune{{Failed: true, By: store.By{Name: "retention", Reason: "shorter"}}, {Failed: true, Discarded: true, By: store.By{Name: "retention"}}} {
+			p.Before, p.Daily = time.Now().Add(time.Hour), true
+			db.fail("of another retention", "mail")
+			_, err := db.Prune(ctx, p, nil)
+			require.NoError(t, err)
+		}
+		all, err = db.Actions(ctx, 0, 0)
+		require.NoError(t, err)
+		require.Len(t, all, 5, "another retention is another action")
 
 		db.exec(`UPDATE reprise.actions SET at = $1`, ago(25*time.Hour))
 		db.fail("tomorrow", "mail")
 		prune("retention", true)
 		all, err = db.Actions(ctx, 0, 0)
 		require.NoError(t, err)
-		require.Len(t, all, 4, "a day later")
+		require.Len(t, all, 6, "a day later")
 	})
 
 	promise("what was discarded stays as long as that can be undone, unless it is told; an undo then says what is gone", func(t *testing.T, db db) {
