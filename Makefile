@@ -3,8 +3,9 @@
 GO = go
 TEST = .
 ARGS = ./...
-# Most tests wait for servers, not for the processor.
-PARALLEL = 6
+# Tests of a package that run at once. Two packages do so as well on two processors, and
+# what waits for a moment waits longer the more there are.
+PARALLEL = 4
 # The race detector leaves out SQLite's C code, which is translated to Go: with it
 # each statement takes ten to thirty times as long, and the code guards itself. The
 # driver around it is looked at.
