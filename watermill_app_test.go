@@ -20,6 +20,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	wm "github.com/ThreeDotsLabs/watermill/message/router/middleware"
 	"github.com/ThreeDotsLabs/watermill/pubsub/gochannel"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/reprise-bus/reprise/bus"
@@ -59,10 +60,7 @@ func TestAnApplicationOfWatermillsPartsRunsOnReprise(t *testing.T) {
 		want = append(want, elsewhere("in-tx")...)
 		want = append(want, elsewhere(withoutTowels)...) // what comes back comes to all handlers of its topic
 		slices.Sort(want)
-		for deadline := time.Now().Add(time.Minute); len(a.done()) < len(want) && time.Now().Before(deadline); {
-			time.Sleep(10 * time.Millisecond)
-		}
-		require.Equal(t, want, a.done())
+		require.EventuallyWithT(t, func(c *assert.CollectT) { assert.Equal(c, want, a.done()) }, time.Minute, 10*time.Millisecond)
 
 		reply, err := requestreply.SendWithReply(t.Context(), a.commands, a.replies, quotePrice{Room: "1"})
 		require.NoError(t, err)

@@ -23,27 +23,7 @@ and what it came to.`,
 }
 
 func actionsListCommand(a *app) *cobra.Command {
-	var before int64
-	var limit int
-	c := &cobra.Command{
-		Use:     "list",
-		Aliases: []string{"ls"},
-		Short:   "List actions, the newest first",
-		Example: "  reprise actions list --limit 10",
-		Args:    cobra.NoArgs,
-		RunE: do(func(ctx context.Context) error {
-			if limit < 1 {
-				return usage(fmt.Errorf("--limit %d: want 1 to %d", limit, store.MaxLimit))
-			}
-			if err := usage(store.Filter{Before: before, Limit: limit}.Validate()); err != nil {
-				return err
-			}
-			return a.withStore(ctx, func(st *store.Store) error { return a.actionsList(ctx, st, before, limit) })
-		}),
-	}
-	c.Flags().Int64Var(&before, "before", 0, "actions older than this one: the next page")
-	c.Flags().IntVar(&limit, "limit", 50, "how many")
-	return c
+	return a.newestFirst("actions", "List actions, the newest first", "  reprise actions list --limit 10", a.actionsList)
 }
 
 func (a *app) actionsList(ctx context.Context, st *store.Store, before int64, limit int) error {

@@ -170,6 +170,10 @@ func TestDiscardAndUndo(t *testing.T) {
 		require.Contains(t, undone.errs, "2 runs taken back.")
 		require.Regexp(t, `1 +undo +operation 1 +2 +paul .* too many`, undone.out)
 		require.Regexp(t, `1 +undo +operation 1 +2 +paul .* too many`, db.reprise("actions", "list").ok().out)
+		for _, list := range []string{"actions", "replays"} {
+			db.reprise(list, "list", "--before", "-1").fails(exitUsage, "--before -1: want the number that the page before ended with")
+			db.reprise(list, "list", "--limit", "1001").fails(exitUsage, "--limit 1001: want 1 to 1000")
+		}
 		require.Equal(t, store.Failed, db.status(ids[1]))
 
 		db.reprise("runs", "replay", "--all", "--yes").ok()

@@ -24,27 +24,7 @@ So is what is done to the outbox, and what is published by hand.`,
 }
 
 func replaysListCommand(a *app) *cobra.Command {
-	var before int64
-	var limit int
-	c := &cobra.Command{
-		Use:     "list",
-		Aliases: []string{"ls"},
-		Short:   "List operations of all kinds, the newest first",
-		Example: "  reprise replays list --limit 10",
-		Args:    cobra.NoArgs,
-		RunE: do(func(ctx context.Context) error {
-			if limit < 1 {
-				return usage(fmt.Errorf("--limit %d: want 1 to %d", limit, store.MaxLimit))
-			}
-			if err := usage(store.Filter{Before: before, Limit: limit}.Validate()); err != nil {
-				return err
-			}
-			return a.withStore(ctx, func(st *store.Store) error { return a.replaysList(ctx, st, before, limit) })
-		}),
-	}
-	c.Flags().Int64Var(&before, "before", 0, "operations older than this one: the next page")
-	c.Flags().IntVar(&limit, "limit", 50, "how many")
-	return c
+	return a.newestFirst("operations", "List operations of all kinds, the newest first", "  reprise replays list --limit 10", a.replaysList)
 }
 
 func (a *app) replaysList(ctx context.Context, st *store.Store, before int64, limit int) error {
@@ -337,7 +317,7 @@ backfill made is no more. What a handler works on goes on.`, "  reprise replays 
 func replaysUndoCommand(a *app) *cobra.Command {
 	var r request
 	c := a.oneOperation("undo", "Take a discard back", `Take a discard back, for the runs that nothing else has happened to since. It
-says how many of the others were deleted since, by prune --discarded.`, "  reprise replays undo 7",
+says how many of the others were deleted since, as by prune --discarded.`, "  reprise replays undo 7",
 		func(ctx context.Context, st *store.Store, id int64) error {
 			_, done, err := replay.Undo(ctx, st, id, r.request(nil))
 			if err != nil {
@@ -345,17 +325,10 @@ says how many of the others were deleted since, by prune --discarded.`, "  repri
 			}
 			a.say("%s taken back.", several(done.Runs, "run"))
 			if done.Gone > 0 {
-				a.say("%s deleted since the discard: nothing brings them back.", several(done.Gone, "run")+" "+was(done.Gone))
+				a.say("Deleted since the discard, and not to be brought back: %s.", several(done.Gone, "run"))
 			}
 			return a.conclude(ctx, st, id, false)
 		})
 	r.addWho(c)
 	return c
-}
-
-func was(n int64) string {
-	if n == 1 {
-		return "was"
-	}
-	return "were"
 }

@@ -55,9 +55,9 @@ func topic(marshaler cqrs.CommandEventMarshaler, event, pointer any) (string, er
 
 // Message returns the message that an event is published as, and its topic. Its
 // UUID is what the event's method EventID returns, if it has one that does not
-// return "", and its key what EventKey does; it has the metadata of bus.WithMetadata, and
-// its context is ctx. The methods may be
-// the pointer's, also where the event is a value.
+// return "", and its key what EventKey does; it has the metadata of
+// bus.WithMetadata, and its context is ctx. The methods may be the pointer's, also
+// where the event is a value.
 func Message(ctx context.Context, marshaler cqrs.CommandEventMarshaler, event any) (string, *message.Message, error) {
 	if event != nil && isNil(event) {
 		return "", nil, fmt.Errorf("the event is a nil %T: publish an event", event)

@@ -73,9 +73,9 @@ type Policy struct {
 	// database's, which on PostgreSQL is READ COMMITTED unless somebody has set
 	// another. At READ COMMITTED, a handler that reads a row, computes and writes it
 	// back loses what others write in between: lock the row with SELECT … FOR UPDATE,
-	// if it is there already, or take a higher level. On SQLite every transaction is serializable, whatever
-	// this says. A transaction that the database refuses for others at the same time
-	// is tried again at once, and costs no attempt.
+	// if it is there already, or take a higher level. On SQLite every transaction is
+	// serializable, whatever this says. A transaction that the database refuses for
+	// others at the same time is tried again at once, and costs no attempt.
 	Isolation sql.IsolationLevel
 
 	// OnFailure is called after each cycle that failed, the last one included;

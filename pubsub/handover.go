@@ -22,7 +22,8 @@ type handover struct {
 }
 
 // reserve takes free slots of subscriptions here, as many as they have events
-// to come. Where a backlog waits for the slots, none are taken: what is older goes first.
+// to come. Where a backlog waits for the slots, none are taken: what is older goes
+// first.
 func (p *PubSub) reserve(events []store.Event) *handover {
 	coming := map[string]int{}
 	for _, e := range events {

@@ -3,6 +3,7 @@ package pubsub
 import (
 	"context"
 	"log/slog"
+	"slices"
 
 	wsql "github.com/ThreeDotsLabs/watermill-sql/v3/pkg/sql"
 
@@ -28,12 +29,13 @@ func repeatsAmong(ctx context.Context, db store.Queryer, events, others []store.
 	for _, id := range fresh {
 		written[id] = true
 	}
-	asked, left := make(map[store.EventID]bool), others
+	left := slices.Clone(others)
 	for i := range events {
 		if !written[events[i].EventID()] {
-			left = append(left[:len(left):len(left)], events[i])
+			left = append(left, events[i])
 		}
 	}
+	asked := make(map[store.EventID]bool, len(left))
 	var ids []store.EventID
 	for i := range left {
 		if id := left[i].EventID(); !asked[id] {

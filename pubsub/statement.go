@@ -14,10 +14,10 @@ import (
 )
 
 // insertNow is insert in a transaction of its own, of events that need not be
-// unique; it returns those that it inserted, and the others of their ids. Those that are likely to be new
-// are written as such first. After a collision, others are publishing the same
-// events: the statement that looks for known ones is tried then, several times,
-// since it locks events in one order.
+// unique; it returns those that it gave to the statement, and the others of their
+// ids. Those that are likely to be new are written as such first. After a collision,
+// others are publishing the same events: the statement that looks for known ones is
+// tried then, several times, since it locks events in one order.
 func (p *PubSub) insertNow(ctx context.Context, events []store.Event, h *handover) (unique, others []store.Event, inserted store.Inserted, err error) {
 	if p.news.expected() {
 		inserted, err := p.insertBy(ctx, composer{p.store.InsertNew, store.InsertNewError}, p.store.DB(), events, h)

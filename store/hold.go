@@ -104,7 +104,7 @@ func (s *Store) Cancel(ctx context.Context, id int64, by By) (Operation, error) 
 // PutBack is what an undo has come to.
 type PutBack struct {
 	Runs int64 // stand again where they stood
-	Gone int64 // were deleted since, by a prune: nothing can bring them back
+	Gone int64 // were deleted since, as by a prune: nothing can bring them back
 }
 
 // Undo puts the runs that a discard closed back to where they stood, those that

@@ -52,7 +52,7 @@ func NewInstanceID() string {
 func served(handlers []string) string {
 	kept := make([]string, len(handlers))
 	for i, name := range handlers {
-		kept[i] = printable(name, maxName)
+		kept[i] = printable(name, 2*maxName+len(separator)) // a handler, and perhaps a topic
 	}
 	text, _ := json.Marshal(kept) // texts always marshal
 	return string(text)

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -302,6 +303,12 @@ func recovering(promise promise) {
 		_, err = db.Heartbeat(ctx, nil, "new", store.Beat{Handlers: store.Serving(nil)})
 		require.NoError(t, err)
 		require.Equal(t, map[store.Subscription]int{mail: 1, left: 1, stock: 0}, served())
+
+		long := store.Subscription{Topic: strings.Repeat("t", 200), Handler: strings.Repeat("h", 200)}
+		require.NoError(t, db.Subscribe(ctx, long, ""))
+		_, err = db.Heartbeat(ctx, nil, "new", store.Beat{Handlers: store.Serving([]store.Subscription{long})})
+		require.NoError(t, err)
+		require.Equal(t, 1, served()[long], "however long the names are")
 	})
 
 	promise("an instance that cannot claim serves nobody, as soon as that has lasted for its DeadAfter", func(t *testing.T, db db) {

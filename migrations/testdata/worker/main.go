@@ -186,8 +186,7 @@ func obey(ctx context.Context, b *bus.Bus, words []string) error {
 		if err != nil {
 			return err
 		}
-		err = pause(ctx, b, operation.ID, request)
-		return err
+		return pause(ctx, b, operation.ID, request)
 	case "resume": // OPERATION
 		id, err := strconv.ParseInt(words[1], 10, 64)
 		if err != nil {
