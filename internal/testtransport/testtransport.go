@@ -89,9 +89,15 @@ func Inbox(t testing.TB, ps *pubsub.PubSub, transport *pubsub.Transport, handler
 	return in
 }
 
-// Message returns one with a UUID.
-func Message(payload string) *message.Message {
-	return message.NewMessage(watermill.NewUUID(), []byte(payload))
+// Message returns one with a UUID. A publisher that minds its context has
+// Patience to send it: longer than it gives itself, since a busy machine may be
+// slow to answer.
+func Message(t testing.TB, payload string) *message.Message {
+	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	t.Cleanup(cancel)
+	msg := message.NewMessage(watermill.NewUUID(), []byte(payload))
+	msg.SetContext(ctx)
+	return msg
 }
 
 // Receive returns what comes next, within Patience.

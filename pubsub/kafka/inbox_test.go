@@ -55,7 +55,7 @@ func TestAnUndecodableMessageFails(t *testing.T) {
 		st := testtransport.Store(t, url)
 		topic := testbroker.Topic(t, 1)
 		transport := newTransport(t, kafka.Config{GroupPrefix: topic})
-		require.NoError(t, testtransport.Publisher(t, transport).Publish(topic, testtransport.Message("{no JSON")))
+		require.NoError(t, testtransport.Publisher(t, transport).Publish(topic, testtransport.Message(t, "{no JSON")))
 		client := newClient(t)
 		produce(t, client, &kgo.Record{Topic: topic, Value: []byte(`{"N": "a word"}`)}, &kgo.Record{Topic: topic})
 		serve(t, testtransport.PubSub(t, st), transport, st, topic, handlers.New("handler", func(context.Context, created) error {
@@ -88,7 +88,7 @@ func TestAPoisonousMessageHoldsUpNoOther(t *testing.T) {
 			return nil
 		}, handlers.Policy{Attempts: 1, Cycles: 1}))
 		for i := range 100 {
-			require.NoError(t, pub.Publish(topic, testtransport.Message(fmt.Sprintf(`{"N": %d}`, i))))
+			require.NoError(t, pub.Publish(topic, testtransport.Message(t, fmt.Sprintf(`{"N": %d}`, i))))
 		}
 		testtransport.WaitForStatus(t, st, "handler", store.Success, 98)
 		testtransport.WaitForStatus(t, st, "handler", store.Failed, 1)
@@ -107,7 +107,7 @@ func TestWhatIsDeliveredAgainAfterACrashIsOneRun(t *testing.T) {
 		dies := newTransport(t, kafka.Config{GroupPrefix: topic, Sarama: func(c *sarama.Config) {
 			c.Consumer.Offsets.AutoCommit.Enable = false
 		}})
-		require.NoError(t, testtransport.Publisher(t, dies).Publish(topic, testtransport.Message(`{"N": 1}`)))
+		require.NoError(t, testtransport.Publisher(t, dies).Publish(topic, testtransport.Message(t, `{"N": 1}`)))
 		produce(t, client, &kgo.Record{Topic: topic, Value: []byte(`{"N": 2}`)})
 		var calls atomic.Int32
 		handler := handlers.New("handler", func(context.Context, created) error {
@@ -154,7 +154,7 @@ func TestARebalanceDisturbsNoHandler(t *testing.T) {
 				if i%(n/4) == 0 {
 					<-joins
 				}
-				err = pub.Publish(topic, testtransport.Message(fmt.Sprintf(`{"N": %d}`, i)))
+				err = pub.Publish(topic, testtransport.Message(t, fmt.Sprintf(`{"N": %d}`, i)))
 			}
 			published <- err
 		}()
@@ -199,7 +199,7 @@ func TestNothingIsLostWhenTheBrokerRestarts(t *testing.T) {
 	for range 4 {
 		publishing.Go(func() {
 			for ctx.Err() == nil {
-				msg := testtransport.Message(fmt.Sprintf(`{"N": %d}`, sent.Add(1)))
+				msg := testtransport.Message(t, fmt.Sprintf(`{"N": %d}`, sent.Add(1)))
 				for pub.Publish("created", msg) != nil { // as an outbox does
 					time.Sleep(10 * time.Millisecond)
 				}
@@ -245,7 +245,7 @@ func TestAForeignGroupIsNotDisturbed(t *testing.T) {
 		serve(t, testtransport.PubSub(t, st), transport, st, topic, handlers.New("handler", func(context.Context, created) error { return nil }))
 		pub := testtransport.Publisher(t, transport)
 		for i := range n {
-			require.NoError(t, pub.Publish(topic, testtransport.Message(fmt.Sprintf(`{"N": %d}`, i))))
+			require.NoError(t, pub.Publish(topic, testtransport.Message(t, fmt.Sprintf(`{"N": %d}`, i))))
 		}
 		got := map[int]bool{}
 		for _, r := range consume(t, foreign, n) {

@@ -40,7 +40,7 @@ func TestAKeyHasThePartitionThatJavaGivesIt(t *testing.T) {
 		"abc": 479470107,
 	} {
 		want[key] = (hash & 0x7fffffff) % partitions
-		msg := testtransport.Message("x")
+		msg := testtransport.Message(t, "x")
 		msg.Metadata.Set(store.KeyMetadata, key)
 		require.NoError(t, pub.Publish(topic, msg))
 	}
@@ -61,7 +61,7 @@ func TestWhatHasOneKeyIsInOrder(t *testing.T) {
 	for key := range keys {
 		all.Go(func() {
 			for n := range each {
-				msg := testtransport.Message(fmt.Sprint(n))
+				msg := testtransport.Message(t, fmt.Sprint(n))
 				msg.Metadata.Set(store.KeyMetadata, fmt.Sprint(key))
 				if err := pub.Publish(topic, msg); err != nil {
 					t.Error(err)
@@ -82,7 +82,7 @@ func TestAMessageComesBackAsItWas(t *testing.T) {
 	t.Parallel()
 	topic := testbroker.Topic(t, 1)
 	transport := newTransport(t, kafka.Config{GroupPrefix: topic})
-	sent := []*message.Message{testtransport.Message(`{"n": 1}`), testtransport.Message("\x00\xff"), testtransport.Message("")}
+	sent := []*message.Message{testtransport.Message(t, `{"n": 1}`), testtransport.Message(t, "\x00\xff"), testtransport.Message(t, "")}
 	sent[0].Metadata = message.Metadata{
 		store.KeyMetadata: "ada",
 		"traceparent":     "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
@@ -109,7 +109,7 @@ func TestWatermillKafkaIsUnderstood(t *testing.T) {
 	require.NoError(t, err)
 	defer theirs.Close()
 	transport := newTransport(t, kafka.Config{GroupPrefix: topic})
-	sent := testtransport.Message("theirs")
+	sent := testtransport.Message(t, "theirs")
 	sent.Metadata.Set("a", "b")
 	require.NoError(t, theirs.Publish(topic, sent))
 	msg := testtransport.Receive(t, testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), topic))
@@ -123,7 +123,7 @@ func TestWatermillKafkaIsUnderstood(t *testing.T) {
 	}, nil)
 	require.NoError(t, err)
 	defer reader.Close()
-	ours := testtransport.Message("ours")
+	ours := testtransport.Message(t, "ours")
 	require.NoError(t, testtransport.Publisher(t, transport).Publish(topic, ours))
 	messages := testtransport.Subscribe(t, reader, topic)
 	testtransport.Receive(t, messages).Ack()
@@ -139,14 +139,14 @@ func TestWhatIsRefusedAndWhatIsNot(t *testing.T) {
 	testbroker.CreateTopic(t, []string{broker.Addr}, "topic", 1)
 	transport := newTransport(t, kafka.Config{Brokers: []string{broker.Addr}})
 	pub := testtransport.Publisher(t, transport)
-	fits, large, huge := testtransport.Message(strings.Repeat("x", largest*3/5)), testtransport.Message(strings.Repeat("x", largest+1)), testtransport.Message(strings.Repeat("x", 2<<20))
+	fits, large, huge := testtransport.Message(t, strings.Repeat("x", largest*3/5)), testtransport.Message(t, strings.Repeat("x", largest+1)), testtransport.Message(t, strings.Repeat("x", 2<<20))
 	require.NoError(t, pub.Publish("topic", fits))
-	reserved := testtransport.Message("x")
+	reserved := testtransport.Message(t, "x")
 	reserved.Metadata.Set(watermillkafka.UUIDHeaderKey, "x")
 	for what, err := range map[string]error{
 		"too large for the broker": pub.Publish("topic", large),
 		"too large for the client": pub.Publish("topic", huge),
-		"no name of a topic":       pub.Publish("no topic/at all", testtransport.Message("x")),
+		"no name of a topic":       pub.Publish("no topic/at all", testtransport.Message(t, "x")),
 		"reserved metadata":        pub.Publish("topic", reserved),
 	} {
 		require.Error(t, err, what)
@@ -154,7 +154,7 @@ func TestWhatIsRefusedAndWhatIsNot(t *testing.T) {
 		require.NotContains(t, err.Error(), "xxx")
 	}
 	began := time.Now()
-	err := pub.Publish("missing", testtransport.Message("x"))
+	err := pub.Publish("missing", testtransport.Message(t, "x"))
 	require.ErrorIs(t, err, sarama.ErrUnknownTopicOrPartition)
 	require.Less(t, time.Since(began), 25*time.Second)
 	require.False(t, transport.Refused(err))
@@ -178,11 +178,11 @@ func TestAPublishFailsSoonWhileTheBrokerIsAway(t *testing.T) {
 	broker := testbroker.OwnKafka(t)
 	transport := newTransport(t, kafka.Config{Brokers: []string{broker.Addr}})
 	pub := testtransport.Publisher(t, transport)
-	require.NoError(t, pub.Publish("topic", testtransport.Message("before")))
+	require.NoError(t, pub.Publish("topic", testtransport.Message(t, "before")))
 	broker.Kill()
 	for range 2 {
 		began := time.Now()
-		err := pub.Publish("topic", testtransport.Message("never"))
+		err := pub.Publish("topic", testtransport.Message(t, "never"))
 		require.Error(t, err)
 		require.False(t, transport.Refused(err))
 		require.Less(t, time.Since(began), 25*time.Second)
@@ -191,7 +191,7 @@ func TestAPublishFailsSoonWhileTheBrokerIsAway(t *testing.T) {
 	require.Error(t, err)
 	require.False(t, transport.Refused(err))
 	broker.Start()
-	require.Eventually(t, func() bool { return pub.Publish("topic", testtransport.Message("after")) == nil }, patience, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return pub.Publish("topic", testtransport.Message(t, "after")) == nil }, patience, 10*time.Millisecond)
 }
 
 func TestWhoConnectsIsSaid(t *testing.T) {
@@ -213,7 +213,7 @@ func TestWhoConnectsIsSaid(t *testing.T) {
 			config := kafka.Config{
 				Brokers: cluster.ListenAddrs(), Username: "us=er,", Password: "pässword", Mechanism: mechanism, TLS: trusted,
 			}
-			require.NoError(t, testtransport.Publisher(t, newTransport(t, config)).Publish("topic", testtransport.Message("x")))
+			require.NoError(t, testtransport.Publisher(t, newTransport(t, config)).Publish("topic", testtransport.Message(t, "x")))
 			msg := testtransport.Receive(t, testtransport.Subscribe(t, testtransport.Subscriber(t, newTransport(t, config), "handler"), "topic"))
 			require.Equal(t, "x", string(msg.Payload))
 			msg.Ack()

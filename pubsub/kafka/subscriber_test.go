@@ -23,7 +23,7 @@ func TestANewHandlerGetsWhatTheTopicHas(t *testing.T) {
 	transport := newTransport(t, kafka.Config{GroupPrefix: topic})
 	pub := testtransport.Publisher(t, transport)
 	for n := range 10 {
-		require.NoError(t, pub.Publish(topic, testtransport.Message(fmt.Sprint(n))))
+		require.NoError(t, pub.Publish(topic, testtransport.Message(t, fmt.Sprint(n))))
 	}
 	for _, handler := range []string{"one", "another"} {
 		messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, handler), topic)
@@ -67,7 +67,7 @@ func TestWhatIsBehindAnUnackedMessageIsNotMarked(t *testing.T) {
 	transport := newTransport(t, kafka.Config{GroupPrefix: topic})
 	pub := testtransport.Publisher(t, transport)
 	for n := range 5 {
-		require.NoError(t, pub.Publish(topic, testtransport.Message(fmt.Sprint(n))))
+		require.NoError(t, pub.Publish(topic, testtransport.Message(t, fmt.Sprint(n))))
 	}
 	sub, err := transport.Subscriber("handler")
 	require.NoError(t, err)
@@ -99,7 +99,7 @@ func TestANackedMessageComesAgain(t *testing.T) {
 	t.Parallel()
 	topic := testbroker.Topic(t, 1)
 	transport := newTransport(t, kafka.Config{GroupPrefix: topic})
-	require.NoError(t, testtransport.Publisher(t, transport).Publish(topic, testtransport.Message("0"), testtransport.Message("1")))
+	require.NoError(t, testtransport.Publisher(t, transport).Publish(topic, testtransport.Message(t, "0"), testtransport.Message(t, "1")))
 	messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), topic)
 	first, second := testtransport.Receive(t, messages), testtransport.Receive(t, messages)
 	second.Ack()
@@ -182,14 +182,14 @@ func TestASubscriptionWaitsForItsTopicAndTheBroker(t *testing.T) {
 	require.Eventually(t, func() bool { return lines.Count("receiving late as handler fails") == 1 }, patience, 10*time.Millisecond)
 	broker.Start()
 	testbroker.CreateTopic(t, []string{broker.Addr}, "late", 1)
-	require.NoError(t, testtransport.Publisher(t, transport).Publish("late", testtransport.Message("x")))
+	require.NoError(t, testtransport.Publisher(t, transport).Publish("late", testtransport.Message(t, "x")))
 	testtransport.Receive(t, messages).Ack()
 	require.Equal(t, 1, lines.Count("receiving late as handler fails"))
 	require.Equal(t, 1, lines.Count("receiving late as handler works again"))
 
 	require.NoError(t, testtransport.Subscriber(t, transport, "another").(interface{ SubscribeInitialize(string) error }).SubscribeInitialize("made"))
 	require.NoError(t, testtransport.Subscriber(t, transport, "another").(interface{ SubscribeInitialize(string) error }).SubscribeInitialize("made"))
-	require.NoError(t, testtransport.Publisher(t, transport).Publish("made", testtransport.Message("x")))
+	require.NoError(t, testtransport.Publisher(t, transport).Publish("made", testtransport.Message(t, "x")))
 }
 
 // Closing does not wait for a broker that is away.
@@ -221,7 +221,7 @@ func TestAMessageTakesItsTime(t *testing.T) {
 		c.Consumer.Group.Heartbeat.Interval = time.Second
 		c.Consumer.Group.Rebalance.Timeout = 3 * time.Second
 	}})
-	require.NoError(t, testtransport.Publisher(t, transport).Publish(topic, testtransport.Message("slow"), testtransport.Message("next")))
+	require.NoError(t, testtransport.Publisher(t, transport).Publish(topic, testtransport.Message(t, "slow"), testtransport.Message(t, "next")))
 	messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), topic)
 	slow := testtransport.Receive(t, messages)
 	testtransport.Receive(t, messages).Ack()

@@ -29,7 +29,8 @@ func newPublisher(config Config) (message.Publisher, error) {
 }
 
 // Publish returns when the server has stored the messages, in their order, or
-// with the error of the first that it has not.
+// with the error of the first that it has not. Each may take as long as its
+// context allows, or 5 s when that has no deadline.
 func (p *publisher) Publish(topic string, messages ...*message.Message) error {
 	for _, msg := range messages {
 		if err := p.publish(topic, msg); err != nil {
@@ -46,8 +47,12 @@ func (p *publisher) publish(topic string, msg *message.Message) error {
 	if err := connected(p.conn); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(msg.Context(), 2*time.Second)
-	defer cancel()
+	ctx := msg.Context()
+	if _, bounded := ctx.Deadline(); !bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+	}
 	if _, ready := p.ready.Load(topic); !ready {
 		if _, err := streamOf(ctx, p.js, p.config, topic); err != nil {
 			return err

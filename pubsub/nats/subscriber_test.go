@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 	natsio "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -23,7 +24,7 @@ func TestANewHandlerGetsWhatTheStreamHas(t *testing.T) {
 	s := newServer(t)
 	transport := newTransport(t, nats.Config{URL: s.URL})
 	pub := testtransport.Publisher(t, transport)
-	require.NoError(t, pub.Publish("topic", testtransport.Message("one"), testtransport.Message("two")))
+	require.NoError(t, pub.Publish("topic", testtransport.Message(t, "one"), testtransport.Message(t, "two")))
 	for _, handler := range []string{"first", "second"} {
 		messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, handler), "topic")
 		require.Equal(t, "one", string(testtransport.Receive(t, messages).Payload), handler)
@@ -47,7 +48,7 @@ func TestProcessesShareAHandler(t *testing.T) {
 	seen, published := map[string]int{}, 0
 	for deadline := time.After(patience); seen["one"] == 0 || seen["other"] == 0 || published > seen["one"]+seen["other"]; {
 		if seen["one"] == 0 || seen["other"] == 0 {
-			require.NoError(t, pub.Publish("topic", testtransport.Message(fmt.Sprint(published))))
+			require.NoError(t, pub.Publish("topic", testtransport.Message(t, fmt.Sprint(published))))
 			published++
 		}
 		who, msg := "one", (*message.Message)(nil)
@@ -75,7 +76,7 @@ func TestManyMessagesAreUnderWayAtOnce(t *testing.T) {
 	transport := newTransport(t, nats.Config{URL: s.URL})
 	many := make([]*message.Message, 1000)
 	for i := range many {
-		many[i] = testtransport.Message(fmt.Sprint(i))
+		many[i] = testtransport.Message(t, fmt.Sprint(i))
 	}
 	require.NoError(t, testtransport.Publisher(t, transport).Publish("topic", many...))
 	messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), "topic")
@@ -92,7 +93,7 @@ func TestLargeMessagesWaitForAcks(t *testing.T) {
 	pub := testtransport.Publisher(t, transport)
 	payload := strings.Repeat("x", 1<<20-200)
 	for range 30 {
-		require.NoError(t, pub.Publish("topic", testtransport.Message(payload)))
+		require.NoError(t, pub.Publish("topic", testtransport.Message(t, payload)))
 	}
 	messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), "topic")
 	var unacked []*message.Message
@@ -118,7 +119,7 @@ func TestWhatIsNotAckedComesAgain(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	transport := newTransport(t, nats.Config{URL: s.URL, AckWait: time.Second})
-	require.NoError(t, testtransport.Publisher(t, transport).Publish("topic", testtransport.Message("x")))
+	require.NoError(t, testtransport.Publisher(t, transport).Publish("topic", testtransport.Message(t, "x")))
 	messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), "topic")
 	first := testtransport.Receive(t, messages)
 	second := testtransport.Receive(t, messages)
@@ -144,7 +145,7 @@ func TestWhatASubscriberDidNotHandOnIsGivenBack(t *testing.T) {
 			transport := newTransport(t, nats.Config{URL: s.URL, AckWait: time.Hour})
 			many := make([]*message.Message, 1200)
 			for i := range many {
-				many[i] = testtransport.Message(fmt.Sprint(i))
+				many[i] = testtransport.Message(t, fmt.Sprint(i))
 			}
 			require.NoError(t, testtransport.Publisher(t, transport).Publish("topic", many...))
 			ctx, cancel := context.WithCancel(t.Context())
@@ -182,7 +183,7 @@ func TestCloseDrains(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	transport := newTransport(t, nats.Config{URL: s.URL, AckWait: time.Hour})
-	require.NoError(t, testtransport.Publisher(t, transport).Publish("topic", testtransport.Message("before"), testtransport.Message("after")))
+	require.NoError(t, testtransport.Publisher(t, transport).Publish("topic", testtransport.Message(t, "before"), testtransport.Message(t, "after")))
 	sub := testtransport.Subscriber(t, transport, "handler")
 	messages := testtransport.Subscribe(t, sub, "topic")
 	testtransport.Receive(t, messages).Ack()
@@ -218,7 +219,7 @@ func TestASubscriptionWaitsForTheServer(t *testing.T) {
 			pub, err = transport.Publisher()
 			return err == nil
 		}, patience, 10*time.Millisecond)
-		require.NoError(t, pub.Publish("topic", testtransport.Message(fmt.Sprint(outage))))
+		require.NoError(t, pub.Publish("topic", testtransport.Message(t, fmt.Sprint(outage))))
 		msg := testtransport.Receive(t, messages)
 		require.Equal(t, fmt.Sprint(outage), string(msg.Payload))
 		msg.Ack()
@@ -239,11 +240,11 @@ func TestASubscriptionNoticesSilence(t *testing.T) {
 	log, logger := testtransport.NewLogged(t)
 	pub := testtransport.Publisher(t, newTransport(t, nats.Config{URL: s.URL}))
 	messages := testtransport.Subscribe(t, testtransport.Subscriber(t, newTransport(t, nats.Config{URL: url, Logger: logger, AckWait: 2 * time.Second}), "handler"), "topic")
-	require.NoError(t, pub.Publish("topic", testtransport.Message("before")))
+	require.NoError(t, pub.Publish("topic", testtransport.Message(t, "before")))
 	testtransport.Receive(t, messages).Ack()
 
 	gate.Lock()
-	require.NoError(t, pub.Publish("topic", testtransport.Message("meanwhile")))
+	require.NoError(t, pub.Publish("topic", testtransport.Message(t, "meanwhile")))
 	require.Eventually(t, func() bool { return log.Count("receiving topic from NATS fails") == 1 }, patience, time.Millisecond)
 	gate.Unlock()
 	require.Equal(t, "meanwhile", string(testtransport.Receive(t, messages).Payload))
@@ -306,7 +307,9 @@ func TestASubscriptionOutlivesItsConsumerAndItsStream(t *testing.T) {
 	messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), "topic")
 	publish := func(payload string) {
 		t.Helper()
-		require.Eventually(t, func() bool { return pub.Publish("topic", testtransport.Message(payload)) == nil }, patience, time.Millisecond)
+		require.Eventually(t, func() bool {
+			return pub.Publish("topic", message.NewMessage(watermill.NewUUID(), []byte(payload))) == nil
+		}, patience, time.Millisecond)
 		for {
 			msg := testtransport.Receive(t, messages)
 			msg.Ack()
@@ -372,8 +375,8 @@ func TestAStreamThatExistsIsUsed(t *testing.T) {
 		transport := newTransport(t, config)
 		pub, sub := testtransport.Publisher(t, transport), testtransport.Subscriber(t, transport, "handler")
 		created, paid := testtransport.Subscribe(t, sub, "orders.created"), testtransport.Subscribe(t, sub, "orders.paid")
-		require.NoError(t, pub.Publish("orders.created", testtransport.Message("created")))
-		require.NoError(t, pub.Publish("orders.paid", testtransport.Message("paid")))
+		require.NoError(t, pub.Publish("orders.created", testtransport.Message(t, "created")))
+		require.NoError(t, pub.Publish("orders.paid", testtransport.Message(t, "paid")))
 		for payload, messages := range map[string]<-chan *message.Message{"created": created, "paid": paid} {
 			msg := testtransport.Receive(t, messages)
 			require.Equal(t, payload, string(msg.Payload))
@@ -406,7 +409,7 @@ func TestAConsumerThatExistsIsUsed(t *testing.T) {
 	require.NoError(t, err)
 	for wait, want := range map[time.Duration]time.Duration{0: 7 * time.Second, 9 * time.Second: 9 * time.Second} {
 		transport := newTransport(t, nats.Config{URL: s.URL, AckWait: wait})
-		require.NoError(t, testtransport.Publisher(t, transport).Publish("topic", testtransport.Message("x")))
+		require.NoError(t, testtransport.Publisher(t, transport).Publish("topic", testtransport.Message(t, "x")))
 		sub := testtransport.Subscriber(t, transport, "handler")
 		testtransport.Receive(t, testtransport.Subscribe(t, sub, "topic")).Ack()
 		require.NoError(t, sub.Close())
