@@ -20,6 +20,7 @@ import (
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/outage"
 	"github.com/reprise-bus/reprise/internal/registry"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/middleware"
 	"github.com/reprise-bus/reprise/migrations"
 	"github.com/reprise-bus/reprise/pubsub"
@@ -57,7 +58,7 @@ func newBus(ctx context.Context, config Config) (*Bus, error) {
 	// Others may be at work on the tables, such as a process that migrates them.
 	// A database that is not there is an error at once.
 	health := outage.Outage{What: "preparing the tables", Log: config.Logger}
-	whenFree := func(f func() error) error { return health.Until(ctx, time.Second, store.Busy, f) }
+	whenFree := func(f func() error) error { return health.Until(ctx, time.Second, sqldb.Busy, f) }
 	if !config.SkipMigrations {
 		if err := whenFree(func() error { return migrations.Up(ctx, config.DB, config.Schema) }); err != nil {
 			return nil, fmt.Errorf("bus: %w", err)
@@ -74,7 +75,7 @@ func newBus(ctx context.Context, config Config) (*Bus, error) {
 	}); err != nil {
 		return nil, fmt.Errorf("bus: %w", err)
 	}
-	if advice := st.Advice(); advice != "" {
+	if advice := st.Database().Advice(); advice != "" {
 		config.Logger.Warn(advice)
 	}
 	ps, err := pubsub.New(st, config.pubsub())
@@ -152,7 +153,7 @@ const spare = 4
 // this process would fall silent. SQLite has one writer anyway.
 func (b *Bus) checkPool() error {
 	most := b.config.DB.Stats().MaxOpenConnections
-	if most == 0 || b.store.OneWriter() {
+	if most == 0 || b.store.Database().OneWriter() {
 		return nil
 	}
 	var names []string

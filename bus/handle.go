@@ -12,6 +12,7 @@ import (
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/outage"
 	"github.com/reprise-bus/reprise/internal/registry"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -122,7 +123,7 @@ func (b *Bus) onlyHandlers(ctx context.Context, fresh []registry.Handler) error 
 	}
 	var subscribed map[store.Subscription]bool
 	health := outage.Outage{What: "looking for other handlers of commands", Log: b.config.Logger}
-	if err := health.Until(ctx, time.Second, store.Transient, func() (err error) {
+	if err := health.Until(ctx, time.Second, sqldb.Transient, func() (err error) {
 		subscribed, err = b.store.SubscriptionKeys(ctx)
 		return err
 	}); err != nil {

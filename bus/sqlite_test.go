@@ -19,6 +19,7 @@ import (
 
 	"github.com/reprise-bus/reprise/bus"
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
@@ -363,6 +364,6 @@ func TestATransactionThatReadBeforeOthersWroteIsToldHowToBegin(t *testing.T) {
 	require.NoError(t, b.Publish(t.Context(), placed{"1"}))
 	err = b.PublishTx(t.Context(), tx, placed{"2"})
 	require.ErrorContains(t, err, "begin again, and open the pool with _txlock=immediate")
-	require.True(t, store.Collided(err))
+	require.True(t, sqldb.Collided(err))
 	require.NoError(t, tx.Rollback())
 }

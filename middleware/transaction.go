@@ -12,6 +12,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -40,7 +41,7 @@ import (
 // pubsub.PublisherTx.
 func Transaction(st *store.Store, isolation ...sql.IsolationLevel) message.HandlerMiddleware {
 	var options *sql.TxOptions
-	if len(isolation) > 0 && isolation[0] != sql.LevelDefault && !st.OneWriter() {
+	if len(isolation) > 0 && isolation[0] != sql.LevelDefault && !st.Database().OneWriter() {
 		options = &sql.TxOptions{Isolation: isolation[0]}
 	}
 	return func(next message.HandlerFunc) message.HandlerFunc {
@@ -77,9 +78,9 @@ type transaction struct {
 // the transaction has collided with others.
 func (t transaction) run(msg *message.Message) (failed, collided error) {
 	whole := msg.Context()
-	tx, over, err := t.store.Begin(whole, t.options)
+	tx, over, err := t.store.Database().Begin(whole, t.options)
 	switch {
-	case store.Collided(err):
+	case sqldb.Collided(err):
 		return nil, fmt.Errorf("begin the handler's transaction: %w", err)
 	case err != nil && whole.Err() != nil:
 		return notStarted(fmt.Errorf("begin the handler's transaction: %w", err)), nil
@@ -98,9 +99,9 @@ func (t transaction) run(msg *message.Message) (failed, collided error) {
 			failed = errors.Join(failed, undone)
 		}
 	}()
-	mark, err := t.store.Mark(whole, tx)
+	mark, err := t.store.Database().Mark(whole, tx)
 	switch {
-	case store.Collided(err):
+	case sqldb.Collided(err):
 		return nil, fmt.Errorf("begin the handler's transaction: %w", err)
 	case err != nil && whole.Err() != nil:
 		return notStarted(fmt.Errorf("begin the handler's transaction: %w", err)), nil
@@ -112,7 +113,7 @@ func (t transaction) run(msg *message.Message) (failed, collided error) {
 	switch {
 	case errors.Is(err, store.ErrEnded):
 		return err, nil
-	case store.Collided(err) && t.store.Aborted(whole, tx):
+	case sqldb.Collided(err) && t.store.Database().Aborted(whole, tx):
 		return nil, err
 	case err != nil:
 		return err, nil
@@ -136,10 +137,10 @@ func (t transaction) run(msg *message.Message) (failed, collided error) {
 
 // call calls the handler. One that fails after it has ended its transaction itself
 // must not be called again: each attempt would commit what it writes once more.
-func (t transaction) call(msg *message.Message, tx *sqlx.Tx, mark store.Mark) (produced []*message.Message, err error) {
+func (t transaction) call(msg *message.Message, tx *sqlx.Tx, mark sqldb.Mark) (produced []*message.Message, err error) {
 	whole, returned := msg.Context(), false
 	defer func() {
-		if returned || t.store.Ended(whole, tx, mark) == nil {
+		if returned || t.store.Database().Ended(whole, tx, mark) == nil {
 			return
 		}
 		if value := recover(); value != nil { // or it has called runtime.Goexit
@@ -148,7 +149,7 @@ func (t transaction) call(msg *message.Message, tx *sqlx.Tx, mark store.Mark) (p
 	}()
 	produced, err = t.next(msg)
 	returned = true
-	if err = handlers.Sound(err); err != nil && t.store.Ended(whole, tx, mark) != nil {
+	if err = handlers.Sound(err); err != nil && t.store.Database().Ended(whole, tx, mark) != nil {
 		err = endedItself(fmt.Sprintf("returned an error: %v", err))
 	}
 	return produced, err
@@ -162,7 +163,7 @@ func endedItself(how string) error {
 
 // split tells the error of a collision from any other.
 func split(err error) (failed, collided error) {
-	if store.Collided(err) {
+	if sqldb.Collided(err) {
 		return nil, err
 	}
 	return err, nil
@@ -172,7 +173,7 @@ func split(err error) (failed, collided error) {
 // error, and returns nil when the run has succeeded. If it does not answer, the
 // run is due again, which counts only if the commit does not.
 func inDoubt(ctx context.Context, st *store.Store, delivery *handlers.Delivery, err error) error {
-	if store.Refused(err) {
+	if sqldb.Refused(err) {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)

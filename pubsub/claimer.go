@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/reprise-bus/reprise/internal/outage"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -96,7 +97,7 @@ func (p *PubSub) lease(ctx context.Context, wants []store.Want) ([]*store.Claime
 	if err == nil {
 		p.accepted(wants...)
 	}
-	if others := p.activeSubscriptions() > 1; !others || store.Transient(err) || !divisible(err) {
+	if others := p.activeSubscriptions() > 1; !others || sqldb.Transient(err) || !divisible(err) {
 		return claimed, err
 	}
 	return p.claimEach(ctx, wants)
@@ -153,7 +154,7 @@ func (p *PubSub) claimAs(ctx context.Context, wants []store.Want) ([]*store.Clai
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
-	case err != nil && !store.Refused(err):
+	case err != nil && !sqldb.Refused(err):
 		i.doubtful = true
 	case len(claimed) > 0:
 		i.claims++

@@ -15,6 +15,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
@@ -211,7 +212,7 @@ func TestPublishInTxIsTriedAgainAfterACollision(t *testing.T) {
 		calls++
 		return ps.PublisherTx(tx).Publish("topic", newMessage("y"))
 	})
-	require.True(t, store.Collided(err), "%v", err)
+	require.True(t, sqldb.Collided(err), "%v", err)
 	require.Equal(t, 1, calls)
 }
 

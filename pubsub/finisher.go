@@ -11,6 +11,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"github.com/reprise-bus/reprise/internal/outage"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -150,7 +151,7 @@ func (f *finisher) flush(health *outage.Outage) {
 // with an error, what waits until the database works.
 func (f *finisher) write(batch []store.Outcome) (left []store.Outcome, err error) {
 	most := heldUp
-	if f.store.OneWriter() { // it locks no rows, and may have others write first
+	if f.store.Database().OneWriter() { // it locks no rows, and may have others write first
 		most = longest
 	}
 	ctx, cancel := context.WithTimeout(f.ctx, most)
@@ -160,7 +161,7 @@ func (f *finisher) write(batch []store.Outcome) (left []store.Outcome, err error
 		f.done(batch, lost)
 		return nil, nil
 	}
-	if f.ctx.Err() != nil || ctx.Err() == nil && !store.Answered(err) {
+	if f.ctx.Err() != nil || ctx.Err() == nil && !sqldb.Answered(err) {
 		return batch, err
 	}
 	return f.writeFree(batch)
@@ -205,12 +206,12 @@ func (f *finisher) isolate(batch []store.Outcome, i *isolation) (left []store.Ou
 	if err == nil {
 		return f.free(batch, lost, locked, i), nil
 	}
-	content := store.Unacceptable(err)
+	content := sqldb.Unacceptable(err)
 	if !content {
 		i.failed++
 	}
 	switch {
-	case ctx.Err() != nil || !store.Answered(err):
+	case ctx.Err() != nil || !sqldb.Answered(err):
 		return batch, err
 	case len(batch) == 1 && content:
 		f.tell(batch[0], err.Error())

@@ -15,6 +15,7 @@ import (
 
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/outage"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -322,7 +323,7 @@ func (in *Inbox) insert(ctx context.Context, events []store.Event, h *handover) 
 	st := in.pubsub.store
 	if in.news.expected() {
 		received, err := in.try(ctx, st.ReceiveNew, events, h)
-		if !errors.Is(err, store.ErrKnown) && !store.Collided(err) {
+		if !errors.Is(err, store.ErrKnown) && !sqldb.Collided(err) {
 			return received, err
 		}
 	}
@@ -341,7 +342,7 @@ type receive func(ctx context.Context, handler string, events []store.Event, lea
 // process, and goes on as another.
 func (in *Inbox) try(ctx context.Context, receive receive, events []store.Event, h *handover) (store.Received, error) {
 	received, err := receive(ctx, in.own.handler, events, h.lease())
-	if h.wanted() && (received.Resent || err != nil && !store.Refused(err)) {
+	if h.wanted() && (received.Resent || err != nil && !sqldb.Refused(err)) {
 		in.pubsub.doubt(h.leaser)
 		signal(in.pubsub.wake)
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/reprise-bus/reprise/internal/outage"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -97,7 +98,7 @@ func (p *PubSub) lookLoop(ctx context.Context, looks <-chan look) {
 			recovering.Report(ctx, p.recoverDead(brief))
 		}
 		if l.survey {
-			if err := p.survey(brief); err == nil || store.Answered(err) && !store.Transient(err) { // when the database is away, others say so
+			if err := p.survey(brief); err == nil || sqldb.Answered(err) && !sqldb.Transient(err) { // when the database is away, others say so
 				surveying.Report(ctx, err)
 			}
 		}
@@ -121,7 +122,7 @@ const connectionsToSpare = 4
 // connect takes a connection from the pool, unless the pool has few.
 func (h *heart) connect(ctx context.Context) error {
 	pool := h.pubsub.store.DB()
-	if most := pool.Stats().MaxOpenConnections; h.conn != nil || h.pubsub.store.OneWriter() || most > 0 && most < connectionsToSpare {
+	if most := pool.Stats().MaxOpenConnections; h.conn != nil || h.pubsub.store.Database().OneWriter() || most > 0 && most < connectionsToSpare {
 		return nil
 	}
 	conn, err := pool.Conn(ctx)

@@ -9,6 +9,7 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/reprise-bus/reprise/internal/outage"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -49,7 +50,7 @@ type notifier struct {
 	notices sync.RWMutex // held for reading while one is on its way
 }
 
-func (p *PubSub) newNotifier(notify func(ctx context.Context, q store.Execer, from string) error) *notifier {
+func (p *PubSub) newNotifier(notify func(ctx context.Context, q sqldb.Execer, from string) error) *notifier {
 	if !p.store.Notifies() || p.config.SkipNotify {
 		return &notifier{}
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/lib/pq/pqerror"
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
@@ -466,7 +467,7 @@ func TestWhichErrorsProveThatNothingWasWritten(t *testing.T) {
 		"statement timeout, in French":                        &pq.Error{Severity: "ERREUR", Code: "57014"},
 		"deadlock, by pgx, in German":                         &pgconn.PgError{Severity: "FEHLER", Code: "40P01"},
 	} {
-		require.True(t, store.Refused(fmt.Errorf("wrapped: %w", err)), name)
+		require.True(t, sqldb.Refused(fmt.Errorf("wrapped: %w", err)), name)
 	}
 	for name, err := range map[string]error{
 		"connection failure, by a pooler":                             state("08006"),
@@ -489,6 +490,6 @@ func TestWhichErrorsProveThatNothingWasWritten(t *testing.T) {
 		"terminated, by pgx, in Italian":                              &pgconn.PgError{Severity: "FATALE", Code: "57P01"},
 		"the server panics, in German":                                &pq.Error{Severity: "PANIK", Code: "53100"},
 	} {
-		require.False(t, store.Refused(fmt.Errorf("wrapped: %w", err)), name)
+		require.False(t, sqldb.Refused(fmt.Errorf("wrapped: %w", err)), name)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/jmoiron/sqlx"
 
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -206,7 +207,7 @@ func (o *Outbox) writeNow(ctx context.Context, events []store.Event) (knownEvent
 }
 
 // writeRepeats is what PubSub.insertRepeats is for the database.
-func (o *Outbox) writeRepeats(ctx context.Context, q store.Queryer, events, others []store.Event, fresh []store.EventID) (knownEvents, error) {
+func (o *Outbox) writeRepeats(ctx context.Context, q sqldb.Queryer, events, others []store.Event, fresh []store.EventID) (knownEvents, error) {
 	if len(fresh) == len(events) && len(others) == 0 {
 		return nil, nil
 	}
@@ -233,7 +234,7 @@ func (o *Outbox) writeLarge(ctx context.Context, events []store.Event, committin
 	return known, err
 }
 
-func (o *Outbox) writeChunks(ctx context.Context, tx store.Queryer, events []store.Event) (knownEvents, error) {
+func (o *Outbox) writeChunks(ctx context.Context, tx sqldb.Queryer, events []store.Event) (knownEvents, error) {
 	known := knownEvents{}
 	for _, events := range split(events) {
 		events, others, err := store.Unique(events)

@@ -110,10 +110,10 @@ var (
 // transaction keeps everything else from being written, or when the caller is
 // the code of such a transaction.
 func (p *PubSub) wouldWaitForItself(ctx context.Context) error {
-	if _, transactional := handlers.Tx(ctx); transactional && p.store.OneWriter() {
+	if _, transactional := handlers.Tx(ctx); transactional && p.store.Database().OneWriter() {
 		return errWaitForItself
 	}
-	if p.store.WaitsForItself() {
+	if p.store.Database().WaitsForItself() {
 		return errInsideItself
 	}
 	return nil

@@ -211,7 +211,7 @@ func (p *PubSub) start(ctx context.Context) error {
 	if err := p.store.Register(ctx, p.describe(p.identity().id, p.serving())); err != nil {
 		return err
 	}
-	if most := p.store.DB().Stats().MaxOpenConnections; !p.store.OneWriter() && most > 0 && most < connectionsToSpare {
+	if most := p.store.DB().Stats().MaxOpenConnections; !p.store.Database().OneWriter() && most > 0 && most < connectionsToSpare {
 		p.config.Logger.Warn("the pool is too small to keep a connection for heartbeats: statements of the application that take all of it for longer than DeadAfter make this process look dead; allow more with SetMaxOpenConns",
 			"connections", most, "want", connectionsToSpare, "dead_after", p.config.DeadAfter)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
@@ -176,7 +177,7 @@ func TestAPublishThatFindsItsIDLockedFailsAlone(t *testing.T) {
 		require.NoError(t, receive(t, errs))
 	}
 	for range 3 {
-		require.True(t, store.Locked(receive(t, busy)))
+		require.True(t, sqldb.Locked(receive(t, busy)))
 	}
 }
 
@@ -289,7 +290,7 @@ func TestSubscribingFailsForWhatDoesNotPass(t *testing.T) {
 		server.Exec(statement)
 		_, err := ps.Subscriber("handler", again).Subscribe(t.Context(), "topic")
 		require.Error(t, err, statement)
-		require.False(t, store.Transient(err), "%v", err)
+		require.False(t, sqldb.Transient(err), "%v", err)
 		require.NotErrorIs(t, err, context.Canceled)
 		server.Exec(undo)
 	}

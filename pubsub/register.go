@@ -8,6 +8,7 @@ import (
 
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/outage"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -65,7 +66,7 @@ func (p *PubSub) Unregister(topic, handler string) {
 // While the database is away or busy it waits, until ctx ends.
 func (p *PubSub) SubscribeRegistered(ctx context.Context) error {
 	health := outage.Outage{What: "subscribing handlers", Log: p.config.Logger}
-	return health.Until(ctx, time.Second, store.Transient, func() error { return p.subscribeRegistered(ctx) })
+	return health.Until(ctx, time.Second, sqldb.Transient, func() error { return p.subscribeRegistered(ctx) })
 }
 
 // subscribeRegistered puts what is registered into the database.

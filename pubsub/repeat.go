@@ -5,8 +5,7 @@ import (
 	"log/slog"
 	"slices"
 
-	wsql "github.com/ThreeDotsLabs/watermill-sql/v3/pkg/sql"
-
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -18,13 +17,13 @@ type knownEvents map[store.EventID]bool
 func (k knownEvents) add(e *store.Event) { k[store.EventID{Topic: e.Topic, ID: e.Repeat().ID}] = true }
 
 // metadataOfKnown returns the metadata that the database has of events.
-type metadataOfKnown func(ctx context.Context, q store.Queryer, ids []store.EventID) (map[store.EventID]map[string]string, error)
+type metadataOfKnown func(ctx context.Context, q sqldb.Queryer, ids []store.EventID) (map[store.EventID]map[string]string, error)
 
 // repeatsAmong looks at the events that an insert of unique events did not write,
 // and at the others of the same ids, which were no part of it: it returns those that
 // repeat what the database has under their id, each under an id of its own, and those
 // that are that event.
-func repeatsAmong(ctx context.Context, db store.Queryer, events, others []store.Event, fresh []store.EventID, look metadataOfKnown) ([]store.Event, knownEvents, error) {
+func repeatsAmong(ctx context.Context, db sqldb.Queryer, events, others []store.Event, fresh []store.EventID, look metadataOfKnown) ([]store.Event, knownEvents, error) {
 	written := make(map[store.EventID]bool, len(fresh))
 	for _, id := range fresh {
 		written[id] = true
@@ -63,7 +62,7 @@ func repeatsAmong(ctx context.Context, db store.Queryer, events, others []store.
 // insertRepeats follows an insert of unique events that has written those of in: of
 // the rest, and of the others of their ids, it inserts those that repeat an event.
 // Their runs are due.
-func (p *PubSub) insertRepeats(ctx context.Context, db wsql.ContextExecutor, events, others []store.Event, in store.Inserted) (more store.Inserted, known knownEvents, err error) {
+func (p *PubSub) insertRepeats(ctx context.Context, db sqldb.Queryer, events, others []store.Event, in store.Inserted) (more store.Inserted, known knownEvents, err error) {
 	if len(in.IDs) == len(events) && len(others) == 0 {
 		return more, nil, nil
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/reprise-bus/reprise/internal/outage"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -16,7 +17,7 @@ func (p *PubSub) settle(ctx context.Context, sub store.Subscription) {
 	pace := outage.Pace(p.config.PollInterval)
 	for open := ""; ; {
 		still, created, err := p.store.Settle(ctx, sub, open)
-		if err == nil || store.Unacceptable(err) { // when the database does not work, others say so
+		if err == nil || sqldb.Unacceptable(err) { // when the database does not work, others say so
 			health.Report(ctx, err)
 		}
 		if created > 0 {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/outage"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -77,7 +78,7 @@ func (s *Subscriber) begin(ctx context.Context, topic string, does ...func(ctx c
 	defer cancel()
 	defer context.AfterFunc(s.pubsub.loopCtx, cancel)()
 	health := outage.Outage{What: "subscribing handler " + s.handler + " to topic " + topic, Log: s.pubsub.config.Logger}
-	err := health.Until(ctx, 5*time.Second, store.Transient, func() error {
+	err := health.Until(ctx, 5*time.Second, sqldb.Transient, func() error {
 		for _, do := range does {
 			if err := do(ctx); err != nil {
 				return err

@@ -13,6 +13,7 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -115,7 +116,7 @@ var ErrMaybeWritten = errors.New("the events may have been written: publish the 
 
 // whatIsKnown adds to the error of a statement whether it was written.
 func whatIsKnown(err error) error {
-	if store.Refused(err) {
+	if sqldb.Refused(err) {
 		return nothingWritten(err)
 	}
 	return maybeWritten(err)
@@ -232,7 +233,7 @@ func (w *writer) writeTogether(calls []*call) (callers int) {
 }
 
 // divisible says of the error of a batch that parts of it may be accepted.
-func divisible(err error) bool { return store.Refused(err) && store.Answered(err) }
+func divisible(err error) bool { return sqldb.Refused(err) && sqldb.Answered(err) }
 
 // alone tries the parts of a batch that was refused one by one. When two in a row
 // find something locked, what is locked is not theirs alone: the parts behind
@@ -258,7 +259,7 @@ func (a *alone) try(f func() error) error {
 		return a.err
 	}
 	a.err = f()
-	if store.Locked(a.err) {
+	if sqldb.Locked(a.err) {
 		a.locked++
 	} else {
 		a.locked = 0
@@ -266,7 +267,7 @@ func (a *alone) try(f func() error) error {
 	switch {
 	case a.err == nil:
 		a.accepted = true
-	case !store.Unacceptable(a.err):
+	case !sqldb.Unacceptable(a.err):
 		a.refused++
 	}
 	return a.err
@@ -328,7 +329,7 @@ func (p *PubSub) inOneTx(ctx context.Context, committing *atomic.Bool, write fun
 }
 
 func (p *PubSub) inOneTxOnce(ctx context.Context, committing *atomic.Bool, write func(tx *sqlx.Tx) error) error {
-	tx, over, err := p.store.Begin(ctx, p.store.TxOptions())
+	tx, over, err := p.store.Database().Begin(ctx, p.store.Database().TxOptions())
 	if err != nil {
 		return nothingWritten(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -33,7 +34,7 @@ func (s *settings) transaction(isolation sql.IsolationLevel) message.HandlerMidd
 					_, err := next(msg)
 					return err
 				})
-				if store.Collided(failed) {
+				if sqldb.Collided(failed) {
 					return failed
 				}
 				return nil

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"strings"
 	"time"
 
@@ -96,9 +97,9 @@ func (s *Store) actions(ctx context.Context, which string, args ...any) ([]Actio
 		Runs      int64         `db:"runs"`
 		Events    int64         `db:"events"`
 		Outgoing  int64         `db:"outgoing"`
-		At        instant       `db:"at"`
+		At        sqldb.Time    `db:"at"`
 	}
-	if err := s.db.SelectContext(ctx, &rows, s.sql(`
+	if err := s.db.SelectContext(ctx, &rows, s.db.SQL(`
 		SELECT id, kind, operation_id, selection, requested_by, reason, runs, events, outgoing, at FROM reprise.actions `+which), args...); err != nil {
 		return nil, fmt.Errorf("read actions: %w", err)
 	}
@@ -123,7 +124,7 @@ func (s *Store) act(ctx context.Context, tx *sqlx.Tx, a Action) (id int64, err e
 		return 0, err
 	}
 	operation := sql.NullInt64{Int64: a.Operation, Valid: a.Operation != 0}
-	err = s.queryRow(ctx, tx, s.sql(`
+	err = s.db.QueryRow(ctx, tx, s.db.SQL(`
 		INSERT INTO reprise.actions (kind, operation_id, selection, requested_by, reason) VALUES ($1, $2, $3, $4, $5) RETURNING id`),
 		[]any{string(a.Kind), operation, string(selection), printable(a.By.Name, maxName), printable(a.By.Reason, maxMessage)}, &id)
 	if err != nil {
@@ -137,7 +138,7 @@ func (s *Store) acted(ctx context.Context, tx *sqlx.Tx, id int64, done Pruned) e
 	if id == 0 || done == (Pruned{}) {
 		return nil
 	}
-	_, err := tx.ExecContext(ctx, s.sql(`
+	_, err := tx.ExecContext(ctx, s.db.SQL(`
 		UPDATE reprise.actions SET runs = runs + $2, events = events + $3, outgoing = outgoing + $4 WHERE id = $1`),
 		id, done.Runs, done.Events, done.Outgoing)
 	return err
@@ -145,7 +146,7 @@ func (s *Store) acted(ctx context.Context, tx *sqlx.Tx, id int64, done Pruned) e
 
 // lastAct is the number of the last action of a kind on an operation, 0 for none.
 func (s *Store) lastAct(ctx context.Context, tx *sqlx.Tx, kind ActionKind, operation int64) (id int64, err error) {
-	err = tx.GetContext(ctx, &id, s.sql(`
+	err = tx.GetContext(ctx, &id, s.db.SQL(`
 		SELECT coalesce(max(id), 0) FROM reprise.actions WHERE operation_id = $1 AND kind = $2`), operation, string(kind))
 	return id, err
 }

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"slices"
 	"time"
 
@@ -21,7 +22,7 @@ func (s *Store) RequestBackfill(ctx context.Context, o Operation) (Operation, er
 	if err != nil {
 		return o, err
 	}
-	if o, err = s.request(ctx, s.db, o); err != nil {
+	if o, err = s.request(ctx, s.db.Pool(), o); err != nil {
 		return o, fmt.Errorf("request a backfill: %w", err)
 	}
 	return o, nil
@@ -53,7 +54,7 @@ func (s *Store) PreviewBackfill(ctx context.Context, o Operation) (Operation, er
 		o.cursor.Until = f.Until
 	}
 	o.cursor.At = f.Since
-	if err := s.db.GetContext(ctx, &o.Total.N, s.sql(fmt.Sprintf(`
+	if err := s.db.GetContext(ctx, &o.Total.N, s.db.SQL(fmt.Sprintf(`
 		SELECT count(*) FROM (
 			SELECT 1 FROM reprise.events e
 			WHERE e.topic = $1 AND e.published_at >= $2 AND e.published_at < $3
@@ -75,7 +76,7 @@ var everything = farAway
 // past events of its topic, too: a backfill is put on record together with the
 // subscription.
 func (s *Store) SubscribeFromBeginning(ctx context.Context, sub Subscription, policy string) error {
-	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
+	err := s.db.InTx(ctx, func(tx *sqlx.Tx) error {
 		fresh, err := s.SubscribeTx(ctx, tx, sub, policy)
 		if err != nil || !fresh {
 			return err
@@ -90,7 +91,7 @@ func (s *Store) SubscribeFromBeginning(ctx context.Context, sub Subscription, po
 
 // RequestPast puts a backfill of all past events on record, in a transaction in
 // which the subscription is new. Its Total is not known.
-func (s *Store) RequestPast(ctx context.Context, tx Queryer, sub Subscription) error {
+func (s *Store) RequestPast(ctx context.Context, tx sqldb.Queryer, sub Subscription) error {
 	o := Operation{
 		Kind: Backfilling, RequestedBy: sub.Handler, Reason: "the handler is new, and begins with the beginning",
 		Selection: Filter{Handler: sub.Handler, Topic: sub.Topic},
@@ -116,7 +117,7 @@ func (s *Store) OpenBackfills(ctx context.Context, sub Subscription) ([]Operatio
 // topicOf returns the topic that a handler is subscribed to.
 func (s *Store) topicOf(ctx context.Context, handler, topic string) (string, error) {
 	var topics []string
-	if err := s.db.SelectContext(ctx, &topics, s.sql(`
+	if err := s.db.SelectContext(ctx, &topics, s.db.SQL(`
 		SELECT topic FROM reprise.subscriptions WHERE handler = $1 AND ($2 = '' OR topic = $2) ORDER BY topic`), handler, topic); err != nil {
 		return "", fmt.Errorf("look for the topic of handler %q: %w", handler, err)
 	}
@@ -134,10 +135,10 @@ func (s *Store) topicOf(ctx context.Context, handler, topic string) (string, err
 // takeEvents creates the runs of the next batch of events.
 func (s *Store) takeEvents(ctx context.Context, tx *sqlx.Tx, o *Operation) error {
 	last := struct {
-		At instant `db:"published_at"`
-		ID string  `db:"id"`
-	}{At: instant{o.cursor.Until}}
-	err := tx.GetContext(ctx, &last, s.sql(fmt.Sprintf(`
+		At sqldb.Time `db:"published_at"`
+		ID string     `db:"id"`
+	}{At: sqldb.Time{Time: o.cursor.Until}}
+	err := tx.GetContext(ctx, &last, s.db.SQL(fmt.Sprintf(`
 		SELECT e.published_at, e.id FROM reprise.events e
 		WHERE (e.published_at, e.id) > ($1, $2) AND e.published_at < $3
 		ORDER BY e.published_at, e.id LIMIT 1 OFFSET %d`, takeLook-1)), s.time(o.cursor.At), o.cursor.Event, s.time(o.cursor.Until))
@@ -147,7 +148,7 @@ func (s *Store) takeEvents(ctx context.Context, tx *sqlx.Tx, o *Operation) error
 	}
 	// OFFSET keeps PostgreSQL from making the NOT EXISTS a join, for which it may
 	// read all runs.
-	result, err := tx.ExecContext(ctx, s.sql(`
+	result, err := tx.ExecContext(ctx, s.db.SQL(`
 		INSERT INTO reprise.handler_runs (event_id, topic, handler, key, published_at, replay_id, due_at)
 		SELECT e.id, e.topic, $1, e.key, e.published_at, CAST($3 AS bigint),
 		       `+s.paced(`$3`, `(row_number() OVER (ORDER BY e.published_at, e.id) - 1) * CAST($2 AS float8)`)+`

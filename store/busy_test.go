@@ -3,44 +3,15 @@ package store_test
 import (
 	"context"
 	"database/sql"
-	"errors"
-	"fmt"
 	"testing"
 	"time"
 
-	"github.com/lib/pq"
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/store"
 )
-
-type resultCode int
-
-func (c resultCode) Error() string { return fmt.Sprintf("result code %d", int(c)) }
-func (c resultCode) Code() int     { return int(c) }
-
-// What only others are the reason of is told by a code, never by words.
-func TestCollidedGoesByTheCode(t *testing.T) {
-	t.Parallel()
-	for err, want := range map[error]bool{
-		resultCode(5):   true, // SQLITE_BUSY
-		resultCode(517): true, // SQLITE_BUSY_SNAPSHOT
-		resultCode(261): true, // SQLITE_BUSY_RECOVERY
-		resultCode(6):   true, // SQLITE_LOCKED
-		resultCode(262): true, // SQLITE_LOCKED_SHAREDCACHE
-		resultCode(15):  true, // SQLITE_PROTOCOL
-		resultCode(19):  false,
-		resultCode(787): false, // SQLITE_CONSTRAINT_FOREIGNKEY
-		errors.New("database is locked (5) (SQLITE_BUSY)"): false,
-		&pq.Error{Code: "40001"}:                           true,
-		&pq.Error{Code: "40P01"}:                           true,
-		&pq.Error{Code: "23505"}:                           false,
-	} {
-		require.Equal(t, want, store.Collided(fmt.Errorf("begin: %w", err)), "%v", err)
-	}
-	require.False(t, store.Collided(nil))
-}
 
 // A transaction that the application's code runs in keeps others from writing
 // before it has written itself, however the pool begins transactions.
@@ -53,7 +24,7 @@ func TestATransactionHasSQLitesWriteLockFromItsBeginning(t *testing.T) {
 			_, err := db.Exec(`PRAGMA journal_mode = ` + journal)
 			require.NoError(t, err)
 			st := migrated(t, db, "")
-			tx, over, err := st.Begin(t.Context(), nil)
+			tx, over, err := st.Database().Begin(t.Context(), nil)
 			require.NoError(t, err)
 			defer over()
 			other, err := db.Conn(t.Context())
@@ -62,7 +33,7 @@ func TestATransactionHasSQLitesWriteLockFromItsBeginning(t *testing.T) {
 			_, err = other.ExecContext(t.Context(), `PRAGMA busy_timeout = 0`)
 			require.NoError(t, err)
 			_, err = other.ExecContext(t.Context(), `BEGIN IMMEDIATE`)
-			require.True(t, store.Collided(err), "%v", err)
+			require.True(t, sqldb.Collided(err), "%v", err)
 			require.NoError(t, tx.Commit())
 			_, err = other.ExecContext(t.Context(), `BEGIN IMMEDIATE`)
 			require.NoError(t, err)

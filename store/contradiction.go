@@ -21,7 +21,7 @@ const MaxContradictory = 10
 // MaxContradictory, of the newest so many. Somebody has changed them by hand, and forgotten a column:
 // they may be neither run nor listed.
 func (s *Store) Contradictory(ctx context.Context, among int) (ids []int64, err error) {
-	if err := s.db.SelectContext(ctx, &ids, s.sql(`
+	if err := s.db.SelectContext(ctx, &ids, s.db.SQL(`
 		SELECT r.id FROM (SELECT * FROM reprise.handler_runs ORDER BY id DESC LIMIT $1) r
 		WHERE `+contradictory+` ORDER BY r.id LIMIT $2`), among, MaxContradictory); err != nil {
 		return nil, fmt.Errorf("look for contradictory runs: %w", err)

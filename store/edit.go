@@ -42,9 +42,9 @@ func (s *Store) Edit(ctx context.Context, runID int64, c Correction, by, reason 
 		return o, run, err
 	}
 	asked := o
-	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
+	err = s.db.InTx(ctx, func(tx *sqlx.Tx) error {
 		var row runRow
-		err := tx.GetContext(ctx, &row, s.sql(`SELECT `+runColumns+` FROM reprise.handler_runs r WHERE r.id = $1 FOR UPDATE`), runID)
+		err := tx.GetContext(ctx, &row, s.db.SQL(`SELECT `+runColumns+` FROM reprise.handler_runs r WHERE r.id = $1 FOR UPDATE`), runID)
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
 			return ErrNotFound
@@ -56,7 +56,7 @@ func (s *Store) Edit(ctx context.Context, runID int64, c Correction, by, reason 
 			return fmt.Errorf("it is %s: want %s or %s", row.Status, Failed, Discarded)
 		}
 		var served bool
-		if err := tx.GetContext(ctx, &served, s.sql(`
+		if err := tx.GetContext(ctx, &served, s.db.SQL(`
 			SELECT EXISTS (SELECT 1 FROM reprise.subscriptions WHERE topic = $1 AND handler = $2)`), row.Topic, row.Handler); err != nil {
 			return err
 		}
@@ -78,7 +78,7 @@ func (s *Store) Edit(ctx context.Context, runID int64, c Correction, by, reason 
 		if err != nil {
 			return err
 		}
-		if err := tx.GetContext(ctx, &row, s.sql(`SELECT `+runColumns+` FROM reprise.handler_runs r WHERE r.id = $1`), id); err != nil {
+		if err := tx.GetContext(ctx, &row, s.db.SQL(`SELECT `+runColumns+` FROM reprise.handler_runs r WHERE r.id = $1`), id); err != nil {
 			return err
 		}
 		run = row.run()
@@ -116,22 +116,22 @@ func (e Event) amended(c Correction) (Event, error) {
 // replace writes the event with a run of its own, and discards the old one.
 func (s *Store) replace(ctx context.Context, tx *sqlx.Tx, o Operation, old Run, e Event) (id int64, err error) {
 	c := encode(e)
-	if _, err := tx.ExecContext(ctx, s.sql(`
+	if _, err := tx.ExecContext(ctx, s.db.SQL(`
 		INSERT INTO reprise.events (id, topic, key, payload, payload_bytes, metadata, source, amends)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`),
 		e.ID, e.Topic, e.Key, c.textOrNull(), c.bytesOrNull(), c.metadata, e.Source, e.Amends); err != nil {
 		return 0, err
 	}
-	if _, err := tx.ExecContext(ctx, s.sql(`
+	if _, err := tx.ExecContext(ctx, s.db.SQL(`
 		INSERT INTO reprise.operation_runs (operation_id, place, run_id, status, attempt, cycle, tries, instance, finished_at, replay_id)
 		SELECT $1, 1, id, status, attempt, cycle, tries, instance, finished_at, replay_id FROM reprise.handler_runs WHERE id = $2`), o.ID, old.ID); err != nil {
 		return 0, err
 	}
-	if _, err := tx.ExecContext(ctx, s.sql(`
+	if _, err := tx.ExecContext(ctx, s.db.SQL(`
 		UPDATE reprise.handler_runs SET status = 'DISCARDED', finished_at = now(), failed_at = NULL, discarded_at = now() WHERE id = $1 AND status <> 'DISCARDED'`), old.ID); err != nil {
 		return 0, err
 	}
-	err = tx.GetContext(ctx, &id, s.sql(`
+	err = tx.GetContext(ctx, &id, s.db.SQL(`
 		INSERT INTO reprise.handler_runs (event_id, topic, handler, key, due_at, replay_id)
 		VALUES ($1, $2, $3, $4, now(), $5) RETURNING id`), e.ID, e.Topic, old.Handler, e.Key, o.ID)
 	return id, rowError(err)

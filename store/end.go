@@ -11,6 +11,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/reprise-bus/reprise/internal/dialect"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
 // End writes how attempts ended, all of them or, with an error, none. It is a
@@ -68,7 +69,7 @@ func (s *Store) lost(ctx context.Context, outcomes []Outcome, ended []Lease) ([]
 // nobody. The leases of the runs that are locked are returned; nothing is written
 // for them yet.
 func (s *Store) EndUnlocked(ctx context.Context, outcomes []Outcome) (lost, locked []Lease, err error) {
-	if len(outcomes) == 0 || s.kind == dialect.SQLite { // which locks no rows
+	if len(outcomes) == 0 || s.db.Kind() == dialect.SQLite { // which locks no rows
 		lost, err = s.End(ctx, outcomes)
 		return lost, nil, err
 	}
@@ -81,14 +82,14 @@ func (s *Store) EndUnlocked(ctx context.Context, outcomes []Outcome) (lost, lock
 	}
 	var ended []Lease
 	var free []Outcome
-	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
+	err = s.db.InTx(ctx, func(tx *sqlx.Tx) error {
 		ended, free, locked = nil, nil, nil
 		var there, unlocked []int64
-		if err := tx.SelectContext(ctx, &unlocked, s.sql(`
+		if err := tx.SelectContext(ctx, &unlocked, s.db.SQL(`
 			SELECT id FROM reprise.handler_runs WHERE id = ANY ($1::bigint[]) FOR UPDATE SKIP LOCKED`), s.ids(ids)); err != nil {
 			return err
 		}
-		if err := tx.SelectContext(ctx, &there, s.sql(`
+		if err := tx.SelectContext(ctx, &there, s.db.SQL(`
 			SELECT id FROM reprise.handler_runs WHERE id = ANY ($1::bigint[])`), s.ids(ids)); err != nil {
 			return err
 		}
@@ -132,9 +133,9 @@ func (s *Store) Succeed(ctx context.Context, tx *sqlx.Tx, l Lease) error {
 
 // SucceedMarked is Succeed in the transaction that was marked. Where the handler has
 // ended it, nothing is written, and the error is ErrEnded.
-func (s *Store) SucceedMarked(ctx context.Context, tx *sqlx.Tx, m Mark, l Lease) error {
-	if s.kind == dialect.SQLite {
-		if err := s.Ended(ctx, tx, m); err != nil {
+func (s *Store) SucceedMarked(ctx context.Context, tx *sqlx.Tx, m sqldb.Mark, l Lease) error {
+	if s.db.Kind() == dialect.SQLite {
+		if err := s.db.Ended(ctx, tx, m); err != nil {
 			return err
 		}
 		return s.Succeed(ctx, tx, l)
@@ -142,18 +143,18 @@ func (s *Store) SucceedMarked(ctx context.Context, tx *sqlx.Tx, m Mark, l Lease)
 	if !keepable(l.Instance) {
 		return fmt.Errorf("%v: %w", l, ErrLeaseLost)
 	}
-	n, err := s.succeed(ctx, tx, l, ` AND CAST($4 AS bigint) = `+beganAt, int64(m))
+	n, err := s.succeed(ctx, tx, l, ` AND CAST($4 AS bigint) = `+sqldb.BeganAt, int64(m))
 	switch {
 	case errors.Is(err, sql.ErrTxDone):
-		return cmp.Or(endedIf(ctx, true), err)
+		return cmp.Or(sqldb.EndedIf(ctx, true), err)
 	case err == nil && n == 0:
-		return cmp.Or(s.Ended(ctx, tx, m), fmt.Errorf("%v: %w", l, ErrLeaseLost))
+		return cmp.Or(s.db.Ended(ctx, tx, m), fmt.Errorf("%v: %w", l, ErrLeaseLost))
 	}
 	return err
 }
 
 func (s *Store) succeed(ctx context.Context, tx *sqlx.Tx, l Lease, and string, args ...any) (n int64, err error) {
-	result, err := tx.ExecContext(ctx, s.sql(`
+	result, err := tx.ExecContext(ctx, s.db.SQL(`
 		UPDATE reprise.handler_runs
 		SET status = 'SUCCESS', finished_at = now(), error_kind = NULL, error = NULL, fingerprint = NULL
 		WHERE id = $1 AND instance = $2 AND attempt = $3 AND status = 'PENDING'`+and), append([]any{l.RunID, l.Instance, l.Attempt}, args...)...)

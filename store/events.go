@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"time"
 )
 
@@ -76,7 +77,7 @@ func (s *Store) Events(ctx context.Context, f EventFilter) (events []EventHead, 
 	look, args := c.look()
 	newest := `ORDER BY e.published_at DESC, e.id DESC, e.topic DESC`
 	var rows []headRow
-	if err := s.db.SelectContext(ctx, &rows, s.compose(fmt.Sprintf(`
+	if err := s.db.SelectContext(ctx, &rows, s.db.Compose(fmt.Sprintf(`
 		SELECT %[1]s FROM (
 			SELECT e.id, e.topic FROM (
 				SELECT e.id, e.topic, e.key, e.published_at FROM reprise.events e WHERE %[2]s %[3]s LIMIT %[4]d
@@ -92,11 +93,11 @@ func (s *Store) Events(ctx context.Context, f EventFilter) (events []EventHead, 
 		return events, &EventMark{last.PublishedAt, last.ID, last.Topic}, nil
 	}
 	var mark struct {
-		At    instant `db:"published_at"`
-		ID    string  `db:"id"`
-		Topic string  `db:"topic"`
+		At    sqldb.Time `db:"published_at"`
+		ID    string     `db:"id"`
+		Topic string     `db:"topic"`
 	}
-	err = s.db.GetContext(ctx, &mark, s.compose(fmt.Sprintf(
+	err = s.db.GetContext(ctx, &mark, s.db.Compose(fmt.Sprintf(
 		`SELECT e.published_at, e.id, e.topic FROM reprise.events e WHERE %s %s LIMIT 1 OFFSET %d`, look, newest, pageLook-1)), args...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return events, nil, nil
@@ -113,7 +114,7 @@ func (s *Store) EventRuns(ctx context.Context, topic, id string) (runs []Run, er
 		return nil, nil
 	}
 	var rows []runRow
-	if err := s.db.SelectContext(ctx, &rows, s.sql(`
+	if err := s.db.SelectContext(ctx, &rows, s.db.SQL(`
 		SELECT `+runColumns+` FROM reprise.handler_runs r WHERE r.event_id = $1 AND r.topic = $2 ORDER BY r.id`), id, topic); err != nil {
 		return nil, fmt.Errorf("read the runs of event %q: %w", id, err)
 	}

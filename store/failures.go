@@ -24,13 +24,13 @@ const countedAtOnce = 10_000
 // of processes may call it at once: one of them works. What Grouping says is the same
 // before and after, but for Counting.
 func (s *Store) CountFailures(ctx context.Context) (more bool, err error) {
-	err = s.inTx(ctx, func(tx *sqlx.Tx) (err error) {
+	err = s.db.InTx(ctx, func(tx *sqlx.Tx) (err error) {
 		more = false
 		var counted struct {
 			RunID int64 `db:"run_id"`
 			UpTo  int64 `db:"up_to"`
 		}
-		err = tx.GetContext(ctx, &counted, s.sql(`SELECT run_id, up_to FROM reprise.failures_counted FOR UPDATE SKIP LOCKED`))
+		err = tx.GetContext(ctx, &counted, s.db.SQL(`SELECT run_id, up_to FROM reprise.failures_counted FOR UPDATE SKIP LOCKED`))
 		switch {
 		case errors.Is(err, sql.ErrNoRows): // another process does it
 			return nil
@@ -39,7 +39,7 @@ func (s *Store) CountFailures(ctx context.Context) (more bool, err error) {
 		case counted.RunID < counted.UpTo:
 			more = true
 			return s.countPast(ctx, tx, counted.RunID, counted.UpTo)
-		case s.kind == dialect.SQLite: // whose triggers have done it
+		case s.db.Kind() == dialect.SQLite: // whose triggers have done it
 			return nil
 		}
 		more, err = s.addChanges(ctx, tx)
@@ -65,7 +65,7 @@ const addCounts = `
 // afterwards counts.
 func (s *Store) countPast(ctx context.Context, tx *sqlx.Tx, after, last int64) error {
 	upTo := last
-	err := tx.GetContext(ctx, &upTo, s.sql(fmt.Sprintf(`
+	err := tx.GetContext(ctx, &upTo, s.db.SQL(fmt.Sprintf(`
 		SELECT id FROM reprise.handler_runs
 		WHERE failed_at IS NOT NULL AND id > $1 AND id <= $2 ORDER BY id LIMIT 1 OFFSET %d`, countedAtOnce-1)), after, last)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
@@ -79,18 +79,18 @@ func (s *Store) countPast(ctx context.Context, tx *sqlx.Tx, after, last int64) e
 			WHERE failed_at IS NOT NULL AND id > $1 AND id <= $2
 			GROUP BY 1, 2, 3
 		)`
-	if s.kind == dialect.Postgres {
+	if s.db.Kind() == dialect.Postgres {
 		query += `, noted AS (
 			DELETE FROM reprise.failure_changes WHERE run_id > $1 AND run_id <= $2
 		)`
 	}
-	if _, err := tx.ExecContext(ctx, s.sql(query+addCounts), after, upTo); err != nil {
+	if _, err := tx.ExecContext(ctx, s.db.SQL(query+addCounts), after, upTo); err != nil {
 		return err
 	}
 	if upTo == last {
 		upTo = 1<<63 - 1
 	}
-	_, err = tx.ExecContext(ctx, s.sql(`UPDATE reprise.failures_counted SET run_id = $1`), upTo)
+	_, err = tx.ExecContext(ctx, s.db.SQL(`UPDATE reprise.failures_counted SET run_id = $1`), upTo)
 	return err
 }
 
@@ -98,7 +98,7 @@ func (s *Store) countPast(ctx context.Context, tx *sqlx.Tx, after, last int64) e
 // added, and no other: who else would is locked out, and would find it gone.
 func (s *Store) addChanges(ctx context.Context, tx *sqlx.Tx) (more bool, err error) {
 	var taken int64
-	if err := tx.GetContext(ctx, &taken, s.sql(fmt.Sprintf(`
+	if err := tx.GetContext(ctx, &taken, s.db.SQL(fmt.Sprintf(`
 		WITH taken AS (
 			DELETE FROM reprise.failure_changes
 			WHERE id = ANY (ARRAY(SELECT id FROM reprise.failure_changes ORDER BY id LIMIT %d))
@@ -113,21 +113,21 @@ func (s *Store) addChanges(ctx context.Context, tx *sqlx.Tx) (more bool, err err
 		SELECT count(*) FROM taken`, countedAtOnce))); err != nil || taken == 0 {
 		return false, err
 	}
-	_, err = tx.ExecContext(ctx, s.sql(`DELETE FROM reprise.failure_groups WHERE runs = 0`))
+	_, err = tx.ExecContext(ctx, s.db.SQL(`DELETE FROM reprise.failure_groups WHERE runs = 0`))
 	return taken == countedAtOnce, err
 }
 
 // Recount has all FAILED runs counted anew, by CountFailures: what somebody has
 // changed by hand, or restored in part, is then in the failure groups.
 func (s *Store) Recount(ctx context.Context) error {
-	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
-		if _, err := tx.ExecContext(ctx, s.sql(`SELECT run_id FROM reprise.failures_counted FOR UPDATE`)); err != nil {
+	err := s.db.InTx(ctx, func(tx *sqlx.Tx) error {
+		if _, err := tx.ExecContext(ctx, s.db.SQL(`SELECT run_id FROM reprise.failures_counted FOR UPDATE`)); err != nil {
 			return err
 		}
-		if _, err := tx.ExecContext(ctx, s.sql(`DELETE FROM reprise.failure_groups`)); err != nil {
+		if _, err := tx.ExecContext(ctx, s.db.SQL(`DELETE FROM reprise.failure_groups`)); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, s.sql(`
+		_, err := tx.ExecContext(ctx, s.db.SQL(`
 			UPDATE reprise.failures_counted
 			SET run_id = CASE WHEN highest > 0 THEN 0 ELSE 9223372036854775807 END, up_to = highest
 			FROM (SELECT coalesce(max(id), 0) AS highest FROM reprise.handler_runs) r`))
@@ -153,7 +153,7 @@ func (m Miscount) Is() bool { return !m.Counting && !m.Failed.More && m.Counted 
 // Miscounted compares the failure groups with the runs, at one moment.
 func (s *Store) Miscounted(ctx context.Context) (m Miscount, err error) {
 	counted := `(SELECT coalesce(sum(runs), 0) FROM reprise.failure_groups)`
-	if s.kind == dialect.Postgres {
+	if s.db.Kind() == dialect.Postgres {
 		counted += ` + (
 			SELECT coalesce(sum(change), 0) FROM reprise.failure_changes WHERE run_id <= (SELECT run_id FROM reprise.failures_counted))`
 	}
@@ -162,7 +162,7 @@ func (s *Store) Miscounted(ctx context.Context) (m Miscount, err error) {
 		Failed   int64
 		Counting bool
 	}
-	if err := s.db.GetContext(ctx, &found, s.sql(fmt.Sprintf(`
+	if err := s.db.GetContext(ctx, &found, s.db.SQL(fmt.Sprintf(`
 		SELECT CAST(%s AS bigint) AS counted, (SELECT run_id < up_to FROM reprise.failures_counted) AS counting,
 		       (SELECT count(*) FROM (SELECT 1 FROM reprise.handler_runs WHERE failed_at IS NOT NULL ORDER BY id LIMIT %d) r) AS failed`,
 		counted, totalCount+1))); err != nil {

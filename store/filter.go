@@ -221,7 +221,7 @@ func (s *Store) conditions(f Filter, above, below int64) *conditions {
 // that failed for as rare in a group as elsewhere, and would rather read and sort the
 // whole group than walk it until a page is full; of an expression it knows nothing.
 func (s *Store) likely(time string) string {
-	if s.kind == dialect.Postgres {
+	if s.db.Kind() == dialect.Postgres {
 		time = `(` + time + ` + interval '0')`
 	}
 	return time + ` IS NOT NULL`
@@ -276,7 +276,7 @@ var unreadable = []string{
 // payloadTest is a condition on the payload of event e.
 func (s *Store) payloadTest(c *conditions, p Condition) string {
 	equal := map[string]string{Equal: `IS NOT DISTINCT FROM`, Unequal: `IS DISTINCT FROM`}[p.Op]
-	if s.kind == dialect.SQLite {
+	if s.db.Kind() == dialect.SQLite {
 		equal = map[string]string{Equal: `IS`, Unequal: `IS NOT`}[p.Op]
 		path := c.arg(p.sqlitePath())
 		return fmt.Sprintf(`CASE json_type(e.payload, %[1]s) WHEN 'true' THEN 'true' WHEN 'false' THEN 'false'

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/reprise-bus/reprise/internal/dialect"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
 // Group is a failure group: FAILED runs of one handler whose last failures are
@@ -78,17 +79,17 @@ func (s *Store) Grouping(ctx context.Context, f Filter) (Grouping, error) {
 }
 
 type groupRow struct {
-	Fingerprint string  `db:"fingerprint"`
-	Handler     string  `db:"handler"`
-	Kind        Kind    `db:"kind"`
-	Runs        int64   `db:"runs"`
-	First       instant `db:"first_at"`
-	Last        instant `db:"last_at"`
-	Oldest      int64   `db:"oldest"`
-	Newest      int64   `db:"newest"`
-	Error       string  `db:"error"`
-	Looked      int64   `db:"looked"`
-	Counting    bool    `db:"counting"`
+	Fingerprint string     `db:"fingerprint"`
+	Handler     string     `db:"handler"`
+	Kind        Kind       `db:"kind"`
+	Runs        int64      `db:"runs"`
+	First       sqldb.Time `db:"first_at"`
+	Last        sqldb.Time `db:"last_at"`
+	Oldest      int64      `db:"oldest"`
+	Newest      int64      `db:"newest"`
+	Error       string     `db:"error"`
+	Looked      int64      `db:"looked"`
+	Counting    bool       `db:"counting"`
 }
 
 func grouping(rows []groupRow, f Filter) (g Grouping) {
@@ -116,7 +117,7 @@ func (s *Store) knownGroups(ctx context.Context, f Filter) (Grouping, error) {
 	const columns = `fingerprint, handler, kind, runs, first_at, last_at, last_run`
 	largest := `SELECT ` + columns + ` FROM reprise.failure_groups WHERE ` + selected + ` ORDER BY runs DESC, last_run DESC LIMIT `
 	counts := largest + n
-	if s.kind == dialect.Postgres {
+	if s.db.Kind() == dialect.Postgres {
 		// Of the groups that have not changed since, those with a place among the
 		// largest are before this one in the table.
 		counts = `
@@ -150,7 +151,7 @@ func (s *Store) knownGroups(ctx context.Context, f Filter) (Grouping, error) {
 			) r WHERE %[3]s ORDER BY r.id %[1]s LIMIT 1)`, order, groupLooks, s.likely(`r.failed_at`))
 	}
 	var rows []groupRow
-	if err := s.db.SelectContext(ctx, &rows, s.compose(`
+	if err := s.db.SelectContext(ctx, &rows, s.db.Compose(`
 		SELECT g.fingerprint, g.handler, g.kind, g.runs, g.first_at, g.last_at, g.oldest, g.newest, coalesce(r.error, '') AS error,
 		       (SELECT run_id < up_to FROM reprise.failures_counted) AS counting
 		FROM (
@@ -163,7 +164,7 @@ func (s *Store) knownGroups(ctx context.Context, f Filter) (Grouping, error) {
 	}
 	g := grouping(rows, f)
 	if len(rows) == 0 {
-		err := s.db.GetContext(ctx, &g.Counting, s.sql(`SELECT run_id < up_to FROM reprise.failures_counted`))
+		err := s.db.GetContext(ctx, &g.Counting, s.db.SQL(`SELECT run_id < up_to FROM reprise.failures_counted`))
 		return g, err
 	}
 	return g, nil
@@ -176,7 +177,7 @@ func (s *Store) foundGroups(ctx context.Context, f Filter) (Grouping, error) {
 	offered, _ := c.look()
 	most := lookFor(f, pageLook)
 	var rows []groupRow
-	if err := s.db.SelectContext(ctx, &rows, s.compose(fmt.Sprintf(`
+	if err := s.db.SelectContext(ctx, &rows, s.db.Compose(fmt.Sprintf(`
 		SELECT g.*, coalesce(r.error, '') AS error
 		FROM (
 			SELECT g.fingerprint, g.handler, g.kind, g.runs, g.first_at, g.last_at, g.oldest, g.newest, sum(g.here) OVER () AS looked

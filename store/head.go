@@ -31,7 +31,7 @@ type headRow struct {
 
 // bytesOf is the length of an expression of type json or text, in bytes.
 func (s *Store) bytesOf(text string) string {
-	if s.kind == dialect.SQLite {
+	if s.db.Kind() == dialect.SQLite {
 		return `octet_length(` + text + `)`
 	}
 	return `octet_length(` + text + `::text)`
@@ -78,7 +78,7 @@ func (s *Store) EventHead(ctx context.Context, topic, id string) (EventHead, err
 		return EventHead{}, fmt.Errorf("event %.255q of topic %.255q: %w", id, topic, ErrNotFound)
 	}
 	var row headRow
-	err := s.db.GetContext(ctx, &row, s.sql(`SELECT `+s.headColumns(true)+` FROM reprise.events e WHERE e.id = $1 AND e.topic = $2`), id, topic)
+	err := s.db.GetContext(ctx, &row, s.db.SQL(`SELECT `+s.headColumns(true)+` FROM reprise.events e WHERE e.id = $1 AND e.topic = $2`), id, topic)
 	if errors.Is(err, sql.ErrNoRows) {
 		return EventHead{}, fmt.Errorf("event %q of topic %q: %w", id, topic, ErrNotFound)
 	}
@@ -95,7 +95,7 @@ func (s *Store) EventHeads(ctx context.Context, id string) ([]EventHead, error) 
 		return nil, nil
 	}
 	var rows []headRow
-	if err := s.db.SelectContext(ctx, &rows, s.sql(`SELECT `+s.headColumns(true)+` FROM reprise.events e WHERE e.id = $1 ORDER BY e.topic`), id); err != nil {
+	if err := s.db.SelectContext(ctx, &rows, s.db.SQL(`SELECT `+s.headColumns(true)+` FROM reprise.events e WHERE e.id = $1 ORDER BY e.topic`), id); err != nil {
 		return nil, fmt.Errorf("read event %q: %w", id, err)
 	}
 	return heads(rows)
@@ -128,10 +128,10 @@ func (s *Store) piece(ctx context.Context, most int, from string, args ...any) (
 		most = math.MaxInt32
 	}
 	text := `convert_to(p.payload::text, 'UTF8')`
-	if s.kind == dialect.SQLite {
+	if s.db.Kind() == dialect.SQLite {
 		text = `CAST(p.payload AS BLOB)`
 	}
-	err = s.db.GetContext(ctx, &piece, s.sql(`
+	err = s.db.GetContext(ctx, &piece, s.db.SQL(`
 		SELECT coalesce(substr(`+text+`, 1, CAST($1 AS integer)), substr(p.payload_bytes, 1, CAST($1 AS integer))) FROM `+from), append([]any{most}, args...)...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, ErrNotFound
@@ -151,7 +151,7 @@ func (s *Store) LastAttempts(ctx context.Context, runID int64, most int, stacks 
 		attemptRow
 		All int64 `db:"all_there_are"`
 	}
-	if err := s.db.SelectContext(ctx, &rows, s.sql(`
+	if err := s.db.SelectContext(ctx, &rows, s.db.SQL(`
 		SELECT run_id, attempt, cycle, kind, message, `+stack+` AS stack, coalesce(instance, '') AS instance, started_at, finished_at,
 		       (SELECT count(*) FROM reprise.run_attempts WHERE run_id = $1) AS all_there_are
 		FROM (SELECT * FROM reprise.run_attempts WHERE run_id = $1 ORDER BY id DESC LIMIT $2) a ORDER BY id`), runID, most); err != nil {

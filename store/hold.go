@@ -26,7 +26,7 @@ func (s *Store) Pause(ctx context.Context, id int64, by By) (Operation, error) {
 		return o, err
 	}
 	return o, s.eachRun(ctx, o, action, func(ctx context.Context, tx *sqlx.Tx, _ *Operation, above, upTo int64) (int64, error) {
-		return s.exec(ctx, tx, s.sql(`
+		return s.db.Change(ctx, tx, s.db.SQL(`
 			UPDATE reprise.handler_runs SET due_at = $4
 			WHERE replay_id = $1 AND id > $2 AND id <= $3 AND due_at IS NOT NULL AND due_at < $4`), id, above, upTo, s.time(farAway))
 	})
@@ -41,7 +41,7 @@ func (s *Store) Release(ctx context.Context, id int64, by By) (Operation, error)
 		return o, err
 	}
 	err = s.eachRun(ctx, o, action, func(ctx context.Context, tx *sqlx.Tx, o *Operation, above, upTo int64) (int64, error) {
-		n, err := s.exec(ctx, tx, s.sql(`
+		n, err := s.db.Change(ctx, tx, s.db.SQL(`
 			UPDATE reprise.handler_runs AS r
 			SET due_at = `+s.paced(`$1`, `(h.n - 1) * CAST($4 AS float8)`)+`
 			FROM (
@@ -76,11 +76,11 @@ func (s *Store) Cancel(ctx context.Context, id int64, by By) (Operation, error) 
 				`DELETE FROM reprise.operation_runs WHERE run_id IN (SELECT id FROM ` + made + `)`,
 				`DELETE FROM ` + made,
 			} {
-				if changed, err = s.exec(ctx, tx, s.sql(statement), id, above, upTo); err != nil {
+				if changed, err = s.db.Change(ctx, tx, s.db.SQL(statement), id, above, upTo); err != nil {
 					return 0, err
 				}
 			}
-		} else if changed, err = s.exec(ctx, tx, s.sql(`
+		} else if changed, err = s.db.Change(ctx, tx, s.db.SQL(`
 			UPDATE reprise.handler_runs AS r
 			SET status = t.status, finished_at = t.finished_at, due_at = NULL, instance = t.instance,
 			    failed_at = CASE WHEN t.status = 'FAILED' THEN t.finished_at END,
@@ -92,7 +92,7 @@ func (s *Store) Cancel(ctx context.Context, id int64, by By) (Operation, error) 
 			AND (t.attempt = r.attempt OR r.error_kind IS NULL)`), id, above, upTo); err != nil {
 			return 0, err
 		}
-		tried, err := s.exec(ctx, tx, s.sql(`
+		tried, err := s.db.Change(ctx, tx, s.db.SQL(`
 			UPDATE reprise.handler_runs
 			SET status = CASE WHEN error_kind IS NULL THEN 'DISCARDED' ELSE 'FAILED' END, finished_at = now(), due_at = NULL,
 			    failed_at = CASE WHEN error_kind IS NOT NULL THEN now() END, discarded_at = CASE WHEN error_kind IS NULL THEN now() END
@@ -117,8 +117,8 @@ func (s *Store) Undo(ctx context.Context, id int64, by By) (o Operation, done Pu
 	}
 	for place := int64(0); place < o.Taken; place += takeLook {
 		var n int64
-		if err := s.inTx(ctx, func(tx *sqlx.Tx) (err error) {
-			if n, err = s.exec(ctx, tx, s.sql(`
+		if err := s.db.InTx(ctx, func(tx *sqlx.Tx) (err error) {
+			if n, err = s.db.Change(ctx, tx, s.db.SQL(`
 				UPDATE reprise.handler_runs AS r
 				SET status = t.status, finished_at = t.finished_at, due_at = t.due_at,
 				    failed_at = CASE WHEN t.status = 'FAILED' THEN t.finished_at END,
@@ -139,7 +139,7 @@ func (s *Store) Undo(ctx context.Context, id int64, by By) (o Operation, done Pu
 	}
 	// What a run was taken from goes with the run.
 	var left int64
-	if err := s.db.GetContext(ctx, &left, s.sql(`SELECT count(*) FROM reprise.operation_runs WHERE operation_id = $1`), id); err != nil {
+	if err := s.db.GetContext(ctx, &left, s.db.SQL(`SELECT count(*) FROM reprise.operation_runs WHERE operation_id = $1`), id); err != nil {
 		return o, done, fmt.Errorf("undo operation %d: %w", id, err)
 	}
 	done.Gone = max(0, o.Taken-left)
@@ -158,7 +158,7 @@ func (s *Store) enter(ctx context.Context, id int64, state OperationState, doing
 	if err := by.validate(); err != nil {
 		return o, 0, fmt.Errorf("make the operation %s: %w", state, err)
 	}
-	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
+	err = s.db.InTx(ctx, func(tx *sqlx.Tx) error {
 		if o, err = s.locked(ctx, tx, id); err != nil {
 			return err
 		}
@@ -176,7 +176,7 @@ func (s *Store) enter(ctx context.Context, id int64, state OperationState, doing
 			return fmt.Errorf("operation %d is %s, and stays so", id, o.State)
 		}
 		o.State = state
-		if _, err := tx.ExecContext(ctx, s.sql(`UPDATE reprise.operations SET state = $2, next_due = now() WHERE id = $1`), id, string(state)); err != nil {
+		if _, err := tx.ExecContext(ctx, s.db.SQL(`UPDATE reprise.operations SET state = $2, next_due = now() WHERE id = $1`), id, string(state)); err != nil {
 			return err
 		}
 		action, err = s.act(ctx, tx, Action{Kind: doing, Operation: id, By: by})
@@ -194,7 +194,7 @@ func (s *Store) enter(ctx context.Context, id int64, state OperationState, doing
 func (s *Store) eachRun(ctx context.Context, o Operation, action int64, do func(ctx context.Context, tx *sqlx.Tx, o *Operation, above, upTo int64) (int64, error)) error {
 	for above, last := int64(0), false; !last; {
 		var upTo int64
-		err := s.inTx(ctx, func(tx *sqlx.Tx) error {
+		err := s.db.InTx(ctx, func(tx *sqlx.Tx) error {
 			now, err := s.locked(ctx, tx, o.ID)
 			if err != nil {
 				return err
@@ -203,7 +203,7 @@ func (s *Store) eachRun(ctx context.Context, o Operation, action int64, do func(
 				return fmt.Errorf("somebody has made it %s meanwhile", now.State)
 			}
 			upTo = 1<<63 - 1
-			err = tx.GetContext(ctx, &upTo, s.sql(fmt.Sprintf(`
+			err = tx.GetContext(ctx, &upTo, s.db.SQL(fmt.Sprintf(`
 				SELECT id FROM reprise.handler_runs WHERE replay_id = $1 AND id > $2 ORDER BY id LIMIT 1 OFFSET %d`, takeLook-1)), o.ID, above)
 			if last = errors.Is(err, sql.ErrNoRows); err != nil && !last {
 				return err

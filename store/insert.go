@@ -3,6 +3,7 @@ package store
 import (
 	"database/sql"
 	"fmt"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"slices"
 
 	"github.com/lib/pq"
@@ -53,43 +54,43 @@ func oneEvent(e Event, lease LeaseOnInsert) []any {
 
 // arrays returns the columns of events, as unnested expects them.
 func arrays(events []Event) []any {
-	var ids, topics, keys, texts, bytes, metadata array
+	var ids, topics, keys, texts, bytes, metadata sqldb.Array
 	var size struct{ id, topic, key, payload int }
 	for i := range events {
 		e := &events[i]
 		size.id, size.topic, size.key, size.payload = size.id+len(e.ID), size.topic+len(e.Topic), size.key+len(e.Key), size.payload+len(e.Payload)
 	}
 	n := len(events)
-	ids.grow(n, size.id)
-	topics.grow(n, size.topic)
-	texts.grow(n, size.payload+16*n) // for the quotes in it
-	metadata.grow(n, 160*n)
+	ids.Grow(n, size.id)
+	topics.Grow(n, size.topic)
+	texts.Grow(n, size.payload+16*n) // for the quotes in it
+	metadata.Grow(n, 160*n)
 	if size.key > 0 {
-		keys.grow(n, size.key)
+		keys.Grow(n, size.key)
 	}
 	nulls := 0 // of bytes: an array that is too short is filled up with them
 	for i := range events {
 		e := &events[i]
 		c := encode(*e)
-		ids.add(e.ID)
-		topics.add(e.Topic)
-		metadata.add(c.metadata)
+		ids.Add(e.ID)
+		topics.Add(e.Topic)
+		metadata.Add(c.metadata)
 		if size.key > 0 {
-			keys.add(e.Key)
+			keys.Add(e.Key)
 		}
 		if c.json {
-			texts.add(c.text)
+			texts.Add(c.text)
 			nulls++
 			continue
 		}
-		texts.null()
+		texts.Null()
 		for ; nulls > 0; nulls-- {
-			bytes.null()
+			bytes.Null()
 		}
-		bytes.addBytes(c.bytes)
+		bytes.AddBytes(c.bytes)
 	}
-	for _, a := range []*array{&ids, &topics, &keys, &texts, &bytes, &metadata} {
-		a.close()
+	for _, a := range []*sqldb.Array{&ids, &topics, &keys, &texts, &bytes, &metadata} {
+		a.Close()
 	}
 	return []any{&ids, &topics, &keys, &texts, &bytes, &metadata}
 }
@@ -260,7 +261,7 @@ func (postgres) inserted(s *Store, rows *sql.Rows, events []Event) (in Inserted,
 			n              sql.NullInt64
 			runs           pq.Int64Array
 			of             pq.StringArray
-			at             instant
+			at             sqldb.Time
 		)
 		if err := rows.Scan(&fresh, &ids, &topics, &topic, &handler, &n, &runs, &of, &at); err != nil {
 			return in, err
@@ -284,7 +285,7 @@ func (postgres) inserted(s *Store, rows *sql.Rows, events []Event) (in Inserted,
 			if err != nil {
 				return in, err
 			}
-			s.saw(run)
+			s.db.NoteRun(run)
 			in.Leased = append(in.Leased, LeasedRun{RunID: run, Handler: handler.String, Event: place, StartedAt: at.Time, PublishedAt: at.Time})
 		}
 	}
@@ -300,7 +301,7 @@ func insertedOne(s *Store, rows *sql.Rows, event EventID) (in Inserted, err erro
 			run     sql.NullInt64
 			handler sql.NullString
 			leased  bool
-			at      instant
+			at      sqldb.Time
 		)
 		if err := rows.Scan(&fresh, &run, &handler, &leased, &at); err != nil {
 			return in, err
@@ -310,7 +311,7 @@ func insertedOne(s *Store, rows *sql.Rows, event EventID) (in Inserted, err erro
 		}
 		switch {
 		case leased:
-			s.saw(run.Int64)
+			s.db.NoteRun(run.Int64)
 			in.Leased = append(in.Leased, LeasedRun{RunID: run.Int64, Handler: handler.String, StartedAt: at.Time, PublishedAt: at.Time})
 		case run.Valid:
 			in.Due++

@@ -18,6 +18,7 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/reprise-bus/reprise/internal/dialect"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
 // ErrInstanceGone is returned by Heartbeat when others have found the instance
@@ -67,7 +68,7 @@ func (s *Store) Register(ctx context.Context, i Instance) error {
 	handlers := served(i.Handlers)
 	asJSON, _ := s.casts()
 	interval, deadAfter := cmp.Or(i.HeartbeatInterval, 2*time.Second), cmp.Or(i.DeadAfter, 10*time.Second)
-	if _, err := s.db.ExecContext(ctx, s.sql(`
+	if _, err := s.db.ExecContext(ctx, s.db.SQL(`
 		INSERT INTO reprise.instances AS i (id, host, pid, build, handlers, heartbeat_interval, dead_after, lowest_run, recent_run)
 		SELECT $1, $2, $3, $4, $5`+asJSON+`, $6, $7, highest, highest
 		FROM (SELECT coalesce(max(id), 0) AS highest FROM reprise.handler_runs) r WHERE true
@@ -129,8 +130,8 @@ func (s *Store) Heartbeat(ctx context.Context, conn *sql.Conn, id string, beat B
 	}
 	asJSON, asIDs := s.casts()
 	var found []Pulse
-	ask := func(q Queryer) error {
-		return s.Query(ctx, q, s.sql(`
+	ask := func(q sqldb.Queryer) error {
+		return s.db.Query(ctx, q, s.db.SQL(`
 		UPDATE reprise.instances AS i
 		SET heartbeat_at = now(), steady_since = `+steadySince+`,
 		    failing_since = CASE WHEN CAST($2 AS boolean) THEN coalesce(i.failing_since, now()) END,
@@ -153,9 +154,9 @@ func (s *Store) Heartbeat(ctx context.Context, conn *sql.Conn, id string, beat B
 			})
 	}
 	if conn == nil {
-		err = ask(s.db)
+		err = ask(s.db.Pool())
 	} else {
-		err = s.db.on(ctx, conn, ask)
+		err = s.db.OnConn(ctx, conn, ask)
 	}
 	if err != nil {
 		return pulse, fmt.Errorf("heartbeat of instance %s: %w", id, err)
@@ -177,24 +178,24 @@ type Survey struct {
 func (s *Store) Survey(ctx context.Context) (found Survey, err error) {
 	all := `md5(string_agg(concat_ws(' ', topic, handler, since), ' ' ORDER BY topic, handler))`
 	changes := ` OR EXISTS (SELECT 1 FROM reprise.failure_changes)`
-	if s.kind == dialect.SQLite {
+	if s.db.Kind() == dialect.SQLite {
 		all = `group_concat(topic || ' ' || handler || ' ' || since, ' ' ORDER BY topic, handler)`
 		changes = ``
 	}
-	if err := s.db.GetContext(ctx, &found, s.sql(`
+	if err := s.db.GetContext(ctx, &found, s.db.SQL(`
 		SELECT (SELECT coalesce(max(id), 0) FROM reprise.handler_runs) AS newest,
 		       (SELECT coalesce(`+all+`, '') FROM reprise.subscriptions) AS subscriptions,
 		       (SELECT run_id < up_to FROM reprise.failures_counted)`+changes+` AS uncounted`)); err != nil {
 		return found, fmt.Errorf("look at the tables: %w", err)
 	}
-	s.saw(found.Newest)
+	s.db.NoteRun(found.Newest)
 	return found, nil
 }
 
 // casts returns what a parameter needs that is JSON, or a list of runs: some drivers
 // send it as a text.
 func (s *Store) casts() (asJSON, asIDs string) {
-	if s.kind == dialect.Postgres {
+	if s.db.Kind() == dialect.Postgres {
 		return `::json`, `::bigint[]`
 	}
 	return "", ""
@@ -202,7 +203,7 @@ func (s *Store) casts() (asJSON, asIDs string) {
 
 // ids is a list of runs as the database keeps it.
 func (s *Store) ids(runs []int64) any {
-	if s.kind == dialect.Postgres {
+	if s.db.Kind() == dialect.Postgres {
 		return append(pq.Int64Array{}, runs...)
 	}
 	text, _ := json.Marshal(append([]int64{}, runs...)) // numbers always marshal
@@ -260,12 +261,12 @@ func (s *Store) heldBy(ctx context.Context, q selecter, holders []holder) ([]hel
 		}
 	}
 	var all []heldRun
-	if err := q.SelectContext(ctx, &all, s.compose(heldRuns+`id >= $1 AND instance IN `+parameters(2, len(instances))), append([]any{recent}, instances...)...); err != nil {
+	if err := q.SelectContext(ctx, &all, s.db.Compose(heldRuns+`id >= $1 AND instance IN `+parameters(2, len(instances))), append([]any{recent}, instances...)...); err != nil {
 		return nil, err
 	}
 	for chunk := range slices.Chunk(named, MaxLimit) {
 		var some []heldRun
-		if err := q.SelectContext(ctx, &some, s.compose(heldRuns+`id IN `+parameters(1, len(chunk))+` AND instance IN `+parameters(1+len(chunk), len(instances))),
+		if err := q.SelectContext(ctx, &some, s.db.Compose(heldRuns+`id IN `+parameters(1, len(chunk))+` AND instance IN `+parameters(1+len(chunk), len(instances))),
 			append(slices.Clone(chunk), instances...)...); err != nil {
 			return nil, err
 		}
@@ -284,7 +285,7 @@ func (s *Store) Held(ctx context.Context, id string) ([]Lease, error) {
 		return nil, fmt.Errorf("read the leases of instance %s: %w", id, err)
 	}
 	var own []holder
-	if err := s.db.SelectContext(ctx, &own, s.sql(`SELECT `+holderColumns+` FROM reprise.instances v WHERE v.id = $1`), id); err != nil {
+	if err := s.db.SelectContext(ctx, &own, s.db.SQL(`SELECT `+holderColumns+` FROM reprise.instances v WHERE v.id = $1`), id); err != nil {
 		return fail(err)
 	}
 	runs, err := s.heldBy(ctx, s.db, own)
@@ -307,10 +308,10 @@ func (s *Store) Deregister(ctx context.Context, id string) error {
 		return nil
 	}
 	var refusal error
-	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
+	err := s.db.InTx(ctx, func(tx *sqlx.Tx) error {
 		// A claim or an insert that is under way has ended when the lock is had.
 		var own []holder
-		if err := tx.SelectContext(ctx, &own, s.sql(`SELECT `+holderColumns+` FROM reprise.instances v WHERE v.id = $1 FOR UPDATE`), id); err != nil {
+		if err := tx.SelectContext(ctx, &own, s.db.SQL(`SELECT `+holderColumns+` FROM reprise.instances v WHERE v.id = $1 FOR UPDATE`), id); err != nil {
 			return err
 		}
 		_, refused, err := s.forget(ctx, tx, own, interrupted)
@@ -347,9 +348,9 @@ func (s *Store) Recover(ctx context.Context, judge string) (dead []string, err e
 		var found int
 		var gone []string
 		var refusal error
-		err := s.inTx(ctx, func(tx *sqlx.Tx) (err error) {
+		err := s.db.InTx(ctx, func(tx *sqlx.Tx) (err error) {
 			var silent []holder
-			if err := tx.SelectContext(ctx, &silent, s.sql(`
+			if err := tx.SelectContext(ctx, &silent, s.db.SQL(`
 				SELECT `+holderColumns+`
 				FROM reprise.instances v, reprise.instances i
 				WHERE i.id = $1 AND i.heartbeat_at >= `+late+` AND coalesce(i.steady_since, i.started_at) <= now(-v.dead_after)
@@ -379,7 +380,7 @@ func (s *Store) Recover(ctx context.Context, judge string) (dead []string, err e
 // clock is a second after the moment at which it is read: now() may be that of a
 // transaction which has stood still.
 func (s *Store) clock() string {
-	if s.kind == dialect.Postgres {
+	if s.db.Kind() == dialect.Postgres {
 		return `clock_timestamp() + interval '1 second'`
 	}
 	return `now(1)`
@@ -421,7 +422,7 @@ func (s *Store) forget(ctx context.Context, tx *sqlx.Tx, holders []holder, l lea
 			ids[i] = r.ID
 		}
 		var locked []heldRun
-		if err := tx.SelectContext(ctx, &locked, s.compose(heldRuns+`id IN `+parameters(1, len(ids))+` FOR UPDATE SKIP LOCKED`), ids...); err != nil {
+		if err := tx.SelectContext(ctx, &locked, s.db.Compose(heldRuns+`id IN `+parameters(1, len(ids))+` FOR UPDATE SKIP LOCKED`), ids...); err != nil {
 			return nil, nil, err
 		}
 		ids = ids[:0]
@@ -454,7 +455,7 @@ func (s *Store) forget(ctx context.Context, tx *sqlx.Tx, holders []holder, l lea
 	if len(gone) == 0 {
 		return nil, refusal, nil
 	}
-	_, err = tx.ExecContext(ctx, s.compose(`DELETE FROM reprise.instances WHERE id IN `+parameters(1, len(empty))), empty...)
+	_, err = tx.ExecContext(ctx, s.db.Compose(`DELETE FROM reprise.instances WHERE id IN `+parameters(1, len(empty))), empty...)
 	return gone, refusal, err
 }
 
@@ -467,7 +468,7 @@ func (s *Store) keep(ctx context.Context, tx *sqlx.Tx, h holder, runs []int64) e
 		return nil
 	}
 	_, asIDs := s.casts()
-	_, err := tx.ExecContext(ctx, s.sql(`
+	_, err := tx.ExecContext(ctx, s.db.SQL(`
 		UPDATE reprise.instances
 		SET held_runs = $2`+asIDs+`, lowest_run = $3, recent_run = (SELECT coalesce(max(id), 0) FROM reprise.handler_runs)
 		WHERE id = $1`), h.ID, s.ids(runs), slices.Min(runs))
@@ -488,7 +489,7 @@ func (s *Store) leaveEach(ctx context.Context, tx *sqlx.Tx, runs []any, l leavin
 		_, err := tx.ExecContext(ctx, `RELEASE SAVEPOINT leaving`)
 		return nil, nil, err
 	}
-	if !Answered(why) || Collided(why) {
+	if !sqldb.Answered(why) || sqldb.Collided(why) {
 		return nil, nil, why
 	}
 	if _, err := tx.ExecContext(ctx, `ROLLBACK TO SAVEPOINT leaving`); err != nil {
@@ -512,13 +513,13 @@ func (s *Store) leaveEach(ctx context.Context, tx *sqlx.Tx, runs []any, l leavin
 
 // leave makes runs due again that their instances leave behind.
 func (s *Store) leave(ctx context.Context, tx *sqlx.Tx, runs []any, l leaving) error {
-	if _, err := tx.ExecContext(ctx, s.compose(`
+	if _, err := tx.ExecContext(ctx, s.db.Compose(`
 		INSERT INTO reprise.run_attempts (run_id, attempt, cycle, kind, message, instance, started_at)
 		SELECT id, attempt, cycle, $1, $2, instance, started_at FROM reprise.handler_runs WHERE id IN `+parameters(3, len(runs))),
 		append([]any{string(l.failure.Kind), l.failure.Message}, runs...)...); err != nil {
 		return rowError(err)
 	}
-	_, err := tx.ExecContext(ctx, s.compose(`
+	_, err := tx.ExecContext(ctx, s.db.Compose(`
 		UPDATE reprise.handler_runs
 		SET instance = NULL, due_at = now(), error_kind = $1, error = $2, fingerprint = NULL, tries = tries - $3
 		WHERE id IN `+parameters(4, len(runs))), append([]any{string(l.failure.Kind), l.failure.Message, l.refund}, runs...)...)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/reprise-bus/reprise/internal/dialect"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
 // Subscribed is a subscription as it stands in the database.
@@ -29,17 +30,17 @@ func (s *Store) Subscriptions(ctx context.Context) ([]Subscribed, error) {
 		return nil, err
 	}
 	var rows []struct {
-		Topic   string  `db:"topic"`
-		Handler string  `db:"handler"`
-		Policy  []byte  `db:"policy"`
-		Since   instant `db:"since"`
-		Seen    instant `db:"last_seen_at"`
-		Due     int64   `db:"due"`
-		Oldest  instant `db:"oldest"`
+		Topic   string     `db:"topic"`
+		Handler string     `db:"handler"`
+		Policy  []byte     `db:"policy"`
+		Since   sqldb.Time `db:"since"`
+		Seen    sqldb.Time `db:"last_seen_at"`
+		Due     int64      `db:"due"`
+		Oldest  sqldb.Time `db:"oldest"`
 	}
 	// The planner believes only a LIMIT that it reads: it took a parameter for a
 	// tenth of the table, and read the table whole for each subscription.
-	if err := s.db.SelectContext(ctx, &rows, s.sql(fmt.Sprintf(`
+	if err := s.db.SelectContext(ctx, &rows, s.db.SQL(fmt.Sprintf(`
 		SELECT s.topic, s.handler, s.policy, s.since, s.last_seen_at,
 		       (SELECT min(r.due_at) FROM reprise.handler_runs r
 		        WHERE r.topic = s.topic AND r.handler = s.handler AND r.due_at IS NOT NULL AND r.due_at <= now()) AS oldest,
@@ -88,19 +89,19 @@ func (l *Living) Stuck() bool { return l.Alive() && l.Failing > l.DeadAfter }
 // first.
 func (s *Store) Instances(ctx context.Context) ([]Living, error) {
 	var rows []struct {
-		ID       string  `db:"id"`
-		Host     string  `db:"host"`
-		PID      int     `db:"pid"`
-		Build    string  `db:"build"`
-		Handlers []byte  `db:"handlers"`
-		Started  instant `db:"started_at"`
-		Beat     instant `db:"heartbeat_at"`
-		Failing  instant `db:"failing_since"`
-		Interval float64 `db:"heartbeat_interval"`
-		Dead     float64 `db:"dead_after"`
-		Now      instant `db:"now"`
+		ID       string     `db:"id"`
+		Host     string     `db:"host"`
+		PID      int        `db:"pid"`
+		Build    string     `db:"build"`
+		Handlers []byte     `db:"handlers"`
+		Started  sqldb.Time `db:"started_at"`
+		Beat     sqldb.Time `db:"heartbeat_at"`
+		Failing  sqldb.Time `db:"failing_since"`
+		Interval float64    `db:"heartbeat_interval"`
+		Dead     float64    `db:"dead_after"`
+		Now      sqldb.Time `db:"now"`
 	}
-	if err := s.db.SelectContext(ctx, &rows, s.sql(`
+	if err := s.db.SelectContext(ctx, &rows, s.db.SQL(`
 		SELECT id, host, pid, build, handlers, started_at, heartbeat_at, failing_since, heartbeat_interval, dead_after, now() AS now FROM reprise.instances ORDER BY started_at, id`)); err != nil {
 		return nil, fmt.Errorf("list instances: %w", err)
 	}
@@ -131,8 +132,8 @@ func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Se
 
 // Clock returns the database's time.
 func (s *Store) Clock(ctx context.Context) (time.Time, error) {
-	var now instant
-	if err := s.db.GetContext(ctx, &now, s.sql(`SELECT now() AS now`)); err != nil {
+	var now sqldb.Time
+	if err := s.db.GetContext(ctx, &now, s.db.SQL(`SELECT now() AS now`)); err != nil {
 		return time.Time{}, fmt.Errorf("read the database's clock: %w", err)
 	}
 	return now.Time, nil
@@ -150,13 +151,13 @@ type TableSize struct {
 // Sizes returns the sizes of Reprise's tables by the statistics of PostgreSQL,
 // which are estimates, or nothing on SQLite, which keeps none.
 func (s *Store) Sizes(ctx context.Context) (sizes []TableSize, err error) {
-	if s.kind == dialect.SQLite {
+	if s.db.Kind() == dialect.SQLite {
 		return nil, nil
 	}
 	err = s.db.SelectContext(ctx, &sizes, `
 		SELECT relname AS name, n_live_tup AS live, n_dead_tup AS dead, pg_total_relation_size(relid) AS bytes,
 		       EXISTS (SELECT 1 FROM pg_stat_progress_vacuum v WHERE v.relid = t.relid) AS vacuuming
-		FROM pg_stat_user_tables t WHERE schemaname = $1 ORDER BY relname`, s.schema)
+		FROM pg_stat_user_tables t WHERE schemaname = $1 ORDER BY relname`, s.db.Schema())
 	if err != nil {
 		return nil, fmt.Errorf("read the sizes of the tables: %w", err)
 	}

@@ -10,24 +10,25 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/reprise-bus/reprise/internal/dialect"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
 // KnownMetadata returns the metadata of those of the events that are in the
 // database. q is the store's pool or the caller's transaction.
-func (s *Store) KnownMetadata(ctx context.Context, q Queryer, ids []EventID) (map[EventID]map[string]string, error) {
+func (s *Store) KnownMetadata(ctx context.Context, q sqldb.Queryer, ids []EventID) (map[EventID]map[string]string, error) {
 	return s.metadata(ctx, q, ids, `SELECT e.id, e.topic, e.metadata FROM reprise.events e WHERE (e.id, e.topic) IN `,
 		`SELECT e.id, e.topic, e.metadata FROM unnest($1::text[], $2::text[]) AS k (id, topic) JOIN reprise.events e ON e.id = k.id AND e.topic = k.topic`)
 }
 
 // KnownOutgoingMetadata is KnownMetadata of the outbox.
-func (s *Store) KnownOutgoingMetadata(ctx context.Context, q Queryer, ids []EventID) (map[EventID]map[string]string, error) {
+func (s *Store) KnownOutgoingMetadata(ctx context.Context, q sqldb.Queryer, ids []EventID) (map[EventID]map[string]string, error) {
 	return s.metadata(ctx, q, ids, `SELECT o.event_id, o.topic, o.metadata FROM reprise.outbox o WHERE (o.event_id, o.topic) IN `,
 		`SELECT o.event_id, o.topic, o.metadata FROM unnest($1::text[], $2::text[]) AS k (id, topic) JOIN reprise.outbox o ON o.event_id = k.id AND o.topic = k.topic`)
 }
 
 // metadata reads ids, topics and metadata by the statement of SQLite, which ends
 // before a list of rows, or that of PostgreSQL.
-func (s *Store) metadata(ctx context.Context, q Queryer, ids []EventID, sqlite, postgres string) (map[EventID]map[string]string, error) {
+func (s *Store) metadata(ctx context.Context, q sqldb.Queryer, ids []EventID, sqlite, postgres string) (map[EventID]map[string]string, error) {
 	known := make(map[EventID]map[string]string, len(ids))
 	for chunk := range slices.Chunk(ids, 1000) {
 		var of, topics pq.StringArray
@@ -41,11 +42,11 @@ func (s *Store) metadata(ctx context.Context, q Queryer, ids []EventID, sqlite, 
 		if len(of) == 0 {
 			continue
 		}
-		query, args := s.sql(postgres), []any{of, topics}
-		if s.kind == dialect.SQLite {
-			query, args = s.compose(sqlite+`(VALUES `+placeholders(len(of), 2)+`)`), pairs
+		query, args := s.db.SQL(postgres), []any{of, topics}
+		if s.db.Kind() == dialect.SQLite {
+			query, args = s.db.Compose(sqlite+`(VALUES `+placeholders(len(of), 2)+`)`), pairs
 		}
-		if err := s.Query(ctx, q, query, args, func(rows *sql.Rows) error {
+		if err := s.db.Query(ctx, q, query, args, func(rows *sql.Rows) error {
 			for rows.Next() {
 				var id EventID
 				var text []byte

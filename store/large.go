@@ -10,6 +10,7 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/reprise-bus/reprise/internal/dialect"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
 // Compare orders events by topic, then by id, as bytes.
@@ -25,7 +26,7 @@ func (id EventID) Compare(other EventID) int {
 // On PostgreSQL all events are inserted before the first run, since events are
 // inserted in one order by every transaction, and runs in the order of
 // publishing.
-func (s *Store) InsertLarge(ctx context.Context, tx Queryer, events []Event, split func([]Event) [][]Event) (in Inserted, err error) {
+func (s *Store) InsertLarge(ctx context.Context, tx sqldb.Queryer, events []Event, split func([]Event) [][]Event) (in Inserted, err error) {
 	if len(events) == 0 {
 		return in, nil
 	}
@@ -39,7 +40,7 @@ func (s *Store) InsertLarge(ctx context.Context, tx Queryer, events []Event, spl
 	}
 	insert := events
 	query := func(events []Event) (string, []any) { return s.dialect.insert(events, LeaseOnInsert{}, false) }
-	if s.kind == dialect.Postgres {
+	if s.db.Kind() == dialect.Postgres {
 		insert = slices.Clone(events)
 		slices.SortFunc(insert, func(a, b Event) int { return a.EventID().Compare(b.EventID()) })
 		query = func(events []Event) (string, []any) { return insertEvents, arrays(events) }
@@ -48,7 +49,7 @@ func (s *Store) InsertLarge(ctx context.Context, tx Queryer, events []Event, spl
 	for _, chunk := range split(insert) {
 		text, args := query(chunk)
 		if err := s.insertChunk(ctx, tx, text, args, fresh); err != nil {
-			return Inserted{}, InsertError(err)
+			return Inserted{}, insertError(err, false)
 		}
 	}
 	var left []Event
@@ -64,14 +65,14 @@ func (s *Store) InsertLarge(ctx context.Context, tx Queryer, events []Event, spl
 			in.notHeard(id.Topic)
 		}
 	}
-	if s.kind == dialect.SQLite {
+	if s.db.Kind() == dialect.SQLite {
 		in.Due = len(in.IDs)
 		return in, nil
 	}
 	for _, chunk := range split(left) {
 		n, err := s.insertRuns(ctx, tx, chunk)
 		if err != nil {
-			return Inserted{}, InsertError(err)
+			return Inserted{}, insertError(err, false)
 		}
 		in.Due += n
 	}
@@ -88,8 +89,8 @@ const insertEvents = `
 		FROM ` + unnested + `) AS e (id, topic, key, text, bytes, metadata)` + inOneOrder + unlessTaken + `
 		RETURNING was.id, was.topic, true`
 
-func (s *Store) insertChunk(ctx context.Context, tx Queryer, query string, args []any, fresh map[EventID]bool) (err error) {
-	rows, err := tx.QueryContext(ctx, s.compose(query), args...)
+func (s *Store) insertChunk(ctx context.Context, tx sqldb.Queryer, query string, args []any, fresh map[EventID]bool) (err error) {
+	rows, err := tx.QueryContext(ctx, s.db.Compose(query), args...)
 	if err != nil {
 		return err
 	}
@@ -107,12 +108,12 @@ func (s *Store) insertChunk(ctx context.Context, tx Queryer, query string, args 
 
 // insertRuns creates the runs of events that are new, in their order, and
 // returns how many.
-func (s *Store) insertRuns(ctx context.Context, tx Queryer, events []Event) (n int, err error) {
+func (s *Store) insertRuns(ctx context.Context, tx sqldb.Queryer, events []Event) (n int, err error) {
 	ids, topics, keys := make(pq.StringArray, len(events)), make(pq.StringArray, len(events)), make(pq.StringArray, len(events))
 	for i := range events {
 		ids[i], topics[i], keys[i] = events[i].ID, events[i].Topic, events[i].Key
 	}
-	if err := s.queryRow(ctx, tx, s.sql(`
+	if err := s.db.QueryRow(ctx, tx, s.db.SQL(`
 		WITH run AS (
 			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, due_at)
 			SELECT e.id, e.topic, s.handler, e.key, now()

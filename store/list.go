@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/reprise-bus/reprise/internal/dialect"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
 // A selection that no index offers in order is looked for among so many runs at
@@ -52,7 +53,7 @@ func (s *Store) Page(ctx context.Context, f Filter) (page Page, err error) {
 			offered, most, conjunction(c.rest))
 	}
 	var rows []runRow
-	err = s.db.SelectContext(ctx, &rows, s.compose(
+	err = s.db.SelectContext(ctx, &rows, s.db.Compose(
 		`SELECT `+runColumns+` FROM `+from+` ORDER BY r.id DESC LIMIT `+c.arg(f.Limit)), c.args...)
 	if err != nil {
 		return page, fmt.Errorf("list runs: %w", err)
@@ -65,7 +66,7 @@ func (s *Store) Page(ctx context.Context, f Filter) (page Page, err error) {
 	case len(rows) == f.Limit:
 		page.Next = rows[len(rows)-1].ID
 	case len(c.rest) > 0: // which run was the last that was looked at?
-		err = s.db.GetContext(ctx, &page.Next, s.compose(fmt.Sprintf(
+		err = s.db.GetContext(ctx, &page.Next, s.db.Compose(fmt.Sprintf(
 			`SELECT r.id FROM reprise.handler_runs r WHERE %s ORDER BY r.id DESC LIMIT 1 OFFSET %d`, offered, most-1)), args...)
 		if errors.Is(err, sql.ErrNoRows) {
 			return page, nil
@@ -136,7 +137,7 @@ func (s *Store) count(ctx context.Context, c *conditions, most int64, look int) 
 			FROM (SELECT * FROM reprise.handler_runs r WHERE %s ORDER BY r.id DESC LIMIT %d) r`, conjunction(c.rest), offered, look)
 	}
 	var found struct{ N, Looked int64 }
-	if err := s.db.GetContext(ctx, &found, s.compose(query), c.args...); err != nil {
+	if err := s.db.GetContext(ctx, &found, s.db.Compose(query), c.args...); err != nil {
 		return count, fmt.Errorf("count runs: %w", err)
 	}
 	return Count{N: min(found.N, most), More: found.N > most || found.Looked == int64(look)}, nil
@@ -145,7 +146,7 @@ func (s *Store) count(ctx context.Context, c *conditions, most int64, look int) 
 // Run returns a run by its id, or ErrNotFound.
 func (s *Store) Run(ctx context.Context, id int64) (Run, error) {
 	var row runRow
-	err := s.db.GetContext(ctx, &row, s.sql(`SELECT `+runColumns+` FROM reprise.handler_runs r WHERE r.id = $1`), id)
+	err := s.db.GetContext(ctx, &row, s.db.SQL(`SELECT `+runColumns+` FROM reprise.handler_runs r WHERE r.id = $1`), id)
 	if errors.Is(err, sql.ErrNoRows) {
 		return Run{}, fmt.Errorf("run %d: %w", id, ErrNotFound)
 	}
@@ -158,7 +159,7 @@ func (s *Store) Run(ctx context.Context, id int64) (Run, error) {
 // Await returns a run as it is when the transaction that has it locked, if one
 // has, is over, or ErrNotFound.
 func (s *Store) Await(ctx context.Context, id int64) (Run, error) {
-	if _, err := s.db.ExecContext(ctx, s.sql(`SELECT id FROM reprise.handler_runs WHERE id = $1 FOR UPDATE`), id); err != nil {
+	if _, err := s.db.ExecContext(ctx, s.db.SQL(`SELECT id FROM reprise.handler_runs WHERE id = $1 FOR UPDATE`), id); err != nil {
 		return Run{}, fmt.Errorf("wait for run %d: %w", id, err)
 	}
 	return s.Run(ctx, id)
@@ -168,7 +169,7 @@ func (s *Store) Await(ctx context.Context, id int64) (Run, error) {
 // none for an unknown run.
 func (s *Store) Attempts(ctx context.Context, runID int64) ([]Attempt, error) {
 	var rows []attemptRow
-	err := s.db.SelectContext(ctx, &rows, s.sql(`
+	err := s.db.SelectContext(ctx, &rows, s.db.SQL(`
 		SELECT run_id, attempt, cycle, kind, message, coalesce(stack, '') AS stack,
 		       coalesce(instance, '') AS instance, started_at, finished_at
 		FROM reprise.run_attempts WHERE run_id = $1 ORDER BY id`), runID)
@@ -197,7 +198,7 @@ func (s *Store) event(ctx context.Context, q getter, topic, id string) (Event, e
 		return Event{}, fmt.Errorf("event %.255q of topic %.255q: %w", id, topic, ErrNotFound)
 	}
 	var found eventRow
-	err := q.GetContext(ctx, &found, s.sql(`SELECT `+eventColumns+` FROM reprise.events e WHERE e.id = $1 AND e.topic = $2`), id, topic)
+	err := q.GetContext(ctx, &found, s.db.SQL(`SELECT `+eventColumns+` FROM reprise.events e WHERE e.id = $1 AND e.topic = $2`), id, topic)
 	if errors.Is(err, sql.ErrNoRows) {
 		return Event{}, fmt.Errorf("event %q of topic %q: %w", id, topic, ErrNotFound)
 	}
@@ -210,8 +211,8 @@ func (s *Store) event(ctx context.Context, q getter, topic, id string) (Event, e
 // time is a point in time as the database compares it, rounded up to the
 // database's precision: what it keeps is before t, or not, either way.
 func (s *Store) time(t time.Time) any {
-	if s.kind == dialect.SQLite {
-		return roundUp(t, time.Millisecond).Format(sqliteTime)
+	if s.db.Kind() == dialect.SQLite {
+		return sqldb.RoundUp(t, time.Millisecond).Format(sqldb.SQLiteTime)
 	}
-	return roundUp(t, time.Microsecond)
+	return sqldb.RoundUp(t, time.Microsecond)
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"slices"
 	"strings"
 	"time"
@@ -138,7 +139,7 @@ func (s *Store) Request(ctx context.Context, o Operation) (Operation, error) {
 		return o, err
 	}
 	fail := func(err error) (Operation, error) { return o, fmt.Errorf("request a %s: %w", o.Kind, err) }
-	if err := s.db.GetContext(ctx, &o.cursor.UpTo, s.sql(`SELECT coalesce(max(id), 0) FROM reprise.handler_runs`)); err != nil {
+	if err := s.db.GetContext(ctx, &o.cursor.UpTo, s.db.SQL(`SELECT coalesce(max(id), 0) FROM reprise.handler_runs`)); err != nil {
 		return fail(err)
 	}
 	selected, err := s.selected(ctx, o)
@@ -157,7 +158,7 @@ func (s *Store) Request(ctx context.Context, o Operation) (Operation, error) {
 		return o, fmt.Errorf("no subscription for handler %s: register it with the bus, or select other handlers; nothing was replayed",
 			strings.Join(slices.Compact(unserved), ", "))
 	}
-	if o, err = s.request(ctx, s.db, o); err != nil {
+	if o, err = s.request(ctx, s.db.Pool(), o); err != nil {
 		return fail(err)
 	}
 	return o, nil
@@ -167,7 +168,7 @@ func (s *Store) Request(ctx context.Context, o Operation) (Operation, error) {
 const totalCount = 1_000_000
 
 // request inserts the operation's row.
-func (s *Store) request(ctx context.Context, q Queryer, o Operation) (Operation, error) {
+func (s *Store) request(ctx context.Context, q sqldb.Queryer, o Operation) (Operation, error) {
 	selected := any(o.Selection)
 	if o.Kind.onOutbox() {
 		selected = o.Outbox
@@ -178,8 +179,8 @@ func (s *Store) request(ctx context.Context, q Queryer, o Operation) (Operation,
 	}
 	o.State, o.Complete = Running, false
 	o.RequestedBy, o.Reason = printable(o.RequestedBy, maxName), printable(o.Reason, maxMessage)
-	var requested instant
-	err = s.queryRow(ctx, q, s.sql(`
+	var requested sqldb.Time
+	err = s.db.QueryRow(ctx, q, s.db.SQL(`
 		INSERT INTO reprise.operations (kind, requested_by, reason, selection, even_successful, rate, total, cursor)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 		RETURNING id, requested_at`),
@@ -208,7 +209,7 @@ type part struct {
 // handler.
 func (s *Store) selected(ctx context.Context, o Operation) (parts []part, err error) {
 	c := s.takes(o, 0, o.cursor.UpTo+1)
-	err = s.db.SelectContext(ctx, &parts, s.compose(fmt.Sprintf(`
+	err = s.db.SelectContext(ctx, &parts, s.db.Compose(fmt.Sprintf(`
 		SELECT g.handler, g.runs,
 		       EXISTS (SELECT 1 FROM reprise.subscriptions s WHERE s.topic = g.topic AND s.handler = g.handler) AS subscribed
 		FROM (
@@ -235,7 +236,7 @@ type operationRow struct {
 	Taken          int64          `db:"taken"`
 	Cursor         []byte         `db:"cursor"`
 	Complete       bool           `db:"complete"`
-	RequestedAt    instant        `db:"requested_at"`
+	RequestedAt    sqldb.Time     `db:"requested_at"`
 }
 
 func (r operationRow) operation() (Operation, error) {
@@ -301,7 +302,7 @@ func (s *Store) OperationsOf(ctx context.Context, runID int64) ([]Operation, err
 
 func (s *Store) operations(ctx context.Context, query string, args ...any) ([]Operation, error) {
 	var rows []operationRow
-	if err := s.db.SelectContext(ctx, &rows, s.sql(query), args...); err != nil {
+	if err := s.db.SelectContext(ctx, &rows, s.db.SQL(query), args...); err != nil {
 		return nil, fmt.Errorf("read operations: %w", err)
 	}
 	operations := make([]Operation, len(rows))

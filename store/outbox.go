@@ -13,6 +13,7 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/reprise-bus/reprise/internal/dialect"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
 // Outgoing is an event in the outbox, which a broker is to carry.
@@ -69,7 +70,7 @@ func ParseOutgoingState(name string) (OutgoingState, error) {
 //
 // q is the store's pool or the caller's transaction; a few thousand events and
 // a few MiB of payload make a good statement.
-func (s *Store) WriteOutbox(ctx context.Context, q Queryer, events []Event, held func(topic string) bool) (fresh []EventID, err error) {
+func (s *Store) WriteOutbox(ctx context.Context, q sqldb.Queryer, events []Event, held func(topic string) bool) (fresh []EventID, err error) {
 	if len(events) == 0 {
 		return nil, nil
 	}
@@ -86,10 +87,10 @@ func (s *Store) WriteOutbox(ctx context.Context, q Queryer, events []Event, held
 		}
 	}
 	query, args := s.outboxInsert(events, states)
-	err = s.Query(ctx, q, query, args, func(rows *sql.Rows) error {
+	err = s.db.Query(ctx, q, query, args, func(rows *sql.Rows) error {
 		fresh = make([]EventID, 0, len(events))
 		for rows.Next() {
-			if s.kind == dialect.SQLite {
+			if s.db.Kind() == dialect.SQLite {
 				var id EventID
 				if err := rows.Scan(&id.ID, &id.Topic); err != nil {
 					return err
@@ -114,7 +115,7 @@ func (s *Store) WriteOutbox(ctx context.Context, q Queryer, events []Event, held
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("write into the outbox: %w", InsertError(err))
+		return nil, fmt.Errorf("write into the outbox: %w", insertError(err, false))
 	}
 	return fresh, nil
 }
@@ -123,13 +124,13 @@ func (s *Store) WriteOutbox(ctx context.Context, q Queryer, events []Event, held
 // events that are new; on PostgreSQL in one row, after how many they are, and
 // unless all are.
 func (s *Store) outboxInsert(events []Event, states []string) (string, []any) {
-	if s.kind == dialect.SQLite {
+	if s.db.Kind() == dialect.SQLite {
 		args := make([]any, 0, 7*len(events))
 		for i, e := range events {
 			c := encode(e)
 			args = append(args, e.ID, e.Topic, e.Key, c.textOrNull(), c.bytesOrNull(), c.metadata, states[i])
 		}
-		return s.compose(`
+		return s.db.Compose(`
 			INSERT INTO reprise.outbox AS was (event_id, topic, key, payload, payload_bytes, metadata, state)
 			VALUES ` + placeholders(len(events), 7) + `
 			ON CONFLICT (event_id, topic) DO UPDATE SET metadata = NULL -- which fails
@@ -137,7 +138,7 @@ func (s *Store) outboxInsert(events []Event, states []string) (string, []any) {
 			RETURNING event_id, topic`), args
 	}
 	args := arrays(events)
-	return s.sql(`
+	return s.db.SQL(`
 		WITH written AS (
 			INSERT INTO reprise.outbox AS was (event_id, topic, key, payload, payload_bytes, metadata, state)
 			SELECT id, topic, coalesce(key, ''), text::json, bytes, metadata::json, state
@@ -234,7 +235,7 @@ type outgoingRow struct {
 	Failures    int           `db:"failures"`
 	Error       string        `db:"error"`
 	OperationID int64         `db:"operation_id"`
-	SentAt      instant       `db:"sent_at"`
+	SentAt      sqldb.Time    `db:"sent_at"`
 	headRow
 }
 
@@ -267,7 +268,7 @@ func (s *Store) Outbox(ctx context.Context, f OutboxFilter) ([]Outgoing, error) 
 		c.and(`o.id < %s`, f.Before)
 	}
 	var rows []outgoingRow
-	if err := s.db.SelectContext(ctx, &rows, s.compose(
+	if err := s.db.SelectContext(ctx, &rows, s.db.Compose(
 		`SELECT `+outgoingColumns+`, `+s.payloadBytes(`o`)+` AS bytes
 		FROM (SELECT o.id FROM reprise.outbox o WHERE `+c.where()+` ORDER BY o.id DESC LIMIT `+c.arg(f.Limit)+`) found
 		JOIN reprise.outbox o ON o.id = found.id ORDER BY o.id DESC`), c.args...); err != nil {
@@ -281,7 +282,7 @@ func (s *Store) Outbox(ctx context.Context, f OutboxFilter) ([]Outgoing, error) 
 func (s *Store) Outgoing(ctx context.Context, id int64) (Outgoing, error) {
 	var rows []outgoingRow
 	size := s.bytesOf(`o.metadata`)
-	if err := s.db.SelectContext(ctx, &rows, s.sql(fmt.Sprintf(
+	if err := s.db.SelectContext(ctx, &rows, s.db.SQL(fmt.Sprintf(
 		`SELECT `+outgoingColumns+`, `+s.payloadBytes(`o`)+` AS bytes, CASE WHEN %s <= %d THEN o.metadata END AS metadata, %s AS metadata_bytes
 		FROM reprise.outbox o WHERE o.id = $1`, size, MaxMetadata, size)), id); err != nil {
 		return Outgoing{}, fmt.Errorf("read message %d of the outbox: %w", id, err)
@@ -325,10 +326,10 @@ func (s *Store) countOutgoing(ctx context.Context, c *conditions) ([]OutboxCount
 		Topic  string        `db:"topic"`
 		State  OutgoingState `db:"state"`
 		N      int64         `db:"n"`
-		Oldest instant       `db:"oldest"`
+		Oldest sqldb.Time    `db:"oldest"`
 		Error  string        `db:"error"`
 	}
-	if err := s.db.SelectContext(ctx, &rows, s.compose(`
+	if err := s.db.SelectContext(ctx, &rows, s.db.Compose(`
 		SELECT o.topic, o.state, count(*) AS n, min(coalesce(p.requested_at, o.written_at)) AS oldest, coalesce(max(o.error), '') AS error
 		FROM reprise.outbox o LEFT JOIN reprise.operations p ON p.id = o.operation_id
 		WHERE `+c.where()+`
@@ -358,13 +359,13 @@ func (s *Store) ChangeOutbox(ctx context.Context, o Operation) (Operation, error
 	}
 	_, to, _ := o.outboxChange()
 	request := o
-	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
+	err := s.db.InTx(ctx, func(tx *sqlx.Tx) error {
 		c := s.changes(request)
 		asked, err := s.request(ctx, tx, request)
 		if err != nil {
 			return err
 		}
-		result, err := tx.ExecContext(ctx, s.compose(fmt.Sprintf(`
+		result, err := tx.ExecContext(ctx, s.db.Compose(fmt.Sprintf(`
 			UPDATE reprise.outbox SET state = '%s', failures = 0, error = NULL, operation_id = %s
 			WHERE id IN (SELECT o.id FROM reprise.outbox o WHERE %s)`, to, c.arg(asked.ID), c.where())), c.args...)
 		if err != nil {
@@ -375,7 +376,7 @@ func (s *Store) ChangeOutbox(ctx context.Context, o Operation) (Operation, error
 		}
 		asked.Total, asked.Complete = Count{N: asked.Taken}, true
 		o = asked
-		if _, err := tx.ExecContext(ctx, s.sql(`UPDATE reprise.operations SET total = $2, taken = $2, complete = true WHERE id = $1`), o.ID, o.Taken); err != nil {
+		if _, err := tx.ExecContext(ctx, s.db.SQL(`UPDATE reprise.operations SET total = $2, taken = $2, complete = true WHERE id = $1`), o.ID, o.Taken); err != nil {
 			return err
 		}
 		return s.NotifyOutbox(ctx, tx, "")

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -106,9 +107,7 @@ func FuzzPayload(f *testing.F) {
 	var published atomic.Int64
 	f.Fuzz(func(t *testing.T, payload []byte) {
 		e := Event{ID: fmt.Sprint(published.Add(1)), Topic: "orders", Payload: payload}
-		query, args, err := st.Insert([]Event{e}, LeaseOnInsert{})
-		require.NoError(t, err)
-		_, err = db.ExecContext(t.Context(), query, args...)
+		_, err := st.Insert(t.Context(), st.DB(), []Event{e}, LeaseOnInsert{})
 		require.NoError(t, err)
 		stored, err := st.Event(t.Context(), e.Topic, e.ID)
 		require.NoError(t, err)
@@ -119,5 +118,21 @@ func FuzzPayload(f *testing.F) {
 			SELECT payload IS NOT NULL, coalesce(json_valid(payload), false) FROM reprise_events WHERE id = $1`, e.ID).Scan(&text, &valid))
 		require.Equal(t, isJSON(payload), text)
 		require.Equal(t, text, valid, "what is stored as text is JSON")
+	})
+}
+
+// FuzzMetadata holds that what is written of metadata reads as it was.
+func FuzzMetadata(f *testing.F) {
+	f.Add("a", "b", "c", "d")
+	f.Add("", "", `"`, `\`)
+	f.Add("\x7f", "\u2028<>&", "é", "\n")
+	f.Fuzz(func(t *testing.T, k, v, k2, v2 string) {
+		metadata := map[string]string{}
+		for _, s := range [][2]string{{k, v}, {k2, v2}} {
+			metadata[strings.ToValidUTF8(s[0], "")] = strings.ToValidUTF8(s[1], "")
+		}
+		var read map[string]string
+		require.NoError(t, json.Unmarshal([]byte(metadataText(metadata)), &read))
+		require.Equal(t, metadata, read)
 	})
 }

@@ -7,7 +7,6 @@ package store_test
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"fmt"
 	"reflect"
@@ -95,7 +94,7 @@ func TestPlansAtAMillionDue(t *testing.T) {
 // compiledAbove is PostgreSQL's default of jit_above_cost.
 const compiledAbove = 100_000
 
-var withoutSQL = []string{"Advice", "WaitsForItself", "Channel", "DB", "LeasesOnInsert", "Notifies", "OneWriter", "Schema", "TxOptions"}
+var withoutSQL = []string{"Channel", "DB", "Database", "LeasesOnInsert", "Notifies", "Schema"}
 
 // fill adds events of which four handlers have handled past, and none has
 // handled due; and what else stands in the tables then.
@@ -262,11 +261,11 @@ func (d *planning) processes() {
 			require.NoError(d, st.Unsubscribe(ctx, sub, operator))
 		}
 	})
-	d.step("InsertLarge Begin Aborted", func(ctx context.Context) {
-		tx, over, err := st.Begin(ctx, nil)
+	d.step("InsertLarge", func(ctx context.Context) {
+		tx, over, err := st.Database().Begin(ctx, nil)
 		require.NoError(d, err)
 		defer over()
-		require.False(d, st.Aborted(ctx, tx))
+		require.False(d, st.Database().Aborted(ctx, tx))
 		in, err := st.InsertLarge(ctx, tx, d.events(100, "orders"), func(events []store.Event) [][]store.Event {
 			half := len(events) / 2
 			return [][]store.Event{events[:half], events[half:]}
@@ -290,32 +289,23 @@ func (d *planning) processes() {
 	})
 }
 
-func (d *planning) insert(events []store.Event, lease store.LeaseOnInsert, insert func([]store.Event, store.LeaseOnInsert) (string, []any, error)) store.Inserted {
-	d.Helper()
-	query, args, err := insert(events, lease)
-	require.NoError(d, err)
-	var in store.Inserted
-	require.NoError(d, d.st.Query(d.Context(), d.st.DB(), query, args, func(rows *sql.Rows) (err error) {
-		in, err = d.st.ScanInserted(rows, events)
-		return err
-	}))
-	return in
-}
-
 func (d *planning) publishing() {
 	lease := store.LeaseOnInsert{Instance: d.id, Wants: []store.Want{{Topic: "orders", Handler: "mail", N: 5}, {Topic: "orders", Handler: "stock", N: 50}}}
 	var leased []store.Outcome
 	for _, n := range []int{1, 2, 100} {
 		for _, lease := range []store.LeaseOnInsert{{}, lease} {
-			d.wayStep("Insert InsertNew Query ScanInserted KnownMetadata", func(context.Context) {
+			d.wayStep("Insert InsertNew KnownMetadata", func(ctx context.Context) {
 				events := d.events(n, "orders")
-				in := d.insert(events, lease, d.st.InsertNew)
+				in, err := d.st.InsertNew(ctx, d.st.DB(), events, lease)
+				require.NoError(d, err)
 				require.Len(d, in.IDs, n)
 				for _, run := range in.Leased {
 					leased = append(leased, store.Outcome{Status: store.Success, Lease: store.Lease{RunID: run.RunID, Instance: d.id, Attempt: 1}})
 				}
-				require.Empty(d, d.insert(events, lease, d.st.Insert).IDs)
-				known, err := d.st.KnownMetadata(context.Background(), d.st.DB(), eventIDs(events))
+				in, err = d.st.Insert(ctx, d.st.DB(), events, lease)
+				require.NoError(d, err)
+				require.Empty(d, in.IDs)
+				known, err := d.st.KnownMetadata(ctx, d.st.DB(), eventIDs(events))
 				require.NoError(d, err)
 				require.Len(d, known, n)
 			})
@@ -413,13 +403,13 @@ func (d *planning) handling() {
 	d.wayStep("Mark SucceedMarked Ended Over", func(ctx context.Context) {
 		tx, err := d.st.DB().BeginTxx(ctx, nil)
 		require.NoError(d, err)
-		mark, err := d.st.Mark(ctx, tx)
+		mark, err := d.st.Database().Mark(ctx, tx)
 		require.NoError(d, err)
 		for _, c := range d.claim(ctx, 1) {
 			require.NoError(d, d.st.SucceedMarked(ctx, tx, mark, c.Run.Lease()))
 		}
-		require.NoError(d, d.st.Ended(ctx, tx, mark))
-		require.NoError(d, d.st.Over(ctx, tx))
+		require.NoError(d, d.st.Database().Ended(ctx, tx, mark))
+		require.NoError(d, d.st.Database().Over(ctx, tx))
 		require.NoError(d, tx.Commit())
 	})
 }

@@ -47,7 +47,7 @@ func (p postgres) record(ctx context.Context, s *Store, e Event, handler, instan
 // is: with the same payload and, unless it is Declared, the same metadata.
 func (postgres) recordNew(ctx context.Context, s *Store, e Event, handler, instance string) (lease taken, err error) {
 	c := encode(e)
-	err = s.db.GetContext(ctx, &lease, s.sql(`
+	err = s.db.GetContext(ctx, &lease, s.db.SQL(`
 		WITH was AS (
 			SELECT published_at, payload::text IS NOT DISTINCT FROM CASE WHEN $4 THEN $5::text END
 			       AND payload_bytes IS NOT DISTINCT FROM CASE WHEN NOT $4 THEN $6::bytea END
@@ -75,7 +75,7 @@ func (postgres) recordNew(ctx context.Context, s *Store, e Event, handler, insta
 
 func (postgres) takeUp(ctx context.Context, s *Store, e EventID, handler, instance string, again bool) (lease taken, err error) {
 	// Lock first: what others deliver or end at the same time is then seen.
-	err = s.db.GetContext(ctx, &lease, s.sql(`
+	err = s.db.GetContext(ctx, &lease, s.db.SQL(`
 		WITH was AS (
 			SELECT id, status, attempt, cycle, instance, started_at, due_at FROM reprise.handler_runs
 			WHERE event_id = $1 AND topic = $2 AND handler = $3
@@ -109,7 +109,7 @@ func (postgres) claim(ctx context.Context, s *Store, by Claimant, wants []Want) 
 	// The SELECT around each array hides its length: the planner would otherwise
 	// plan each claim anew, which takes as long as the claim.
 	var claimed []*Claimed
-	err := s.Query(ctx, s.db, s.sql(`
+	err := s.db.Query(ctx, s.db.Pool(), s.db.SQL(`
 		WITH due AS (
 			SELECT d.id
 			FROM unnest((SELECT $1::text[]), (SELECT $2::text[]), (SELECT $3::bigint[])) AS w (topic, handler, n),
@@ -149,7 +149,7 @@ func (postgres) claim(ctx context.Context, s *Store, by Claimant, wants []Want) 
 				&r.RunPublishedAt, &r.StartedAt, &r.ReplayID, &r.ErrorKind, &r.Error, &r.Fingerprint); err != nil {
 				return err
 			}
-			s.saw(r.RunID)
+			s.db.NoteRun(r.RunID)
 			claimed = append(claimed, r.claimed(by.Instance))
 		}
 		return nil
@@ -166,10 +166,10 @@ func (p postgres) end(ctx context.Context, s *Store, outcomes []Outcome) (ended 
 	successes, others := bySuccess(outcomes)
 	if len(others) == 0 && len(successes) == 1 {
 		for a, ids := range successes {
-			return p.succeed(ctx, s, s.db, a.instance, a.number, ids)
+			return p.succeed(ctx, s, s.db.Pool(), a.instance, a.number, ids)
 		}
 	}
-	err = s.inTx(ctx, func(tx *sqlx.Tx) (err error) {
+	err = s.db.InTx(ctx, func(tx *sqlx.Tx) (err error) {
 		ended, err = p.endIn(ctx, s, tx, outcomes)
 		return err
 	})
@@ -219,7 +219,7 @@ func (p postgres) endIn(ctx context.Context, s *Store, tx *sqlx.Tx, outcomes []O
 }
 
 func (postgres) succeed(ctx context.Context, s *Store, q sqlx.ExtContext, instance string, attempt int, ids pq.Int64Array) ([]Lease, error) {
-	n, err := s.exec(ctx, q, s.sql(`
+	n, err := s.db.Change(ctx, q, s.db.SQL(`
 		UPDATE reprise.handler_runs
 		SET status = 'SUCCESS', finished_at = now(), error_kind = NULL, error = NULL, fingerprint = NULL
 		WHERE id = ANY ((SELECT $1::bigint[])::bigint[]) AND instance = $2 AND attempt = $3 AND status = 'PENDING'`), ids, instance, attempt)
@@ -229,7 +229,7 @@ func (postgres) succeed(ctx context.Context, s *Store, q sqlx.ExtContext, instan
 	if int(n) < len(ids) { // some leases were lost: which?
 		asked := ids
 		ids = nil
-		if err := sqlx.SelectContext(ctx, q, &ids, s.sql(`
+		if err := sqlx.SelectContext(ctx, q, &ids, s.db.SQL(`
 			SELECT id FROM reprise.handler_runs
 			WHERE id = ANY ($1::bigint[]) AND instance = $2 AND attempt = $3 AND status = 'SUCCESS'`), asked, instance, attempt); err != nil {
 			return nil, err
@@ -264,7 +264,7 @@ func (postgres) endOthers(ctx context.Context, s *Store, tx *sqlx.Tx, outcomes [
 		callbacks.set(i, o.Callback)
 	}
 	var ended []Lease
-	err := tx.SelectContext(ctx, &ended, s.sql(`
+	err := tx.SelectContext(ctx, &ended, s.db.SQL(`
 		WITH outcome AS (
 			SELECT id, instance, attempt, status, delay, refund, next, on_record,
 			       nullif(kind, '') AS kind, message, nullif(stack, '') AS stack, nullif(fingerprint, '') AS fingerprint,

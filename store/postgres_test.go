@@ -32,9 +32,8 @@ func TestAClaimUnderWayWhileItsInstanceLeaves(t *testing.T) {
 			st := migrated(t, db, "")
 			require.NoError(t, st.Register(ctx, store.Instance{ID: "a"}))
 			require.NoError(t, st.Subscribe(ctx, store.Subscription{Topic: "orders", Handler: "mail"}, ""))
-			query, args, err := st.Insert([]store.Event{{ID: "1", Topic: "orders"}}, store.LeaseOnInsert{})
+			_, err := st.Insert(ctx, st.DB(), []store.Event{{ID: "1", Topic: "orders"}}, store.LeaseOnInsert{})
 			require.NoError(t, err)
-			exec(t, db, query, args...)
 			exec(t, db, `UPDATE reprise.instances SET heartbeat_at = now() - interval '1 hour'`)
 			goOn := holdUpdates(t, db)
 
@@ -125,9 +124,8 @@ func TestRecoveringWaitsForNoTransaction(t *testing.T) {
 	leases := map[string]store.Lease{}
 	for _, id := range []string{"stuck", "other"} {
 		require.NoError(t, st.Register(ctx, store.Instance{ID: id}))
-		query, args, err := st.Insert([]store.Event{{ID: id, Topic: "orders"}}, store.LeaseOnInsert{})
+		_, err := st.Insert(ctx, st.DB(), []store.Event{{ID: id, Topic: "orders"}}, store.LeaseOnInsert{})
 		require.NoError(t, err)
-		exec(t, db, query, args...)
 		claimed, err := st.Claim(ctx, store.Claimant{Instance: id}, []store.Want{{Topic: "orders", Handler: "mail", N: 1}})
 		require.NoError(t, err)
 		require.Len(t, claimed, 1)
@@ -210,9 +208,7 @@ func TestNothingOnTheWayOfASuccessIsCounted(t *testing.T) {
 	exec(t, db, `CREATE TRIGGER refuse AFTER UPDATE OF failed_at ON reprise.handler_runs FOR EACH ROW EXECUTE FUNCTION refuse()`)
 	require.NoError(t, st.Subscribe(t.Context(), store.Subscription{Topic: "topic", Handler: "handler"}, ""))
 	require.NoError(t, st.Register(t.Context(), store.Instance{ID: "a"}))
-	query, args, err := st.InsertNew([]store.Event{{ID: "1", Topic: "topic", Payload: []byte("{}")}}, store.LeaseOnInsert{})
-	require.NoError(t, err)
-	_, err = db.Exec(query, args...)
+	_, err := st.InsertNew(t.Context(), st.DB(), []store.Event{{ID: "1", Topic: "topic", Payload: []byte("{}")}}, store.LeaseOnInsert{})
 	require.NoError(t, err)
 	claimed, err := st.Claim(t.Context(), store.Claimant{Instance: "a"}, []store.Want{{Topic: "topic", Handler: "handler", N: 1}})
 	require.NoError(t, err)

@@ -40,7 +40,7 @@ func (s *Store) Preview(ctx context.Context, o Operation) (p Preview, err error)
 		AllParts int64 `db:"all_parts"`
 		AllGone  int64 `db:"all_gone"`
 	}
-	if err := s.db.SelectContext(ctx, &rows, s.compose(fmt.Sprintf(`
+	if err := s.db.SelectContext(ctx, &rows, s.db.Compose(fmt.Sprintf(`
 		SELECT g.*, n.status, coalesce(n.error_kind, '') AS error_kind, coalesce(n.error, '') AS error,
 		       EXISTS (SELECT 1 FROM reprise.subscriptions s WHERE s.topic = g.topic AND s.handler = g.handler) AS subscribed
 		FROM (

@@ -49,7 +49,7 @@ func (s *Store) Progress(ctx context.Context, id int64) (p Progress, err error) 
 		Waits  bool   `db:"waits"`
 		N      int64  `db:"n"`
 	}
-	if err := s.db.SelectContext(ctx, &rows, s.sql(`
+	if err := s.db.SelectContext(ctx, &rows, s.db.SQL(`
 		SELECT status, due_at IS NOT NULL AS waits, count(*) AS n
 		FROM reprise.handler_runs WHERE replay_id = $1 GROUP BY 1, 2`), id); err != nil {
 		return fail(err)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -77,8 +78,8 @@ func (s *Store) Prune(ctx context.Context, p Prune, progress func(Pruned)) (tota
 // pruneOutbox deletes the next batch of what was sent or dropped.
 func (s *Store) pruneOutbox(ctx context.Context, p Prune) (n int64, err error) {
 	var action int64
-	if err = s.inTx(ctx, func(tx *sqlx.Tx) (err error) {
-		if n, err = s.exec(ctx, tx, s.compose(fmt.Sprintf(`
+	if err = s.db.InTx(ctx, func(tx *sqlx.Tx) (err error) {
+		if n, err = s.db.Change(ctx, tx, s.db.Compose(fmt.Sprintf(`
 			DELETE FROM reprise.outbox WHERE id IN (
 				SELECT id FROM reprise.outbox
 				WHERE written_at < $1 AND state IN ('SENT', 'DROPPED') AND coalesce(sent_at, written_at) < $1
@@ -123,7 +124,7 @@ func (s *Store) ofToday(ctx context.Context, tx *sqlx.Tx, p Prune) (int64, error
 		ID        int64  `db:"id"`
 		Selection []byte `db:"selection"`
 	}
-	err := tx.GetContext(ctx, &last, s.sql(`
+	err := tx.GetContext(ctx, &last, s.db.SQL(`
 		SELECT id, selection FROM (SELECT * FROM reprise.actions ORDER BY id DESC LIMIT 1000) newest
 		WHERE kind = 'prune' AND requested_by = $1 AND reason = $2 AND at > now(-86400) ORDER BY id DESC LIMIT 1`),
 		printable(p.By.Name, maxName), printable(p.By.Reason, maxMessage))
@@ -142,20 +143,20 @@ func (s *Store) ofToday(ctx context.Context, tx *sqlx.Tx, p Prune) (int64, error
 	if err != nil {
 		return 0, err
 	}
-	_, err = tx.ExecContext(ctx, s.sql(`UPDATE reprise.actions SET selection = $2 WHERE id = $1`), last.ID, string(selection))
+	_, err = tx.ExecContext(ctx, s.db.SQL(`UPDATE reprise.actions SET selection = $2 WHERE id = $1`), last.ID, string(selection))
 	return last.ID, err
 }
 
 // countOutbox counts, batch by batch, what pruneOutbox would delete.
 func (s *Store) countOutbox(ctx context.Context, before time.Time, counted func(int64)) error {
 	type place struct {
-		WrittenAt instant `db:"written_at"`
-		ID        int64   `db:"id"`
+		WrittenAt sqldb.Time `db:"written_at"`
+		ID        int64      `db:"id"`
 	}
 	var last place
 	for more := true; more; {
 		var batch []place
-		if err := s.db.SelectContext(ctx, &batch, s.sql(fmt.Sprintf(`
+		if err := s.db.SelectContext(ctx, &batch, s.db.SQL(fmt.Sprintf(`
 			SELECT written_at, id FROM reprise.outbox
 			WHERE (written_at, id) > ($1, $2) AND written_at < $3 AND state IN ('SENT', 'DROPPED') AND coalesce(sent_at, written_at) < $3
 			ORDER BY written_at, id LIMIT %d`, pruneLook)), s.time(last.WrittenAt.Time), last.ID, s.time(before)); err != nil {
@@ -181,7 +182,7 @@ func (s *Store) pruneTx(ctx context.Context, dryRun bool, f func(tx pruner) erro
 	if dryRun {
 		return f(s.db)
 	}
-	return s.inTx(ctx, func(tx *sqlx.Tx) error { return f(tx) })
+	return s.db.InTx(ctx, func(tx *sqlx.Tx) error { return f(tx) })
 }
 
 // PruneBatch deletes the next batch of events with all that belongs to them, in
@@ -209,10 +210,10 @@ func (s *Store) PruneBatch(ctx context.Context, p Prune, after *EventMark) (dele
 	err = s.pruneTx(ctx, p.DryRun, func(tx pruner) error {
 		deleted, last = Pruned{}, nil
 		var mark struct {
-			At instant `db:"published_at"`
-			ID string  `db:"id"`
+			At sqldb.Time `db:"published_at"`
+			ID string     `db:"id"`
 		}
-		err := tx.GetContext(ctx, &mark, s.sql(fmt.Sprintf(`
+		err := tx.GetContext(ctx, &mark, s.db.SQL(fmt.Sprintf(`
 			SELECT e.published_at, e.id FROM reprise.events e
 			WHERE (e.published_at, e.id) > ($1, $2) AND e.published_at < $3
 			ORDER BY e.published_at, e.id LIMIT 1 OFFSET %d`, pruneLook-1)), s.time(after.At), after.ID, s.time(p.Before))
@@ -238,7 +239,7 @@ func (s *Store) PruneBatch(ctx context.Context, p Prune, after *EventMark) (dele
 			AND NOT EXISTS (SELECT 1 FROM reprise.handler_runs r WHERE r.event_id = e.id AND r.topic = e.topic AND (` + keep + `))`
 		args := []any{s.time(after.At), after.ID, s.time(p.Before), s.time(mark.At.Time), mark.ID}
 		count := func(query string) (n int64, err error) {
-			result, err := tx.ExecContext(ctx, s.compose(query), args...)
+			result, err := tx.ExecContext(ctx, s.db.Compose(query), args...)
 			if err != nil {
 				return 0, err
 			}
@@ -246,11 +247,11 @@ func (s *Store) PruneBatch(ctx context.Context, p Prune, after *EventMark) (dele
 		}
 		if p.DryRun {
 			return errors.Join(
-				tx.GetContext(ctx, &deleted.Runs, s.compose(`SELECT count(*) FROM reprise.handler_runs WHERE (event_id, topic) IN (SELECT e.id, e.topic `+old+`)`), args...),
-				tx.GetContext(ctx, &deleted.Events, s.compose(`SELECT count(*) `+old), args...))
+				tx.GetContext(ctx, &deleted.Runs, s.db.Compose(`SELECT count(*) FROM reprise.handler_runs WHERE (event_id, topic) IN (SELECT e.id, e.topic `+old+`)`), args...),
+				tx.GetContext(ctx, &deleted.Events, s.db.Compose(`SELECT count(*) `+old), args...))
 		}
 		// Locked first: what is taken up meanwhile is then seen, and kept.
-		if _, err := tx.ExecContext(ctx, s.compose(`
+		if _, err := tx.ExecContext(ctx, s.db.Compose(`
 			SELECT r.id FROM reprise.handler_runs r WHERE (r.event_id, r.topic) IN (SELECT e.id, e.topic `+old+`) ORDER BY r.id FOR UPDATE`), args...); err != nil {
 			return err
 		}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/reprise-bus/reprise/internal/dialect"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
 // LeaseOnInsert asks for runs to be created in an instance's hands: for each
@@ -39,7 +40,7 @@ func validWants(instance string, wants []Want) error {
 
 // LeasesOnInsert says whether the database can do that; where it cannot, runs
 // are created due.
-func (s *Store) LeasesOnInsert() bool { return s.kind == dialect.Postgres }
+func (s *Store) LeasesOnInsert() bool { return s.db.Kind() == dialect.Postgres }
 
 // Inserted is what an insert wrote.
 type Inserted struct {
@@ -81,51 +82,52 @@ type LeasedRun struct {
 	PublishedAt time.Time
 }
 
-// Insert returns the one statement that writes events, which must be valid and
-// Unique, and a run for each subscription of their topics: due, or leased where
-// the lease asks for it. ScanInserted reads its rows, and InsertError its error.
+// Insert writes events, which must be valid and Unique, and a run for each
+// subscription of their topics, in one statement: due, or leased where the lease
+// asks for it. q is the store's pool, where the statement is committed by itself, or
+// a transaction of the caller's. A few thousand events and a few MiB of payload make
+// a good statement.
 //
 // Publishing an event again does nothing, whatever became of its runs and whatever
 // its metadata: KnownMetadata tells whether it Repeats the first. Another payload
-// under an id that the topic has already makes the statement fail.
-//
-// The caller runs it by Query, in a transaction of its own or not, and bounds its size:
-// a few thousand events and a few MiB of payload make a good statement.
-func (s *Store) Insert(events []Event, lease LeaseOnInsert) (query string, args []any, err error) {
-	return s.insertion(events, lease, false)
+// under an id that the topic has already is ErrDuplicateID. Whether something may
+// have been written in spite of an error, Refused tells.
+func (s *Store) Insert(ctx context.Context, q sqldb.Queryer, events []Event, lease LeaseOnInsert) (Inserted, error) {
+	return s.insert(ctx, q, events, lease, false)
 }
 
-// InsertNew is Insert of events of which none is known: the database has less
-// to look for. They need not be Unique. If one of them is known, or there twice,
-// the statement fails, and InsertNewError makes that ErrKnown. On SQLite it is
-// Insert.
-func (s *Store) InsertNew(events []Event, lease LeaseOnInsert) (query string, args []any, err error) {
-	return s.insertion(events, lease, true)
+// InsertNew is Insert of events of which none is known: the database has less to
+// look for. They need not be Unique. If one of them is known, or there twice, nothing
+// is written, and the error is ErrKnown. On SQLite it is Insert.
+func (s *Store) InsertNew(ctx context.Context, q sqldb.Queryer, events []Event, lease LeaseOnInsert) (Inserted, error) {
+	return s.insert(ctx, q, events, lease, true)
 }
 
-func (s *Store) insertion(events []Event, lease LeaseOnInsert, likelyNew bool) (query string, args []any, err error) {
+func (s *Store) insert(ctx context.Context, q sqldb.Queryer, events []Event, lease LeaseOnInsert, likelyNew bool) (in Inserted, err error) {
+	if len(events) == 0 {
+		return in, errors.New("insert no events: want at least one")
+	}
 	for i := range events {
 		if err := events[i].Validate(); err != nil {
-			return "", nil, err
+			return in, err
 		}
 	}
-	if len(events) == 0 {
-		return "", nil, errors.New("insert no events: want at least one")
-	}
 	if err := lease.validate(); err != nil {
-		return "", nil, err
+		return in, err
 	}
-	query, args = s.dialect.insert(events, lease, likelyNew)
-	if s.kind == dialect.SQLite { // its text depends on how many events there are
-		return s.compose(query), args, nil
+	query, args := s.dialect.insert(events, lease, likelyNew)
+	if s.db.Kind() == dialect.SQLite { // its text depends on how many events there are
+		query = s.db.Compose(query)
+	} else {
+		query = s.db.SQL(query)
 	}
-	return s.sql(query), args, nil
-}
-
-// ScanInserted reads what the statement of Insert, or InsertNew, returns for the
-// same events.
-func (s *Store) ScanInserted(rows *sql.Rows, events []Event) (Inserted, error) {
-	return s.dialect.inserted(s, rows, events)
+	if err := s.db.Query(ctx, q, query, args, func(rows *sql.Rows) (err error) {
+		in, err = s.dialect.inserted(s, rows, events)
+		return err
+	}); err != nil {
+		return Inserted{}, insertError(err, likelyNew)
+	}
+	return in, nil
 }
 
 // Unique returns the first event of each id, and apart from them the others of
@@ -190,35 +192,34 @@ const (
 	notNullViolation = 1299
 )
 
-// InsertError makes the error of Insert's statement ErrDuplicateID where it says
-// that an id is taken by another payload.
-func InsertError(err error) error {
-	if err == nil {
-		return nil
-	}
-	if sqlState(err) == idTaken {
-		return fmt.Errorf("event %q: %w, with another payload: give each message an id of its own", takenID(err), ErrDuplicateID)
-	}
-	if code, _ := dialect.ResultCode(err); code == notNullViolation { // all that may be NULL otherwise is valid
-		return fmt.Errorf("%w, with another payload: give each message an id of its own", ErrDuplicateID)
-	}
-	return rowError(err)
-}
-
-// InsertNewError makes the error of InsertNew's statement ErrKnown where it says
-// that a row is there already: Insert finds out which.
-func InsertNewError(err error) error {
-	if sqlState(err) == uniqueViolation {
+// insertError says what the error of a statement that inserts means: ErrDuplicateID,
+// or, of events that were likely to be new, ErrKnown. How often it was sent stays
+// with it.
+func insertError(err error, likelyNew bool) error {
+	code, _ := dialect.ResultCode(err)
+	var explained error
+	switch state := sqldb.State(err); {
+	case state == idTaken:
+		explained = fmt.Errorf("event %q: %w, with another payload: give each message an id of its own", takenID(err), ErrDuplicateID)
+	case code == notNullViolation: // all that may be NULL otherwise is valid
+		explained = fmt.Errorf("%w, with another payload: give each message an id of its own", ErrDuplicateID)
+	case state == uniqueViolation && likelyNew: // Insert finds out which
 		return fmt.Errorf("%w: %w", ErrKnown, err)
+	default:
+		return rowError(err)
 	}
-	return InsertError(err)
+	var sent *sqldb.SentError
+	if errors.As(err, &sent) {
+		return &sqldb.SentError{Err: explained, Times: sent.Times}
+	}
+	return explained
 }
 
 // rowError explains a unique violation by a statement that leaves out, or looks
 // for, what is known by its own ids: the row's number is taken, or a constraint
 // is violated that Reprise did not make.
 func rowError(err error) error {
-	if sqlState(err) != uniqueViolation {
+	if sqldb.State(err) != uniqueViolation {
 		return err
 	}
 	return fmt.Errorf("%w: if the constraint is a primary key of Reprise's (its name ends in _pkey), the table's sequence is behind its rows, as after a restore or logical replication: `reprise doctor` prints the statement that sets it", err)
@@ -232,11 +233,6 @@ func takenID(err error) string {
 		id = id[:i]
 	}
 	return id
-}
-
-// Queryer is a pool, a connection or a transaction.
-type Queryer interface {
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
 // encoded is an event as its columns take it.

@@ -12,6 +12,7 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/reprise-bus/reprise/internal/dialect"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
 // Received is what a Receive wrote.
@@ -44,16 +45,16 @@ type OtherMetadata struct {
 // ErrDuplicateID. One with other metadata, unless it is Declared, is left to the
 // caller, who finds out whether it Repeats the first: it gets no run.
 func (s *Store) Receive(ctx context.Context, handler string, events []Event, lease LeaseOnInsert) (Received, error) {
-	return s.receiveBy(ctx, receiveAny, InsertError, handler, events, lease)
+	return s.receiveBy(ctx, receiveAny, handler, events, lease)
 }
 
 // ReceiveNew is Receive of events of which none is known: the database has less
 // to look for. If one is, nothing is written, and the error is ErrKnown.
 func (s *Store) ReceiveNew(ctx context.Context, handler string, events []Event, lease LeaseOnInsert) (Received, error) {
-	return s.receiveBy(ctx, receiveNew, InsertNewError, handler, events, lease)
+	return s.receiveBy(ctx, receiveNew, handler, events, lease)
 }
 
-func (s *Store) receiveBy(ctx context.Context, query string, explain func(error) error, handler string, events []Event, lease LeaseOnInsert) (in Received, err error) {
+func (s *Store) receiveBy(ctx context.Context, query, handler string, events []Event, lease LeaseOnInsert) (in Received, err error) {
 	if len(events) == 0 {
 		return in, nil
 	}
@@ -68,13 +69,13 @@ func (s *Store) receiveBy(ctx context.Context, query string, explain func(error)
 			return in, fmt.Errorf("receive event %q: source %.255q: want the name of the subscriber that delivered it", events[i].ID, source)
 		}
 	}
-	if s.kind == dialect.SQLite {
+	if s.db.Kind() == dialect.SQLite {
 		in, err = s.receiveSQLite(ctx, handler, events)
 	} else {
 		in, err = s.receive(ctx, query, handler, events, lease)
 	}
 	if err != nil {
-		return Received{}, fmt.Errorf("receive %d events for handler %q: %w", len(events), handler, explain(err))
+		return Received{}, fmt.Errorf("receive %d events for handler %q: %w", len(events), handler, insertError(err, query == receiveNew))
 	}
 	return in, nil
 }
@@ -153,12 +154,12 @@ func (s *Store) receive(ctx context.Context, query, handler string, events []Eve
 		}
 		args = append(args, declared)
 	}
-	times, err := s.query(ctx, s.db, s.sql(query), args, func(rows *sql.Rows) error {
+	times, err := s.db.QueryTimes(ctx, s.db.Pool(), s.db.SQL(query), args, func(rows *sql.Rows) error {
 		in = Received{}
 		for rows.Next() {
 			var runs, ages, others pq.Int64Array
 			var ids, topics, had pq.StringArray
-			var at instant
+			var at sqldb.Time
 			if err := rows.Scan(&in.Known, &in.Due, &runs, &ids, &topics, &at, &ages, &others, &had); err != nil {
 				return err
 			}
@@ -173,7 +174,7 @@ func (s *Store) receive(ctx context.Context, query, handler string, events []Eve
 				if err != nil {
 					return err
 				}
-				s.saw(run)
+				s.db.NoteRun(run)
 				in.Leased = append(in.Leased, LeasedRun{
 					RunID: run, Handler: handler, Event: place,
 					StartedAt: at.Time, PublishedAt: at.Add(-time.Duration(ages[i]) * time.Microsecond),
@@ -187,11 +188,11 @@ func (s *Store) receive(ctx context.Context, query, handler string, events []Eve
 }
 
 func (s *Store) receiveSQLite(ctx context.Context, handler string, events []Event) (in Received, err error) {
-	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
+	err = s.db.InTx(ctx, func(tx *sqlx.Tx) error {
 		in = Received{}
 		for i, e := range events {
 			c := encode(e)
-			inserted, err := tx.ExecContext(ctx, s.sql(`
+			inserted, err := tx.ExecContext(ctx, s.db.SQL(`
 				INSERT INTO reprise.events AS was (id, topic, key, payload, payload_bytes, metadata, source)
 				VALUES ($1, $2, $3, $4, $5, $6, $7)
 				ON CONFLICT (id, topic) DO UPDATE SET source = NULL -- which fails
@@ -205,7 +206,7 @@ func (s *Store) receiveSQLite(ctx context.Context, handler string, events []Even
 			} else if n == 0 {
 				in.Known++
 				var had string
-				if err := tx.GetContext(ctx, &had, s.sql(`SELECT metadata FROM reprise.events WHERE id = $1 AND topic = $2`), e.ID, e.Topic); err != nil {
+				if err := tx.GetContext(ctx, &had, s.db.SQL(`SELECT metadata FROM reprise.events WHERE id = $1 AND topic = $2`), e.ID, e.Topic); err != nil {
 					return err
 				}
 				if had != c.metadata && !e.Declared {
@@ -215,7 +216,7 @@ func (s *Store) receiveSQLite(ctx context.Context, handler string, events []Even
 					continue
 				}
 			}
-			result, err := tx.ExecContext(ctx, s.sql(`
+			result, err := tx.ExecContext(ctx, s.db.SQL(`
 				INSERT INTO reprise.handler_runs (event_id, topic, handler, key, due_at, published_at)
 				SELECT id, topic, $3, key, now(), published_at FROM reprise.events WHERE id = $1 AND topic = $2
 				ON CONFLICT (event_id, topic, handler) DO NOTHING`), e.ID, e.Topic, handler)

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
 // Record writes down that a handler is about to work on an event which another
@@ -79,14 +80,14 @@ func (s *Store) RecordAgain(ctx context.Context, was Run, instance string) (Run,
 
 // taken is a run that was taken up for a delivery.
 type taken struct {
-	ID          int64   `db:"id"`
-	Attempt     int     `db:"attempt"`
-	StartedAt   instant `db:"started_at"`
-	PublishedAt instant `db:"published_at"`
-	ReplayID    int64   `db:"replay_id"`
-	ErrorKind   Kind    `db:"error_kind"`
-	Error       string  `db:"error"`
-	Fingerprint string  `db:"fingerprint"`
+	ID          int64      `db:"id"`
+	Attempt     int        `db:"attempt"`
+	StartedAt   sqldb.Time `db:"started_at"`
+	PublishedAt sqldb.Time `db:"published_at"`
+	ReplayID    int64      `db:"replay_id"`
+	ErrorKind   Kind       `db:"error_kind"`
+	Error       string     `db:"error"`
+	Fingerprint string     `db:"fingerprint"`
 }
 
 // fill tells the run what the database has of it.

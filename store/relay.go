@@ -18,7 +18,7 @@ func (s *Store) Relay(ctx context.Context, instance string, ttl time.Duration) (
 		return false, fmt.Errorf("become the relay: %w", err)
 	}
 	var is bool
-	err := s.queryRow(ctx, s.db, s.sql(`
+	err := s.db.QueryRow(ctx, s.db.Pool(), s.db.SQL(`
 		INSERT INTO reprise.relay AS r (one, instance, until) VALUES (true, $1, now($2))
 		ON CONFLICT (one) DO UPDATE SET instance = excluded.instance, until = excluded.until
 		WHERE r.instance = excluded.instance OR r.until < now()
@@ -37,7 +37,7 @@ func (s *Store) ResignRelay(ctx context.Context, instance string) error {
 	if !keepable(instance) {
 		return nil
 	}
-	if _, err := s.db.ExecContext(ctx, s.sql(`DELETE FROM reprise.relay WHERE instance = $1`), instance); err != nil {
+	if _, err := s.db.ExecContext(ctx, s.db.SQL(`DELETE FROM reprise.relay WHERE instance = $1`), instance); err != nil {
 		return fmt.Errorf("resign as the relay: %w", err)
 	}
 	return nil
@@ -59,7 +59,7 @@ func (s *Store) LastRelay(ctx context.Context) (instance string, over bool, err 
 		Instance string `db:"instance"`
 		Over     bool   `db:"over"`
 	}
-	err = s.db.GetContext(ctx, &last, s.sql(`SELECT instance, until < now() AS over FROM reprise.relay`))
+	err = s.db.GetContext(ctx, &last, s.db.SQL(`SELECT instance, until < now() AS over FROM reprise.relay`))
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return "", false, fmt.Errorf("look for the relay: %w", err)
 	}
@@ -69,7 +69,7 @@ func (s *Store) LastRelay(ctx context.Context) (instance string, over bool, err 
 // WaitingTopics returns the topics of which something is PENDING in the outbox.
 func (s *Store) WaitingTopics(ctx context.Context) (topics []string, err error) {
 	// From one topic to the next: there may be a million messages of each.
-	if err := s.db.SelectContext(ctx, &topics, s.sql(`
+	if err := s.db.SelectContext(ctx, &topics, s.db.SQL(`
 		WITH RECURSIVE waiting AS (
 			SELECT min(topic) AS topic FROM reprise.outbox WHERE state = 'PENDING'
 			UNION ALL
@@ -92,7 +92,7 @@ func (s *Store) Waiting(ctx context.Context, topic string) (waiting bool, err er
 	if !keepable(topic) {
 		return false, nil
 	}
-	if err := s.db.GetContext(ctx, &waiting, s.sql(`
+	if err := s.db.GetContext(ctx, &waiting, s.db.SQL(`
 		SELECT count(*) > 0 FROM (SELECT 1 FROM reprise.outbox WHERE `+waitingOf+` LIMIT 1) o`), topic); err != nil {
 		return false, fmt.Errorf("look into the outbox: %w", err)
 	}
@@ -109,7 +109,7 @@ func (s *Store) Backlog(ctx context.Context, topic string, most int) (n int, fai
 		N       int  `db:"n"`
 		Failing bool `db:"failing"`
 	}
-	if err := s.db.GetContext(ctx, &found, s.sql(`
+	if err := s.db.GetContext(ctx, &found, s.db.SQL(`
 		SELECT count(*) AS n, coalesce(max(failures), 0) > 0 AS failing
 		FROM (SELECT failures FROM reprise.outbox WHERE `+waitingOf+` LIMIT $2) o`), topic, most); err != nil {
 		return 0, false, fmt.Errorf("look into the outbox: %w", err)
@@ -125,7 +125,7 @@ func (s *Store) NextOutgoing(ctx context.Context, topic string, limit, size int)
 		return nil, nil
 	}
 	var rows []outgoingRow
-	if err := s.db.SelectContext(ctx, &rows, s.sql(`
+	if err := s.db.SelectContext(ctx, &rows, s.db.SQL(`
 		SELECT `+outgoingColumns+`, o.payload, o.payload_bytes, o.metadata, n.bytes FROM reprise.outbox o
 		JOIN (
 			SELECT id, bytes, sum(bytes) OVER (ORDER BY id) AS total, row_number() OVER (ORDER BY id) AS place
@@ -166,11 +166,11 @@ func (s *Store) markOutgoing(ctx context.Context, ids []int64, states, set strin
 	}
 	c := &conditions{args: args}
 	values := `SELECT value FROM json_each(%s)`
-	if s.kind == dialect.Postgres {
+	if s.db.Kind() == dialect.Postgres {
 		values = `SELECT value::bigint FROM json_array_elements_text(%s::json)`
 	}
 	list, _ := json.Marshal(ids) // numbers always marshal
-	if _, err := s.db.ExecContext(ctx, s.compose(`
+	if _, err := s.db.ExecContext(ctx, s.db.Compose(`
 		UPDATE reprise.outbox SET `+set+`
 		WHERE id IN (
 			SELECT id FROM reprise.outbox WHERE state IN `+states+` AND id IN (`+c.format(values, string(list))+`) FOR UPDATE SKIP LOCKED

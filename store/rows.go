@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/json"
 	"fmt"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
 // The rows as the databases return them, and what they become.
@@ -11,15 +12,15 @@ const eventColumns = `e.id AS event_id, e.topic, e.key, e.payload, e.payload_byt
 	coalesce(e.amends, '') AS amends, e.published_at`
 
 type eventRow struct {
-	ID           string  `db:"event_id"`
-	Topic        string  `db:"topic"`
-	Key          string  `db:"key"`
-	Payload      []byte  `db:"payload"`
-	PayloadBytes []byte  `db:"payload_bytes"`
-	Metadata     []byte  `db:"metadata"`
-	Source       string  `db:"source"`
-	Amends       string  `db:"amends"`
-	PublishedAt  instant `db:"published_at"`
+	ID           string     `db:"event_id"`
+	Topic        string     `db:"topic"`
+	Key          string     `db:"key"`
+	Payload      []byte     `db:"payload"`
+	PayloadBytes []byte     `db:"payload_bytes"`
+	Metadata     []byte     `db:"metadata"`
+	Source       string     `db:"source"`
+	Amends       string     `db:"amends"`
+	PublishedAt  sqldb.Time `db:"published_at"`
 }
 
 func (r eventRow) event() (Event, error) {
@@ -52,12 +53,12 @@ type claimedRow struct {
 	Lost    bool   `db:"lost"`
 
 	// The run has a published_at of its own, since its event may be lost.
-	RunPublishedAt instant `db:"run_published_at"`
-	StartedAt      instant `db:"started_at"`
-	ReplayID       int64   `db:"replay_id"`
-	ErrorKind      Kind    `db:"error_kind"`
-	Error          string  `db:"error"`
-	Fingerprint    string  `db:"fingerprint"`
+	RunPublishedAt sqldb.Time `db:"run_published_at"`
+	StartedAt      sqldb.Time `db:"started_at"`
+	ReplayID       int64      `db:"replay_id"`
+	ErrorKind      Kind       `db:"error_kind"`
+	Error          string     `db:"error"`
+	Fingerprint    string     `db:"fingerprint"`
 	eventRow
 }
 
@@ -91,24 +92,24 @@ const runColumns = `r.id, r.event_id, r.topic, r.handler, r.status, r.attempt, r
 	coalesce(r.fingerprint, '') AS fingerprint, coalesce(r.replay_id, 0) AS replay_id, r.published_at`
 
 type runRow struct {
-	ID          int64   `db:"id"`
-	EventID     string  `db:"event_id"`
-	Topic       string  `db:"topic"`
-	Handler     string  `db:"handler"`
-	Status      Status  `db:"status"`
-	Attempt     int     `db:"attempt"`
-	Tries       int     `db:"tries"`
-	Cycle       int     `db:"cycle"`
-	Key         string  `db:"key"`
-	Instance    string  `db:"instance"`
-	DueAt       instant `db:"due_at"`
-	StartedAt   instant `db:"started_at"`
-	FinishedAt  instant `db:"finished_at"`
-	ErrorKind   Kind    `db:"error_kind"`
-	Error       string  `db:"error"`
-	Fingerprint string  `db:"fingerprint"`
-	ReplayID    int64   `db:"replay_id"`
-	PublishedAt instant `db:"published_at"`
+	ID          int64      `db:"id"`
+	EventID     string     `db:"event_id"`
+	Topic       string     `db:"topic"`
+	Handler     string     `db:"handler"`
+	Status      Status     `db:"status"`
+	Attempt     int        `db:"attempt"`
+	Tries       int        `db:"tries"`
+	Cycle       int        `db:"cycle"`
+	Key         string     `db:"key"`
+	Instance    string     `db:"instance"`
+	DueAt       sqldb.Time `db:"due_at"`
+	StartedAt   sqldb.Time `db:"started_at"`
+	FinishedAt  sqldb.Time `db:"finished_at"`
+	ErrorKind   Kind       `db:"error_kind"`
+	Error       string     `db:"error"`
+	Fingerprint string     `db:"fingerprint"`
+	ReplayID    int64      `db:"replay_id"`
+	PublishedAt sqldb.Time `db:"published_at"`
 }
 
 func (r runRow) run() Run {
@@ -121,15 +122,15 @@ func (r runRow) run() Run {
 }
 
 type attemptRow struct {
-	RunID      int64   `db:"run_id"`
-	Attempt    int     `db:"attempt"`
-	Cycle      int     `db:"cycle"`
-	Kind       Kind    `db:"kind"`
-	Message    string  `db:"message"`
-	Stack      string  `db:"stack"`
-	Instance   string  `db:"instance"`
-	StartedAt  instant `db:"started_at"`
-	FinishedAt instant `db:"finished_at"`
+	RunID      int64      `db:"run_id"`
+	Attempt    int        `db:"attempt"`
+	Cycle      int        `db:"cycle"`
+	Kind       Kind       `db:"kind"`
+	Message    string     `db:"message"`
+	Stack      string     `db:"stack"`
+	Instance   string     `db:"instance"`
+	StartedAt  sqldb.Time `db:"started_at"`
+	FinishedAt sqldb.Time `db:"finished_at"`
 }
 
 func (a attemptRow) attempt() Attempt {

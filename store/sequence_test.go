@@ -1,12 +1,12 @@
 package store_test
 
 import (
-	"database/sql"
 	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -26,17 +26,13 @@ func TestASequenceThatIsBehindIsNamed(t *testing.T) {
 			event := func(id string) store.Event {
 				return store.Event{ID: id, Topic: "orders", Payload: []byte(`{}`), Source: "kafka"}
 			}
-			insert := func(by func([]store.Event, store.LeaseOnInsert) (string, []any, error), explain func(error) error, ids ...string) error {
+			insert := func(ids ...string) error {
 				var events []store.Event
 				for _, id := range ids {
 					events = append(events, event(id))
 				}
-				query, args, err := by(events, store.LeaseOnInsert{})
-				require.NoError(t, err)
-				return explain(st.Query(ctx, st.DB(), query, args, func(rows *sql.Rows) error {
-					_, err := st.ScanInserted(rows, events)
-					return err
-				}))
+				_, err := st.Insert(ctx, st.DB(), events, store.LeaseOnInsert{})
+				return err
 			}
 			claims := int64(0)
 			rows := func(n int) (ids []string) {
@@ -45,7 +41,7 @@ func TestASequenceThatIsBehindIsNamed(t *testing.T) {
 				}
 				return ids
 			}
-			require.NoError(t, insert(st.Insert, store.InsertError, rows(200)...))
+			require.NoError(t, insert(rows(200)...))
 			_, err := st.WriteOutbox(ctx, st.DB(), []store.Event{event("1")}, func(string) bool { return false })
 			require.NoError(t, err)
 			operation := store.Operation{Kind: store.Replaying, RequestedBy: "ada", Selection: store.Filter{Handler: "mail"}}
@@ -67,7 +63,8 @@ func TestASequenceThatIsBehindIsNamed(t *testing.T) {
 			for _, table := range []string{"handler_runs", "run_attempts", "operations", "outbox", "actions"} {
 				exec(t, db, `ALTER TABLE reprise.`+table+` ALTER COLUMN id RESTART WITH 1`)
 			}
-			require.ErrorIs(t, insert(st.InsertNew, store.InsertNewError, "new"), store.ErrKnown)
+			_, err = st.InsertNew(ctx, st.DB(), []store.Event{event("new")}, store.LeaseOnInsert{})
+			require.ErrorIs(t, err, store.ErrKnown)
 			_, err = st.ReceiveNew(ctx, "mail", []store.Event{event("new")}, store.LeaseOnInsert{})
 			require.ErrorIs(t, err, store.ErrKnown)
 
@@ -85,8 +82,8 @@ func TestASequenceThatIsBehindIsNamed(t *testing.T) {
 			})
 			require.NoError(t, tx.Rollback())
 			for what, err := range map[string]error{
-				"Insert of one": insert(st.Insert, store.InsertError, "new"),
-				"Insert of two": insert(st.Insert, store.InsertError, "new", "newer"),
+				"Insert of one": insert("new"),
+				"Insert of two": insert("new", "newer"),
 				"InsertLarge":   large,
 				"Receive":       received,
 				"Record":        recorded,
@@ -99,14 +96,14 @@ func TestASequenceThatIsBehindIsNamed(t *testing.T) {
 				require.ErrorContains(t, err, "reprise doctor", what)
 				require.NotErrorIs(t, err, store.ErrKnown, what)
 				require.NotErrorIs(t, err, store.ErrDuplicateID, what)
-				require.True(t, store.Refused(err), what)
-				require.True(t, store.Unacceptable(err), what)
+				require.True(t, sqldb.Refused(err), what)
+				require.True(t, sqldb.Unacceptable(err), what)
 			}
 			var n int
 			require.NoError(t, st.DB().Get(&n, `SELECT count(*) FROM reprise.events WHERE id LIKE 'new%'`))
 			require.Zero(t, n)
 			exec(t, db, `SELECT setval(pg_get_serial_sequence('reprise.handler_runs', 'id'), (SELECT max(id) FROM reprise.handler_runs))`)
-			require.NoError(t, insert(st.Insert, store.InsertError, "new"))
+			require.NoError(t, insert("new"))
 		})
 	}
 }
@@ -127,13 +124,8 @@ func TestRunsAreInTheOrderOfPublishing(t *testing.T) {
 		return events, ids
 	}
 	insert := func(events []store.Event, lease store.LeaseOnInsert) store.Inserted {
-		query, args, err := st.Insert(events, lease)
+		inserted, err := st.Insert(ctx, st.DB(), events, lease)
 		require.NoError(t, err)
-		var inserted store.Inserted
-		require.NoError(t, st.Query(ctx, st.DB(), query, args, func(rows *sql.Rows) (err error) {
-			inserted, err = st.ScanInserted(rows, events)
-			return err
-		}))
 		return inserted
 	}
 	for name, insert := range map[string]func(events []store.Event){

@@ -37,7 +37,7 @@ var numbered = []struct{ table, highest string }{
 // sequence is left out.
 func (s *Store) Sequences(ctx context.Context) ([]Sequence, error) {
 	look := s.postgresSequence
-	if s.kind == dialect.SQLite {
+	if s.db.Kind() == dialect.SQLite {
 		look = s.sqliteSequence
 	}
 	var all []Sequence
@@ -55,29 +55,29 @@ func (s *Store) Sequences(ctx context.Context) ([]Sequence, error) {
 }
 
 func (s *Store) postgresSequence(ctx context.Context, table, highest string) (q Sequence, found bool, err error) {
-	qualified := s.sql("reprise." + table)
+	qualified := s.db.SQL("reprise." + table)
 	var name sql.NullString // quoted, with its schema
-	if err := s.db.QueryRowxContext(ctx, s.sql(`
+	if err := s.db.Pool().QueryRowxContext(ctx, s.db.SQL(`
 		SELECT q, coalesce(has_sequence_privilege(q, 'SELECT'), false), greatest(`+highest+`) FROM pg_get_serial_sequence($1, 'id') q`),
 		qualified).Scan(&name, &q.Readable, &q.Highest); err != nil || !name.Valid {
 		return q, false, err
 	}
-	q.Mend = fmt.Sprintf(`SELECT setval('%s', %s)`, name.String, s.sql(`greatest(`+highest+`)`))
+	q.Mend = fmt.Sprintf(`SELECT setval('%s', %s)`, name.String, s.db.SQL(`greatest(`+highest+`)`))
 	if !q.Readable {
 		return q, true, nil
 	}
 	// pg_sequences does not know what RESTART WITH has set.
-	err = s.db.QueryRowxContext(ctx, `SELECT last_value + CASE WHEN is_called THEN 1 ELSE 0 END FROM `+name.String).Scan(&q.Next)
+	err = s.db.Pool().QueryRowxContext(ctx, `SELECT last_value + CASE WHEN is_called THEN 1 ELSE 0 END FROM `+name.String).Scan(&q.Next)
 	return q, true, err
 }
 
 // SQLite takes the number after the highest of sqlite_sequence and of the table
 // itself.
 func (s *Store) sqliteSequence(ctx context.Context, table, highest string) (q Sequence, found bool, err error) {
-	name := s.sql("reprise." + table)
-	q = Sequence{Readable: true, Mend: s.sql(fmt.Sprintf(
+	name := s.db.SQL("reprise." + table)
+	q = Sequence{Readable: true, Mend: s.db.SQL(fmt.Sprintf(
 		`DELETE FROM sqlite_sequence WHERE name = '%[1]s'; INSERT INTO sqlite_sequence (name, seq) SELECT '%[1]s', max(%[2]s)`, name, highest))}
-	err = s.db.QueryRowxContext(ctx, s.sql(`
+	err = s.db.Pool().QueryRowxContext(ctx, s.db.SQL(`
 		SELECT max(coalesce((SELECT max(seq) FROM sqlite_sequence WHERE name = $1), 0), coalesce((SELECT max(id) FROM reprise.`+table+`), 0)) + 1,
 		       max(`+highest+`)`), name).Scan(&q.Next, &q.Highest)
 	return q, true, err

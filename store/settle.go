@@ -89,22 +89,22 @@ const look = `
 // nothing until one of them has ended. Any number of callers may do so at once. On
 // SQLite, which has one writer at a time, no subscription is ever unsettled.
 func (s *Store) Settle(ctx context.Context, sub Subscription, open string) (still string, created int64, err error) {
-	if s.kind == dialect.SQLite || !keepable(sub.Topic, sub.Handler) {
+	if s.db.Kind() == dialect.SQLite || !keepable(sub.Topic, sub.Handler) {
 		return "", 0, nil
 	}
 	var unsettled bool // a look without a lock: next to always it is all
-	if err := s.db.GetContext(ctx, &unsettled, s.sql(`
+	if err := s.db.GetContext(ctx, &unsettled, s.db.SQL(`
 		SELECT EXISTS (SELECT 1 FROM reprise.subscriptions WHERE topic = $1 AND handler = $2 AND open_then IS NOT NULL)`),
 		sub.Topic, sub.Handler); err != nil || !unsettled {
 		return "", 0, s.settling(sub, err)
 	}
-	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
+	err = s.db.InTx(ctx, func(tx *sqlx.Tx) error {
 		still, created = "", 0
 		// One at a time: what is read of the subscription is what the last look left.
-		if _, err := tx.ExecContext(ctx, s.sql(`SELECT 1 FROM reprise.subscriptions WHERE topic = $1 AND handler = $2 FOR UPDATE`), sub.Topic, sub.Handler); err != nil {
+		if _, err := tx.ExecContext(ctx, s.db.SQL(`SELECT 1 FROM reprise.subscriptions WHERE topic = $1 AND handler = $2 FOR UPDATE`), sub.Topic, sub.Handler); err != nil {
 			return err
 		}
-		err := tx.GetContext(ctx, &still, s.sql(look), sub.Topic, sub.Handler)
+		err := tx.GetContext(ctx, &still, s.db.SQL(look), sub.Topic, sub.Handler)
 		if errors.Is(err, sql.ErrNoRows) { // somebody else was first
 			return nil
 		}
@@ -117,7 +117,7 @@ func (s *Store) Settle(ctx context.Context, sub Subscription, open string) (stil
 		if still != "" && still == open {
 			return nil
 		}
-		result, err := tx.ExecContext(ctx, s.sql(`
+		result, err := tx.ExecContext(ctx, s.db.SQL(`
 			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, published_at, due_at)
 			SELECT e.id, e.topic, s.handler, e.key, e.published_at, now()
 			FROM reprise.subscriptions s
@@ -137,7 +137,7 @@ func (s *Store) Settle(ctx context.Context, sub Subscription, open string) (stil
 			return err
 		}
 		if still == "" {
-			if _, err := tx.ExecContext(ctx, s.sql(`
+			if _, err := tx.ExecContext(ctx, s.db.SQL(`
 				UPDATE reprise.subscriptions SET open_then = NULL WHERE topic = $1 AND handler = $2`), sub.Topic, sub.Handler); err != nil {
 				return err
 			}

@@ -8,6 +8,7 @@ import (
 	"github.com/jmoiron/sqlx"
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -33,10 +34,9 @@ func TestWhatIsCommittedAfterASubscriptionGetsItsRun(t *testing.T) {
 			t.Parallel()
 			ctx := t.Context()
 			st := migrated(t, testdb.Open(t, testdb.Postgres(t)), "")
-			publish := func(q store.Queryer, id string) {
-				query, args, err := st.Insert([]store.Event{{ID: id, Topic: "orders", Source: store.SourcePublish}}, store.LeaseOnInsert{})
+			publish := func(q sqldb.Queryer, id string) {
+				_, err := st.Insert(ctx, q, []store.Event{{ID: id, Topic: "orders", Source: store.SourcePublish}}, store.LeaseOnInsert{})
 				require.NoError(t, err)
-				require.NoError(t, st.Query(ctx, q, query, args, func(rows *sql.Rows) error { return nil }))
 			}
 			open := func() *sqlx.Tx {
 				tx, err := st.DB().BeginTxx(ctx, &sql.TxOptions{Isolation: c.isolation})
@@ -118,9 +118,8 @@ func TestASubscriptionIsSettledByARoleWithFewRights(t *testing.T) {
 	still, _, err := own.Settle(ctx, sub, "")
 	require.NoError(t, err)
 	require.NotEmpty(t, still, "the snapshot of another role's session is seen")
-	query, args, err := admin.Insert([]store.Event{{ID: "1", Topic: "orders", Source: store.SourcePublish}}, store.LeaseOnInsert{})
+	_, err = admin.Insert(ctx, tx, []store.Event{{ID: "1", Topic: "orders", Source: store.SourcePublish}}, store.LeaseOnInsert{})
 	require.NoError(t, err)
-	require.NoError(t, admin.Query(ctx, tx, query, args, func(rows *sql.Rows) error { return nil }))
 	require.NoError(t, tx.Commit())
 	still, created, err := own.Settle(ctx, sub, still)
 	require.NoError(t, err)
@@ -147,9 +146,8 @@ func TestAPreparedTransactionIsWaitedFor(t *testing.T) {
 				require.NoError(t, err)
 			}
 			publish := func() {
-				query, args, err := st.Insert([]store.Event{{ID: name, Topic: "orders", Source: store.SourcePublish}}, store.LeaseOnInsert{})
+				_, err := st.Insert(ctx, conn, []store.Event{{ID: name, Topic: "orders", Source: store.SourcePublish}}, store.LeaseOnInsert{})
 				require.NoError(t, err)
-				require.NoError(t, st.Query(ctx, conn, query, args, func(*sql.Rows) error { return nil }))
 			}
 			settle := func(open string) (string, int64) {
 				still, created, err := st.Settle(ctx, sub, open)

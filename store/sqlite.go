@@ -68,8 +68,8 @@ func placeholders(rows, columns int) string {
 
 func (d sqlite) record(ctx context.Context, s *Store, e Event, handler, instance string, again bool) (lease taken, err error) {
 	c := encode(e)
-	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
-		inserted, err := tx.ExecContext(ctx, s.sql(`
+	err = s.db.InTx(ctx, func(tx *sqlx.Tx) error {
+		inserted, err := tx.ExecContext(ctx, s.db.SQL(`
 			INSERT INTO reprise.events (id, topic, key, payload, payload_bytes, metadata, source)
 			VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id, topic) DO NOTHING`),
 			e.ID, e.Topic, e.Key, c.textOrNull(), c.bytesOrNull(), c.metadata, e.Source)
@@ -96,7 +96,7 @@ func (d sqlite) record(ctx context.Context, s *Store, e Event, handler, instance
 }
 
 func (d sqlite) takeUp(ctx context.Context, s *Store, e EventID, handler, instance string, again bool) (lease taken, err error) {
-	err = s.inTx(ctx, func(tx *sqlx.Tx) error {
+	err = s.db.InTx(ctx, func(tx *sqlx.Tx) error {
 		lease, err = d.lease(ctx, s, tx, e, handler, instance, again)
 		return err
 	})
@@ -106,7 +106,7 @@ func (d sqlite) takeUp(ctx context.Context, s *Store, e EventID, handler, instan
 // lease leases the handler's run of an event to the instance: a new one, or one for
 // another attempt.
 func (sqlite) lease(ctx context.Context, s *Store, tx *sqlx.Tx, e EventID, handler, instance string, again bool) (lease taken, err error) {
-	if _, err := tx.ExecContext(ctx, s.sql(`
+	if _, err := tx.ExecContext(ctx, s.db.SQL(`
 		INSERT INTO reprise.run_attempts (run_id, attempt, cycle, kind, message, instance, started_at)
 		SELECT id, attempt, cycle, 'abandoned', 'the message was delivered again before the handler had ended', instance, started_at
 		FROM reprise.handler_runs
@@ -114,7 +114,7 @@ func (sqlite) lease(ctx context.Context, s *Store, tx *sqlx.Tx, e EventID, handl
 		e.ID, handler, e.Topic); err != nil {
 		return lease, err
 	}
-	if err := tx.QueryRowxContext(ctx, s.sql(`
+	if err := tx.QueryRowxContext(ctx, s.db.SQL(`
 		INSERT INTO reprise.handler_runs AS r (event_id, topic, handler, key, instance, attempt, tries, started_at, published_at)
 		SELECT e.id, e.topic, $3, e.key, $4, 1, 1, now(), e.published_at FROM reprise.events e WHERE e.id = $1 AND e.topic = $2
 		ON CONFLICT (event_id, topic, handler) DO UPDATE
@@ -126,7 +126,7 @@ func (sqlite) lease(ctx context.Context, s *Store, tx *sqlx.Tx, e EventID, handl
 		e.ID, e.Topic, handler, instance, again).StructScan(&lease); err != nil {
 		return lease, err
 	}
-	_, err = tx.ExecContext(ctx, s.sql(`
+	_, err = tx.ExecContext(ctx, s.db.SQL(`
 		UPDATE reprise.instances SET lowest_run = min(lowest_run, $2), held_runs = json_insert(held_runs, '$[#]', $2) WHERE id = $1`),
 		instance, lease.ID)
 	return lease, err
@@ -135,16 +135,16 @@ func (sqlite) lease(ctx context.Context, s *Store, tx *sqlx.Tx, e EventID, handl
 func (sqlite) claim(ctx context.Context, s *Store, by Claimant, wants []Want) ([]*Claimed, error) {
 	// A look first: an idle process must not take the write lock.
 	var due bool
-	if err := s.db.GetContext(ctx, &due, s.sql(`
+	if err := s.db.GetContext(ctx, &due, s.db.SQL(`
 		SELECT EXISTS (SELECT 1 FROM reprise.handler_runs WHERE due_at IS NOT NULL AND due_at <= now())`)); err != nil || !due {
 		return nil, err
 	}
 	var leased []claimedRow
-	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
+	err := s.db.InTx(ctx, func(tx *sqlx.Tx) error {
 		leased = nil
 		for _, w := range wants {
 			var rows []claimedRow
-			err := tx.SelectContext(ctx, &rows, s.sql(`
+			err := tx.SelectContext(ctx, &rows, s.db.SQL(`
 				UPDATE reprise.handler_runs
 				SET instance = $1, attempt = attempt + 1, tries = tries + 1, started_at = now(), due_at = NULL
 				WHERE id IN (
@@ -166,7 +166,7 @@ func (sqlite) claim(ctx context.Context, s *Store, by Claimant, wants []Want) ([
 		for _, l := range leased {
 			held, lowest = append(held, l.RunID), min(lowest, l.RunID)
 		}
-		if _, err := tx.ExecContext(ctx, s.sql(`
+		if _, err := tx.ExecContext(ctx, s.db.SQL(`
 			UPDATE reprise.instances SET claims = claims + 1, lowest_run = min(lowest_run, $2), held_runs = $3 WHERE id = $1`),
 			by.Instance, lowest, s.ids(held)); err != nil {
 			return err
@@ -195,7 +195,7 @@ func (s *Store) fillEvents(ctx context.Context, tx *sqlx.Tx, leased []claimedRow
 		}
 		var events []eventRow
 		if err := tx.SelectContext(ctx, &events,
-			s.sql(`SELECT `+eventColumns+` FROM reprise.events e WHERE e.id IN `)+placeholders(1, len(ids)), ids...); err != nil {
+			s.db.SQL(`SELECT `+eventColumns+` FROM reprise.events e WHERE e.id IN `)+placeholders(1, len(ids)), ids...); err != nil {
 			return err
 		}
 		for _, e := range events {
@@ -216,7 +216,7 @@ func (s *Store) fillEvents(ctx context.Context, tx *sqlx.Tx, leased []claimedRow
 
 func (sqlite) end(ctx context.Context, s *Store, outcomes []Outcome) ([]Lease, error) {
 	ended := make([]Lease, 0, len(outcomes))
-	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
+	err := s.db.InTx(ctx, func(tx *sqlx.Tx) error {
 		ended = ended[:0]
 		for _, o := range outcomes {
 			held, err := s.endOne(ctx, tx, o)
@@ -237,7 +237,7 @@ func (s *Store) endOne(ctx context.Context, tx *sqlx.Tx, o Outcome) (held bool, 
 	if o.Failure != nil {
 		f = *o.Failure
 	}
-	written, err := tx.ExecContext(ctx, s.sql(`
+	written, err := tx.ExecContext(ctx, s.db.SQL(`
 		UPDATE reprise.handler_runs
 		SET status = $4,
 		    tries = CASE WHEN $7 THEN 0 ELSE tries - $6 END,
@@ -262,7 +262,7 @@ func (s *Store) endOne(ctx context.Context, tx *sqlx.Tx, o Outcome) (held bool, 
 		if f == nil || i == 0 && o.OnRecord {
 			continue
 		}
-		if _, err := tx.ExecContext(ctx, s.sql(`
+		if _, err := tx.ExecContext(ctx, s.db.SQL(`
 			INSERT INTO reprise.run_attempts (run_id, attempt, cycle, kind, message, stack, instance, started_at)
 			SELECT id, $2, cycle - $7, $3, $4, nullif($5, ''), $6, started_at FROM reprise.handler_runs WHERE id = $1`),
 			o.Lease.RunID, o.Lease.Attempt, string(f.Kind), f.Message, f.Stack, o.Lease.Instance, o.NextCycle); err != nil {

@@ -3,12 +3,12 @@ package store
 import (
 	"cmp"
 	"context"
-	"database/sql"
 	"fmt"
 
 	"github.com/jmoiron/sqlx"
 
 	"github.com/reprise-bus/reprise/internal/dialect"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
 // Subscription makes a handler get a run for each event of a topic that is
@@ -42,11 +42,6 @@ func (sub Subscription) validate(policy string) error {
 	return sub.Validate()
 }
 
-// Execer is a pool, a connection or a transaction.
-type Execer interface {
-	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
-}
-
 // Subscribe puts a subscription into the database, idempotently, with its
 // handler's policy as JSON ("" is "{}") for whoever reads the tables. It stays
 // there until somebody removes it (Unsubscribe), served or not. See Settle.
@@ -54,7 +49,7 @@ func (s *Store) Subscribe(ctx context.Context, sub Subscription, policy string) 
 	if err := sub.validate(policy); err != nil {
 		return err
 	}
-	result, err := s.db.ExecContext(ctx, s.sql(`
+	result, err := s.db.ExecContext(ctx, s.db.SQL(`
 		UPDATE reprise.subscriptions SET policy = $3, last_seen_at = now() WHERE topic = $1 AND handler = $2`),
 		sub.Topic, sub.Handler, cmp.Or(policy, "{}"))
 	if err != nil {
@@ -71,20 +66,20 @@ func (s *Store) Subscribe(ctx context.Context, sub Subscription, policy string) 
 // subscription is new. It neither changes nor locks one that is there already:
 // publishers must not wait for each other's transactions.
 func (s *Store) SubscribeTx(ctx context.Context, tx interface {
-	Queryer
-	Execer
+	sqldb.Queryer
+	sqldb.Execer
 }, sub Subscription, policy string) (fresh bool, err error) {
 	if err := sub.validate(policy); err != nil {
 		return false, err
 	}
-	if s.kind == dialect.SQLite { // whose transactions had better not read before they write
-		if err := s.bePatient(ctx, tx); err != nil {
+	if s.db.Kind() == dialect.SQLite { // whose transactions had better not read before they write
+		if err := s.db.SetBusyTimeout(ctx, tx); err != nil {
 			return false, err
 		}
 		return s.subscribe(ctx, tx, sub, policy, `DO NOTHING`)
 	}
 	var there bool
-	if err := s.queryRow(ctx, tx, s.sql(`SELECT EXISTS (SELECT 1 FROM reprise.subscriptions WHERE topic = $1 AND handler = $2)`),
+	if err := s.db.QueryRow(ctx, tx, s.db.SQL(`SELECT EXISTS (SELECT 1 FROM reprise.subscriptions WHERE topic = $1 AND handler = $2)`),
 		[]any{sub.Topic, sub.Handler}, &there); err != nil {
 		return false, fmt.Errorf("subscribe handler %q to topic %q: %w", sub.Handler, sub.Topic, err)
 	}
@@ -94,12 +89,12 @@ func (s *Store) SubscribeTx(ctx context.Context, tx interface {
 	return s.subscribe(ctx, tx, sub, policy, `DO NOTHING`)
 }
 
-func (s *Store) subscribe(ctx context.Context, db Execer, sub Subscription, policy, known string) (written bool, err error) {
+func (s *Store) subscribe(ctx context.Context, db sqldb.Execer, sub Subscription, policy, known string) (written bool, err error) {
 	open := `NULL`
-	if s.kind == dialect.Postgres {
+	if s.db.Kind() == dialect.Postgres {
 		open = openThen
 	}
-	result, err := db.ExecContext(ctx, s.sql(`
+	result, err := db.ExecContext(ctx, s.db.SQL(`
 		INSERT INTO reprise.subscriptions (topic, handler, policy, open_then) VALUES ($1, $2, $3, `+open+`)
 		ON CONFLICT (topic, handler) `+known), sub.Topic, sub.Handler, cmp.Or(policy, "{}"))
 	if err != nil {
@@ -115,7 +110,7 @@ func (s *Store) SubscriptionKeys(ctx context.Context) (map[Subscription]bool, er
 		Topic   string `db:"topic"`
 		Handler string `db:"handler"`
 	}
-	if err := s.db.SelectContext(ctx, &rows, s.sql(`SELECT topic, handler FROM reprise.subscriptions`)); err != nil {
+	if err := s.db.SelectContext(ctx, &rows, s.db.SQL(`SELECT topic, handler FROM reprise.subscriptions`)); err != nil {
 		return nil, fmt.Errorf("list subscriptions: %w", err)
 	}
 	keys := make(map[Subscription]bool, len(rows))
@@ -139,8 +134,8 @@ func (s *Store) Unsubscribe(ctx context.Context, sub Subscription, by By) error 
 	if !keepable(sub.Topic, sub.Handler) {
 		return fail(ErrNotFound)
 	}
-	if err := s.inTx(ctx, func(tx *sqlx.Tx) error {
-		n, err := s.exec(ctx, tx, s.sql(`DELETE FROM reprise.subscriptions WHERE topic = $1 AND handler = $2`), sub.Topic, sub.Handler)
+	if err := s.db.InTx(ctx, func(tx *sqlx.Tx) error {
+		n, err := s.db.Change(ctx, tx, s.db.SQL(`DELETE FROM reprise.subscriptions WHERE topic = $1 AND handler = $2`), sub.Topic, sub.Handler)
 		if err != nil {
 			return err
 		}

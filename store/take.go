@@ -23,7 +23,7 @@ const takeLook = 5000
 // other at the operation's rate; a discard ends them as DISCARDED. A run that
 // has been taken up by somebody else meanwhile is passed over.
 func (s *Store) Take(ctx context.Context, id int64) (o Operation, err error) {
-	err = s.inTx(ctx, func(tx *sqlx.Tx) (err error) {
+	err = s.db.InTx(ctx, func(tx *sqlx.Tx) (err error) {
 		if o, err = s.locked(ctx, tx, id); err != nil || o.Complete || o.State != Running {
 			return err
 		}
@@ -44,7 +44,7 @@ func (s *Store) Take(ctx context.Context, id int64) (o Operation, err error) {
 // locked returns an operation that nobody else changes until tx ends.
 func (s *Store) locked(ctx context.Context, tx *sqlx.Tx, id int64) (Operation, error) {
 	var row operationRow
-	err := tx.GetContext(ctx, &row, s.sql(`SELECT `+operationColumns+` FROM reprise.operations WHERE id = $1 FOR UPDATE`), id)
+	err := tx.GetContext(ctx, &row, s.db.SQL(`SELECT `+operationColumns+` FROM reprise.operations WHERE id = $1 FOR UPDATE`), id)
 	if errors.Is(err, sql.ErrNoRows) {
 		return Operation{}, fmt.Errorf("operation %d: %w", id, ErrNotFound)
 	}
@@ -64,7 +64,7 @@ func (s *Store) takeRuns(ctx context.Context, tx *sqlx.Tx, o *Operation) error {
 	// Locked first, in one order: what another operation takes up meanwhile is
 	// then seen not to be selected any more. There are no more than LIMIT says; it
 	// is there for the planner.
-	result, err := tx.ExecContext(ctx, s.compose(fmt.Sprintf(`
+	result, err := tx.ExecContext(ctx, s.db.Compose(fmt.Sprintf(`
 		INSERT INTO reprise.operation_runs (operation_id, place, run_id, status, attempt, cycle, tries, instance, due_at, finished_at, replay_id)
 		SELECT CAST(%s AS bigint), CAST(%s AS bigint) + row_number() OVER (ORDER BY r.id), r.id, r.status, r.attempt, r.cycle, r.tries, r.instance, r.due_at, r.finished_at, r.replay_id
 		FROM (SELECT * FROM reprise.handler_runs r WHERE %s ORDER BY r.id LIMIT %d FOR UPDATE) r`, operation, taken, c.where(), takeLook)), c.args...)
@@ -89,7 +89,7 @@ func (s *Store) takeRuns(ctx context.Context, tx *sqlx.Tx, o *Operation) error {
 // lookFrom returns up to which run the next batch looks.
 func (s *Store) lookFrom(ctx context.Context, tx *sqlx.Tx, o *Operation) (upTo int64, err error) {
 	look, args := s.takes(*o, o.cursor.Run, o.cursor.UpTo+1).look()
-	err = tx.GetContext(ctx, &upTo, s.compose(fmt.Sprintf(
+	err = tx.GetContext(ctx, &upTo, s.db.Compose(fmt.Sprintf(
 		`SELECT r.id FROM reprise.handler_runs r WHERE %s ORDER BY r.id LIMIT 1 OFFSET %d`, look, takeLook-1)), args...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return o.cursor.UpTo, nil
@@ -101,14 +101,14 @@ func (s *Store) lookFrom(ctx context.Context, tx *sqlx.Tx, o *Operation) (upTo i
 // them.
 func (s *Store) turn(ctx context.Context, tx *sqlx.Tx, o *Operation, n int64) error {
 	if o.Kind == Discarding {
-		_, err := tx.ExecContext(ctx, s.sql(`
+		_, err := tx.ExecContext(ctx, s.db.SQL(`
 			UPDATE reprise.handler_runs AS r
 			SET status = 'DISCARDED', finished_at = now(), failed_at = NULL, discarded_at = now(), due_at = NULL
 			FROM reprise.operation_runs t
 			WHERE t.operation_id = $1 AND t.place > $2 AND r.id = t.run_id`), o.ID, o.Taken)
 		return err
 	}
-	_, err := tx.ExecContext(ctx, s.sql(`
+	_, err := tx.ExecContext(ctx, s.db.SQL(`
 		UPDATE reprise.handler_runs AS r
 		SET status = 'PENDING', finished_at = NULL, failed_at = NULL, discarded_at = NULL, instance = NULL, tries = 0, cycle = 0, replay_id = t.operation_id,
 		    due_at = `+s.paced(`$1`, `(t.place - $2 - 1) * CAST($3 AS float8)`)+`
@@ -125,7 +125,7 @@ func (s *Store) turn(ctx context.Context, tx *sqlx.Tx, o *Operation, n int64) er
 // may read all operations for each run.
 func (s *Store) paced(operation, seconds string) string {
 	nextDue := `(SELECT o.next_due FROM reprise.operations o WHERE o.id = ` + operation + `)`
-	if s.kind == dialect.SQLite {
+	if s.db.Kind() == dialect.SQLite {
 		return `strftime('%Y-%m-%dT%H:%M:%fZ', max(` + nextDue + `, now()), (` + seconds + `) || ' seconds')`
 	}
 	return `greatest(` + nextDue + `, now()) + (` + seconds + `) * interval '1 second'`
@@ -141,7 +141,7 @@ func (o *Operation) pace() float64 {
 
 // moveOn writes how far the operation has come, by n more.
 func (s *Store) moveOn(ctx context.Context, tx *sqlx.Tx, o *Operation, n int64) error {
-	_, err := tx.ExecContext(ctx, s.sql(`
+	_, err := tx.ExecContext(ctx, s.db.SQL(`
 		UPDATE reprise.operations
 		SET taken = $2, cursor = $3, complete = $4, next_due = `+s.paced(`$1`, `CAST($5 AS float8) * CAST($6 AS float8)`)+`
 		WHERE id = $1`), o.ID, o.Taken, o.cursor.text(), o.Complete, n, o.pace())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"slices"
 	"strings"
 	"time"
@@ -35,9 +36,9 @@ func (s *Store) DeclareTopics(ctx context.Context, topics []Topic) error {
 		}
 	}
 	topics = slices.SortedFunc(slices.Values(topics), func(a, b Topic) int { return strings.Compare(a.Topic, b.Topic) }) // in one order everywhere
-	err := s.inTx(ctx, func(tx *sqlx.Tx) error {
+	err := s.db.InTx(ctx, func(tx *sqlx.Tx) error {
 		for _, t := range topics {
-			if _, err := tx.ExecContext(ctx, s.sql(`
+			if _, err := tx.ExecContext(ctx, s.db.SQL(`
 				INSERT INTO reprise.topics (topic, transport, mode, manual, description) VALUES ($1, $2, $3, $4, $5)
 				ON CONFLICT (topic) DO UPDATE SET transport = excluded.transport, mode = excluded.mode, manual = excluded.manual,
 					description = excluded.description, declared_at = now()`),
@@ -56,14 +57,14 @@ func (s *Store) DeclareTopics(ctx context.Context, topics []Topic) error {
 // Topics returns what the application says of its topics, by name.
 func (s *Store) Topics(ctx context.Context) ([]Topic, error) {
 	var rows []struct {
-		Topic       string  `db:"topic"`
-		Transport   string  `db:"transport"`
-		Mode        string  `db:"mode"`
-		Manual      bool    `db:"manual"`
-		Description string  `db:"description"`
-		DeclaredAt  instant `db:"declared_at"`
+		Topic       string     `db:"topic"`
+		Transport   string     `db:"transport"`
+		Mode        string     `db:"mode"`
+		Manual      bool       `db:"manual"`
+		Description string     `db:"description"`
+		DeclaredAt  sqldb.Time `db:"declared_at"`
 	}
-	if err := s.db.SelectContext(ctx, &rows, s.sql(`
+	if err := s.db.SelectContext(ctx, &rows, s.db.SQL(`
 		SELECT topic, transport, mode, manual, description, declared_at FROM reprise.topics ORDER BY topic`)); err != nil {
 		return nil, fmt.Errorf("list topics: %w", err)
 	}
@@ -89,7 +90,7 @@ func (s *Store) RecordPublishing(ctx context.Context, o Operation) (Operation, e
 	if err := errors.Join(errs...); err != nil {
 		return o, fmt.Errorf("%s: %w", o.Kind, err)
 	}
-	o, err := s.request(ctx, s.db, o)
+	o, err := s.request(ctx, s.db.Pool(), o)
 	if err != nil {
 		return o, fmt.Errorf("request to %s: %w", o.Kind, err)
 	}
@@ -99,7 +100,7 @@ func (s *Store) RecordPublishing(ctx context.Context, o Operation) (Operation, e
 // Published says how many events have been published by an operation of
 // RecordPublishing, and whether these are all.
 func (s *Store) Published(ctx context.Context, operation, n int64, complete bool) error {
-	if _, err := s.db.ExecContext(ctx, s.sql(`
+	if _, err := s.db.ExecContext(ctx, s.db.SQL(`
 		UPDATE reprise.operations SET taken = $2, total = $2, complete = $3 WHERE id = $1 AND kind = 'publish'`), operation, n, complete); err != nil {
 		return fmt.Errorf("record what was published: %w", err)
 	}

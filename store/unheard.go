@@ -18,7 +18,7 @@ const UnheardAmong = 10_000
 // subscription: no handler gets what is published on them. The most frequent come
 // first, 100 at most.
 func (s *Store) Unheard(ctx context.Context) (topics []Unheard, err error) {
-	if err := s.db.SelectContext(ctx, &topics, s.sql(fmt.Sprintf(`
+	if err := s.db.SelectContext(ctx, &topics, s.db.SQL(fmt.Sprintf(`
 		SELECT topic, events FROM (
 			SELECT e.topic, count(*) AS events FROM (
 				SELECT topic FROM reprise.events ORDER BY published_at DESC LIMIT %d

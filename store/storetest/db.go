@@ -2,7 +2,6 @@ package storetest
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"testing"
 	"time"
@@ -10,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/reprise-bus/reprise/internal/dialect"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -82,7 +82,7 @@ func (d db) subscribe(handlers ...string) {
 }
 
 // tryInsert runs Insert's statement and returns the ids of the new events.
-func (d db) tryInsert(ctx context.Context, q store.Queryer, events ...store.Event) (ids []string, err error) {
+func (d db) tryInsert(ctx context.Context, q sqldb.Queryer, events ...store.Event) (ids []string, err error) {
 	inserted, err := d.insertLeasing(ctx, q, store.LeaseOnInsert{}, events...)
 	for _, id := range inserted.IDs {
 		ids = append(ids, id.ID)
@@ -90,37 +90,15 @@ func (d db) tryInsert(ctx context.Context, q store.Queryer, events ...store.Even
 	return ids, err
 }
 
-func (d db) insertLeasing(ctx context.Context, q store.Queryer, lease store.LeaseOnInsert, events ...store.Event) (store.Inserted, error) {
+func (d db) insertLeasing(ctx context.Context, q sqldb.Queryer, lease store.LeaseOnInsert, events ...store.Event) (store.Inserted, error) {
 	events, err := store.Together(events)
 	if err != nil {
 		return store.Inserted{}, err
 	}
-	return d.insertBy(ctx, d.any(), q, lease, events)
+	return d.Insert(ctx, q, events, lease)
 }
 
-// inserting is a statement of the store's, and what explains its error.
-type inserting struct {
-	compose func(events []store.Event, lease store.LeaseOnInsert) (query string, args []any, err error)
-	explain func(error) error
-}
-
-func (d db) any() inserting       { return inserting{d.Insert, store.InsertError} }
-func (d db) likelyNew() inserting { return inserting{d.InsertNew, store.InsertNewError} }
-
-func (d db) insertBy(ctx context.Context, by inserting, q store.Queryer, lease store.LeaseOnInsert, events []store.Event) (store.Inserted, error) {
-	query, args, err := by.compose(events, lease)
-	if err != nil {
-		return store.Inserted{}, err
-	}
-	var inserted store.Inserted
-	err = d.Query(ctx, q, query, args, func(rows *sql.Rows) (err error) {
-		inserted, err = d.ScanInserted(rows, events)
-		return err
-	})
-	return inserted, by.explain(err)
-}
-
-func (d db) insert(q store.Queryer, events ...store.Event) []string {
+func (d db) insert(q sqldb.Queryer, events ...store.Event) []string {
 	d.t.Helper()
 	ids, err := d.tryInsert(ctx, q, events...)
 	require.NoError(d.t, err)

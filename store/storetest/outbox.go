@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -58,7 +59,7 @@ func relaying(promise promise) {
 		require.NoError(t, err)
 		_, err = db.WriteOutbox(ctx, db.DB(), []store.Event{outgoing("b", "orders", "", "1"), outgoing("a", "orders", "", "2")}, never)
 		require.ErrorIs(t, err, store.ErrDuplicateID)
-		require.True(t, store.Refused(err))
+		require.True(t, sqldb.Refused(err))
 		all, err := db.Outbox(ctx, store.OutboxFilter{})
 		require.NoError(t, err)
 		require.Len(t, all, 1, "nothing was written")

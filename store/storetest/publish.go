@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -195,7 +197,7 @@ func publishing(promise promise) {
 		} {
 			e := event("1")
 			spoil(&e)
-			_, _, err := db.Insert([]store.Event{event("2"), e}, store.LeaseOnInsert{})
+			_, err := db.Insert(ctx, db.DB(), []store.Event{event("2"), e}, store.LeaseOnInsert{})
 			require.ErrorContains(t, err, want)
 			_, err = db.record(e, "mail", "a", false)
 			require.ErrorContains(t, err, want)
@@ -295,7 +297,8 @@ func subscribing(promise promise) {
 		db.subscribe("mail", "stock")
 		require.NoError(t, db.Subscribe(ctx, store.Subscription{Topic: "payments", Handler: "ledger"}, ""))
 		db.register("a")
-		for name, insert := range map[string]inserting{"any": db.any(), "new": db.likelyNew()} {
+		type insertion func(ctx context.Context, q sqldb.Queryer, events []store.Event, lease store.LeaseOnInsert) (store.Inserted, error)
+		for name, insert := range map[string]insertion{"any": db.Insert, "new": db.InsertNew} {
 			awkward := `{a,"b\c"} NULL\` + "\n\u00e9"
 			all := []store.Event{
 				{ID: "1", Topic: "payments", Payload: []byte(`{"said": "\"yes\" \\ no"}`)},
@@ -312,7 +315,7 @@ func subscribing(promise promise) {
 			lease := store.LeaseOnInsert{Instance: "a", Wants: []store.Want{
 				{Topic: topic, Handler: "stock", N: 2}, {Topic: "payments", Handler: "ledger", N: 9}, {Topic: topic, Handler: "gone", N: 1},
 			}}
-			inserted, err := db.insertBy(ctx, insert, db.DB(), lease, all)
+			inserted, err := insert(ctx, db.DB(), all, lease)
 			require.NoError(t, err)
 			require.Len(t, inserted.IDs, len(all))
 			for _, e := range all {
@@ -348,19 +351,19 @@ func subscribing(promise promise) {
 		db.subscribe("mail")
 		db.publish(event("1"))
 		if !db.LeasesOnInsert() { // SQLite's looks in any case
-			inserted, err := db.insertBy(ctx, db.likelyNew(), db.DB(), store.LeaseOnInsert{}, events("1", "2"))
+			inserted, err := db.InsertNew(ctx, db.DB(), events("1", "2"), store.LeaseOnInsert{})
 			require.NoError(t, err)
 			require.Len(t, inserted.IDs, 1)
 			return
 		}
 		for _, batch := range [][]store.Event{events("1"), events("1", "2"), events("2", "2")} {
-			_, err := db.insertBy(ctx, db.likelyNew(), db.DB(), store.LeaseOnInsert{}, batch)
+			_, err := db.InsertNew(ctx, db.DB(), batch, store.LeaseOnInsert{})
 			require.ErrorIs(t, err, store.ErrKnown)
-			require.True(t, store.Refused(err))
-			require.True(t, store.Unacceptable(err))
+			require.True(t, sqldb.Refused(err))
+			require.True(t, sqldb.Unacceptable(err))
 		}
 		require.Equal(t, "1", db.only(store.Filter{}).EventID, "nothing of it was written")
-		inserted, err := db.insertBy(ctx, db.likelyNew(), db.DB(), store.LeaseOnInsert{}, events("2"))
+		inserted, err := db.InsertNew(ctx, db.DB(), events("2"), store.LeaseOnInsert{})
 		require.NoError(t, err)
 		require.Len(t, inserted.IDs, 1)
 		require.Equal(t, 1, inserted.Due)

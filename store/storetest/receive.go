@@ -5,6 +5,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -127,7 +128,7 @@ func receiving(promise promise) {
 		require.Equal(t, store.Received{Known: 4}, again)
 		_, err = db.ReceiveNew(ctx, "mail", delivered("new", "1"), lease("a", 4))
 		require.ErrorIs(t, err, store.ErrKnown)
-		require.True(t, store.Refused(err))
+		require.True(t, sqldb.Refused(err))
 		fresh, err := db.ReceiveNew(ctx, "mail", delivered("new", "newer"), lease("a", 1))
 		require.NoError(t, err)
 		require.Len(t, fresh.Leased, 1)

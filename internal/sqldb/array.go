@@ -1,4 +1,4 @@
-package store
+package sqldb
 
 import (
 	"database/sql/driver"
@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// array is a parameter of type text[] or bytea[] that is written in one piece:
+// Array is a parameter of type text[] or bytea[] that is written in one piece:
 // those of lib/pq grow while they are, which was a sixth of what a publish
 // allocated. After the last element it is closed.
-type array struct{ text strings.Builder }
+type Array struct{ text strings.Builder }
 
-// grow makes room for n elements of so many bytes in all.
-func (a *array) grow(n, bytes int) { a.text.Grow(bytes + bytes/8 + 3*n + 2) }
+// Grow makes room for n elements of so many bytes in all.
+func (a *Array) Grow(n, bytes int) { a.text.Grow(bytes + bytes/8 + 3*n + 2) }
 
-func (a *array) begin() {
+func (a *Array) begin() {
 	if a.text.Len() == 0 {
 		a.text.WriteByte('{')
 	} else {
@@ -22,12 +22,14 @@ func (a *array) begin() {
 	}
 }
 
-func (a *array) null() {
+// Null adds NULL.
+func (a *Array) Null() {
 	a.begin()
 	a.text.WriteString("NULL")
 }
 
-func (a *array) add(s string) {
+// Add adds a text.
+func (a *Array) Add(s string) {
 	a.begin()
 	a.text.WriteByte('"')
 	for {
@@ -44,14 +46,16 @@ func (a *array) add(s string) {
 	a.text.WriteByte('"')
 }
 
-func (a *array) addBytes(b []byte) {
+// AddBytes adds bytes.
+func (a *Array) AddBytes(b []byte) {
 	a.begin()
 	a.text.WriteString(`"\\x`)
 	_, _ = hex.NewEncoder(&a.text).Write(b) // a Builder takes everything
 	a.text.WriteByte('"')
 }
 
-func (a *array) close() {
+// Close ends the array.
+func (a *Array) Close() {
 	if a.text.Len() == 0 {
 		a.text.WriteByte('{')
 	}
@@ -59,4 +63,4 @@ func (a *array) close() {
 }
 
 // Value implements driver.Valuer.
-func (a *array) Value() (driver.Value, error) { return a.text.String(), nil }
+func (a *Array) Value() (driver.Value, error) { return a.text.String(), nil }

@@ -1,4 +1,4 @@
-package store
+package sqldb
 
 import (
 	"database/sql"
@@ -21,37 +21,41 @@ import (
 // when the disk is full, in the middle of a commit.
 func Refused(err error) bool {
 	var (
-		sent   *sentError
+		sent   *SentError
+		itself *refusal
 		sqlite interface{ Code() int } // of modernc.org/sqlite
-		state  = sqlState(err)
+		state  = State(err)
 	)
 	switch {
-	case errors.As(err, &sent) && sent.times != 1:
-		return sent.times == 0
+	case errors.As(err, &sent) && sent.Times != 1:
+		return sent.Times == 0
 	case state != "":
 		return !lostByFatal(err) && (!mayEndConnection(state) || mayBePlain(state) && isPlainError(err))
 	case errors.As(err, &sqlite):
 		return true
 	default:
-		return errors.Is(err, ErrDuplicateID) || errors.Is(err, sql.ErrTxDone) || errors.Is(err, sql.ErrConnDone) ||
-			errors.Is(err, pq.ErrInFailedTransaction)
+		return errors.As(err, &itself) || errors.Is(err, sql.ErrTxDone) || errors.Is(err, sql.ErrConnDone) ||
+			errors.Is(err, errInFailedTransaction)
 	}
 }
 
 // Unacceptable says whether the database refused what it was given, as opposed
 // to refusing to work: something else may be accepted.
 func Unacceptable(err error) bool {
-	var sqlite interface{ Code() int }
+	var (
+		sqlite interface{ Code() int }
+		itself *refusal
+	)
 	switch {
 	case !Refused(err):
 		return false
-	case errors.Is(err, ErrDuplicateID):
+	case errors.As(err, &itself):
 		return true
 	case errors.As(err, &sqlite):
 		code := sqlite.Code() & 0xff
 		return code == 18 || code == 19 || code == 20 // too big, constraint, mismatch
 	}
-	state := sqlState(err)
+	state := State(err)
 	switch state[:min(2, len(state))] {
 	case "21", "22", "23", "40", "44", "45", "54", "P0", "RP": // cardinality, data, constraint, deadlock, a view's check, a user's, limits, a trigger's, an id that is taken
 		return true
@@ -79,7 +83,7 @@ func ownState(state string) bool {
 // whether the statement had an effect (see Refused). No list of SQLSTATEs says more: a
 // trigger of the application's may raise any.
 func Answered(err error) bool {
-	state := sqlState(err)
+	state := State(err)
 	switch state {
 	case "":
 		return Unacceptable(err)
@@ -93,7 +97,7 @@ func Answered(err error) bool {
 // same rows or tables, as lock_timeout or statement_timeout has it do: nothing of
 // the statement is written, and something else may be accepted at once.
 func Locked(err error) bool {
-	switch sqlState(err) {
+	switch State(err) {
 	case "55P03", "57014":
 		return true
 	}
@@ -108,7 +112,7 @@ func Busy(err error) bool {
 		code := sqlite.Code() & 0xff
 		return code == 5 || code == 6 // busy, locked
 	}
-	return Collided(err) || sqlState(err) == "55P03"
+	return Collided(err) || State(err) == "55P03"
 }
 
 // Transient says whether what failed may work a moment later, without anybody
@@ -119,7 +123,7 @@ func Transient(err error) bool {
 		sqlite  interface{ Code() int }
 		network net.Error
 	)
-	switch state := sqlState(err); {
+	switch state := State(err); {
 	case err == nil:
 		return false
 	case state != "":
@@ -141,17 +145,29 @@ var (
 	}
 )
 
-// sentError is that of a statement, or of the last of several sendings: what
+// SentError is the error of a statement, or of the last of several sendings: what
 // became of the others nobody knows.
-type sentError struct {
-	error
-	times int
+type SentError struct {
+	Err   error
+	Times int // that it was sent
 }
 
-func (e *sentError) Unwrap() error { return e.error }
+func (e *SentError) Error() string { return e.Err.Error() }
+func (e *SentError) Unwrap() error { return e.Err }
 
-// sqlState is the code of an error by lib/pq or pgx, or "".
-func sqlState(err error) string {
+// NewRefusal returns an error that says by itself that a statement was refused for
+// what it was given, and had no effect.
+func NewRefusal(text string) error { return &refusal{text} }
+
+type refusal struct{ text string }
+
+func (r *refusal) Error() string { return r.text }
+
+// errInFailedTransaction is lib/pq's.
+var errInFailedTransaction = pq.ErrInFailedTransaction
+
+// State is the SQLSTATE of an error by lib/pq or pgx, or "".
+func State(err error) string {
 	var postgres interface{ SQLState() string }
 	if errors.As(err, &postgres) {
 		return postgres.SQLState()

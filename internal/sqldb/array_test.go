@@ -1,9 +1,7 @@
-package store
+package sqldb
 
 import (
 	"database/sql"
-	"encoding/json"
-	"strings"
 	"testing"
 
 	"github.com/lib/pq"
@@ -17,15 +15,15 @@ func FuzzArray(f *testing.F) {
 	f.Add("{a,b}", "NULL", " \n")
 	f.Add(`\"`, "é", `\\\`)
 	f.Fuzz(func(t *testing.T, a, b, c string) {
-		var texts, bytes, none array
-		texts.grow(3, len(a)+len(b)+len(c))
+		var texts, bytes, none Array
+		texts.Grow(3, len(a)+len(b)+len(c))
 		for _, s := range []string{a, b, c} {
-			texts.add(s)
-			bytes.addBytes([]byte(s))
+			texts.Add(s)
+			bytes.AddBytes([]byte(s))
 		}
-		texts.null()
-		for _, array := range []*array{&texts, &bytes, &none} {
-			array.close()
+		texts.Null()
+		for _, array := range []*Array{&texts, &bytes, &none} {
+			array.Close()
 		}
 		var read []sql.NullString
 		require.NoError(t, pq.Array(&read).Scan(mustValue(t, &texts)))
@@ -37,7 +35,7 @@ func FuzzArray(f *testing.F) {
 	})
 }
 
-func mustValue(t *testing.T, a *array) any {
+func mustValue(t *testing.T, a *Array) any {
 	t.Helper()
 	value, err := a.Value()
 	require.NoError(t, err)
@@ -45,20 +43,4 @@ func mustValue(t *testing.T, a *array) any {
 	require.NoError(t, err)
 	require.Equal(t, value, again)
 	return value
-}
-
-// FuzzMetadata holds that what is written of metadata reads as it was.
-func FuzzMetadata(f *testing.F) {
-	f.Add("a", "b", "c", "d")
-	f.Add("", "", `"`, `\`)
-	f.Add("\x7f", "\u2028<>&", "é", "\n")
-	f.Fuzz(func(t *testing.T, k, v, k2, v2 string) {
-		metadata := map[string]string{}
-		for _, s := range [][2]string{{k, v}, {k2, v2}} {
-			metadata[strings.ToValidUTF8(s[0], "")] = strings.ToValidUTF8(s[1], "")
-		}
-		var read map[string]string
-		require.NoError(t, json.Unmarshal([]byte(metadataText(metadata)), &read))
-		require.Equal(t, metadata, read)
-	})
 }

@@ -1,4 +1,4 @@
-package store
+package sqldb
 
 import (
 	"context"
@@ -13,12 +13,12 @@ import (
 	"github.com/reprise-bus/reprise/internal/dialect"
 )
 
-// Option changes what New returns.
-type Option func(*Store)
+// Option changes what Open returns.
+type Option func(*DB)
 
 // Unprepared does without prepared statements, for a transaction pooler that
 // does not support them.
-func Unprepared() Option { return func(s *Store) { s.prepares = false } }
+func Unprepared() Option { return func(d *DB) { d.prepares = false } }
 
 // The statements on an event's way are prepared on PostgreSQL: that saves
 // planning them each time, and lib/pq a round trip. A plan that is made once
@@ -46,33 +46,33 @@ type preparedStmt struct {
 	stmt      *sqlx.Stmt
 }
 
-// saw is told of a run's id.
-func (s *Store) saw(run int64) {
+// NoteRun is told of a run's id: the higher it is, the larger are the tables.
+func (d *DB) NoteRun(run int64) {
 	for {
-		highest := s.highest.Load()
-		if run <= highest || s.highest.CompareAndSwap(highest, run) {
+		highest := d.highest.Load()
+		if run <= highest || d.highest.CompareAndSwap(highest, run) {
 			return
 		}
 	}
 }
 
-func (s *Store) preparation(query string) *preparation {
-	if p, known := s.prepared.Load(query); known {
+func (d *DB) preparation(query string) *preparation {
+	if p, known := d.prepared.Load(query); known {
 		return p.(*preparation)
 	}
-	p, _ := s.prepared.LoadOrStore(query, &preparation{turn: make(chan struct{}, 1)})
+	p, _ := d.prepared.LoadOrStore(query, &preparation{turn: make(chan struct{}, 1)})
 	return p.(*preparation)
 }
 
 // prepare returns the prepared form of a statement or, while somebody prepares it
 // for the size that the tables have now, the one from before. It returns nil
 // where the statement is not prepared.
-func (s *Store) prepare(ctx context.Context, query string) (*preparedStmt, error) {
-	if !s.prepares || s.kind != dialect.Postgres {
+func (d *DB) prepare(ctx context.Context, query string) (*preparedStmt, error) {
+	if !d.prepares || d.kind != dialect.Postgres {
 		return nil, nil
 	}
-	magnitude := (bits.Len64(uint64(s.highest.Load())) + 1) / 2
-	p := s.preparation(query)
+	magnitude := (bits.Len64(uint64(d.highest.Load())) + 1) / 2
+	p := d.preparation(query)
 	kept := p.current.Load()
 	if kept != nil && kept.magnitude >= magnitude {
 		return kept, nil
@@ -98,7 +98,7 @@ func (s *Store) prepare(ctx context.Context, query string) (*preparedStmt, error
 		return kept, nil // somebody else was first
 	}
 	// Its text is another each time: pgx takes the same for the same statement.
-	stmt, err := s.db.PreparexContext(ctx, fmt.Sprintf("%s\n-- %d", query, p.times.Add(1)))
+	stmt, err := d.pool.PreparexContext(ctx, fmt.Sprintf("%s\n-- %d", query, p.times.Add(1)))
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +111,7 @@ func (s *Store) prepare(ctx context.Context, query string) (*preparedStmt, error
 // knows, as after DISCARD ALL, or whose result has another type since a table was
 // altered. Such a statement has done nothing.
 func outdated(err error) bool {
-	state := sqlState(err)
+	state := State(err)
 	return state == "26000" || state == "0A000"
 }
 
@@ -124,8 +124,8 @@ const (
 )
 
 // drop has a statement prepared anew, which the server has lost.
-func (s *Store) drop(query string, lost *preparedStmt) {
-	p := s.preparation(query)
+func (d *DB) drop(query string, lost *preparedStmt) {
+	p := d.preparation(query)
 	if !p.current.CompareAndSwap(lost, nil) {
 		return // it has been already
 	}

@@ -1,4 +1,4 @@
-package store
+package sqldb
 
 import (
 	"context"
@@ -21,10 +21,10 @@ const (
 	// shortTimeout is the busy timeout below which a connection counts as having
 	// none.
 	shortTimeout = 1000 // ms
-	// setBusyTimeout sets one of Reprise's own, which is told by its number from
+	// ownBusyTimeout sets one of Reprise's own, which is told by its number from
 	// one of a DSN.
-	setBusyTimeout = `PRAGMA busy_timeout = 9999`
-	ownBusyTimeout = 9999
+	ownBusyTimeout = `PRAGMA busy_timeout = 9999`
+	ownTimeout     = 9999
 	// probing is how long a second connection of the pool is waited for.
 	probing = 2 * time.Second
 )
@@ -40,7 +40,7 @@ type settings struct {
 	short   bool // the default
 }
 
-func (s *Store) settings(ctx context.Context, c *sqlx.Conn) (is settings, err error) {
+func (d *DB) settings(ctx context.Context, c *sqlx.Conn) (is settings, err error) {
 	return is, errors.Join(
 		c.GetContext(ctx, &is.file, `SELECT coalesce(file, '') FROM pragma_database_list WHERE name = 'main'`),
 		c.GetContext(ctx, &is.timeout, `PRAGMA busy_timeout`),
@@ -48,34 +48,34 @@ func (s *Store) settings(ctx context.Context, c *sqlx.Conn) (is settings, err er
 		c.GetContext(ctx, &is.journal, `PRAGMA journal_mode`),
 		c.GetContext(ctx, &is.full, `PRAGMA full_column_names`),
 		c.GetContext(ctx, &is.short, `PRAGMA short_column_names`),
-		c.GetContext(ctx, &is.tables, `SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = $1 || '_instances')`, s.schema),
+		c.GetContext(ctx, &is.tables, `SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = $1 || '_instances')`, d.schema),
 	)
 }
 
 func (is settings) hasTimeout() bool {
-	return is.timeout >= shortTimeout && is.timeout != ownBusyTimeout
+	return is.timeout >= shortTimeout && is.timeout != ownTimeout
 }
 
 // inspect refuses a pool on which Reprise cannot work, notes what its
 // transactions have to set, and what the application should know.
-func (s *Store) inspect(ctx context.Context) error {
-	first, err := s.db.Connx(ctx)
+func (d *DB) inspect(ctx context.Context) error {
+	first, err := d.pool.Connx(ctx)
 	if err != nil {
 		return err
 	}
 	defer first.Close()
-	is, err := s.settings(ctx, first)
+	is, err := d.settings(ctx, first)
 	if err != nil {
 		return fmt.Errorf("ask the SQLite database how it was opened: %w", err)
 	}
 	if is.full || !is.short {
 		return errors.New("connections of the SQLite pool have full_column_names on, or short_column_names off, which renames the columns of every statement: leave that pragma out of the DSN")
 	}
-	s.impatient = !is.hasTimeout()
-	if err := s.bePatient(ctx, first); err != nil {
+	d.impatient = !is.hasTimeout()
+	if err := d.SetBusyTimeout(ctx, first); err != nil {
 		return err
 	}
-	if s.db.Stats().MaxOpenConnections == 1 {
+	if d.pool.Stats().MaxOpenConnections == 1 {
 		return nil // nobody but other processes to collide with, and those Reprise waits for
 	}
 	if is.locking == "exclusive" {
@@ -83,7 +83,7 @@ func (s *Store) inspect(ctx context.Context) error {
 	}
 	brief, cancel := context.WithTimeout(ctx, probing)
 	defer cancel()
-	second, err := s.db.Connx(brief)
+	second, err := d.pool.Connx(brief)
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 		return nil // the application has all others in use
 	}
@@ -91,7 +91,7 @@ func (s *Store) inspect(ctx context.Context) error {
 		return err
 	}
 	defer second.Close()
-	other, err := s.settings(ctx, second)
+	other, err := d.settings(ctx, second)
 	if err != nil {
 		return fmt.Errorf("ask the SQLite database how it was opened: %w", err)
 	}
@@ -101,15 +101,15 @@ func (s *Store) inspect(ctx context.Context) error {
 	if is.file == "" { // in a shared cache nobody is refused: they wait for each other
 		return nil
 	}
-	s.impatient = s.impatient || !other.hasTimeout()
-	if err := s.bePatient(ctx, second); err != nil {
+	d.impatient = d.impatient || !other.hasTimeout()
+	if err := d.SetBusyTimeout(ctx, second); err != nil {
 		return err
 	}
 	deferred, err := beginsDeferred(ctx, first, second)
 	if err != nil {
 		return fmt.Errorf("ask the SQLite database how its transactions begin: %w", err)
 	}
-	s.advice = advice(is, s.impatient, deferred)
+	d.advice = advice(is, d.impatient, deferred)
 	return nil
 }
 
@@ -172,4 +172,4 @@ func advice(is settings, impatient, deferred bool) string {
 }
 
 // Advice is what the application should know of how it opened the pool, or "".
-func (s *Store) Advice() string { return s.advice }
+func (d *DB) Advice() string { return d.advice }

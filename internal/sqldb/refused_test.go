@@ -1,4 +1,4 @@
-package store_test
+package sqldb_test
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 	"github.com/lib/pq/pqerror"
 	"github.com/stretchr/testify/require"
 
-	"github.com/reprise-bus/reprise/store"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
 // state is an error as another driver has it, by a server of any language.
@@ -64,7 +64,7 @@ func TestErrorsAreJudgedByTheirCodes(t *testing.T) {
 		for driver, err := range map[string]error{"pq": &pq.Error{Severity: "FEHLER", Code: pqerror.Code(code)}, "another": state(code)} {
 			err = fmt.Errorf("wrapped: %w", err)
 			require.Equal(t, want, verdict{
-				store.Refused(err), store.Unacceptable(err), store.Busy(err), store.Locked(err), store.Transient(err),
+				sqldb.Refused(err), sqldb.Unacceptable(err), sqldb.Busy(err), sqldb.Locked(err), sqldb.Transient(err),
 			}, "%s of %s", code, driver)
 		}
 	}
@@ -72,12 +72,12 @@ func TestErrorsAreJudgedByTheirCodes(t *testing.T) {
 		driver.ErrBadConn, io.ErrUnexpectedEOF, &net.OpError{Op: "dial", Err: errors.New("connection refused")}, &net.DNSError{},
 		code(5), code(6), code(5 | 1<<8), code(13),
 	} {
-		require.True(t, store.Transient(fmt.Errorf("wrapped: %w", err)), "%#v", err)
+		require.True(t, sqldb.Transient(fmt.Errorf("wrapped: %w", err)), "%#v", err)
 	}
 	for _, err := range []error{nil, context.Canceled, errors.New("anything else"), code(1), code(19)} {
-		require.False(t, store.Transient(err), "%#v", err)
+		require.False(t, sqldb.Transient(err), "%#v", err)
 	}
-	require.True(t, store.Busy(code(5)))
-	require.False(t, store.Busy(code(13)))
-	require.False(t, store.Busy(nil))
+	require.True(t, sqldb.Busy(code(5)))
+	require.False(t, sqldb.Busy(code(13)))
+	require.False(t, sqldb.Busy(nil))
 }

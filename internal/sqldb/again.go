@@ -1,12 +1,10 @@
-package store
+package sqldb
 
 import (
 	"context"
 	"errors"
 	"math/rand/v2"
 	"time"
-
-	"github.com/lib/pq"
 
 	"github.com/reprise-bus/reprise/internal/dialect"
 )
@@ -35,8 +33,8 @@ func Again(ctx context.Context, f func() error) error {
 	began := time.Now()
 	for try := 1; ; try++ {
 		err := f()
-		var sent *sentError
-		if err == nil || !Collided(err) && !outdated(err) || errors.As(err, &sent) && sent.times > 1 { // nobody knows of the first time
+		var sent *SentError
+		if err == nil || !Collided(err) && !outdated(err) || errors.As(err, &sent) && sent.Times > 1 { // nobody knows of the first time
 			return err
 		}
 		pause := collisionPause << min(try-1, collisions)
@@ -48,7 +46,7 @@ func Again(ctx context.Context, f func() error) error {
 			pause = min(pause, busyPause)
 		case try == collisions:
 			return err
-		case sqlState(err) == deadlock:
+		case State(err) == deadlock:
 			pause = deadlockPause << (try - 1)
 		}
 		select {
@@ -59,21 +57,11 @@ func Again(ctx context.Context, f func() error) error {
 	}
 }
 
-// Aborted says whether PostgreSQL takes no more statements in the transaction,
-// since one of them has failed. On SQLite one that fails ends no transaction.
-func (s *Store) Aborted(ctx context.Context, tx Execer) bool {
-	if s.kind == dialect.SQLite {
-		return false
-	}
-	_, err := tx.ExecContext(ctx, `SELECT 1`)
-	return errors.Is(err, pq.ErrInFailedTransaction) || sqlState(err) == "25P02"
-}
-
 // Collided says whether the database refused a statement, or a transaction, only
 // because of others at the same time: nothing of it is written, and it may well
 // succeed when it is tried again.
 func Collided(err error) bool {
-	switch sqlState(err) {
+	switch State(err) {
 	case serializationFailure, deadlock:
 		return true
 	}

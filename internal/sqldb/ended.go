@@ -1,4 +1,4 @@
-package store
+package sqldb
 
 import (
 	"context"
@@ -20,49 +20,50 @@ var ErrEnded = errors.New("the code that was given the transaction has committed
 type Mark int64
 
 const (
-	beganAt       = `CAST(extract(epoch FROM now()) * 1000000 AS bigint)`
+	// BeganAt is the Mark of a statement's own transaction on PostgreSQL.
+	BeganAt       = `CAST(extract(epoch FROM now()) * 1000000 AS bigint)`
 	markSavepoint = `reprise_began`
 )
 
 // Mark marks a transaction of Begin, before other code gets it.
-func (s *Store) Mark(ctx context.Context, tx *sqlx.Tx) (m Mark, err error) {
-	if s.kind == dialect.SQLite {
+func (d *DB) Mark(ctx context.Context, tx *sqlx.Tx) (m Mark, err error) {
+	if d.kind == dialect.SQLite {
 		_, err = tx.ExecContext(ctx, `SAVEPOINT `+markSavepoint)
 		return 0, err
 	}
-	err = tx.GetContext(ctx, &m, `SELECT `+beganAt)
+	err = tx.GetContext(ctx, &m, `SELECT `+BeganAt)
 	return m, err
 }
 
 // Ended returns ErrEnded when tx is no longer the transaction that was marked.
 // Where that cannot be told it returns nil: the transaction is aborted, its
 // context has ended, or its connection is lost. It may be called once.
-func (s *Store) Ended(ctx context.Context, tx *sqlx.Tx, m Mark) error {
-	if s.kind == dialect.SQLite {
+func (d *DB) Ended(ctx context.Context, tx *sqlx.Tx, m Mark) error {
+	if d.kind == dialect.SQLite {
 		_, err := tx.ExecContext(ctx, `RELEASE `+markSavepoint)
 		code, ours := dialect.ResultCode(err)
-		return endedIf(ctx, errors.Is(err, sql.ErrTxDone) || ours && code&0xff == 1) // there is no such savepoint
+		return EndedIf(ctx, errors.Is(err, sql.ErrTxDone) || ours && code&0xff == 1) // there is no such savepoint
 	}
 	var now Mark
-	err := tx.GetContext(ctx, &now, `SELECT `+beganAt)
-	return endedIf(ctx, errors.Is(err, sql.ErrTxDone) || err == nil && now != m)
+	err := tx.GetContext(ctx, &now, `SELECT `+BeganAt)
+	return EndedIf(ctx, errors.Is(err, sql.ErrTxDone) || err == nil && now != m)
 }
 
 // Over is Ended for a transaction without a mark: one that was ended and followed
 // by another is not seen. A transaction of which it returns ErrEnded is to be rolled
 // back.
-func (s *Store) Over(ctx context.Context, tx *sqlx.Tx) error {
-	if s.kind == dialect.SQLite {
+func (d *DB) Over(ctx context.Context, tx *sqlx.Tx) error {
+	if d.kind == dialect.SQLite {
 		_, err := tx.ExecContext(ctx, `BEGIN`) // which fails in a transaction
-		return endedIf(ctx, err == nil || errors.Is(err, sql.ErrTxDone))
+		return EndedIf(ctx, err == nil || errors.Is(err, sql.ErrTxDone))
 	}
 	_, err := tx.ExecContext(ctx, `SAVEPOINT `+markSavepoint)
-	return endedIf(ctx, errors.Is(err, sql.ErrTxDone) || sqlState(err) == "25P01") // no transaction is open
+	return EndedIf(ctx, errors.Is(err, sql.ErrTxDone) || State(err) == "25P01") // no transaction is open
 }
 
-// endedIf makes the error. A transaction whose context has ended was rolled back
+// EndedIf returns ErrEnded if that is so. A transaction whose context has ended was rolled back
 // by database/sql.
-func endedIf(ctx context.Context, ended bool) error {
+func EndedIf(ctx context.Context, ended bool) error {
 	if ended && ctx.Err() == nil {
 		return ErrEnded
 	}

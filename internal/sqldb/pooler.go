@@ -1,4 +1,4 @@
-package store
+package sqldb
 
 import "fmt"
 
@@ -7,12 +7,12 @@ import "fmt"
 // and 42P05 (invalid and duplicate statement name). Only a pooler that gives a
 // connection to several clients in turn brings that about. It may be the reason of
 // 08P01, too, when that client's statement has other parameters.
-func (s *Store) poolerError(err error) error {
+func (d *DB) poolerError(err error) error {
 	const remedy = "set Unprepared (bus.Config, store.Unprepared), and what docs/postgres.md says of the driver's URL"
-	switch state := sqlState(err); {
+	switch state := State(err); {
 	case state == "26000", state == "42P05":
 		return fmt.Errorf("%w: a transaction pooler, such as PgBouncer, gave the prepared statement to another connection: %s", err, remedy)
-	case state == "08P01" && s.prepares:
+	case state == "08P01" && d.prepares:
 		return fmt.Errorf("%w: if a transaction pooler, such as PgBouncer, stands between, it may have given the prepared statement to another connection: %s", err, remedy)
 	}
 	return err

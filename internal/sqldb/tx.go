@@ -1,0 +1,136 @@
+package sqldb
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/reprise-bus/reprise/internal/dialect"
+)
+
+// TxOptions are those of a transaction of Reprise's own: READ COMMITTED on
+// PostgreSQL, whatever the database's default. SQLite has one isolation level.
+func (d *DB) TxOptions() *sql.TxOptions {
+	if d.kind == dialect.SQLite {
+		return nil
+	}
+	return &sql.TxOptions{Isolation: sql.LevelReadCommitted}
+}
+
+// InTx runs f in a READ COMMITTED transaction, which is committed unless f fails.
+// What the database refuses because of others at work at the same time is tried
+// again: f then runs again from its beginning, and must set whatever it sets
+// anew.
+func (d *DB) InTx(ctx context.Context, f func(tx *sqlx.Tx) error) error {
+	if d.exclusives.here() {
+		return ErrWaitsForItself
+	}
+	return Again(ctx, func() error {
+		return d.inTurn(ctx, func() error { return d.inTxOnce(ctx, f) })
+	})
+}
+
+func (d *DB) inTxOnce(ctx context.Context, f func(tx *sqlx.Tx) error) (err error) {
+	tx, err := d.begin(ctx, d.TxOptions())
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, rollback(tx))
+		}
+	}()
+	if err := f(tx); err != nil {
+		return err
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+// begin begins a transaction, with SQLite's write lock.
+func (d *DB) begin(ctx context.Context, options *sql.TxOptions) (*sqlx.Tx, error) {
+	tx, err := d.pool.BeginTxx(ctx, options)
+	if err != nil {
+		return nil, fmt.Errorf("begin: %w", err)
+	}
+	if d.kind != dialect.SQLite {
+		return tx, nil
+	}
+	err = d.SetBusyTimeout(ctx, tx)
+	if err == nil {
+		_, err = tx.ExecContext(ctx, d.SQL(`UPDATE reprise.instances SET id = id WHERE false`))
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("begin: %w", err), rollback(tx))
+	}
+	return tx, nil
+}
+
+// rollback does nothing to a transaction that has ended.
+func rollback(tx *sqlx.Tx) error {
+	if err := tx.Rollback(); err != nil && !errors.Is(err, sql.ErrTxDone) {
+		return err
+	}
+	return nil
+}
+
+// Begin begins a transaction in which the application's own code runs; over is
+// to be called when it has ended. Without options it has the isolation level that is
+// the database's default. On SQLite it has the write lock, for which it waits
+// until ctx ends or 10 s have passed; an error is then Collided.
+//
+// Until over is called, what the same goroutine asks the DB for fails with
+// ErrWaitsForItself where it would wait for this transaction; so does Begin.
+func (d *DB) Begin(ctx context.Context, options *sql.TxOptions) (tx *sqlx.Tx, over func(), err error) {
+	if d.WaitsForItself() {
+		return nil, nil, ErrWaitsForItself
+	}
+	var pass func()
+	if err := Again(ctx, func() (err error) {
+		if pass, err = d.takeLongTurn(ctx); err != nil {
+			return err
+		}
+		if tx, err = d.begin(ctx, options); err != nil {
+			pass()
+		}
+		return err
+	}); err != nil {
+		return nil, nil, err
+	}
+	leave := func() {}
+	if d.excludes() {
+		leave = d.exclusives.enter()
+	}
+	// When ctx ends, database/sql rolls back, whether the code heeds it or not.
+	stop := context.AfterFunc(ctx, pass)
+	return tx, func() { stop(); pass(); leave() }, nil
+}
+
+// excludes says whether an open transaction keeps all others from being written.
+func (d *DB) excludes() bool {
+	return d.kind == dialect.SQLite || d.pool.Stats().MaxOpenConnections == 1
+}
+
+// ErrWaitsForItself is returned by what would wait for a transaction that the
+// caller itself has open.
+var ErrWaitsForItself = errors.New("this goroutine has a transaction open that keeps everything else from being written, and would wait for itself: use that transaction; nothing was written")
+
+// WaitsForItself says whether the calling goroutine has a transaction of Begin
+// open that it would wait for if it wrote anything else. What is waited for by
+// way of another goroutine is not seen.
+func (d *DB) WaitsForItself() bool { return d.exclusives.here() }
+
+// Aborted says whether PostgreSQL takes no more statements in the transaction,
+// since one of them has failed. On SQLite one that fails ends no transaction.
+func (d *DB) Aborted(ctx context.Context, tx Execer) bool {
+	if d.kind == dialect.SQLite {
+		return false
+	}
+	_, err := tx.ExecContext(ctx, `SELECT 1`)
+	return errors.Is(err, errInFailedTransaction) || State(err) == "25P02"
+}
