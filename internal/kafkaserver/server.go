@@ -30,6 +30,7 @@ type Server struct {
 	process         *exec.Cmd
 	ended           chan struct{} // closed when the process is gone
 	release         func()        // lets go of Dir
+	ports           []*beside.Port
 }
 
 // Options set what a broker does. A zero field means its default.
@@ -74,14 +75,16 @@ func Start(ctx context.Context, options Options) (*Server, error) {
 }
 
 func (s *Server) initialise(ctx context.Context, options Options) error {
-	port, err := beside.FreePort()
-	if err != nil {
-		return err
+	s.releasePorts()
+	s.ports = nil
+	for range 2 {
+		port, err := beside.ReservePort()
+		if err != nil {
+			return err
+		}
+		s.ports = append(s.ports, port)
 	}
-	controller, err := beside.FreePort()
-	if err != nil {
-		return err
-	}
+	port, controller := s.ports[0].Number, s.ports[1].Number
 	s.Addr = "127.0.0.1:" + strconv.Itoa(port)
 	properties := append([]string{
 		"process.roles=broker,controller",
@@ -119,7 +122,7 @@ func (s *Server) initialise(ctx context.Context, options Options) error {
 	if out, err := format.CombinedOutput(); err != nil {
 		return fmt.Errorf("format Kafka's storage: %w\n%s", err, beside.Tail(out))
 	}
-	err = s.Restart(ctx)
+	err := s.Restart(ctx)
 	if err != nil && (beside.Taken(port) || beside.Taken(controller)) {
 		return fmt.Errorf("%w: %w", errTaken, err)
 	}
@@ -218,6 +221,7 @@ func (s *Server) Kill() {
 // anybody asked it to, Close returns the end of its log.
 func (s *Server) Close() (died string) {
 	defer s.release()
+	defer s.releasePorts()
 	if s.process == nil {
 		return ""
 	}
@@ -227,6 +231,12 @@ func (s *Server) Close() (died string) {
 	default:
 		s.Kill()
 		return ""
+	}
+}
+
+func (s *Server) releasePorts() {
+	for _, port := range s.ports {
+		port.Release()
 	}
 }
 

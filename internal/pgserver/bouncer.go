@@ -59,12 +59,12 @@ func StartBouncer(ctx context.Context, address string, settings ...string) (*Bou
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	b := &Bouncer{dir: dir, release: release}
-	port, err := beside.FreePort()
+	port, err := beside.ReservePort()
 	if err != nil {
 		release()
 		return nil, err
 	}
+	b := &Bouncer{dir: dir, release: func() { release(); port.Release() }}
 	password, _ := u.User.Password()
 	database := strings.TrimPrefix(u.Path, "/")
 	config := append([]string{
@@ -72,7 +72,7 @@ func StartBouncer(ctx context.Context, address string, settings ...string) (*Bou
 		fmt.Sprintf("%s = host=%s port=%s", database, u.Hostname(), u.Port()),
 		"[pgbouncer]",
 		"listen_addr = 127.0.0.1",
-		fmt.Sprintf("listen_port = %d", port),
+		fmt.Sprintf("listen_port = %d", port.Number),
 		"unix_socket_dir =",
 		"auth_type = trust",
 		"auth_file = " + filepath.Join(dir, "users"),
@@ -86,12 +86,12 @@ func StartBouncer(ctx context.Context, address string, settings ...string) (*Bou
 		os.WriteFile(filepath.Join(dir, "ini"), []byte(strings.Join(config, "\n")+"\n"), 0o644),
 	)
 	if err != nil {
-		release()
+		b.release()
 		return nil, err
 	}
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
-		release()
+		b.release()
 		return nil, err
 	}
 	defer log.Close()
@@ -99,7 +99,7 @@ func StartBouncer(ctx context.Context, address string, settings ...string) (*Bou
 	b.process.Dir, b.process.SysProcAttr = dir, attr
 	b.process.Stdout, b.process.Stderr = log, log
 	if err := b.process.Start(); err != nil {
-		release()
+		b.release()
 		return nil, err
 	}
 	b.ended = make(chan struct{})
@@ -107,7 +107,7 @@ func StartBouncer(ctx context.Context, address string, settings ...string) (*Bou
 		defer close(b.ended)
 		_ = b.process.Wait() // why it ended is in its log
 	}()
-	u.Host = fmt.Sprintf("127.0.0.1:%d", port)
+	u.Host = fmt.Sprintf("127.0.0.1:%d", port.Number)
 	u.RawQuery = "sslmode=disable"
 	b.URL = u.String()
 	if err := b.ready(ctx); err != nil {

@@ -25,7 +25,7 @@ type Server struct {
 	Dir string // holds data/ and log
 
 	bin      string
-	port     int
+	port     *beside.Port
 	settings []string
 	attr     *syscall.SysProcAttr
 	process  *exec.Cmd
@@ -63,11 +63,12 @@ func (s *Server) initialise(ctx context.Context) error {
 	}
 	var err error
 	for range 3 { // another process may take the free port first
-		if s.port, err = beside.FreePort(); err != nil {
+		s.port.Release()
+		if s.port, err = beside.ReservePort(); err != nil {
 			return err
 		}
-		s.URL = fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", s.port)
-		if err = s.Launch(ctx); err == nil || !s.over() || !beside.Taken(s.port) {
+		s.URL = fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", s.port.Number)
+		if err = s.Launch(ctx); err == nil || !s.over() || !beside.Taken(s.port.Number) {
 			break
 		}
 	}
@@ -86,7 +87,7 @@ func (s *Server) Launch(ctx context.Context) error {
 	args := []string{"-D", s.Data()}
 	for _, setting := range append([]string{
 		"listen_addresses=127.0.0.1",
-		fmt.Sprintf("port=%d", s.port),
+		fmt.Sprintf("port=%d", s.port.Number),
 		"unix_socket_directories=",
 		"max_connections=500",
 		"shared_buffers=256MB",
@@ -148,6 +149,7 @@ func (s *Server) ready(ctx context.Context) error {
 // before it was asked to, Stop returns the end of its log.
 func (s *Server) Stop() (died string) {
 	defer s.release()
+	defer s.port.Release()
 	if s.process == nil {
 		return ""
 	}
