@@ -14,6 +14,7 @@ import (
 
 	"github.com/reprise-bus/reprise/bus"
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/operate"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -72,7 +73,7 @@ func TestACommandHasOneHandler(t *testing.T) {
 		require.NoError(t, other.HandleCommands(nothing[charge]("a")), "the same handler in another process")
 		third := open(t, url)
 		require.ErrorContains(t, third.HandleCommands(nothing[charge]("renamed")), "to remove it if that handler is no more: reprise handlers remove")
-		require.NoError(t, third.Store().Unsubscribe(t.Context(), store.Subscription{Topic: "charge", Handler: "a"}, store.By{Name: "maria"}))
+		require.NoError(t, operate.On(third.Store()).Unsubscribe(t.Context(), store.Subscription{Topic: "charge", Handler: "a"}, store.By{Name: "maria"}))
 		require.NoError(t, third.HandleCommands(nothing[charge]("renamed")))
 
 		subscribed, err := b.Store().SubscriptionKeys(t.Context())

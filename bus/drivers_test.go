@@ -14,6 +14,8 @@ import (
 
 	"github.com/reprise-bus/reprise/bus"
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/operate"
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/migrations"
 	"github.com/reprise-bus/reprise/pubsub"
@@ -270,10 +272,10 @@ func doEverything(t *testing.T, db *sql.DB, config bus.Config) {
 	}
 
 	// The run of a process that died is somebody else's.
-	require.NoError(t, b.Store().Subscribe(ctx, store.Subscription{Topic: "bytes", Handler: "dies"}, ""))
-	require.NoError(t, b.Store().Register(ctx, store.Instance{ID: "dead"}))
+	require.NoError(t, queue.Of(b.Store()).Subscribe(ctx, store.Subscription{Topic: "bytes", Handler: "dies"}, ""))
+	require.NoError(t, queue.Of(b.Store()).Register(ctx, store.Instance{ID: "dead"}))
 	require.NoError(t, ps.Publisher().Publish("bytes", message.NewMessage("of the dead", []byte(bytes))))
-	claimed, err := b.Store().Claim(ctx, store.Claimant{Instance: "dead"}, []store.Want{{Topic: "bytes", Handler: "dies", N: 1}})
+	claimed, err := queue.Of(b.Store()).Claim(ctx, queue.Claimant{Instance: "dead"}, []queue.Want{{Topic: "bytes", Handler: "dies", N: 1}})
 	require.NoError(t, err)
 	require.Len(t, claimed, 1)
 	_, err = db.ExecContext(ctx, `UPDATE `+b.Store().Schema()+`.instances SET heartbeat_at = now() - interval '1 hour' WHERE id = 'dead'`)
@@ -283,7 +285,7 @@ func doEverything(t *testing.T, db *sql.DB, config bus.Config) {
 		return err == nil && r.Instance == "" && r.ErrorKind == store.KindAbandoned
 	}, patience, 20*time.Millisecond, "nobody recovered the run")
 
-	pruned, err := b.Store().Prune(ctx, store.Prune{Before: time.Now().Add(time.Hour), By: store.By{Name: "maria"}}, nil)
+	pruned, err := operate.On(b.Store()).Prune(ctx, store.Prune{Before: time.Now().Add(time.Hour), By: store.By{Name: "maria"}}, nil)
 	require.NoError(t, err)
 	require.EqualValues(t, events+6, pruned.Events)
 	require.NoError(t, migrations.Check(ctx, db, config.Schema))

@@ -10,6 +10,8 @@ import (
 
 	"github.com/reprise-bus/reprise/bus"
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/operate"
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
@@ -54,8 +56,8 @@ func TestABackfillThatWasLeftGoesOn(t *testing.T) {
 		b := open(t, url)
 		require.NoError(t, b.Publish(t.Context(), placed{"1"}))
 		got := make(chan string, 1)
-		require.NoError(t, b.Store().Subscribe(t.Context(), store.Subscription{Topic: "order.placed", Handler: "ship"}, ""))
-		_, err := b.Store().RequestBackfill(t.Context(), store.Operation{RequestedBy: "ops", Selection: store.Filter{Handler: "ship"}})
+		require.NoError(t, queue.Of(b.Store()).Subscribe(t.Context(), store.Subscription{Topic: "order.placed", Handler: "ship"}, ""))
+		_, err := operate.On(b.Store()).RequestBackfill(t.Context(), store.Operation{RequestedBy: "ops", Selection: store.Filter{Handler: "ship"}})
 		require.NoError(t, err)
 
 		require.NoError(t, b.Handle(handlers.New("ship", func(_ context.Context, e placed) error {
@@ -109,7 +111,7 @@ func TestWhatIsOlderThanTheRetentionGoesUnlessItFailed(t *testing.T) {
 		require.NoError(t, err)
 		_, err = b.DB().Exec(`UPDATE `+inTables(b, `handler_runs SET finished_at = $1, discarded_at = $1 WHERE status = 'DISCARDED'`), "2020-01-01T00:00:00.000Z")
 		require.NoError(t, err)
-		pruned, err := b.Store().Prune(t.Context(), store.Prune{Before: time.Now().Add(-24 * time.Hour), By: store.By{Name: "maria"}}, nil)
+		pruned, err := operate.On(b.Store()).Prune(t.Context(), store.Prune{Before: time.Now().Add(-24 * time.Hour), By: store.By{Name: "maria"}}, nil)
 		require.NoError(t, err)
 		require.Equal(t, store.Pruned{}, pruned)
 		thorough, err := bus.Open(t.Context(), url, bus.Config{Retention: 24 * time.Hour, PruneDiscarded: true, Logger: quiet()})

@@ -13,6 +13,7 @@ import (
 
 	"github.com/reprise-bus/reprise/bus"
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
@@ -276,7 +277,7 @@ func waitFor(t *testing.T, b *bus.Bus, f store.Filter) store.Run {
 }
 
 func inTables(b *bus.Bus, name string) string {
-	if b.Store().LeasesOnInsert() {
+	if queue.Of(b.Store()).LeasesOnInsert() {
 		return "reprise." + name
 	}
 	return "reprise_" + name

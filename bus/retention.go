@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/reprise-bus/reprise/internal/operate"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -34,7 +35,7 @@ func (b *Bus) prune(ctx context.Context) (store.Pruned, error) {
 	if err != nil {
 		return store.Pruned{}, err
 	}
-	return b.store.Prune(ctx, store.Prune{
+	return operate.On(b.store).Prune(ctx, store.Prune{
 		Before: now.Add(-b.config.Retention), Discarded: b.config.PruneDiscarded,
 		By: store.By{Name: "retention", Reason: fmt.Sprintf("older than %v", b.config.Retention)}, Daily: true,
 	}, nil)

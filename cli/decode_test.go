@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/sourcecontextpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -35,7 +36,7 @@ func TestBinaryPayloadsAreLegibleWithTheApplicationsMarshaler(t *testing.T) {
 			require.NoError(t, db.Subscribe(t.Context(), store.Subscription{Topic: topic, Handler: "h"}, ""))
 			run, err := db.Record(t.Context(), store.Event{ID: id, Topic: topic, Payload: payload, Source: "test"}, "h", "host/1/abc", false)
 			require.NoError(t, err)
-			_, err = db.End(t.Context(), []store.Outcome{{Lease: run.Lease(), Status: store.Failed, Failure: store.NewFailure("h", store.KindPanic, "no")}})
+			_, err = db.End(t.Context(), []queue.Outcome{{Lease: queue.LeaseOf(run), Status: store.Failed, Failure: store.NewFailure("h", store.KindPanic, "no")}})
 			require.NoError(t, err)
 			return fmt.Sprint(run.ID)
 		}

@@ -10,6 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/reprise-bus/reprise/internal/dialect"
+	"github.com/reprise-bus/reprise/internal/operate"
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/migrations"
 	"github.com/reprise-bus/reprise/store"
@@ -143,7 +145,7 @@ func inSchema(t *testing.T, address, schema string) *db {
 	require.NoError(t, migrations.Up(t.Context(), pool, schema))
 	st, err := store.New(t.Context(), pool, schema)
 	require.NoError(t, err)
-	return &db{st, t, address}
+	return &db{st, queue.Of(st), operate.On(st), t, address}
 }
 
 func (d *db) kind() dialect.Kind {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -79,7 +80,7 @@ func (a *app) handlersRemove(ctx context.Context, st *store.Store, handler, topi
 	if err := a.confirm(ctx, r.yes, fmt.Sprintf("End the subscription of %s to %s, of whose runs %s are due?", handler, s.Topic, s.Due)); err != nil {
 		return err
 	}
-	if err := st.Unsubscribe(ctx, s.Subscription, r.byWhom()); err != nil {
+	if err := replay.Unsubscribe(ctx, st, s.Subscription, r.request(nil)); err != nil {
 		return err
 	}
 	a.say("%s gets no more runs of %s.", handler, s.Topic)

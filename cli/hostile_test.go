@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/reprise-bus/reprise/internal/dialect"
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/visible"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -96,7 +97,7 @@ func (d *db) sow() (seeds []seed) {
 		require.NoError(d.t, err)
 		failure := store.NewFailure(accepted, store.Kind(accepted), text)
 		failure.Stack = inLines
-		_, err = d.End(ctx, []store.Outcome{{Lease: run.Lease(), Status: store.Failed, Failure: failure}})
+		_, err = d.End(ctx, []queue.Outcome{{Lease: queue.LeaseOf(run), Status: store.Failed, Failure: failure}})
 		require.NoError(d.t, err)
 		s.made = run.ID
 

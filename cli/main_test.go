@@ -16,6 +16,8 @@ import (
 	"github.com/reprise-bus/reprise/bus"
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/dialect"
+	"github.com/reprise-bus/reprise/internal/operate"
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/migrations"
 	"github.com/reprise-bus/reprise/store"
@@ -24,6 +26,8 @@ import (
 // db is a database with what a test does to it, and the command line on it.
 type db struct {
 	*store.Store
+	*queue.Queue
+	*operate.Operator
 	t   *testing.T
 	url string
 }
@@ -40,7 +44,7 @@ func migrated(t *testing.T, url string) *db {
 	require.NoError(t, migrations.Up(t.Context(), pool, ""))
 	st, err := store.New(t.Context(), pool, "")
 	require.NoError(t, err)
-	return &db{st, t, url}
+	return &db{st, queue.Of(st), operate.On(st), t, url}
 }
 
 // result is how a command ended.
@@ -125,12 +129,12 @@ func (d *db) ended(handler string, n int, status store.Status) []int64 {
 		}
 		run, err := d.Record(d.t.Context(), e, handler, "host/1/abc", false)
 		require.NoError(d.t, err)
-		o := store.Outcome{Lease: run.Lease(), Status: status}
+		o := queue.Outcome{Lease: queue.LeaseOf(run), Status: status}
 		if status == store.Failed {
 			o.Failure = store.NewFailure(handler, store.KindPanic, "the mail server\nis down")
 			o.Failure.Stack = "goroutine 1 [running]:\nmain.send()"
 		}
-		lost, err := d.End(d.t.Context(), []store.Outcome{o})
+		lost, err := d.End(d.t.Context(), []queue.Outcome{o})
 		require.NoError(d.t, err)
 		require.Empty(d.t, lost)
 		ids[i] = run.ID

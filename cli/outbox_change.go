@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -72,11 +73,10 @@ func (a *app) outboxChange(s *outboxSelection, kind store.OperationKind, c *cobr
 		if kind == store.Dropping && r.reason == "" && !r.dryRun {
 			return usage(errors.New("--reason is missing: whoever looks for these messages will want to know why they are not sent"))
 		}
-		o := store.Operation{Kind: kind, RequestedBy: r.who(), Reason: r.reason, Outbox: f}
-		if err := usage(o.ValidateOutbox()); err != nil {
+		if err := usage(replay.ValidateOutbox(kind, f)); err != nil {
 			return err
 		}
-		return a.toWrite(c.Context(), r.dryRun, func(st *store.Store) error { return a.changeOutbox(c.Context(), st, o, r) })
+		return a.toWrite(c.Context(), r.dryRun, func(st *store.Store) error { return a.changeOutbox(c.Context(), st, kind, f, r) })
 	}
 	s.add(c, "all that the command is for")
 	r.add(c)
@@ -97,8 +97,8 @@ func outboxWords(kind store.OperationKind, messages int64) (question, would stri
 	return "Drop " + n, "dropped"
 }
 
-func (a *app) changeOutbox(ctx context.Context, st *store.Store, o store.Operation, r request) error {
-	counts, err := st.PreviewOutbox(ctx, o)
+func (a *app) changeOutbox(ctx context.Context, st *store.Store, kind store.OperationKind, f store.OutboxFilter, r request) error {
+	counts, err := replay.PreviewOutbox(ctx, st, kind, f)
 	if err != nil {
 		return err
 	}
@@ -106,25 +106,26 @@ func (a *app) changeOutbox(ctx context.Context, st *store.Store, o store.Operati
 	for _, c := range counts {
 		total += c.N
 	}
-	why, err := notSelectedInOutbox(ctx, st, o.Outbox, counts, total)
+	why, err := notSelectedInOutbox(ctx, st, f, counts, total)
 	switch {
 	case err != nil:
 		return err
 	case total == 0 && len(why) > 0:
 		return nothing("nothing is selected: %s", few(why))
 	case total == 0:
-		return nothing("nothing is selected: see reprise outbox list %s", outboxFlagsOf(o.Outbox))
+		return nothing("nothing is selected: see reprise outbox list %s", outboxFlagsOf(f))
 	case len(why) > 0:
 		a.say("Not selected: %s.", few(why))
 	}
-	question, would := outboxWords(o.Kind, total)
+	question, would := outboxWords(kind, total)
 	if r.dryRun {
 		return a.dryRunOutbox(ctx, st, counts, total, would)
 	}
 	if err := a.confirm(ctx, r.yes, fmt.Sprintf("%s of %s?", question, byTopic(counts))); err != nil {
 		return err
 	}
-	if o, err = st.ChangeOutbox(ctx, o); err != nil {
+	o, err := replay.ChangeOutbox(ctx, st, kind, f, r.request(nil))
+	if err != nil {
 		return err
 	}
 	if err := a.conclude(ctx, st, o.ID, false); err != nil || o.Kind == store.Dropping {

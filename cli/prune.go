@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -52,7 +53,7 @@ func (a *app) prune(ctx context.Context, st *store.Store, olderThan time.Duratio
 	if err != nil {
 		return err
 	}
-	p.Before, p.DryRun, p.By = now.Add(-olderThan), r.dryRun, r.byWhom()
+	p.Before, p.DryRun, p.By = now.Add(-olderThan), r.dryRun, store.By{Name: r.by, Reason: r.reason}
 	what := "events whose runs all ended"
 	switch {
 	case p.Failed && p.Discarded:
@@ -72,7 +73,7 @@ func (a *app) prune(ctx context.Context, st *store.Store, olderThan time.Duratio
 		doing, done, after = "counting events", "Would delete", " Nothing was done."
 	}
 	m := a.meter(doing, 0)
-	total, err := st.Prune(ctx, p, func(done store.Pruned) { m.set(done.Events, "") })
+	total, err := replay.Prune(ctx, st, p, func(done store.Pruned) { m.set(done.Events, "") })
 	m.clear()
 	data := struct {
 		Before   *time.Time `json:"before"`

@@ -9,6 +9,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/reprise-bus/reprise/pubsub"
+	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -16,7 +17,8 @@ import (
 type publication struct {
 	st        *store.Store
 	to        destination
-	request   store.Operation
+	topic     string
+	request   replay.Request
 	operation int64 // 0 until something is published
 	published int64
 }
@@ -25,7 +27,7 @@ type publication struct {
 // pubsub.ErrMaybeWritten, none; published tells.
 func (p *publication) publish(ctx context.Context, messages []*message.Message) error {
 	if p.operation == 0 {
-		o, err := p.st.RecordPublishing(ctx, p.request)
+		o, err := replay.BeginPublishing(ctx, p.st, p.topic, p.request)
 		if err != nil {
 			return err
 		}
@@ -34,7 +36,7 @@ func (p *publication) publish(ctx context.Context, messages []*message.Message) 
 	for _, msg := range messages {
 		msg.Metadata.Set(store.OperationMetadata, strconv.FormatInt(p.operation, 10))
 	}
-	if err := p.to.Publish(p.request.Selection.Topic, messages...); err != nil {
+	if err := p.to.Publish(p.topic, messages...); err != nil {
 		return err
 	}
 	p.published += int64(len(messages))
@@ -48,7 +50,7 @@ func (p *publication) publish(ctx context.Context, messages []*message.Message) 
 
 // whereabouts finds out whether the broker has what was published, or the outbox.
 func (p *publication) whereabouts(ctx context.Context, msg *message.Message) error {
-	waits, err := p.st.Outbox(ctx, store.OutboxFilter{Topic: p.request.Selection.Topic, EventID: msg.UUID})
+	waits, err := p.st.Outbox(ctx, store.OutboxFilter{Topic: p.topic, EventID: msg.UUID})
 	if err == nil && len(waits) == 0 {
 		p.to.state = store.OutgoingSent
 	}
@@ -60,7 +62,7 @@ func (p *publication) record(ctx context.Context, complete bool) error {
 	if p.operation == 0 {
 		return nil
 	}
-	return p.st.Published(context.WithoutCancel(ctx), p.operation, p.published, complete)
+	return replay.NotePublished(context.WithoutCancel(ctx), p.st, p.operation, p.published, complete)
 }
 
 // publishedJSON is what was published, for programs. With --lines there are no
@@ -84,7 +86,7 @@ func (a *app) published(ctx context.Context, p *publication, data publishedJSON,
 	a.say("On record as operation %d.", p.operation)
 	switch p.to.state {
 	case store.OutgoingHeld:
-		a.say("Held in the outbox until somebody releases it: reprise outbox release --topic %s", quoted(p.request.Selection.Topic))
+		a.say("Held in the outbox until somebody releases it: reprise outbox release --topic %s", quoted(p.topic))
 	case store.OutgoingPending:
 		return a.sayWhoSends(ctx, p.st)
 	}

@@ -157,9 +157,7 @@ func (a *app) publish(ctx context.Context, st *store.Store, p publishing, payloa
 		return err
 	}
 	defer func() { err = errors.Join(err, destination.close()) }()
-	to := &publication{st: st, to: destination, request: store.Operation{
-		RequestedBy: p.who(), Reason: p.reason, Selection: store.Filter{Topic: p.topic},
-	}}
+	to := &publication{st: st, to: destination, topic: p.topic, request: p.request.request(nil)}
 	if destination.state == "" {
 		if err := a.warnOfNoHandler(ctx, st, p.topic); err != nil {
 			return err

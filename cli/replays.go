@@ -70,17 +70,12 @@ func (a *app) printOperations(out io.Writer, operations []store.Operation, now t
 	t.write(out)
 }
 
-// onOutbox says whether the operation is on what is in the outbox.
-func onOutbox(o store.Operation) bool {
-	return o.Kind == store.Sending || o.Kind == store.Releasing || o.Kind == store.Dropping
-}
-
 // onRuns says whether the operation is on runs, which can be steered.
-func onRuns(o store.Operation) bool { return !onOutbox(o) && o.Kind != store.Publishing }
+func onRuns(o store.Operation) bool { return !o.Kind.OnOutbox() && o.Kind != store.Publishing }
 
 // selectionOf writes what an operation selects as it would be typed.
 func selectionOf(o store.Operation) string {
-	if onOutbox(o) {
+	if o.Kind.OnOutbox() {
 		return outboxFlagsOf(o.Outbox)
 	}
 	return flagsOf(o.Selection)
@@ -150,7 +145,7 @@ func newOperationJSON(o store.Operation) operationJSON {
 	o.Selection.Since, o.Selection.Until = o.Selection.Since.UTC(), o.Selection.Until.UTC()
 	o.Outbox.Since, o.Outbox.Until = o.Outbox.Since.UTC(), o.Outbox.Until.UTC()
 	selection := any(o.Selection)
-	if onOutbox(o) {
+	if o.Kind.OnOutbox() {
 		selection = o.Outbox
 	}
 	return operationJSON{

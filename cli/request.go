@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"os/user"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -32,20 +31,6 @@ func (r *request) addWho(c *cobra.Command) {
 	flags.StringVar(&r.by, "by", "", "who wants it; default: the user of this system")
 	flags.StringVar(&r.reason, "reason", "", "why, for those who read the record")
 }
-
-// who wants it, where nothing else asks the system.
-func (r *request) who() string {
-	if r.by != "" {
-		return r.by
-	}
-	if u, err := user.Current(); err == nil {
-		return u.Username
-	}
-	return "unknown"
-}
-
-// byWhom is who, and why.
-func (r *request) byWhom() store.By { return store.By{Name: r.who(), Reason: r.reason} }
 
 func (r *request) addDryRun(c *cobra.Command) {
 	c.Flags().BoolVar(&r.dryRun, "dry-run", false, "only say what would be done")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -59,19 +60,9 @@ the tables by hand.`,
 
 // recount has all failures counted anew, and does it.
 func (a *app) recount(ctx context.Context, st *store.Store) error {
-	if err := st.Recount(ctx); err != nil {
-		return err
-	}
 	m := a.meter("counting failures", 0)
 	defer m.clear()
-	for more := true; more; {
-		var err error
-		if more, err = st.CountFailures(ctx); err != nil {
-			return err
-		}
-		m.set(0, "")
-	}
-	return nil
+	return replay.Recount(ctx, st, func() { m.set(0, "") })
 }
 
 // groupJSON is a failure group for programs.

@@ -4,22 +4,23 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/store"
 )
 
 // Decide returns what becomes of a run whose attempt ended with err, nil or
 // not. It only reads: run is the run as it was when the attempt began.
-func (p Policy) Decide(run store.Run, err error) store.Outcome {
+func (p Policy) Decide(run store.Run, err error) queue.Outcome {
 	p = p.withDefaults()
 	if err == nil {
-		return store.Outcome{Status: store.Success}
+		return queue.Outcome{Status: store.Success}
 	}
 	failure := Failure(run.Handler, err)
 	var (
 		snoozed *snooze
 		earlier *recorded
 	)
-	failed := store.Outcome{Status: store.Failed, Failure: &failure, OnRecord: errors.As(err, &earlier) && earlier.onRecord}
+	failed := queue.Outcome{Status: store.Failed, Failure: &failure, OnRecord: errors.As(err, &earlier) && earlier.onRecord}
 	again := failed
 	again.Status = store.Pending
 	switch {
@@ -31,7 +32,7 @@ func (p Policy) Decide(run store.Run, err error) store.Outcome {
 				fmt.Sprintf("the handler snoozed too often, Policy.MaxSnoozes allows %d; the last time: %s", p.MaxSnoozes, failure.Message))
 			return failed
 		}
-		return store.Outcome{Status: store.Pending, Delay: snoozed.d, Refund: true}
+		return queue.Outcome{Status: store.Pending, Delay: snoozed.d, Refund: true}
 	case failure.Kind != store.KindSkipCycle && run.Tries < p.Attempts:
 		again.Delay = p.Backoff.wait(run.Tries)
 		return again

@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/migrations"
 	"github.com/reprise-bus/reprise/store"
@@ -29,8 +30,8 @@ var decided = handlers.Policy{
 var places = []struct {
 	name         string
 	tries, cycle int
-	retried      store.Outcome
-	skipped      store.Outcome
+	retried      queue.Outcome
+	skipped      queue.Outcome
 }{
 	{"first try", 1, 0, again(10 * time.Second), nextCycle},
 	{"second try", 2, 0, again(20 * time.Second), nextCycle},
@@ -44,12 +45,12 @@ var places = []struct {
 }
 
 var (
-	nextCycle = store.Outcome{Status: store.Pending, Delay: 30 * time.Minute, NextCycle: true}
-	failed    = store.Outcome{Status: store.Failed}
+	nextCycle = queue.Outcome{Status: store.Pending, Delay: 30 * time.Minute, NextCycle: true}
+	failed    = queue.Outcome{Status: store.Failed}
 )
 
-func again(delay time.Duration) store.Outcome {
-	return store.Outcome{Status: store.Pending, Delay: delay}
+func again(delay time.Duration) queue.Outcome {
+	return queue.Outcome{Status: store.Pending, Delay: delay}
 }
 
 func TestWhatBecomesOfARunThatFailed(t *testing.T) {
@@ -162,7 +163,7 @@ func TestASnoozeCostsNothingAnywhere(t *testing.T) {
 	}{{time.Hour, time.Hour}, {0, handlers.MinSnooze}, {-time.Hour, handlers.MinSnooze}, {time.Millisecond, handlers.MinSnooze}, {century, century}} {
 		for wrapped, err := range wrappings(handlers.Snooze(c.asked)) {
 			for _, place := range places {
-				require.Equal(t, store.Outcome{Status: store.Pending, Delay: c.want, Refund: true},
+				require.Equal(t, queue.Outcome{Status: store.Pending, Delay: c.want, Refund: true},
 					decided.Decide(store.Run{Tries: place.tries, Cycle: place.cycle}, err), "%s, %s", wrapped, place.name)
 			}
 		}
@@ -174,7 +175,7 @@ func TestASnoozeCostsNothingAnywhere(t *testing.T) {
 // A handler that snoozes for ever does not do so unseen.
 func TestARunThatSnoozesTooOftenIsFailed(t *testing.T) {
 	t.Parallel()
-	again := store.Outcome{Status: store.Pending, Delay: time.Hour, Refund: true}
+	again := queue.Outcome{Status: store.Pending, Delay: time.Hour, Refund: true}
 	for _, c := range []struct {
 		most     int
 		attempt  int // on the first try
@@ -204,7 +205,7 @@ func TestARunThatSnoozesTooOftenIsFailed(t *testing.T) {
 func TestNoErrorIsASuccessAnywhere(t *testing.T) {
 	t.Parallel()
 	for _, place := range places {
-		require.Equal(t, store.Outcome{Status: store.Success}, decided.Decide(store.Run{Tries: place.tries, Cycle: place.cycle}, nil))
+		require.Equal(t, queue.Outcome{Status: store.Success}, decided.Decide(store.Run{Tries: place.tries, Cycle: place.cycle}, nil))
 	}
 }
 
@@ -278,7 +279,7 @@ func TestEveryRunComesToAnEnd(t *testing.T) {
 			run       = store.Run{Handler: "mail"}
 			snoozes   = rapid.IntRange(0, 5).Draw(t, "snoozes")
 			called    int // tries that count
-			outcomes  []store.Outcome
+			outcomes  []queue.Outcome
 			succeeded bool
 		)
 		for ended := false; !ended; {
@@ -291,7 +292,7 @@ func TestEveryRunComesToAnEnd(t *testing.T) {
 				result, snoozes = handlers.Snooze(time.Second), snoozes-1
 			}
 			o := p.Decide(run, result)
-			o.Lease = store.Lease{RunID: 1, Instance: "a", Attempt: run.Attempt}
+			o.Lease = queue.Lease{RunID: 1, Instance: "a", Attempt: run.Attempt}
 			outcomes = append(outcomes, o)
 			require.Equal(t, result == nil, o.Status == store.Success)
 			require.GreaterOrEqual(t, o.Delay, time.Duration(0))
@@ -309,7 +310,7 @@ func TestEveryRunComesToAnEnd(t *testing.T) {
 		if !succeeded {
 			require.NotNil(t, outcomes[len(outcomes)-1].Failure)
 		}
-		lost, err := st.End(context.Background(), outcomes)
+		lost, err := queue.Of(st).End(context.Background(), outcomes)
 		require.NoError(t, err, "the store takes every outcome")
 		require.Len(t, lost, len(outcomes), "though nobody holds this run")
 	})

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -25,7 +26,7 @@ import (
 type Delivery struct {
 	run     *store.Run
 	policy  *Policy
-	report  func(o store.Outcome, written bool) error
+	report  func(o queue.Outcome, written bool) error
 	msg     *message.Message // nil: any with the id of the run's event
 	acks    func()           // waits for the ack of the message, and does not block
 	begun   atomic.Pointer[begin]
@@ -43,7 +44,7 @@ type begin struct {
 // NewDelivery returns a Delivery whose end is told to report, once; written
 // says that the database has it already. Nobody changes the run or the policy
 // as long as it lasts.
-func NewDelivery(run *store.Run, policy *Policy, report func(o store.Outcome, written bool) error) *Delivery {
+func NewDelivery(run *store.Run, policy *Policy, report func(o queue.Outcome, written bool) error) *Delivery {
 	return &Delivery{run: run, policy: policy, report: report}
 }
 
@@ -98,15 +99,15 @@ func (d *Delivery) AwaitAck() { d.acks() }
 
 // Decided returns the outcome, once there is one: it is final, but perhaps not
 // reported yet.
-func (d *Delivery) Decided() (store.Outcome, bool) {
+func (d *Delivery) Decided() (queue.Outcome, bool) {
 	if first := d.decided.Load(); first != nil {
 		return first.outcome, true
 	}
-	return store.Outcome{}, false
+	return queue.Outcome{}, false
 }
 
 // Again returns a Delivery of another attempt of the run, under the same policy.
-func (d *Delivery) Again(run *store.Run, report func(o store.Outcome, written bool) error) *Delivery {
+func (d *Delivery) Again(run *store.Run, report func(o queue.Outcome, written bool) error) *Delivery {
 	return NewDelivery(run, d.policy, report)
 }
 
@@ -133,7 +134,7 @@ func (d *Delivery) End(ctx context.Context, err error) error {
 // Abort reports an outcome that is not the handler's: the run was never
 // started, or interrupted. When it is a callback that is interrupted, the
 // handler's outcome stands. It says whether that was the end of it.
-func (d *Delivery) Abort(o store.Outcome) bool {
+func (d *Delivery) Abort(o queue.Outcome) bool {
 	if !d.decide(o, false) {
 		first := d.decided.Load()
 		if !first.calling {
@@ -148,7 +149,7 @@ func (d *Delivery) Abort(o store.Outcome) bool {
 
 // Committed reports a success that the database has already.
 func (d *Delivery) Committed() {
-	o := store.Outcome{Status: store.Success}
+	o := queue.Outcome{Status: store.Success}
 	if d.decide(o, false) {
 		_, _ = d.end(o, true)
 	}
@@ -157,27 +158,27 @@ func (d *Delivery) Committed() {
 // decision is an outcome, and whether callbacks are called before it is
 // reported.
 type decision struct {
-	outcome store.Outcome
+	outcome queue.Outcome
 	calling bool
 }
 
 // decide says whether this is the first outcome, which stands.
-func (d *Delivery) decide(o store.Outcome, calling bool) bool {
+func (d *Delivery) decide(o queue.Outcome, calling bool) bool {
 	return d.decided.CompareAndSwap(nil, &decision{o, calling})
 }
 
 // end reports, once.
-func (d *Delivery) end(o store.Outcome, written bool) (first bool, err error) {
+func (d *Delivery) end(o queue.Outcome, written bool) (first bool, err error) {
 	if !d.ended.CompareAndSwap(false, true) {
 		return false, nil
 	}
-	o.Lease = d.run.Lease()
+	o.Lease = queue.LeaseOf(*d.run)
 	return true, d.report(o, written)
 }
 
 // callBack calls what the policy has to be called for the outcome, and returns
 // what failed of it.
-func (d *Delivery) callBack(ctx context.Context, o store.Outcome, cause error) *store.Failure {
+func (d *Delivery) callBack(ctx context.Context, o queue.Outcome, cause error) *store.Failure {
 	run := *d.run
 	run.Status, run.ErrorKind, run.Error, run.Fingerprint = o.Status, o.Failure.Kind, o.Failure.Message, o.Failure.Fingerprint
 	if o.Status == store.Pending {

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -28,12 +29,12 @@ func leased(tries, cycle int) store.Run {
 // reported is what a delivery told of its end.
 type reported struct {
 	mu       sync.Mutex
-	outcomes []store.Outcome
+	outcomes []queue.Outcome
 	written  []bool
 	err      error // what report returns
 }
 
-func (r *reported) report(o store.Outcome, written bool) error {
+func (r *reported) report(o queue.Outcome, written bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.outcomes, r.written = append(r.outcomes, o), append(r.written, written)
@@ -41,12 +42,12 @@ func (r *reported) report(o store.Outcome, written bool) error {
 }
 
 // deliver makes a delivery of the policy and ends it with err.
-func deliver(ctx context.Context, t require.TestingT, run store.Run, p handlers.Policy, err error) store.Outcome {
+func deliver(ctx context.Context, t require.TestingT, run store.Run, p handlers.Policy, err error) queue.Outcome {
 	var r reported
 	require.NoError(t, handlers.NewDelivery(&run, &p, r.report).End(ctx, err))
 	require.Len(t, r.outcomes, 1)
 	require.Equal(t, []bool{false}, r.written)
-	require.Equal(t, run.Lease(), r.outcomes[0].Lease)
+	require.Equal(t, queue.LeaseOf(run), r.outcomes[0].Lease)
 	return r.outcomes[0]
 }
 
@@ -56,7 +57,7 @@ func TestEndReportsWhatThePolicyDecides(t *testing.T) {
 		for _, place := range places {
 			run := leased(place.tries, place.cycle)
 			want := decided.Decide(run, err)
-			want.Lease = run.Lease()
+			want.Lease = queue.LeaseOf(run)
 			require.Equal(t, want, deliver(t.Context(), t, run, decided, err))
 		}
 	}
@@ -75,14 +76,14 @@ func TestEndReturnsTheErrorOfItsReportOnce(t *testing.T) {
 func TestTheFirstEndCounts(t *testing.T) {
 	t.Parallel()
 	run := leased(3, 1)
-	interrupted := store.Outcome{Status: store.Pending, Refund: true}
+	interrupted := queue.Outcome{Status: store.Pending, Refund: true}
 	ends := map[string]func(d *handlers.Delivery) bool{
 		"success":   func(d *handlers.Delivery) bool { return d.End(t.Context(), nil) == nil },
 		"failure":   func(d *handlers.Delivery) bool { return d.End(t.Context(), handlers.Permanent(errCause)) == nil },
 		"abort":     func(d *handlers.Delivery) bool { return d.Abort(interrupted) },
 		"committed": func(d *handlers.Delivery) bool { d.Committed(); return true },
 	}
-	want := map[string]store.Outcome{
+	want := map[string]queue.Outcome{
 		"success":   {Status: store.Success},
 		"failure":   decided.Decide(run, handlers.Permanent(errCause)),
 		"abort":     interrupted,
@@ -101,8 +102,8 @@ func TestTheFirstEndCounts(t *testing.T) {
 		require.False(t, d.Abort(interrupted), "it has ended: %s", first)
 
 		expected := want[first]
-		expected.Lease = run.Lease()
-		require.Equal(t, []store.Outcome{expected}, r.outcomes)
+		expected.Lease = queue.LeaseOf(run)
+		require.Equal(t, []queue.Outcome{expected}, r.outcomes)
 		require.Equal(t, []bool{first == "committed"}, r.written)
 		if first == "failure" {
 			require.Equal(t, 1, calls)
@@ -131,7 +132,7 @@ func TestOneEndCountsOfManyAtOnce(t *testing.T) {
 				case 1:
 					_ = d.End(t.Context(), errCause)
 				case 2:
-					if d.Abort(store.Outcome{Status: store.Pending, Refund: true}) {
+					if d.Abort(queue.Outcome{Status: store.Pending, Refund: true}) {
 						aborted.Add(1)
 					}
 				case 3:
@@ -385,14 +386,14 @@ func TestAnAbortDuringACallbackLeavesTheHandlersOutcome(t *testing.T) {
 		ended := make(chan error)
 		go func() { ended <- d.End(t.Context(), errCause) }()
 		<-called
-		require.True(t, d.Abort(store.Outcome{Status: store.Pending, Refund: true}))
+		require.True(t, d.Abort(queue.Outcome{Status: store.Pending, Refund: true}))
 		close(back)
 		require.NoError(t, <-ended)
 
 		want := decided.Decide(run, errCause)
-		want.Lease = run.Lease()
+		want.Lease = queue.LeaseOf(run)
 		want.Callback = &store.Failure{Kind: store.KindCallback, Message: "the process shut down before the callback had returned"}
-		require.Equal(t, []store.Outcome{want}, r.outcomes, "what was told to the callback is what happens")
+		require.Equal(t, []queue.Outcome{want}, r.outcomes, "what was told to the callback is what happens")
 	}
 }
 
@@ -411,11 +412,11 @@ func TestAnErrorThatPanicsIsAFailureLikeAnother(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			reported := make(chan store.Outcome, 1)
+			reported := make(chan queue.Outcome, 1)
 			d := handlers.NewDelivery(&store.Run{ID: 7, Handler: "h", Tries: 1}, &handlers.Policy{
 				Attempts: 1, Cycles: 1,
 				OnFailure: func(context.Context, store.Run, error) error { return broken },
-			}, func(o store.Outcome, _ bool) error { reported <- o; return nil })
+			}, func(o queue.Outcome, _ bool) error { reported <- o; return nil })
 			require.NoError(t, d.End(t.Context(), err))
 			o := <-reported
 			require.Equal(t, store.Failed, o.Status)

@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -64,7 +65,7 @@ import (
 // Record does not change what the handler returns; a panic, also one of an
 // error's own methods, becomes a *handlers.PanicError.
 func Record(st *store.Store) message.HandlerMiddleware {
-	r := recorder{store: st, instance: store.NewInstanceID()}
+	r := recorder{store: st, queue: queue.Of(st), instance: queue.NewInstanceID()}
 	return func(next message.HandlerFunc) message.HandlerFunc {
 		return func(msg *message.Message) ([]*message.Message, error) {
 			makeRoom()
@@ -75,6 +76,7 @@ func Record(st *store.Store) message.HandlerMiddleware {
 
 type recorder struct {
 	store    *store.Store
+	queue    *queue.Queue
 	instance string
 }
 
@@ -115,11 +117,11 @@ func (r recorder) handleAgain(msg *message.Message, next message.HandlerFunc, de
 	default:
 		return nil, fmt.Errorf("record: attempt %d of run %d has ended, and the handler's policy decides when there is another: put what calls a handler again, such as Watermill's Retry, after middleware.Record", was.Attempt, was.ID)
 	}
-	run, err := r.store.RecordAgain(msg.Context(), was, r.instance)
+	run, err := r.queue.RecordAgain(msg.Context(), was, r.instance)
 	return r.attempt(msg, next, run, err, delivery.Again)
 }
 
-type report = func(o store.Outcome, written bool) error
+type report = func(o queue.Outcome, written bool) error
 
 // attempt calls the handler for a run that Record holds, unless err says that there
 // is none.
@@ -132,7 +134,7 @@ func (r recorder) attempt(msg *message.Message, next message.HandlerFunc, run st
 	}
 	msg.UUID = run.EventID // which the message may not have had
 	ctx := context.WithoutCancel(msg.Context())
-	delivery := of(&run, func(o store.Outcome, written bool) error {
+	delivery := of(&run, func(o queue.Outcome, written bool) error {
 		if written {
 			return nil
 		}
@@ -232,12 +234,12 @@ func (r recorder) record(msg *message.Message) (store.Run, error) {
 		e.ID = uuid.Must(uuid.NewV7()).String()
 	}
 	produces := message.PublishTopicFromCtx(ctx) != ""
-	return r.store.Record(ctx, e.Keepable().Unmark(), handler, r.instance, produces)
+	return r.queue.Record(ctx, e.Keepable().Unmark(), handler, r.instance, produces)
 }
 
 // end writes the end of a run, also when the message's context has ended.
-func (r recorder) end(ctx context.Context, o store.Outcome) error {
-	lost, err := r.store.End(ctx, []store.Outcome{o})
+func (r recorder) end(ctx context.Context, o queue.Outcome) error {
+	lost, err := r.queue.End(ctx, []queue.Outcome{o})
 	if err == nil && len(lost) > 0 {
 		err = fmt.Errorf("run %d was given to another while the handler ran: this end does not count", o.Lease.RunID)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -50,7 +51,7 @@ func Transaction(st *store.Store, isolation ...sql.IsolationLevel) message.Handl
 			if !ok {
 				return nil, errors.New("transaction: the message carries no run: put middleware.Record before middleware.Transaction, and nothing between them that passes on a copy of the message")
 			}
-			t := transaction{store: st, options: options, delivery: delivery, next: next}
+			t := transaction{store: st, queue: queue.Of(st), db: st.Database(), options: options, delivery: delivery, next: next}
 			var failed error
 			if collided := store.Again(msg.Context(), func() (collided error) {
 				failed, collided = t.run(msg)
@@ -69,6 +70,8 @@ func notStarted(err error) error { return fmt.Errorf("%w: %w", handlers.Snooze(t
 
 type transaction struct {
 	store    *store.Store
+	queue    *queue.Queue
+	db       *sqldb.DB
 	options  *sql.TxOptions
 	delivery *handlers.Delivery
 	next     message.HandlerFunc
@@ -78,7 +81,7 @@ type transaction struct {
 // the transaction has collided with others.
 func (t transaction) run(msg *message.Message) (failed, collided error) {
 	whole := msg.Context()
-	tx, over, err := t.store.Database().Begin(whole, t.options)
+	tx, over, err := t.db.Begin(whole, t.options)
 	switch {
 	case sqldb.Collided(err):
 		return nil, fmt.Errorf("begin the handler's transaction: %w", err)
@@ -99,7 +102,7 @@ func (t transaction) run(msg *message.Message) (failed, collided error) {
 			failed = errors.Join(failed, undone)
 		}
 	}()
-	mark, err := t.store.Database().Mark(whole, tx)
+	mark, err := t.db.Mark(whole, tx)
 	switch {
 	case sqldb.Collided(err):
 		return nil, fmt.Errorf("begin the handler's transaction: %w", err)
@@ -113,14 +116,14 @@ func (t transaction) run(msg *message.Message) (failed, collided error) {
 	switch {
 	case errors.Is(err, store.ErrEnded):
 		return err, nil
-	case sqldb.Collided(err) && t.store.Database().Aborted(whole, tx):
+	case sqldb.Collided(err) && t.db.Aborted(whole, tx):
 		return nil, err
 	case err != nil:
 		return err, nil
 	case len(produced) > 0:
 		return handlers.Permanent(errors.New("a transactional handler returned messages to publish: publish them through its transaction")), nil
 	}
-	switch err := t.store.SucceedMarked(whole, tx, mark, t.delivery.Run().Lease()); {
+	switch err := t.queue.SucceedMarked(whole, tx, mark, queue.LeaseOf(t.delivery.Run())); {
 	case errors.Is(err, store.ErrEnded):
 		return endedItself("returned nil"), nil
 	case err != nil:
@@ -140,7 +143,7 @@ func (t transaction) run(msg *message.Message) (failed, collided error) {
 func (t transaction) call(msg *message.Message, tx *sqlx.Tx, mark sqldb.Mark) (produced []*message.Message, err error) {
 	whole, returned := msg.Context(), false
 	defer func() {
-		if returned || t.store.Database().Ended(whole, tx, mark) == nil {
+		if returned || t.db.Ended(whole, tx, mark) == nil {
 			return
 		}
 		if value := recover(); value != nil { // or it has called runtime.Goexit
@@ -149,7 +152,7 @@ func (t transaction) call(msg *message.Message, tx *sqlx.Tx, mark sqldb.Mark) (p
 	}()
 	produced, err = t.next(msg)
 	returned = true
-	if err = handlers.Sound(err); err != nil && t.store.Database().Ended(whole, tx, mark) != nil {
+	if err = handlers.Sound(err); err != nil && t.db.Ended(whole, tx, mark) != nil {
 		err = endedItself(fmt.Sprintf("returned an error: %v", err))
 	}
 	return produced, err
@@ -183,9 +186,9 @@ func inDoubt(ctx context.Context, st *store.Store, delivery *handlers.Delivery, 
 	switch {
 	case asked != nil:
 		failure := handlers.Failure(was.Handler, err)
-		delivery.Abort(store.Outcome{Status: store.Pending, Delay: time.Second, Refund: true, Failure: &failure})
+		delivery.Abort(queue.Outcome{Status: store.Pending, Delay: time.Second, Refund: true, Failure: &failure})
 		return errors.Join(err, asked)
-	case run.Status == store.Success && run.Lease() == was.Lease():
+	case run.Status == store.Success && queue.LeaseOf(run) == queue.LeaseOf(was):
 		delivery.Committed()
 		return nil
 	default:

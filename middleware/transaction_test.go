@@ -18,11 +18,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/middleware"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
-	"github.com/reprise-bus/reprise/store/storetest"
+	"github.com/reprise-bus/reprise/internal/storetest"
 )
 
 var soonAgain = handlers.Policy{Attempts: 5, Cycles: 1, Backoff: handlers.Backoff{Initial: time.Millisecond, Factor: 1, Jitter: -1}}
@@ -41,7 +42,7 @@ func TestWritesAndSuccessCommitTogether(t *testing.T) {
 		}, middleware.Transaction(st))
 		publish(t, transport{publisher: ps.Publisher()}, "1", "{}")
 		receive(t, written)
-		if st.LeasesOnInsert() { // PostgreSQL; on SQLite nobody can look meanwhile
+		if queue.Of(st).LeasesOnInsert() { // PostgreSQL; on SQLite nobody can look meanwhile
 			require.Empty(t, effects(t, st))
 			require.Equal(t, store.Pending, waitFor(t, st, store.Pending).Status)
 		}
@@ -84,7 +85,7 @@ func TestAHandlerThatFailsHasWrittenNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			testdb.Each(t, func(t *testing.T, url string) {
 				st := openEffects(t, url)
-				if c.postgres && !st.LeasesOnInsert() {
+				if c.postgres && !queue.Of(st).LeasesOnInsert() {
 					return // the failure is one that only PostgreSQL has
 				}
 				limit := patience
@@ -322,7 +323,7 @@ func openEffects(t *testing.T, url string) *store.Store {
 	st := openStore(t, url)
 	_, err := st.DB().Exec(`CREATE TABLE effects (what text NOT NULL)`)
 	require.NoError(t, err)
-	if st.LeasesOnInsert() {
+	if queue.Of(st).LeasesOnInsert() {
 		_, err = st.DB().Exec(`
 			CREATE FUNCTION judge() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 				IF NEW.what = 'unwanted at commit' THEN RAISE 'unwanted'; END IF;
@@ -352,7 +353,7 @@ func effects(t *testing.T, st *store.Store) (all []string) {
 }
 
 func table(st *store.Store, name string) string {
-	if st.LeasesOnInsert() {
+	if queue.Of(st).LeasesOnInsert() {
 		return "reprise." + name
 	}
 	return "reprise_" + name

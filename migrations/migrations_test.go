@@ -16,6 +16,7 @@ import (
 	"github.com/reprise-bus/reprise/internal/dialect"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/migrations"
+	"github.com/reprise-bus/reprise/internal/operate"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -391,7 +392,7 @@ func TestFailuresOfBeforeTheGroupsAreCountedByAndBy(t *testing.T) {
 		// One is replayed before it is counted.
 		exec(`UPDATE reprise.handler_runs SET status = 'SUCCESS', failed_at = NULL WHERE event_id = '1'`)
 		for more := true; more; {
-			more, err = st.CountFailures(t.Context())
+			more, err = operate.On(st).CountFailures(t.Context())
 			require.NoError(t, err)
 		}
 		g, err = st.Grouping(t.Context(), store.Filter{})

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/reprise-bus/reprise/internal/outage"
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -85,7 +86,7 @@ func (p *PubSub) claim(ctx context.Context) (more, asked bool, err error) {
 }
 
 // lease claims, under a new identity if the answer to the last one was lost.
-func (p *PubSub) lease(ctx context.Context, wants []store.Want) ([]*store.Claimed, error) {
+func (p *PubSub) lease(ctx context.Context, wants []queue.Want) ([]*queue.Claimed, error) {
 	if err := p.claiming.lock(ctx); err != nil {
 		return nil, err
 	}
@@ -106,10 +107,10 @@ func (p *PubSub) lease(ctx context.Context, wants []store.Want) ([]*store.Claime
 // claimEach claims for each subscription by itself: a run of one that the database
 // refuses to lease, such as by a trigger of somebody's, keeps no other from its runs.
 // It fails when it claimed for all and all fail.
-func (p *PubSub) claimEach(ctx context.Context, wants []store.Want) (claimed []*store.Claimed, err error) {
+func (p *PubSub) claimEach(ctx context.Context, wants []queue.Want) (claimed []*queue.Claimed, err error) {
 	var errs []error
 	for _, w := range wants {
-		some, err := p.claimAs(ctx, []store.Want{w})
+		some, err := p.claimAs(ctx, []queue.Want{w})
 		claimed = append(claimed, some...)
 		if err == nil {
 			p.accepted(w)
@@ -135,7 +136,7 @@ func (p *PubSub) activeSubscriptions() int {
 }
 
 // accepted notes that what is wanted can be claimed.
-func (p *PubSub) accepted(wants ...store.Want) {
+func (p *PubSub) accepted(wants ...queue.Want) {
 	for _, w := range wants {
 		if key := (store.Subscription{Topic: w.Topic, Handler: w.Handler}); p.refused[key] {
 			delete(p.refused, key)
@@ -145,12 +146,12 @@ func (p *PubSub) accepted(wants ...store.Want) {
 }
 
 // claimAs claims as the current identity, which is not in doubt.
-func (p *PubSub) claimAs(ctx context.Context, wants []store.Want) ([]*store.Claimed, error) {
+func (p *PubSub) claimAs(ctx context.Context, wants []queue.Want) ([]*queue.Claimed, error) {
 	p.mu.Lock()
 	i := p.current
-	by := store.Claimant{Instance: i.id, Claims: i.claims, Held: slices.Collect(maps.Keys(i.runs))}
+	by := queue.Claimant{Instance: i.id, Claims: i.claims, Held: slices.Collect(maps.Keys(i.runs))}
 	p.mu.Unlock()
-	claimed, err := p.store.Claim(ctx, by, wants)
+	claimed, err := p.queue.Claim(ctx, by, wants)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
@@ -170,7 +171,7 @@ func (p *PubSub) claimAs(ctx context.Context, wants []store.Want) ([]*store.Clai
 // says that somebody wants less than it has slots, for the sake of others, be they
 // topics that share its slots or handlers that share the process's; noted up to when
 // backlogs were noted.
-func (p *PubSub) wants(served map[store.Subscription]bool) (wants []store.Want, stoodBack bool, noted int) {
+func (p *PubSub) wants(served map[store.Subscription]bool) (wants []queue.Want, stoodBack bool, noted int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	budget := p.config.MaxConcurrency - p.running
@@ -210,7 +211,7 @@ func (p *PubSub) wants(served map[store.Subscription]bool) (wants []store.Want, 
 			left -= a.take(left)
 		}
 		if n > 0 {
-			wants = append(wants, store.Want{Topic: key.Topic, Handler: key.Handler, N: n})
+			wants = append(wants, queue.Want{Topic: key.Topic, Handler: key.Handler, N: n})
 		}
 	}
 	p.hungry = len(wants) < waiting
@@ -239,7 +240,7 @@ func (p *PubSub) priority(key store.Subscription) int {
 // compare returns which wants were met in full, so that there may be more due
 // runs, and which came back short. Those have no backlog, unless one was noted
 // while the claim was under way.
-func (p *PubSub) compare(wants []store.Want, claimed []*store.Claimed, noted int) (full, short []store.Subscription) {
+func (p *PubSub) compare(wants []queue.Want, claimed []*queue.Claimed, noted int) (full, short []store.Subscription) {
 	got := make(map[store.Subscription]int, len(wants))
 	for _, c := range claimed {
 		got[c.Subscription()]++
@@ -284,11 +285,11 @@ func (p *PubSub) note(key store.Subscription) {
 // priority first. A run that may not begin is due again: its slot went to a run
 // that was handed over, or a handler of a higher priority has come to wait for
 // it, while the claim was under way.
-func (p *PubSub) dispatch(claimed []*store.Claimed) {
+func (p *PubSub) dispatch(claimed []*queue.Claimed) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.config.MaxConcurrency > 0 {
-		slices.SortStableFunc(claimed, func(a, b *store.Claimed) int {
+		slices.SortStableFunc(claimed, func(a, b *queue.Claimed) int {
 			return cmp.Compare(p.priority(b.Subscription()), p.priority(a.Subscription()))
 		})
 	}
@@ -296,7 +297,7 @@ func (p *PubSub) dispatch(claimed []*store.Claimed) {
 		subs := p.active[c.Subscription()]
 		i := slices.IndexFunc(subs, func(s *subscription) bool { return p.take(s, 1) == 1 })
 		if i < 0 {
-			p.end(store.Outcome{Lease: c.Run.Lease(), Status: store.Pending, Refund: true})
+			p.end(queue.Outcome{Lease: queue.LeaseOf(c.Run), Status: store.Pending, Refund: true})
 			continue
 		}
 		subs[i].deliver(c)
@@ -304,11 +305,11 @@ func (p *PubSub) dispatch(claimed []*store.Claimed) {
 }
 
 // end hands an outcome to the finisher.
-func (p *PubSub) end(o store.Outcome) { p.finisher.add(o) }
+func (p *PubSub) end(o queue.Outcome) { p.finisher.add(o) }
 
 // ended is told what the finisher has written. It wakes the claimer when a run
 // that is to be tried again is due, unless the poll is as good.
-func (p *PubSub) ended(outcomes []store.Outcome) {
+func (p *PubSub) ended(outcomes []queue.Outcome) {
 	p.forget(outcomes)
 	for _, o := range outcomes {
 		if o.Status == store.Pending && o.Delay < p.config.PollInterval {

@@ -60,7 +60,7 @@ func (o *Outbox) recall(ctx context.Context, topic string) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.config.SendTimeout)
 	defer cancel()
-	waiting, err := o.pubsub.store.Waiting(ctx, topic)
+	waiting, err := o.pubsub.queue.Waiting(ctx, topic)
 	if waiting {
 		o.divert(topic)()
 	}
@@ -146,7 +146,7 @@ func (o *Outbox) divertedTopics() (topics []string) {
 // reopen ends the diversion of a topic when all of it is sent. It makes
 // publishes wait for that moment when it is near, and the broker works.
 func (o *Outbox) reopen(topic string) {
-	n, failing, err := o.pubsub.store.Backlog(o.workCtx, topic, nearlySent+1)
+	n, failing, err := o.pubsub.queue.Backlog(o.workCtx, topic, nearlySent+1)
 	if err != nil || failing || n > nearlySent {
 		return
 	}
@@ -185,7 +185,7 @@ func (o *Outbox) endDiversion(topic string) bool {
 	if writing > 0 {
 		return false
 	}
-	waiting, err := o.pubsub.store.Waiting(o.workCtx, topic)
+	waiting, err := o.pubsub.queue.Waiting(o.workCtx, topic)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if err != nil || waiting || d.entered > entered { // the last was perhaps not seen

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -47,7 +48,7 @@ func newFailures(log *slog.Logger) *failures {
 
 // report logs an attempt that failed, a line for each or, in a storm, their number
 // later. What is no failure it does not log.
-func (f *failures) report(run *store.Run, policy *handlers.Policy, o store.Outcome) {
+func (f *failures) report(run *store.Run, policy *handlers.Policy, o queue.Outcome) {
 	if o.Failure == nil || o.Failure.Kind == store.KindInterrupted {
 		return
 	}
@@ -71,7 +72,7 @@ func (f *failures) report(run *store.Run, policy *handlers.Policy, o store.Outco
 }
 
 // admit says whether the failure gets a line of its own, and counts it otherwise.
-func (f *failures) admit(handler string, o store.Outcome) bool {
+func (f *failures) admit(handler string, o queue.Outcome) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	group := failureGroup{handler, o.Failure.Fingerprint}

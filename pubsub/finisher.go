@@ -11,8 +11,8 @@ import (
 	"github.com/cenkalti/backoff/v5"
 
 	"github.com/reprise-bus/reprise/internal/outage"
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/sqldb"
-	"github.com/reprise-bus/reprise/store"
 )
 
 const (
@@ -33,16 +33,17 @@ const (
 // An outcome whose run somebody has locked, or that the database refuses for what
 // is in it, is set aside and tried again by itself: it holds up no other.
 type finisher struct {
-	store   *store.Store
+	queue   *queue.Queue
+	db      *sqldb.DB
 	log     *slog.Logger
-	written func([]store.Outcome) // called when outcomes are in the database
+	written func([]queue.Outcome) // called when outcomes are in the database
 
 	mu      sync.Mutex
-	waiting []store.Outcome
+	waiting []queue.Outcome
 
 	// Of the loop alone:
-	aside []store.Outcome
-	told  map[store.Lease]bool // of what is aside, that it was logged
+	aside []queue.Outcome
+	told  map[queue.Lease]bool // of what is aside, that it was logged
 	pace  *backoff.ExponentialBackOff
 	due   time.Time // when what is aside is tried again
 
@@ -53,9 +54,9 @@ type finisher struct {
 	ended  chan struct{}
 }
 
-func newFinisher(st *store.Store, log *slog.Logger, written func([]store.Outcome)) *finisher {
+func newFinisher(q *queue.Queue, db *sqldb.DB, log *slog.Logger, written func([]queue.Outcome)) *finisher {
 	f := &finisher{
-		store: st, log: log, written: written, told: map[store.Lease]bool{}, pace: outage.Pace(5 * time.Second),
+		queue: q, db: db, log: log, written: written, told: map[queue.Lease]bool{}, pace: outage.Pace(5 * time.Second),
 		more: make(chan struct{}, 1), quit: make(chan struct{}), ended: make(chan struct{}),
 	}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
@@ -63,7 +64,7 @@ func newFinisher(st *store.Store, log *slog.Logger, written func([]store.Outcome
 }
 
 // add hands an outcome over; it never blocks.
-func (f *finisher) add(o store.Outcome) {
+func (f *finisher) add(o queue.Outcome) {
 	f.mu.Lock()
 	f.waiting = append(f.waiting, o)
 	f.mu.Unlock()
@@ -149,14 +150,14 @@ func (f *finisher) flush(health *outage.Outage) {
 
 // write writes a batch and returns what is left of it: what has to be set aside or,
 // with an error, what waits until the database works.
-func (f *finisher) write(batch []store.Outcome) (left []store.Outcome, err error) {
+func (f *finisher) write(batch []queue.Outcome) (left []queue.Outcome, err error) {
 	most := heldUp
-	if f.store.Database().OneWriter() { // it locks no rows, and may have others write first
+	if f.db.OneWriter() { // it locks no rows, and may have others write first
 		most = longest
 	}
 	ctx, cancel := context.WithTimeout(f.ctx, most)
 	defer cancel()
-	lost, err := f.store.End(ctx, batch)
+	lost, err := f.queue.End(ctx, batch)
 	if err == nil {
 		f.done(batch, lost)
 		return nil, nil
@@ -170,7 +171,7 @@ func (f *finisher) write(batch []store.Outcome) (left []store.Outcome, err error
 // writeFree is write for what nobody has locked; of what is refused together each
 // is written for itself. What is refused for a reason that need not be in it is set
 // aside if something else was written, and otherwise the database does not work.
-func (f *finisher) writeFree(batch []store.Outcome) (left []store.Outcome, err error) {
+func (f *finisher) writeFree(batch []queue.Outcome) (left []queue.Outcome, err error) {
 	i := isolation{until: time.Now().Add(heldUp)}
 	left, err = f.isolate(batch, &i)
 	if err == nil && !i.wrote {
@@ -188,7 +189,7 @@ func (f *finisher) writeFree(batch []store.Outcome) (left []store.Outcome, err e
 // isolation is what one search for culprits has found.
 type isolation struct {
 	wrote    bool            // something
-	suspects []store.Outcome // each refused alone, for a reason that need not be in it
+	suspects []queue.Outcome // each refused alone, for a reason that need not be in it
 	err      error           // of the last of them
 	failed   int             // statements that failed so
 	until    time.Time       // it goes on no longer, unless what is refused is so for what is in it
@@ -199,10 +200,10 @@ type isolation struct {
 const searched = 64
 
 // isolate returns what is left, or an error when it searches no further.
-func (f *finisher) isolate(batch []store.Outcome, i *isolation) (left []store.Outcome, err error) {
+func (f *finisher) isolate(batch []queue.Outcome, i *isolation) (left []queue.Outcome, err error) {
 	ctx, cancel := context.WithTimeout(f.ctx, longest)
 	defer cancel()
-	lost, locked, err := f.store.EndUnlocked(ctx, batch)
+	lost, locked, err := f.queue.EndUnlocked(ctx, batch)
 	if err == nil {
 		return f.free(batch, lost, locked, i), nil
 	}
@@ -231,12 +232,12 @@ func (f *finisher) isolate(batch []store.Outcome, i *isolation) (left []store.Ou
 }
 
 // free tells what is written, and returns what is locked.
-func (f *finisher) free(batch []store.Outcome, lost, locked []store.Lease, i *isolation) (left []store.Outcome) {
-	waits := make(map[store.Lease]bool, len(locked))
+func (f *finisher) free(batch []queue.Outcome, lost, locked []queue.Lease, i *isolation) (left []queue.Outcome) {
+	waits := make(map[queue.Lease]bool, len(locked))
 	for _, l := range locked {
 		waits[l] = true
 	}
-	written := make([]store.Outcome, 0, len(batch))
+	written := make([]queue.Outcome, 0, len(batch))
 	for _, o := range batch {
 		if waits[o.Lease] {
 			left = append(left, o)
@@ -251,7 +252,7 @@ func (f *finisher) free(batch []store.Outcome, lost, locked []store.Lease, i *is
 }
 
 // done tells what is written, and what did not count.
-func (f *finisher) done(batch []store.Outcome, lost []store.Lease) {
+func (f *finisher) done(batch []queue.Outcome, lost []queue.Lease) {
 	for _, l := range lost {
 		f.log.Warn("a handler ended after its run was given to another: this end does not count", "run", l.RunID, "attempt", l.Attempt, "instance", l.Instance)
 	}
@@ -265,7 +266,7 @@ func (f *finisher) done(batch []store.Outcome, lost []store.Lease) {
 }
 
 // tell logs once why an outcome is set aside.
-func (f *finisher) tell(o store.Outcome, why string) {
+func (f *finisher) tell(o queue.Outcome, why string) {
 	if f.told[o.Lease] {
 		return
 	}
@@ -274,7 +275,7 @@ func (f *finisher) tell(o store.Outcome, why string) {
 		"run", o.Lease.RunID, "attempt", o.Lease.Attempt, "status", o.Status, "error", why)
 }
 
-func (f *finisher) setAside(outcomes []store.Outcome) {
+func (f *finisher) setAside(outcomes []queue.Outcome) {
 	if len(outcomes) == 0 {
 		return
 	}
@@ -306,7 +307,7 @@ func (f *finisher) flushAside() {
 	}
 }
 
-func (f *finisher) take() []store.Outcome {
+func (f *finisher) take() []queue.Outcome {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	batch := f.waiting
@@ -315,12 +316,12 @@ func (f *finisher) take() []store.Outcome {
 	}
 	f.waiting = f.waiting[len(batch):]
 	if len(f.waiting) == 0 && len(batch) > 0 { // as many are likely to follow
-		f.waiting = make([]store.Outcome, 0, len(batch))
+		f.waiting = make([]queue.Outcome, 0, len(batch))
 	}
 	return batch
 }
 
-func (f *finisher) putBack(batch []store.Outcome) {
+func (f *finisher) putBack(batch []queue.Outcome) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.waiting = append(batch, f.waiting...)

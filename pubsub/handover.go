@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -16,9 +17,9 @@ type handover struct {
 	pubsub  *PubSub
 	leaser  *identity                              // under which the insert leases
 	slots   map[store.Subscription][]*subscription // one entry a slot
-	want    []store.Want
+	want    []queue.Want
 	short   []store.Subscription // had fewer free slots than events to come
-	claimed []*store.Claimed
+	claimed []*queue.Claimed
 }
 
 // reserve takes free slots of subscriptions here, as many as they have events
@@ -47,7 +48,7 @@ func (p *PubSub) reserveFor(coming func(key store.Subscription) int) *handover {
 			continue
 		}
 		taken := 0
-		if p.store.LeasesOnInsert() && !p.awaited(subs) {
+		if p.queue.LeasesOnInsert() && !p.awaited(subs) {
 			taken = h.take(key, subs, n)
 		}
 		if taken < n {
@@ -60,7 +61,7 @@ func (p *PubSub) reserveFor(coming func(key store.Subscription) int) *handover {
 }
 
 // noteDue notes that runs of events have become due without a handover.
-func (p *PubSub) noteDue(events []store.Event, in store.Inserted) {
+func (p *PubSub) noteDue(events []store.Event, in queue.Inserted) {
 	if in.Due == 0 {
 		return
 	}
@@ -83,7 +84,7 @@ func (h *handover) take(key store.Subscription, subs []*subscription, n int) int
 	}
 	if len(slots) > 0 {
 		h.slots[key] = slots
-		h.want = append(h.want, store.Want{Topic: key.Topic, Handler: key.Handler, N: len(slots)})
+		h.want = append(h.want, queue.Want{Topic: key.Topic, Handler: key.Handler, N: len(slots)})
 	}
 	return len(slots)
 }
@@ -109,29 +110,29 @@ func (h *handover) inserted() {
 	}
 }
 
-func (h *handover) lease() store.LeaseOnInsert {
+func (h *handover) lease() queue.LeaseOnInsert {
 	if !h.wanted() {
-		return store.LeaseOnInsert{}
+		return queue.LeaseOnInsert{}
 	}
-	return store.LeaseOnInsert{Instance: h.leaser.id, Wants: h.want}
+	return queue.LeaseOnInsert{Instance: h.leaser.id, Wants: h.want}
 }
 
 // leased is told which runs the statement leased, before its commit is known.
 // The events are the handover's from then on: the first handler of each gets it
 // as it is, the others a copy.
-func (h *handover) leased(leased []store.LeasedRun, events []store.Event) {
+func (h *handover) leased(leased []queue.LeasedRun, events []store.Event) {
 	if len(leased) == 0 {
 		return
 	}
 	given := make([]bool, len(events))
-	h.claimed = make([]*store.Claimed, len(leased))
+	h.claimed = make([]*queue.Claimed, len(leased))
 	for i, l := range leased {
 		e := events[l.Event]
 		if given[l.Event] {
 			e.Payload, e.Metadata = bytes.Clone(e.Payload), maps.Clone(e.Metadata)
 		}
 		given[l.Event] = true
-		h.claimed[i] = &store.Claimed{
+		h.claimed[i] = &queue.Claimed{
 			Run: store.Run{
 				ID: l.RunID, EventID: e.ID, Topic: e.Topic, Handler: l.Handler, Status: store.Pending,
 				Attempt: 1, Tries: 1, Key: e.Key, Instance: h.leaser.id, StartedAt: l.StartedAt, PublishedAt: l.PublishedAt,
@@ -161,7 +162,7 @@ func (h *handover) deliver() {
 		s := slots[len(slots)-1]
 		h.slots[key] = slots[:len(slots)-1]
 		if s.inactive {
-			h.pubsub.end(store.Outcome{Lease: c.Run.Lease(), Status: store.Pending, Refund: true})
+			h.pubsub.end(queue.Outcome{Lease: queue.LeaseOf(c.Run), Status: store.Pending, Refund: true})
 			continue
 		}
 		s.deliver(c)

@@ -13,6 +13,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
@@ -191,7 +192,7 @@ func TestInTxThatGoesOnAfterADuplicateLosesNothing(t *testing.T) {
 			require.ErrorIs(t, err, store.ErrDuplicateID)
 			return nil
 		})
-		require.Equal(t, st.LeasesOnInsert(), err != nil)
+		require.Equal(t, queue.Of(st).LeasesOnInsert(), err != nil)
 		requireCount(t, st, "events", 1)
 
 		next := newMessage("next")
@@ -300,7 +301,7 @@ func TestNewerEventsDoNotOvertakeWhatWaitedForTheHandler(t *testing.T) {
 		claim.Wait(t)
 		published := make(chan error, 1)
 		go func() { published <- ps.Publisher().Publish("topic", newMessage("3")) }()
-		if st.LeasesOnInsert() { // on SQLite a publish waits for the claim
+		if queue.Of(st).LeasesOnInsert() { // on SQLite a publish waits for the claim
 			require.NoError(t, receive(t, published))
 		}
 		claim.Release()
@@ -309,7 +310,7 @@ func TestNewerEventsDoNotOvertakeWhatWaitedForTheHandler(t *testing.T) {
 			require.Equal(t, fmt.Sprint(i), string(msg.Payload))
 			msg.Ack()
 		}
-		if !st.LeasesOnInsert() {
+		if !queue.Of(st).LeasesOnInsert() {
 			require.NoError(t, receive(t, published))
 		}
 	})

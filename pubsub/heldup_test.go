@@ -11,6 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/operate"
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
@@ -367,7 +369,7 @@ func TestARunThatIsHeldForLongIsNamed(t *testing.T) {
 			require.NoError(t, st.DB().Get(&row, `SELECT recent_run, CAST(held_runs AS text) AS held_runs FROM `+table(st, "instances")))
 			return row.Recent >= n && row.Held[1:len(row.Held)-1] == fmt.Sprint(run)
 		}, patience, time.Millisecond, "%+v", &row)
-		leases, err := st.Held(t.Context(), runs(t, st, store.Filter{Handler: "slow"})[0].Instance)
+		leases, err := queue.Of(st).Held(t.Context(), runs(t, st, store.Filter{Handler: "slow"})[0].Instance)
 		require.NoError(t, err)
 		require.Len(t, leases, 1)
 		held.Ack()
@@ -387,7 +389,7 @@ func TestARemovedSubscriptionOfALiveHandlerComesBack(t *testing.T) {
 		messages := subscribe(t, ps, "topic", "handler")
 		for range 2 {
 			requireBeats(t, st, 5) // it has looked before
-			require.NoError(t, st.Unsubscribe(t.Context(), store.Subscription{Topic: "topic", Handler: "handler"}, store.By{Name: "maria"}))
+			require.NoError(t, operate.On(st).Unsubscribe(t.Context(), store.Subscription{Topic: "topic", Handler: "handler"}, store.By{Name: "maria"}))
 			require.Eventually(t, func() bool {
 				there, err := st.SubscriptionKeys(t.Context())
 				require.NoError(t, err)
@@ -407,16 +409,16 @@ func TestAProcessCountsFailures(t *testing.T) {
 		st := openStore(t, url)
 		fail := func(id string) {
 			t.Helper()
-			run, err := st.Record(t.Context(), store.Event{ID: id, Topic: "topic", Source: "test", Payload: []byte("{}")}, "other", "elsewhere", false)
+			run, err := queue.Of(st).Record(t.Context(), store.Event{ID: id, Topic: "topic", Source: "test", Payload: []byte("{}")}, "other", "elsewhere", false)
 			require.NoError(t, err)
-			lost, err := st.End(t.Context(), []store.Outcome{{Lease: run.Lease(), Status: store.Failed, Failure: store.NewFailure("other", store.KindError, "broken")}})
+			lost, err := queue.Of(st).End(t.Context(), []queue.Outcome{{Lease: queue.LeaseOf(run), Status: store.Failed, Failure: store.NewFailure("other", store.KindError, "broken")}})
 			require.NoError(t, err)
 			require.Empty(t, lost)
 		}
 		counted := func(n int64) {
 			t.Helper()
 			require.Eventually(t, func() bool {
-				found, err := st.Survey(t.Context())
+				found, err := queue.Of(st).Survey(t.Context())
 				require.NoError(t, err)
 				return !found.Uncounted
 			}, patience, time.Millisecond)
@@ -427,7 +429,7 @@ func TestAProcessCountsFailures(t *testing.T) {
 			require.Equal(t, store.Count{N: n}, g.Groups[0].Runs)
 		}
 		fail("1")
-		require.NoError(t, st.Recount(t.Context()))
+		require.NoError(t, operate.On(st).Recount(t.Context()))
 		subscribe(t, configured(t, st, quickly), "topic", "handler")
 		counted(1)
 		fail("2")

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -34,7 +35,7 @@ type identity struct {
 
 // newIdentity returns one that holds no run up to the newest that has been seen.
 func newIdentity(newest int64) *identity {
-	return &identity{id: store.NewInstanceID(), highest: newest, runs: map[int64]int{}, inserting: map[*handover]int64{}}
+	return &identity{id: queue.NewInstanceID(), highest: newest, runs: map[int64]int{}, inserting: map[*handover]int64{}}
 }
 
 // begin notes that an insert is about to lease runs. Their ids will be higher
@@ -61,11 +62,11 @@ func (i *identity) idle() bool { return len(i.runs) == 0 && len(i.inserting) == 
 func (i *identity) saw(run int64) { i.highest = max(i.highest, run) }
 
 // holding is which runs it holds, or nil when nobody knows.
-func (i *identity) holding() *store.Holding {
+func (i *identity) holding() *queue.Holding {
 	if i.doubtful {
 		return nil
 	}
-	return &store.Holding{Runs: slices.Collect(maps.Keys(i.runs)), Recent: i.settled()}
+	return &queue.Holding{Runs: slices.Collect(maps.Keys(i.runs)), Recent: i.settled()}
 }
 
 // settled is the id up to which no insert under way can have leased anything.
@@ -93,7 +94,7 @@ func (p *PubSub) identity() *identity {
 }
 
 // forget is told which runs have ended.
-func (p *PubSub) forget(ended []store.Outcome) {
+func (p *PubSub) forget(ended []queue.Outcome) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	identities := p.identities()
@@ -121,7 +122,7 @@ func (p *PubSub) renew(ctx context.Context) error {
 		return nil
 	}
 	next := newIdentity(newest)
-	if err := p.store.Register(ctx, p.describe(next.id, p.serving())); err != nil {
+	if err := p.queue.Register(ctx, p.describe(next.id, p.serving())); err != nil {
 		return err
 	}
 	p.mu.Lock()
@@ -150,7 +151,7 @@ func (p *PubSub) retire(ctx context.Context) error {
 		if !idle {
 			continue
 		}
-		if err := p.store.Deregister(ctx, i.id); err != nil {
+		if err := p.queue.Deregister(ctx, i.id); err != nil {
 			return err
 		}
 		p.mu.Lock()
@@ -172,21 +173,21 @@ func (p *PubSub) giveBackUnknown(ctx context.Context, i *identity) error {
 	p.mu.Lock()
 	settled := i.settled()
 	p.mu.Unlock()
-	leases, err := p.store.Held(ctx, i.id)
+	leases, err := p.queue.Held(ctx, i.id)
 	if err != nil {
 		return err
 	}
 	i.asked = time.Now()
-	var unknown []store.Outcome
+	var unknown []queue.Outcome
 	p.mu.Lock()
 	for _, l := range leases {
 		if i.has(l.RunID) || l.RunID > settled && len(i.inserting) > 0 {
 			continue
 		}
-		unknown = append(unknown, store.Outcome{Lease: l, Status: store.Pending, Refund: true})
+		unknown = append(unknown, queue.Outcome{Lease: l, Status: store.Pending, Refund: true})
 	}
 	p.mu.Unlock()
-	_, _, err = p.store.EndUnlocked(ctx, unknown) // what is locked is for the next time
+	_, _, err = p.queue.EndUnlocked(ctx, unknown) // what is locked is for the next time
 	if len(unknown) > 0 {
 		signal(p.wake)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/outage"
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -319,28 +320,28 @@ func (in *Inbox) receiveOne(ctx context.Context, topic string, e store.Event) er
 }
 
 // insert takes the cheaper statement for what is likely to be new.
-func (in *Inbox) insert(ctx context.Context, events []store.Event, h *handover) (store.Received, error) {
-	st := in.pubsub.store
+func (in *Inbox) insert(ctx context.Context, events []store.Event, h *handover) (queue.Received, error) {
+	q := in.pubsub.queue
 	if in.news.expected() {
-		received, err := in.try(ctx, st.ReceiveNew, events, h)
-		if !errors.Is(err, store.ErrKnown) && !sqldb.Collided(err) {
+		received, err := in.try(ctx, q.ReceiveNew, events, h)
+		if !errors.Is(err, queue.ErrKnown) && !sqldb.Collided(err) {
 			return received, err
 		}
 	}
-	var received store.Received
+	var received queue.Received
 	err := store.Again(ctx, func() (err error) {
-		received, err = in.try(ctx, st.Receive, events, h)
+		received, err = in.try(ctx, q.Receive, events, h)
 		return err
 	})
 	in.news.came(err == nil && received.Known == 0)
 	return received, err
 }
 
-type receive func(ctx context.Context, handler string, events []store.Event, lease store.LeaseOnInsert) (store.Received, error)
+type receive func(ctx context.Context, handler string, events []store.Event, lease queue.LeaseOnInsert) (queue.Received, error)
 
 // try runs one statement. If nobody knows what it has leased, neither does this
 // process, and goes on as another.
-func (in *Inbox) try(ctx context.Context, receive receive, events []store.Event, h *handover) (store.Received, error) {
+func (in *Inbox) try(ctx context.Context, receive receive, events []store.Event, h *handover) (queue.Received, error) {
 	received, err := receive(ctx, in.own.handler, events, h.lease())
 	if h.wanted() && (received.Resent || err != nil && !sqldb.Refused(err)) {
 		in.pubsub.doubt(h.leaser)
@@ -369,7 +370,7 @@ func (in *Inbox) receiveTogether(ctx context.Context, topic string, events []sto
 		return err
 	}
 	h.deliver()
-	p.announce(store.Inserted{Due: received.Due})
+	p.announce(queue.Inserted{Due: received.Due})
 	if len(received.Other) == 0 {
 		return nil
 	}

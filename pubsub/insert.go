@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -13,14 +14,14 @@ import (
 // ids. Those that are likely to be new are written as such first. After a collision,
 // others are publishing the same events: the statement that looks for known ones is
 // tried then, several times, since it locks events in one order.
-func (p *PubSub) insertNow(ctx context.Context, events []store.Event, h *handover) (unique, others []store.Event, inserted store.Inserted, err error) {
+func (p *PubSub) insertNow(ctx context.Context, events []store.Event, h *handover) (unique, others []store.Event, inserted queue.Inserted, err error) {
 	if p.news.expected() {
-		inserted, err := p.insertBy(ctx, p.store.InsertNew, p.store.DB(), events, h)
-		if !errors.Is(err, store.ErrKnown) && !sqldb.Collided(err) {
+		inserted, err := p.insertBy(ctx, p.queue.InsertNew, p.store.DB(), events, h)
+		if !errors.Is(err, queue.ErrKnown) && !sqldb.Collided(err) {
 			return events, nil, inserted, err
 		}
 	}
-	unique, others, err = store.Unique(events)
+	unique, others, err = queue.Unique(events)
 	if err != nil {
 		return nil, nil, inserted, err
 	}
@@ -34,14 +35,14 @@ func (p *PubSub) insertNow(ctx context.Context, events []store.Event, h *handove
 
 // insert writes unique events in one statement, with the leases that the
 // handover asks for.
-func (p *PubSub) insert(ctx context.Context, db sqldb.Queryer, events []store.Event, h *handover) (store.Inserted, error) {
-	return p.insertBy(ctx, p.store.Insert, db, events, h)
+func (p *PubSub) insert(ctx context.Context, db sqldb.Queryer, events []store.Event, h *handover) (queue.Inserted, error) {
+	return p.insertBy(ctx, p.queue.Insert, db, events, h)
 }
 
 // insertion is the store's Insert or InsertNew.
-type insertion func(ctx context.Context, q sqldb.Queryer, events []store.Event, lease store.LeaseOnInsert) (store.Inserted, error)
+type insertion func(ctx context.Context, q sqldb.Queryer, events []store.Event, lease queue.LeaseOnInsert) (queue.Inserted, error)
 
-func (p *PubSub) insertBy(ctx context.Context, insert insertion, db sqldb.Queryer, events []store.Event, h *handover) (store.Inserted, error) {
+func (p *PubSub) insertBy(ctx context.Context, insert insertion, db sqldb.Queryer, events []store.Event, h *handover) (queue.Inserted, error) {
 	h.begin()
 	defer h.inserted()
 	in, err := insert(ctx, db, events, h.lease())
@@ -49,7 +50,7 @@ func (p *PubSub) insertBy(ctx context.Context, insert insertion, db sqldb.Querye
 		if h.wanted() && !sqldb.Refused(err) {
 			p.doubt(h.leaser)
 		}
-		return store.Inserted{}, err
+		return queue.Inserted{}, err
 	}
 	if h.wanted() && len(in.IDs) < len(events) {
 		// database/sql runs a statement again whose connection was lost: what

@@ -10,7 +10,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/reprise-bus/reprise/internal/operate"
 	"github.com/reprise-bus/reprise/internal/outage"
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -122,7 +124,7 @@ const connectionsToSpare = 4
 // connect takes a connection from the pool, unless the pool has few.
 func (h *heart) connect(ctx context.Context) error {
 	pool := h.pubsub.store.DB()
-	if most := pool.Stats().MaxOpenConnections; h.conn != nil || h.pubsub.store.Database().OneWriter() || most > 0 && most < connectionsToSpare {
+	if most := pool.Stats().MaxOpenConnections; h.conn != nil || h.pubsub.db.OneWriter() || most > 0 && most < connectionsToSpare {
 		return nil
 	}
 	conn, err := pool.Conn(ctx)
@@ -198,7 +200,7 @@ func (h *heart) beatFormer(ctx context.Context, quiet bool) error {
 // database knows of a claim of its that it does not know of.
 func (h *heart) beat(ctx context.Context, i *identity, quiet bool) (others bool, err error) {
 	p := h.pubsub
-	beat := store.Beat{Failing: h.unable, Handlers: p.serving()}
+	beat := queue.Beat{Failing: h.unable, Handlers: p.serving()}
 	p.mu.Lock()
 	gone, claims := i.gone, i.claims
 	if quiet {
@@ -211,9 +213,9 @@ func (h *heart) beat(ctx context.Context, i *identity, quiet bool) (others bool,
 	if err := h.connect(ctx); err != nil {
 		return false, err
 	}
-	pulse, err := p.store.Heartbeat(ctx, h.conn, i.id, beat)
+	pulse, err := p.queue.Heartbeat(ctx, h.conn, i.id, beat)
 	switch {
-	case errors.Is(err, store.ErrInstanceGone):
+	case errors.Is(err, queue.ErrInstanceGone):
 		p.config.Logger.Error("this instance was silent for so long that others took over its runs; it goes on with new ones, as another", "instance", i.id)
 		p.mu.Lock()
 		i.gone, i.doubtful = true, true
@@ -248,7 +250,7 @@ func (h *heart) failing() bool {
 }
 
 func (p *PubSub) recoverDead(ctx context.Context) error {
-	dead, err := p.store.Recover(ctx, p.identity().id)
+	dead, err := p.queue.Recover(ctx, p.identity().id)
 	for _, id := range dead {
 		p.config.Logger.Warn("instance is dead: its runs are due again", "instance", id)
 	}
@@ -262,7 +264,7 @@ func (p *PubSub) recoverDead(ctx context.Context) error {
 // not look at older ones, whether its subscriptions are still there, and whether
 // there are failures to count.
 func (p *PubSub) survey(ctx context.Context) error {
-	found, err := p.store.Survey(ctx)
+	found, err := p.queue.Survey(ctx)
 	if err != nil {
 		return err
 	}
@@ -294,7 +296,7 @@ func (p *PubSub) countFailures(ctx context.Context) error {
 	defer cancel()
 	for more := true; more; {
 		var err error
-		if more, err = p.store.CountFailures(brief); err != nil {
+		if more, err = operate.On(p.store).CountFailures(brief); err != nil {
 			if brief.Err() != nil {
 				return nil
 			}

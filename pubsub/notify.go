@@ -9,8 +9,8 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/reprise-bus/reprise/internal/outage"
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/sqldb"
-	"github.com/reprise-bus/reprise/store"
 )
 
 // quiet is how long a process waits between two notices: what others miss of
@@ -18,7 +18,7 @@ import (
 const quiet = 5 * time.Millisecond
 
 // announce tells this process and the others that runs are due.
-func (p *PubSub) announce(inserted store.Inserted) {
+func (p *PubSub) announce(inserted queue.Inserted) {
 	if inserted.Due > 0 {
 		signal(p.wake)
 		p.notifier.soon()
@@ -27,7 +27,7 @@ func (p *PubSub) announce(inserted store.Inserted) {
 
 // announceTx does it for runs that are due when the caller's transaction
 // commits: the notice is part of the transaction.
-func (p *PubSub) announceTx(ctx context.Context, tx Tx, inserted store.Inserted) error {
+func (p *PubSub) announceTx(ctx context.Context, tx Tx, inserted queue.Inserted) error {
 	if inserted.Due == 0 {
 		return nil
 	}
@@ -35,7 +35,7 @@ func (p *PubSub) announceTx(ctx context.Context, tx Tx, inserted store.Inserted)
 	if p.config.SkipNotify {
 		return nil
 	}
-	return p.store.Notify(ctx, tx, p.origin)
+	return p.db.Notify(ctx, tx, p.origin)
 }
 
 // notifier sends notices to the other processes on the database. Its goroutine
@@ -51,7 +51,7 @@ type notifier struct {
 }
 
 func (p *PubSub) newNotifier(notify func(ctx context.Context, q sqldb.Execer, from string) error) *notifier {
-	if !p.store.Notifies() || p.config.SkipNotify {
+	if !p.db.Notifies() || p.config.SkipNotify {
 		return &notifier{}
 	}
 	return &notifier{send: func(ctx context.Context) error { return notify(ctx, p.store.DB(), p.origin) }}
@@ -108,7 +108,7 @@ func (p *PubSub) listenLoop(ctx context.Context) {
 	var listening sync.WaitGroup
 	defer listening.Wait()
 	defer listener.Close()
-	listening.Go(func() { _ = listener.Listen(p.store.Channel()) }) // returns once connected, or closed
+	listening.Go(func() { _ = listener.Listen(p.db.Channel()) }) // returns once connected, or closed
 	for {
 		select {
 		case <-ctx.Done():
@@ -119,7 +119,7 @@ func (p *PubSub) listenLoop(ctx context.Context) {
 				signal(p.relay)
 				continue
 			}
-			from, outbox := strings.CutSuffix(n.Extra, store.OutboxNotice)
+			from, outbox := strings.CutSuffix(n.Extra, sqldb.OutboxNotice)
 			switch {
 			case from == p.origin:
 			case outbox:

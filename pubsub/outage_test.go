@@ -21,6 +21,7 @@ import (
 	"github.com/lib/pq/pqerror"
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/pubsub"
@@ -333,10 +334,10 @@ func TestALongSearchForTheDeadIsSaidOnce(t *testing.T) {
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, ps.Close()) })
-	require.NoError(t, st.Subscribe(t.Context(), store.Subscription{Topic: "topic", Handler: "handler"}, ""))
+	require.NoError(t, queue.Of(st).Subscribe(t.Context(), store.Subscription{Topic: "topic", Handler: "handler"}, ""))
 	require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
-	require.NoError(t, st.Register(t.Context(), store.Instance{ID: "dead", HeartbeatInterval: 20 * time.Millisecond, DeadAfter: 200 * time.Millisecond}))
-	claimed, err := st.Claim(t.Context(), store.Claimant{Instance: "dead"}, []store.Want{{Topic: "topic", Handler: "handler", N: 1}})
+	require.NoError(t, queue.Of(st).Register(t.Context(), store.Instance{ID: "dead", HeartbeatInterval: 20 * time.Millisecond, DeadAfter: 200 * time.Millisecond}))
+	claimed, err := queue.Of(st).Claim(t.Context(), queue.Claimant{Instance: "dead"}, []queue.Want{{Topic: "topic", Handler: "handler", N: 1}})
 	require.NoError(t, err)
 	require.Len(t, claimed, 1)
 	lock, err := st.DB().BeginTxx(t.Context(), nil)

@@ -13,6 +13,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/jmoiron/sqlx"
 
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -85,7 +86,7 @@ func (p *PubSub) Outbox(transport *Transport, config OutboxConfig) (*Outbox, err
 	o.nudge, o.settled = make(chan struct{}, 1), make(chan struct{}, 1)
 	o.line.connect = transport.Publisher
 	o.writer = &writer{now: o.writeNow, large: o.writeLarge, log: p.config.Logger}
-	o.notifier = p.newNotifier(p.store.NotifyOutbox)
+	o.notifier = p.newNotifier(p.db.NotifyOutbox)
 	o.workCtx, o.stopWork = context.WithCancel(context.Background())
 	return o, nil
 }
@@ -181,13 +182,13 @@ var errNilTx = errors.New("the transaction is nil: pass the *sql.Tx or *sqlx.Tx 
 
 // writeNow writes events of any topics in one statement.
 func (o *Outbox) writeNow(ctx context.Context, events []store.Event) (knownEvents, error) {
-	events, others, err := store.Unique(events)
+	events, others, err := queue.Unique(events)
 	if err != nil {
 		return nil, nothingWritten(err)
 	}
 	var fresh []store.EventID
 	if err := store.Again(ctx, func() (err error) {
-		fresh, err = o.pubsub.store.WriteOutbox(ctx, o.pubsub.store.DB(), events, o.held)
+		fresh, err = o.pubsub.queue.WriteOutbox(ctx, o.pubsub.store.DB(), events, o.held)
 		return err
 	}); err != nil {
 		return nil, whatIsKnown(err)
@@ -211,11 +212,11 @@ func (o *Outbox) writeRepeats(ctx context.Context, q sqldb.Queryer, events, othe
 	if len(fresh) == len(events) && len(others) == 0 {
 		return nil, nil
 	}
-	repeats, known, err := repeatsAmong(ctx, q, events, others, fresh, o.pubsub.store.KnownOutgoingMetadata)
+	repeats, known, err := repeatsAmong(ctx, q, events, others, fresh, o.pubsub.queue.KnownOutgoingMetadata)
 	if err != nil || len(repeats) == 0 {
 		return known, err
 	}
-	if fresh, err = o.pubsub.store.WriteOutbox(ctx, q, repeats, o.held); err != nil {
+	if fresh, err = o.pubsub.queue.WriteOutbox(ctx, q, repeats, o.held); err != nil {
 		return nil, err
 	}
 	known.addMissing(repeats, fresh)
@@ -237,11 +238,11 @@ func (o *Outbox) writeLarge(ctx context.Context, events []store.Event, committin
 func (o *Outbox) writeChunks(ctx context.Context, tx sqldb.Queryer, events []store.Event) (knownEvents, error) {
 	known := knownEvents{}
 	for _, events := range split(events) {
-		events, others, err := store.Unique(events)
+		events, others, err := queue.Unique(events)
 		if err != nil {
 			return nil, err
 		}
-		fresh, err := o.pubsub.store.WriteOutbox(ctx, tx, events, o.held)
+		fresh, err := o.pubsub.queue.WriteOutbox(ctx, tx, events, o.held)
 		if err != nil {
 			return nil, err
 		}
@@ -273,7 +274,7 @@ func (o *Outbox) writeTx(ctx context.Context, tx Tx, events []store.Event) error
 	if o.pubsub.config.SkipNotify {
 		return nil
 	}
-	return o.pubsub.store.NotifyOutbox(ctx, tx, o.pubsub.origin)
+	return o.pubsub.db.NotifyOutbox(ctx, tx, o.pubsub.origin)
 }
 
 // announce tells the relay, here or elsewhere, that there is something to send.

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/operate"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
@@ -374,7 +375,7 @@ func TestTheModeOfATopicSaysHowItIsPublished(t *testing.T) {
 		b.waitFor(t, "there", "outbox")
 		require.Equal(t, []string{"held"}, inOutbox(t, st, store.OutgoingHeld))
 
-		_, err := st.ChangeOutbox(t.Context(), store.Operation{Kind: store.Releasing, RequestedBy: "maria"})
+		_, err := operate.On(st).ChangeOutbox(t.Context(), store.Operation{Kind: store.Releasing, RequestedBy: "maria"})
 		require.NoError(t, err)
 		b.waitFor(t, "there", "outbox", "held")
 		waitForSent(t, st, "held", "outbox")

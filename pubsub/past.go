@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/reprise-bus/reprise/internal/operate"
 	"github.com/reprise-bus/reprise/internal/outage"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -46,7 +47,7 @@ func (p *PubSub) catchUp(ctx context.Context, sub store.Subscription) {
 func (p *PubSub) takePast(ctx context.Context, sub store.Subscription) (more bool, err error) {
 	open, err := p.store.OpenBackfills(ctx, sub)
 	for _, o := range open {
-		if _, err := p.store.Take(ctx, o.ID); err != nil {
+		if _, err := operate.On(p.store).Take(ctx, o.ID); err != nil {
 			return true, err
 		}
 	}

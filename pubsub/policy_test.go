@@ -13,11 +13,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/queue"
+	"github.com/reprise-bus/reprise/internal/storetest"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
-	"github.com/reprise-bus/reprise/store/storetest"
 )
 
 var (
@@ -585,7 +586,7 @@ func TestAPolicyIsUpdatedAfterAPublishInATransaction(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
 		st := openStore(t, url)
 		sub := store.Subscription{Topic: "topic", Handler: "handler"}
-		require.NoError(t, st.Subscribe(t.Context(), sub, handlers.Policy{Attempts: 2}.Describe()))
+		require.NoError(t, queue.Of(st).Subscribe(t.Context(), sub, handlers.Policy{Attempts: 2}.Describe()))
 		ps, p := configured(t, st, pubsub.Config{}), handlers.Policy{Attempts: 7}
 		require.NoError(t, ps.Register("topic", "handler", p))
 		tx, err := st.DB().BeginTxx(t.Context(), nil)
@@ -608,8 +609,8 @@ func TestARunThatIsGivenUpKeepsNoAttemptThatNeverWas(t *testing.T) {
 		ps := configured(t, st, pubsub.Config{})
 		require.NoError(t, ps.Register("topic", "handler", handlers.Policy{}))
 		require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
-		require.NoError(t, st.Register(t.Context(), store.Instance{ID: "dead"}))
-		claimed, err := st.Claim(t.Context(), store.Claimant{Instance: "dead"}, []store.Want{{Topic: "topic", Handler: "handler", N: 1}})
+		require.NoError(t, queue.Of(st).Register(t.Context(), store.Instance{ID: "dead"}))
+		claimed, err := queue.Of(st).Claim(t.Context(), queue.Claimant{Instance: "dead"}, []queue.Want{{Topic: "topic", Handler: "handler", N: 1}})
 		require.NoError(t, err)
 		require.Len(t, claimed, 1)
 		require.Contains(t, storetest.TakeForDead(t, st), "dead")

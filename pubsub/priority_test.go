@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
@@ -63,7 +64,7 @@ func newLateClaim(t *testing.T, url string) *lateClaim {
 	require.NoError(t, err)
 	require.NoError(t, c.ps.PublisherTx(tx).Publish("low", c.waiting))
 	require.NoError(t, tx.Commit())
-	if c.st.LeasesOnInsert() {
+	if queue.Of(c.st).LeasesOnInsert() {
 		c.answer = gate.After(func(query string, args []driver.NamedValue) bool { return isClaim(query, args) && has(args, `{"low"}`) })
 	} else {
 		leases := false

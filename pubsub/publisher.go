@@ -110,10 +110,10 @@ var (
 // transaction keeps everything else from being written, or when the caller is
 // the code of such a transaction.
 func (p *PubSub) wouldWaitForItself(ctx context.Context) error {
-	if _, transactional := handlers.Tx(ctx); transactional && p.store.Database().OneWriter() {
+	if _, transactional := handlers.Tx(ctx); transactional && p.db.OneWriter() {
 		return errWaitForItself
 	}
-	if p.store.Database().WaitsForItself() {
+	if p.db.WaitsForItself() {
 		return errInsideItself
 	}
 	return nil

@@ -24,6 +24,8 @@ import (
 	"github.com/reprise-bus/reprise/internal/brief"
 	"github.com/reprise-bus/reprise/internal/database"
 	"github.com/reprise-bus/reprise/internal/outage"
+	"github.com/reprise-bus/reprise/internal/queue"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -124,6 +126,8 @@ func (c Config) Validate() error {
 // PubSub is this process's part in the queue. Safe for concurrent use.
 type PubSub struct {
 	store    *store.Store
+	queue    *queue.Queue
+	db       *sqldb.DB
 	config   Config
 	origin   string // of notices
 	finisher *finisher
@@ -176,6 +180,8 @@ func New(st *store.Store, config Config) (*PubSub, error) {
 	config.setDefaults()
 	p := &PubSub{
 		store:      st,
+		queue:      queue.Of(st),
+		db:         st.Database(),
 		config:     config,
 		registered: map[store.Subscription]*registration{},
 		active:     map[store.Subscription][]*subscription{},
@@ -189,9 +195,9 @@ func New(st *store.Store, config Config) (*PubSub, error) {
 		relay:      make(chan struct{}, 1),
 	}
 	p.origin = p.current.id
-	p.finisher = newFinisher(st, config.Logger, p.ended)
+	p.finisher = newFinisher(p.queue, p.db, config.Logger, p.ended)
 	p.writer = &writer{now: p.publishNow, large: p.publishLarge, log: p.config.Logger}
-	p.notifier = p.newNotifier(st.Notify)
+	p.notifier = p.newNotifier(p.db.Notify)
 	p.failures = newFailures(p.config.Logger)
 	p.unheard = newUnheard(p.config.Logger)
 	p.loopCtx, p.stop = context.WithCancel(context.Background())
@@ -208,10 +214,10 @@ func (p *PubSub) start(ctx context.Context) error {
 	case p.started:
 		return nil
 	}
-	if err := p.store.Register(ctx, p.describe(p.identity().id, p.serving())); err != nil {
+	if err := p.queue.Register(ctx, p.describe(p.identity().id, p.serving())); err != nil {
 		return err
 	}
-	if most := p.store.DB().Stats().MaxOpenConnections; !p.store.Database().OneWriter() && most > 0 && most < connectionsToSpare {
+	if most := p.store.DB().Stats().MaxOpenConnections; !p.db.OneWriter() && most > 0 && most < connectionsToSpare {
 		p.config.Logger.Warn("the pool is too small to keep a connection for heartbeats: statements of the application that take all of it for longer than DeadAfter make this process look dead; allow more with SetMaxOpenConns",
 			"connections", most, "want", connectionsToSpare, "dead_after", p.config.DeadAfter)
 	}
@@ -221,7 +227,7 @@ func (p *PubSub) start(ctx context.Context) error {
 	p.loops.Go(func() { p.claimLoop(p.loopCtx) })
 	p.loops.Go(func() { p.heartbeatLoop(p.loopCtx) })
 	p.loops.Go(func() { p.failures.loop(p.loopCtx) })
-	if p.config.ListenURL != "" && p.store.Notifies() {
+	if p.config.ListenURL != "" && p.db.Notifies() {
 		p.loops.Go(func() { p.listenLoop(p.loopCtx) })
 	}
 	return nil
@@ -295,7 +301,7 @@ func (p *PubSub) leave(ctx context.Context) error {
 	for _, i := range p.identities() {
 		pace := outage.Pace(5 * time.Second)
 		for {
-			err := errors.Join(p.giveBackUnknown(ctx, i), p.store.Deregister(ctx, i.id))
+			err := errors.Join(p.giveBackUnknown(ctx, i), p.queue.Deregister(ctx, i.id))
 			if err == nil {
 				break
 			}

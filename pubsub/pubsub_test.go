@@ -15,6 +15,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
@@ -320,15 +321,15 @@ func TestAClosedPubSubTakesNoSubscriber(t *testing.T) {
 func TestADeadInstanceIsTakenOver(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
 		st := openStore(t, url)
-		require.NoError(t, st.Subscribe(t.Context(), store.Subscription{Topic: "topic", Handler: "handler"}, ""))
+		require.NoError(t, queue.Of(st).Subscribe(t.Context(), store.Subscription{Topic: "topic", Handler: "handler"}, ""))
 		alive, err := pubsub.New(st, pubsub.Config{HeartbeatInterval: 20 * time.Millisecond, DeadAfter: 200 * time.Millisecond})
 		require.NoError(t, err)
 		t.Cleanup(func() { require.NoError(t, alive.Close()) })
 		require.NoError(t, alive.Publisher().Publish("topic", newMessage("x")))
 
 		// An instance that claims and is never heard of again.
-		require.NoError(t, st.Register(t.Context(), store.Instance{ID: "dead", HeartbeatInterval: 20 * time.Millisecond, DeadAfter: 200 * time.Millisecond}))
-		claimed, err := st.Claim(t.Context(), store.Claimant{Instance: "dead"}, []store.Want{{Topic: "topic", Handler: "handler", N: 1}})
+		require.NoError(t, queue.Of(st).Register(t.Context(), store.Instance{ID: "dead", HeartbeatInterval: 20 * time.Millisecond, DeadAfter: 200 * time.Millisecond}))
+		claimed, err := queue.Of(st).Claim(t.Context(), queue.Claimant{Instance: "dead"}, []queue.Want{{Topic: "topic", Handler: "handler", N: 1}})
 		require.NoError(t, err)
 		require.Len(t, claimed, 1)
 
@@ -342,7 +343,7 @@ func TestADeadInstanceIsTakenOver(t *testing.T) {
 		require.Equal(t, store.KindAbandoned, attempts[0].Kind)
 		require.Equal(t, "dead", attempts[0].Instance)
 
-		lost, err := st.End(t.Context(), []store.Outcome{{Lease: claimed[0].Run.Lease(), Status: store.Success}})
+		lost, err := queue.Of(st).End(t.Context(), []queue.Outcome{{Lease: queue.LeaseOf(claimed[0].Run), Status: store.Success}})
 		require.NoError(t, err)
 		require.Len(t, lost, 1, "the dead cannot finish what they lost")
 	})

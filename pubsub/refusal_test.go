@@ -11,6 +11,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/pubsub"
@@ -322,7 +323,7 @@ func TestASequenceThatIsBehindLosesNothing(t *testing.T) {
 	require.NoError(t, err)
 	err = ps.PublisherTx(tx).Publish("topic", newMessage("five"))
 	require.ErrorContains(t, err, hint)
-	require.NotErrorIs(t, err, store.ErrKnown)
+	require.NotErrorIs(t, err, queue.ErrKnown)
 	require.False(t, errors.Is(err, pubsub.ErrMaybeWritten))
 	require.NoError(t, tx.Rollback())
 	requireCount(t, st, "events", len(old))

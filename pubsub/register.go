@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/operate"
 	"github.com/reprise-bus/reprise/internal/outage"
 	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
@@ -72,9 +73,9 @@ func (p *PubSub) SubscribeRegistered(ctx context.Context) error {
 // subscribeRegistered puts what is registered into the database.
 func (p *PubSub) subscribeRegistered(ctx context.Context) error {
 	for _, m := range p.missing(subscribed) {
-		subscribe := p.store.Subscribe
+		subscribe := p.queue.Subscribe
 		if m.beginning {
-			subscribe = p.store.SubscribeFromBeginning
+			subscribe = operate.On(p.store).SubscribeFromBeginning
 		}
 		if err := store.Again(ctx, func() error { return subscribe(ctx, m.sub, m.policy) }); err != nil {
 			return err
@@ -90,12 +91,12 @@ func (p *PubSub) subscribeRegistered(ctx context.Context) error {
 // stay.
 func (p *PubSub) subscribeRegisteredTx(ctx context.Context, tx Tx) error {
 	for _, m := range p.missing(present) {
-		fresh, err := p.store.SubscribeTx(ctx, tx, m.sub, m.policy)
+		fresh, err := p.queue.SubscribeTx(ctx, tx, m.sub, m.policy)
 		if err != nil {
 			return err
 		}
 		if fresh && m.beginning {
-			if err := p.store.RequestPast(ctx, tx, m.sub); err != nil {
+			if err := operate.On(p.store).RequestPast(ctx, tx, m.sub); err != nil {
 				return err
 			}
 		}

@@ -72,7 +72,7 @@ func (r *relay) run(ctx context.Context) {
 	r.sending.Wait()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
 	defer cancel()
-	_ = p.store.ResignRelay(ctx, r.instance) // or its time is over by itself
+	_ = p.queue.ResignRelay(ctx, r.instance) // or its time is over by itself
 }
 
 // look becomes the relay if it can, and has every topic sent that waits.
@@ -81,7 +81,7 @@ func (r *relay) look(ctx context.Context) error {
 	if err != nil || !leading {
 		return err
 	}
-	waiting, err := r.outbox.pubsub.store.WaitingTopics(ctx)
+	waiting, err := r.outbox.pubsub.queue.WaitingTopics(ctx)
 	if err != nil {
 		return err
 	}
@@ -105,10 +105,9 @@ func (r *relay) leads(ctx context.Context) (bool, error) {
 	case r.lead == nil && now.Before(r.until):
 		return false, nil // asked a moment ago
 	}
-	st := r.outbox.pubsub.store
 	if r.lead == nil {
 		r.until = now.Add(r.outbox.pubsub.config.PollInterval)
-		by, over, err := st.LastRelay(ctx)
+		by, over, err := r.outbox.pubsub.store.LastRelay(ctx)
 		if err != nil {
 			return false, err
 		}
@@ -116,7 +115,7 @@ func (r *relay) leads(ctx context.Context) (bool, error) {
 			return false, nil
 		}
 	}
-	is, err := st.Relay(ctx, r.instance, r.ttl)
+	is, err := r.outbox.pubsub.queue.Relay(ctx, r.instance, r.ttl)
 	switch {
 	case is:
 		r.until = now.Add(r.ttl)
@@ -196,8 +195,8 @@ var errUnmarked = errors.New("what the broker has taken or refused cannot be mar
 // other, and marks how that ended. It returns how many it has seen the end of. What
 // has ended before and is still PENDING it does not send again, but marks again.
 func (r *relay) sendBatch(ctx context.Context, topic string, over endings) (ended int, err error) {
-	st := r.outbox.pubsub.store
-	batch, err := st.NextOutgoing(ctx, topic, relayBatch, maxBytes)
+	q := r.outbox.pubsub.queue
+	batch, err := q.NextOutgoing(ctx, topic, relayBatch, maxBytes)
 	if err != nil {
 		return 0, err
 	}
@@ -257,7 +256,7 @@ func (r *relay) sendBatch(ctx context.Context, topic string, over endings) (ende
 	err = r.mark(mark, over)
 	switch {
 	case cause != nil:
-		return ended, errors.Join(fmt.Errorf("event %q: %w", failed.Event.ID, cause), st.SendingFailed(mark, failed.ID, cause.Error()))
+		return ended, errors.Join(fmt.Errorf("event %q: %w", failed.Event.ID, cause), q.SendingFailed(mark, failed.ID, cause.Error()))
 	case err == nil && before > 0:
 		err = errUnmarked
 	}
@@ -284,7 +283,7 @@ func (e endings) keep(batch []store.Outgoing) int {
 // mark marks what has ended. When the database refuses to mark some of what was
 // sent, each is tried alone.
 func (r *relay) mark(ctx context.Context, over endings) error {
-	st := r.outbox.pubsub.store
+	q := r.outbox.pubsub.queue
 	var (
 		sent []int64
 		each alone
@@ -293,16 +292,16 @@ func (r *relay) mark(ctx context.Context, over endings) error {
 	for id, end := range over {
 		if end.refused == nil {
 			sent = append(sent, id)
-		} else if err := each.try(func() error { return st.RefusedByBroker(ctx, id, end.refused.Error()) }); err != nil {
+		} else if err := each.try(func() error { return q.RefusedByBroker(ctx, id, end.refused.Error()) }); err != nil {
 			errs = append(errs, err)
 		}
 	}
 	slices.Sort(sent) // in one order everywhere
-	err := st.Sent(ctx, sent)
+	err := q.Sent(ctx, sent)
 	if err != nil && len(sent) > 1 && ctx.Err() == nil && divisible(err) {
 		err = nil
 		for _, id := range sent {
-			if failed := each.try(func() error { return st.Sent(ctx, []int64{id}) }); failed != nil {
+			if failed := each.try(func() error { return q.Sent(ctx, []int64{id}) }); failed != nil {
 				err = failed
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"slices"
 
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -55,18 +56,18 @@ func repeatsAmong(ctx context.Context, db sqldb.Queryer, events, others []store.
 			known.add(&left[i])
 		}
 	}
-	repeats, _, err = store.Unique(repeats)
+	repeats, _, err = queue.Unique(repeats)
 	return repeats, known, err
 }
 
 // insertRepeats follows an insert of unique events that has written those of in: of
 // the rest, and of the others of their ids, it inserts those that repeat an event.
 // Their runs are due.
-func (p *PubSub) insertRepeats(ctx context.Context, db sqldb.Queryer, events, others []store.Event, in store.Inserted) (more store.Inserted, known knownEvents, err error) {
+func (p *PubSub) insertRepeats(ctx context.Context, db sqldb.Queryer, events, others []store.Event, in queue.Inserted) (more queue.Inserted, known knownEvents, err error) {
 	if len(in.IDs) == len(events) && len(others) == 0 {
 		return more, nil, nil
 	}
-	repeats, known, err := repeatsAmong(ctx, db, events, others, in.IDs, p.store.KnownMetadata)
+	repeats, known, err := repeatsAmong(ctx, db, events, others, in.IDs, p.queue.KnownMetadata)
 	if err != nil || len(repeats) == 0 {
 		return more, known, err
 	}

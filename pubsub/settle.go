@@ -16,7 +16,7 @@ func (p *PubSub) settle(ctx context.Context, sub store.Subscription) {
 	health := outage.Outage{What: "looking for what was published while handler " + sub.Handler + " came up", Log: p.config.Logger}
 	pace := outage.Pace(p.config.PollInterval)
 	for open := ""; ; {
-		still, created, err := p.store.Settle(ctx, sub, open)
+		still, created, err := p.queue.Settle(ctx, sub, open)
 		if err == nil || sqldb.Unacceptable(err) { // when the database does not work, others say so
 			health.Report(ctx, err)
 		}

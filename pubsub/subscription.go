@@ -11,6 +11,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -30,7 +31,7 @@ type subscription struct {
 	inactive bool // nothing is delivered any more; pubsub.mu is held
 
 	mu     sync.Mutex
-	queue  []*store.Claimed
+	queue  []*queue.Claimed
 	flying map[*flight]struct{}
 
 	queued  chan struct{} // the queue is not empty, perhaps
@@ -92,7 +93,7 @@ func (s *subscription) run(ctx context.Context) {
 
 // deliver queues a leased run, for which a slot is taken; pubsub.mu is held and
 // the subscription is active.
-func (s *subscription) deliver(c *store.Claimed) {
+func (s *subscription) deliver(c *queue.Claimed) {
 	s.inFlight.Add(1)
 	s.mu.Lock()
 	s.queue = append(s.queue, c)
@@ -129,7 +130,7 @@ func (s *subscription) empty() bool {
 	return len(s.queue) == 0
 }
 
-func (s *subscription) send(c *store.Claimed) {
+func (s *subscription) send(c *queue.Claimed) {
 	f := s.fly(c)
 	select {
 	case <-s.closing: // also when somebody receives
@@ -155,15 +156,15 @@ func (s *subscription) send(c *store.Claimed) {
 }
 
 // fly makes the message of a run, whose end gives the slot back.
-func (s *subscription) fly(c *store.Claimed) *flight {
+func (s *subscription) fly(c *queue.Claimed) *flight {
 	f := &flight{msg: message.NewMessage(c.Event.ID, c.Event.Payload)}
 	if c.Event.Metadata != nil {
 		f.msg.Metadata = c.Event.Metadata
 	}
-	f.delivery = handlers.NewDelivery(&c.Run, &s.policy, func(o store.Outcome, written bool) error {
+	f.delivery = handlers.NewDelivery(&c.Run, &s.policy, func(o queue.Outcome, written bool) error {
 		s.pubsub.failures.report(&c.Run, &s.policy, o)
 		if written {
-			s.pubsub.forget([]store.Outcome{o})
+			s.pubsub.forget([]queue.Outcome{o})
 		} else {
 			s.pubsub.end(o)
 		}
@@ -193,7 +194,7 @@ func (s *subscription) land(f *flight) {
 
 // release makes a run that was never sent due again.
 func (s *subscription) release(f *flight) {
-	f.delivery.Abort(store.Outcome{Status: store.Pending, Refund: true})
+	f.delivery.Abort(queue.Outcome{Status: store.Pending, Refund: true})
 }
 
 // giveUp ends, without a try, a run whose event is unusable, or a cycle whose
@@ -205,7 +206,7 @@ func (s *subscription) giveUp(f *flight, unusable string) {
 	}
 	run, err := s.pubsub.store.Run(f.ctx, f.delivery.Run().ID)
 	if err != nil { // later, then
-		f.delivery.Abort(store.Outcome{Status: store.Pending, Delay: s.pubsub.config.PollInterval, Refund: true})
+		f.delivery.Abort(queue.Outcome{Status: store.Pending, Delay: s.pubsub.config.PollInterval, Refund: true})
 		return
 	}
 	_ = f.delivery.End(f.ctx, handlers.LastError(run))
@@ -263,7 +264,7 @@ func (s *subscription) interrupt() {
 	}
 	s.mu.Unlock()
 	for _, f := range flying {
-		if f.delivery.Abort(store.Outcome{Status: store.Pending, Refund: true, Failure: &store.Failure{
+		if f.delivery.Abort(queue.Outcome{Status: store.Pending, Refund: true, Failure: &store.Failure{
 			Kind: store.KindInterrupted, Message: fmt.Sprintf("the process shut down and the handler had not ended after %v", s.pubsub.config.GracePeriod),
 		}}) {
 			s.pubsub.config.Logger.Warn("handler did not end within the grace period: its run is due again",

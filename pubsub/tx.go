@@ -8,6 +8,7 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -15,7 +16,7 @@ import (
 type Transaction struct {
 	*sqlx.Tx
 	handovers []*handover
-	inserted  store.Inserted
+	inserted  queue.Inserted
 	outgoing  []func() // told of the commit
 }
 
@@ -51,14 +52,14 @@ func (p *PubSub) InTx(ctx context.Context, f func(tx *Transaction) error) error 
 // PublishInTx is InTx for an f that only publishes, through PublisherTx: READ
 // COMMITTED, and again from the beginning of f after a collision with others.
 func (p *PubSub) PublishInTx(ctx context.Context, f func(tx *Transaction) error) error {
-	return store.Again(ctx, func() error { return p.inTx(ctx, p.store.Database().TxOptions(), f) })
+	return store.Again(ctx, func() error { return p.inTx(ctx, p.db.TxOptions(), f) })
 }
 
 func (p *PubSub) inTx(ctx context.Context, options *sql.TxOptions, f func(tx *Transaction) error) (err error) {
 	if err := p.wouldWaitForItself(ctx); err != nil {
 		return err
 	}
-	begun, over, err := p.store.Database().Begin(ctx, options)
+	begun, over, err := p.db.Begin(ctx, options)
 	if err != nil {
 		return nothingWritten(err)
 	}
@@ -86,7 +87,7 @@ func (p *PubSub) inTx(ctx context.Context, options *sql.TxOptions, f func(tx *Tr
 		}
 		ended := errors.Is(err, store.ErrEnded)
 		if !ended && tx.published() {
-			ended = p.store.Database().Over(ctx, begun) != nil
+			ended = p.db.Over(ctx, begun) != nil
 		}
 		// A rollback after a commit that failed does nothing. Nor does it when
 		// f has ended the transaction itself: perhaps it was a commit.
@@ -107,7 +108,7 @@ func (p *PubSub) inTx(ctx context.Context, options *sql.TxOptions, f func(tx *Tr
 		return err
 	}
 	if tx.published() { // or the commit of some drivers succeeds without a transaction
-		if p.store.Database().Over(ctx, begun) != nil {
+		if p.db.Over(ctx, begun) != nil {
 			return endedItself(store.ErrEnded)
 		}
 	}
@@ -150,7 +151,7 @@ func (p *PubSub) publishTx(ctx context.Context, tx Tx, events []store.Event) err
 	if err := p.subscribeRegisteredTx(ctx, tx); err != nil {
 		return err
 	}
-	unique, others, err := store.Unique(events)
+	unique, others, err := queue.Unique(events)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -52,7 +53,7 @@ func (u *unheard) unknown(topics []string) []string {
 }
 
 // heard notes what an insert says of who is subscribed.
-func (p *PubSub) heard(events []store.Event, inserted store.Inserted) {
+func (p *PubSub) heard(events []store.Event, inserted queue.Inserted) {
 	for _, topic := range inserted.Unheard {
 		p.unheard.note(topic, false)
 	}
@@ -64,9 +65,9 @@ func (p *PubSub) heard(events []store.Event, inserted store.Inserted) {
 // heardAll is heard for a statement of this process's own. Where it was for several
 // topics, and has created runs, nothing says of which: the database is asked of the
 // topics that are new to this process.
-func (p *PubSub) heardAll(ctx context.Context, events []store.Event, inserted store.Inserted) {
+func (p *PubSub) heardAll(ctx context.Context, events []store.Event, inserted queue.Inserted) {
 	p.heard(events, inserted)
-	if len(inserted.IDs) == 0 || len(inserted.Unheard) > 0 || !severalTopics(events) || !p.store.LeasesOnInsert() {
+	if len(inserted.IDs) == 0 || len(inserted.Unheard) > 0 || !severalTopics(events) || !p.queue.LeasesOnInsert() {
 		return
 	}
 	var topics []string

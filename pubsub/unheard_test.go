@@ -7,6 +7,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/pubsub"
 )
@@ -67,7 +68,7 @@ func TestAPublishForNobodyIsSaidThoughItSharesItsStatement(t *testing.T) {
 		require.NoError(t, ps.Register("heard", "handler", again))
 		require.NoError(t, ps.Publisher().Publish("another.topic", newMessage("x")))
 		release := func() {}
-		if st.LeasesOnInsert() {
+		if queue.Of(st).LeasesOnInsert() {
 			release = holdEvents(t, st)
 			busy(t, st, ps)
 		}
@@ -77,7 +78,7 @@ func TestAPublishForNobodyIsSaidThoughItSharesItsStatement(t *testing.T) {
 			go func() { ended <- ps.Publisher().Publish("heard", newMessage(fmt.Sprint(i))) }()
 			go func() { ended <- ps.Publisher().Publish("unheard", newMessage(fmt.Sprint(i))) }()
 		}
-		if st.LeasesOnInsert() {
+		if queue.Of(st).LeasesOnInsert() {
 			waitForGathered(t, ps, 2*n)
 			release()
 		}

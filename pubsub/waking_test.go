@@ -153,7 +153,7 @@ func TestAPublishThatNotifiesNobodyIsFoundByThePoll(t *testing.T) {
 	messages := subscribe(t, ps, "topic", "handler")
 	listener := pq.NewListener(url, time.Second, time.Second, nil)
 	defer listener.Close()
-	require.NoError(t, listener.Listen(there.Channel()))
+	require.NoError(t, listener.Listen(there.Database().Channel()))
 
 	silent, loud := configured(t, there, pubsub.Config{SkipNotify: true}), configured(t, there, pubsub.Config{})
 	begin := func() *sqlx.Tx {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -304,7 +305,7 @@ func (p *PubSub) publishNow(ctx context.Context, events []store.Event) (knownEve
 // publishLarge inserts what one statement does not take, in a transaction. Its
 // runs are due: nobody has that many free slots.
 func (p *PubSub) publishLarge(ctx context.Context, events []store.Event, committing *atomic.Bool) (known knownEvents, err error) {
-	var inserted store.Inserted
+	var inserted queue.Inserted
 	err = p.inOneTx(ctx, committing, func(tx *sqlx.Tx) (err error) {
 		inserted, known, err = p.insertDue(ctx, tx, events)
 		return err
@@ -329,7 +330,7 @@ func (p *PubSub) inOneTx(ctx context.Context, committing *atomic.Bool, write fun
 }
 
 func (p *PubSub) inOneTxOnce(ctx context.Context, committing *atomic.Bool, write func(tx *sqlx.Tx) error) error {
-	tx, over, err := p.store.Database().Begin(ctx, p.store.Database().TxOptions())
+	tx, over, err := p.db.Begin(ctx, p.db.TxOptions())
 	if err != nil {
 		return nothingWritten(err)
 	}
@@ -345,16 +346,16 @@ func (p *PubSub) inOneTxOnce(ctx context.Context, committing *atomic.Bool, write
 }
 
 // insertDue inserts the events in a transaction; their runs are due.
-func (p *PubSub) insertDue(ctx context.Context, tx Tx, events []store.Event) (in store.Inserted, known knownEvents, err error) {
+func (p *PubSub) insertDue(ctx context.Context, tx Tx, events []store.Event) (in queue.Inserted, known knownEvents, err error) {
 	if err := p.subscribeRegisteredTx(ctx, tx); err != nil {
 		return in, nil, err
 	}
-	events, others, err := store.Unique(events)
+	events, others, err := queue.Unique(events)
 	if err != nil {
 		return in, nil, err
 	}
 	if len(split(events)) > 1 {
-		in, err = p.store.InsertLarge(ctx, tx, events, split)
+		in, err = p.queue.InsertLarge(ctx, tx, events, split)
 	} else {
 		in, err = p.insert(ctx, tx, events, nil)
 	}

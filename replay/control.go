@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/reprise-bus/reprise/internal/operate"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -15,13 +16,13 @@ func Progress(ctx context.Context, st *store.Store, operation int64) (store.Prog
 
 // Pause keeps what waits of a replay or a backfill waiting, until Resume.
 func Pause(ctx context.Context, st *store.Store, operation int64, request Request) (store.Operation, error) {
-	return st.Pause(ctx, operation, request.by())
+	return operate.On(st).Pause(ctx, operation, request.by())
 }
 
 // Resume goes on with an operation that was paused, or whose requester stopped
 // before it was complete. It takes up what is left, as All does.
 func Resume(ctx context.Context, st *store.Store, operation int64, request Request) (store.Operation, error) {
-	o, err := st.Release(ctx, operation, request.by())
+	o, err := operate.On(st).Release(ctx, operation, request.by())
 	if err != nil {
 		return o, err
 	}
@@ -31,20 +32,20 @@ func Resume(ctx context.Context, st *store.Store, operation int64, request Reque
 // Cancel ends a replay or a backfill and takes back what waits of it: see
 // store.Cancel.
 func Cancel(ctx context.Context, st *store.Store, operation int64, request Request) (store.Operation, error) {
-	return st.Cancel(ctx, operation, request.by())
+	return operate.On(st).Cancel(ctx, operation, request.by())
 }
 
 // Undo takes a discard back, for the runs that nothing else has happened to
 // since: see store.Undo.
 func Undo(ctx context.Context, st *store.Store, operation int64, request Request) (store.Operation, store.PutBack, error) {
-	return st.Undo(ctx, operation, request.by())
+	return operate.On(st).Undo(ctx, operation, request.by())
 }
 
 // Edit gives the handler of a FAILED or DISCARDED run a corrected event instead,
 // and discards the run: see store.Edit.
 func Edit(ctx context.Context, st *store.Store, run int64, correction store.Correction, request Request) (store.Operation, store.Run, error) {
 	o := request.operation(store.Editing, store.Filter{})
-	return st.Edit(ctx, run, correction, o.RequestedBy, o.Reason)
+	return operate.On(st).Edit(ctx, run, correction, o.RequestedBy, o.Reason)
 }
 
 // Past is the events that a backfill is about.

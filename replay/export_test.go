@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
@@ -40,11 +41,11 @@ func TestARunIsExportedWithItsEventAndItsAttempts(t *testing.T) {
 			ID: "e", Topic: "topic", Key: "ada", Payload: []byte(`{"email":"ada@example.com","tags":["<new>"]}`),
 			Metadata: map[string]string{"name": "user.signed_up", "correlation_id": "c"}, Source: "kafka.Subscriber",
 		}
-		run, err := st.Record(t.Context(), event, "handler", "instance", false)
+		run, err := queue.Of(st).Record(t.Context(), event, "handler", "instance", false)
 		require.NoError(t, err)
 		failure := store.NewFailure("handler", store.KindPanic, "panic: nil map")
 		failure.Stack = "goroutine 1 [running]:\n\tmain.go:1"
-		_, err = st.End(t.Context(), []store.Outcome{{Lease: run.Lease(), Status: store.Failed, Failure: failure}})
+		_, err = queue.Of(st).End(t.Context(), []queue.Outcome{{Lease: queue.LeaseOf(run), Status: store.Failed, Failure: failure}})
 		require.NoError(t, err)
 
 		exported, err := replay.Export(t.Context(), st, run.ID)
@@ -90,7 +91,7 @@ func TestAPayloadOfAnyBytesSurvives(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
 		st := openStore(t, url)
 		for name, payload := range awkward {
-			run, err := st.Record(t.Context(), store.Event{ID: name, Topic: "topic", Payload: []byte(payload), Source: "test"}, "handler", "instance", false)
+			run, err := queue.Of(st).Record(t.Context(), store.Event{ID: name, Topic: "topic", Payload: []byte(payload), Source: "test"}, "handler", "instance", false)
 			require.NoError(t, err)
 			exported, err := replay.Export(t.Context(), st, run.ID)
 			require.NoError(t, err)

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os/user"
 
+	"github.com/reprise-bus/reprise/internal/operate"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -70,7 +71,7 @@ func Preview(ctx context.Context, st *store.Store, selection store.Filter, reque
 	if err := named(selection); err != nil {
 		return store.Preview{}, err
 	}
-	return st.Preview(ctx, request.operation(store.Replaying, selection))
+	return operate.On(st).Preview(ctx, request.operation(store.Replaying, selection))
 }
 
 // PreviewDiscard is Preview for Discard.
@@ -78,7 +79,7 @@ func PreviewDiscard(ctx context.Context, st *store.Store, selection store.Filter
 	if err := named(selection); err != nil {
 		return store.Preview{}, err
 	}
-	return st.Preview(ctx, request.operation(store.Discarding, selection))
+	return operate.On(st).Preview(ctx, request.operation(store.Discarding, selection))
 }
 
 // One makes the run with the id due again. A run that is not FAILED or DISCARDED
@@ -135,7 +136,7 @@ func named(selection store.Filter) error {
 // Backfill gives a handler runs for the past events of its topic that it has
 // none for, the oldest first, batch by batch as All does.
 func Backfill(ctx context.Context, st *store.Store, past Past, request Request) (store.Operation, error) {
-	o, err := st.RequestBackfill(ctx, request.operation(store.Backfilling, past.filter()))
+	o, err := operate.On(st).RequestBackfill(ctx, request.operation(store.Backfilling, past.filter()))
 	if err != nil {
 		return o, err
 	}
@@ -145,12 +146,12 @@ func Backfill(ctx context.Context, st *store.Store, past Past, request Request) 
 // PreviewBackfill returns what Backfill would put on record, with its topic and
 // how many events it is about, and changes nothing.
 func PreviewBackfill(ctx context.Context, st *store.Store, past Past, request Request) (store.Operation, error) {
-	return st.PreviewBackfill(ctx, request.operation(store.Backfilling, past.filter()))
+	return operate.On(st).PreviewBackfill(ctx, request.operation(store.Backfilling, past.filter()))
 }
 
 // take puts the operation on record and takes up all its runs.
 func take(ctx context.Context, st *store.Store, o store.Operation, request Request) (store.Operation, error) {
-	o, err := st.Request(ctx, o)
+	o, err := operate.On(st).Request(ctx, o)
 	if err != nil {
 		return o, fmt.Errorf("%s: %w", o.Kind, err)
 	}
@@ -160,7 +161,7 @@ func take(ctx context.Context, st *store.Store, o store.Operation, request Reque
 // goOn takes up what is left.
 func goOn(ctx context.Context, st *store.Store, o store.Operation, request Request) (store.Operation, error) {
 	for !o.Complete && o.State == store.Running {
-		next, err := st.Take(ctx, o.ID)
+		next, err := operate.On(st).Take(ctx, o.ID)
 		if err != nil {
 			return o, fmt.Errorf("operation %d is on record, and stopped after %d runs: %w", o.ID, o.Taken, err)
 		}

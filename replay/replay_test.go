@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/migrations"
 	"github.com/reprise-bus/reprise/replay"
@@ -76,9 +77,9 @@ func TestWhatIsNotAskedForByNameIsRefused(t *testing.T) {
 func TestAHandlerThatNobodyHasIsRefused(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
 		st := openStore(t, url)
-		run, err := st.Record(t.Context(), store.Event{ID: "e", Topic: "topic", Source: "kafka.Subscriber"}, "gone", "instance", false)
+		run, err := queue.Of(st).Record(t.Context(), store.Event{ID: "e", Topic: "topic", Source: "kafka.Subscriber"}, "gone", "instance", false)
 		require.NoError(t, err)
-		_, err = st.End(t.Context(), []store.Outcome{{Lease: run.Lease(), Status: store.Failed, Failure: &store.Failure{Kind: store.KindError}}})
+		_, err = queue.Of(st).End(t.Context(), []queue.Outcome{{Lease: queue.LeaseOf(run), Status: store.Failed, Failure: &store.Failure{Kind: store.KindError}}})
 		require.NoError(t, err)
 
 		_, err = replay.One(t.Context(), st, run.ID, replay.Request{})
@@ -107,17 +108,17 @@ func TestACancelledContextReplaysNothing(t *testing.T) {
 func end(t *testing.T, st *store.Store, n int, status store.Status) []int64 {
 	t.Helper()
 	ids := make([]int64, n)
-	outcomes := make([]store.Outcome, n)
+	outcomes := make([]queue.Outcome, n)
 	for i := range n {
-		run, err := st.Record(t.Context(), store.Event{ID: fmt.Sprintf("%s-%d", status, i), Topic: "topic", Source: "test"}, "handler", "instance", false)
+		run, err := queue.Of(st).Record(t.Context(), store.Event{ID: fmt.Sprintf("%s-%d", status, i), Topic: "topic", Source: "test"}, "handler", "instance", false)
 		require.NoError(t, err)
 		ids[i] = run.ID
-		outcomes[i] = store.Outcome{Lease: run.Lease(), Status: status}
+		outcomes[i] = queue.Outcome{Lease: queue.LeaseOf(run), Status: status}
 		if status == store.Failed {
 			outcomes[i].Failure = &store.Failure{Kind: store.KindError, Message: "it failed"}
 		}
 	}
-	lost, err := st.End(t.Context(), outcomes)
+	lost, err := queue.Of(st).End(t.Context(), outcomes)
 	require.NoError(t, err)
 	require.Empty(t, lost)
 	return ids
@@ -129,6 +130,6 @@ func openStore(t *testing.T, url string) *store.Store {
 	require.NoError(t, migrations.Up(t.Context(), db, ""))
 	st, err := store.New(t.Context(), db, "")
 	require.NoError(t, err)
-	require.NoError(t, st.Subscribe(t.Context(), store.Subscription{Topic: "topic", Handler: "handler"}, ""))
+	require.NoError(t, queue.Of(st).Subscribe(t.Context(), store.Subscription{Topic: "topic", Handler: "handler"}, ""))
 	return st
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/reprise-bus/reprise/bus"
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/registry"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
@@ -225,7 +226,7 @@ func (b *Bus) accept(ctx context.Context, tx *sql.Tx, as making, published []any
 		}
 		events = append(events, e)
 	}
-	events, err := store.Together(events)
+	events, err := queue.Together(events)
 	if err != nil {
 		return nil, err
 	}
@@ -245,7 +246,7 @@ func (b *Bus) accept(ctx context.Context, tx *sql.Tx, as making, published []any
 	if !own {
 		return b.keep(events), nil
 	}
-	if held, err = store.Together(slices.Concat(held, events)); err != nil {
+	if held, err = queue.Together(slices.Concat(held, events)); err != nil {
 		return nil, err
 	}
 	b.open[tx] = held
@@ -267,12 +268,12 @@ func (b *Bus) keep(events []store.Event) (fresh []store.Event) {
 // deliver runs the handlers of the events, and of those that these publish in
 // turn. Inside a handler of this bus, whoever called that handler does it.
 func (b *Bus) deliver(ctx context.Context, events []store.Event) error {
-	if outer, ok := ctx.Value(queueKey{b}).(*queue); ok && outer.add(events) {
+	if outer, ok := ctx.Value(deliveriesKey{b}).(*deliveries); ok && outer.add(events) {
 		return nil
 	}
-	waiting := &queue{events: events}
+	waiting := &deliveries{events: events}
 	// As in production, handlers get nothing of the publisher's context.
-	ctx = context.WithValue(context.WithoutCancel(b.t.Context()), queueKey{b}, waiting)
+	ctx = context.WithValue(context.WithoutCancel(b.t.Context()), deliveriesKey{b}, waiting)
 	for n := 0; ; n++ {
 		e, ok := waiting.next()
 		switch {
@@ -312,34 +313,34 @@ func (b *Bus) handle(ctx context.Context, e store.Event) error {
 	return nil
 }
 
-// queue is what is still to be delivered because of one Publish.
-type queue struct {
+// deliveries is what is still to be delivered because of one Publish.
+type deliveries struct {
 	mu     sync.Mutex
 	events []store.Event
 	over   bool
 }
 
-type queueKey struct{ bus *Bus }
+type deliveriesKey struct{ bus *Bus }
 
 // add says whether the events will be delivered: nobody is there any more for a
 // goroutine that outlived its handler.
-func (q *queue) add(events []store.Event) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.over {
+func (d *deliveries) add(events []store.Event) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.over {
 		return false
 	}
-	q.events = append(q.events, events...)
+	d.events = append(d.events, events...)
 	return true
 }
 
-func (q *queue) next() (e store.Event, ok bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if len(q.events) == 0 {
-		q.over = true
+func (d *deliveries) next() (e store.Event, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.events) == 0 {
+		d.over = true
 		return e, false
 	}
-	e, q.events = q.events[0], q.events[1:]
+	e, d.events = d.events[0], d.events[1:]
 	return e, true
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/middleware"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -50,7 +51,7 @@ func (s *settings) course(ctx context.Context, h cqrs.EventHandler, policy handl
 		if run.PublishedAt.IsZero() {
 			run.PublishedAt = started
 		}
-		var o store.Outcome
+		var o queue.Outcome
 		o, result.Err = s.attempt(ctx, h, policy, e, run)
 		for _, failure := range []*store.Failure{o.Failure, o.Callback} {
 			if failure != nil {
@@ -78,8 +79,8 @@ func (s *settings) course(ctx context.Context, h cqrs.EventHandler, policy handl
 }
 
 // attempt calls the handler once, through what the bus puts around it.
-func (s *settings) attempt(ctx context.Context, h cqrs.EventHandler, policy handlers.Policy, e store.Event, run store.Run) (o store.Outcome, err error) {
-	delivery := handlers.NewDelivery(&run, &policy, func(reported store.Outcome, _ bool) error {
+func (s *settings) attempt(ctx context.Context, h cqrs.EventHandler, policy handlers.Policy, e store.Event, run store.Run) (o queue.Outcome, err error) {
+	delivery := handlers.NewDelivery(&run, &policy, func(reported queue.Outcome, _ bool) error {
 		o = reported
 		return nil
 	})

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/reprise-bus/reprise/replay"
+	"github.com/reprise-bus/reprise/internal/operate"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -149,7 +150,7 @@ func (s *saboteur) addHandler(ctx context.Context, serving time.Duration) error 
 	s.added.set(func() { added.until = time.Now() })
 	s.log.Info("removing", "handler", added.name)
 	reached(ctx, func() bool {
-		err := st.Unsubscribe(ctx, store.Subscription{Topic: topicOrdered, Handler: added.name}, store.By{Name: "soak"})
+		err := operate.On(st).Unsubscribe(ctx, store.Subscription{Topic: topicOrdered, Handler: added.name}, store.By{Name: "soak"})
 		return err == nil || errors.Is(err, store.ErrNotFound) // the answer to another try was lost
 	})
 	return nil

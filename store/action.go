@@ -6,11 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"github.com/reprise-bus/reprise/internal/sqldb"
 	"strings"
 	"time"
 
-	"github.com/jmoiron/sqlx"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
 // ActionKind is what somebody has done beside the operations.
@@ -32,7 +31,8 @@ type By struct {
 	Reason string
 }
 
-func (b By) validate() error {
+// Validate reports that nobody is named.
+func (b By) Validate() error {
 	if strings.TrimSpace(b.Name) == "" {
 		return errors.New("it does not say who asks for it: set By.Name")
 	}
@@ -115,38 +115,4 @@ func (s *Store) actions(ctx context.Context, which string, args ...any) ([]Actio
 		}
 	}
 	return actions, nil
-}
-
-// act puts an action on record and returns its number.
-func (s *Store) act(ctx context.Context, tx *sqlx.Tx, a Action) (id int64, err error) {
-	selection, err := json.Marshal(actionSelection{a.Handler, a.Topic, a.Before, a.Failed, a.Discarded})
-	if err != nil {
-		return 0, err
-	}
-	operation := sql.NullInt64{Int64: a.Operation, Valid: a.Operation != 0}
-	err = s.db.QueryRow(ctx, tx, s.db.SQL(`
-		INSERT INTO reprise.actions (kind, operation_id, selection, requested_by, reason) VALUES ($1, $2, $3, $4, $5) RETURNING id`),
-		[]any{string(a.Kind), operation, string(selection), printable(a.By.Name, maxName), printable(a.By.Reason, maxMessage)}, &id)
-	if err != nil {
-		return 0, fmt.Errorf("put the %s on record: %w", a.Kind, rowError(err))
-	}
-	return id, nil
-}
-
-// acted adds to what an action has come to.
-func (s *Store) acted(ctx context.Context, tx *sqlx.Tx, id int64, done Pruned) error {
-	if id == 0 || done == (Pruned{}) {
-		return nil
-	}
-	_, err := tx.ExecContext(ctx, s.db.SQL(`
-		UPDATE reprise.actions SET runs = runs + $2, events = events + $3, outgoing = outgoing + $4 WHERE id = $1`),
-		id, done.Runs, done.Events, done.Outgoing)
-	return err
-}
-
-// lastAct is the number of the last action of a kind on an operation, 0 for none.
-func (s *Store) lastAct(ctx context.Context, tx *sqlx.Tx, kind ActionKind, operation int64) (id int64, err error) {
-	err = tx.GetContext(ctx, &id, s.db.SQL(`
-		SELECT coalesce(max(id), 0) FROM reprise.actions WHERE operation_id = $1 AND kind = $2`), operation, string(kind))
-	return id, err
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/store"
@@ -49,18 +50,20 @@ func TestWhatReadersKeepFromSQLiteIsNoSuccess(t *testing.T) {
 	t.Parallel()
 	db := openPlainly(t, testdb.SQLite(t))
 	st := migrated(t, db, "")
-	require.NoError(t, st.Register(t.Context(), store.Instance{ID: "a", Host: "host"}))
+	require.NoError(t, queue.Of(st).Register(t.Context(), store.Instance{ID: "a", Host: "host"}))
 	subscription := store.Subscription{Topic: "orders", Handler: "mail"}
 	writes := map[string]func(ctx context.Context) error{
 		"Heartbeat": func(ctx context.Context) error {
-			_, err := st.Heartbeat(ctx, nil, "a", store.Beat{Holding: &store.Holding{Recent: 7}})
+			_, err := queue.Of(st).Heartbeat(ctx, nil, "a", queue.Beat{Holding: &queue.Holding{Recent: 7}})
 			return err
 		},
-		"Relay":     func(ctx context.Context) error { _, err := st.Relay(ctx, "a", time.Minute); return err },
-		"Register":  func(ctx context.Context) error { return st.Register(ctx, store.Instance{ID: "b", Host: "host"}) },
-		"Subscribe": func(ctx context.Context) error { return st.Subscribe(ctx, subscription, "") },
+		"Relay": func(ctx context.Context) error { _, err := queue.Of(st).Relay(ctx, "a", time.Minute); return err },
+		"Register": func(ctx context.Context) error {
+			return queue.Of(st).Register(ctx, store.Instance{ID: "b", Host: "host"})
+		},
+		"Subscribe": func(ctx context.Context) error { return queue.Of(st).Subscribe(ctx, subscription, "") },
 		"WriteOutbox": func(ctx context.Context) error {
-			_, err := st.WriteOutbox(ctx, st.DB(), []store.Event{{ID: "1", Topic: "orders", Payload: []byte("{}")}}, func(string) bool { return false })
+			_, err := queue.Of(st).WriteOutbox(ctx, st.DB(), []store.Event{{ID: "1", Topic: "orders", Payload: []byte("{}")}}, func(string) bool { return false })
 			return err
 		},
 	}

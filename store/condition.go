@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
 // The operators of a Condition.
@@ -87,7 +89,7 @@ func validElement(element string) error {
 	case strings.ContainsAny(element, `.=!"\`):
 		return fmt.Errorf(`the name %.255q in the path: want none of . = ! " \ in it`, element)
 	}
-	return validName("a name in the path", element)
+	return sqldb.ValidName("a name in the path", element)
 }
 
 // sqlitePath is the path as SQLite writes it.

@@ -1,11 +1,13 @@
 package store
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
 // Event is a fact that was published on a topic. It is written once and never
@@ -29,14 +31,16 @@ type Event struct {
 // database, as opposed to one that another transport delivered.
 const SourcePublish = "publish"
 
+// SourceEdit is the Source of an event that an operator made of another one,
+// which it Amends. Only one handler gets it.
+const SourceEdit = "edit"
+
 // KeyMetadata is where a message carries its event's key.
 const KeyMetadata = "key"
 
 // DefaultMaxPayload is how many bytes a payload may have, unless something else
 // says more.
 const DefaultMaxPayload = 16 << 20
-
-const maxName = 255 // bytes of a topic, a handler name, an event id or a key
 
 // EventID is an event's identity.
 type EventID struct {
@@ -47,17 +51,22 @@ type EventID struct {
 // EventID returns the event's identity.
 func (e *Event) EventID() EventID { return EventID{Topic: e.Topic, ID: e.ID} }
 
+// Compare orders events by topic, then by id, as bytes.
+func (id EventID) Compare(other EventID) int {
+	return cmp.Or(cmp.Compare(id.Topic, other.Topic), cmp.Compare(id.ID, other.ID))
+}
+
 // Validate reports what the database could not keep as it is.
 func (e *Event) Validate() error {
 	var errs []error
-	if err := validName("id", e.ID); err != nil {
+	if err := sqldb.ValidName("id", e.ID); err != nil {
 		errs = append(errs, err)
 	}
 	if err := ValidTopic(e.Topic); err != nil {
 		errs = append(errs, err)
 	}
 	if e.Key != "" {
-		if err := validName("key", e.Key); err != nil {
+		if err := sqldb.ValidName("key", e.Key); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -80,21 +89,16 @@ func ValidTopic(topic string) error {
 	if topic == AllTopics {
 		return fmt.Errorf("topic %q stands for all topics: want a name such as \"user.signed_up\"", topic)
 	}
-	return validName("topic", topic)
+	return sqldb.ValidName("topic", topic)
 }
 
-// validName checks what identifies something in the database: people read it
-// in tables and type it on command lines.
-func validName(what, name string) error {
-	switch {
-	case name == "":
-		return fmt.Errorf("%s is empty", what)
-	case len(name) > maxName:
-		return fmt.Errorf("%s %.20q… has %d bytes: want at most %d", what, name, len(name), maxName)
-	case !utf8.ValidString(name) || strings.ContainsFunc(name, isControl):
-		return fmt.Errorf("%s %q: want valid UTF-8 without control characters", what, name)
-	}
-	return nil
+// Correction is what an event should have said. A nil field is as it was.
+type Correction struct {
+	Payload  []byte
+	Metadata map[string]string
+
+	MaxPayload int // bytes; default 16 MiB, or as many as the event has
 }
 
-func isControl(r rune) bool { return r < ' ' || r == 0x7f }
+// ErrNotEnded is returned for a run that may still end by itself.
+var ErrNotEnded = errors.New("the run has not ended")

@@ -5,8 +5,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"github.com/reprise-bus/reprise/internal/sqldb"
 	"time"
+
+	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
 // EventMark is an event's place in the order of time.
@@ -32,9 +33,9 @@ type EventFilter struct {
 	Limit  int
 }
 
-// validate reports a mark that no page of events returned.
-func (m *EventMark) validate() error {
-	if m != nil && !keepable(m.ID, m.Topic) {
+// Validate reports a mark that no page of events returned.
+func (m *EventMark) Validate() error {
+	if m != nil && !sqldb.Keepable(m.ID, m.Topic) {
 		return fmt.Errorf("the mark of event %.255q of topic %.255q: want one that was returned with the page before", m.ID, m.Topic)
 	}
 	return nil
@@ -55,26 +56,26 @@ func (s *Store) Events(ctx context.Context, f EventFilter) (events []EventHead, 
 	if f.Limit == 0 {
 		f.Limit = DefaultLimit
 	}
-	if err := f.Before.validate(); err != nil {
+	if err := f.Before.Validate(); err != nil {
 		return nil, nil, fmt.Errorf("list events: %w", err)
 	}
-	c := &conditions{}
+	c := &sqldb.Conditions{}
 	if f.Before != nil {
-		c.index(`(e.published_at, e.id, e.topic) < (%s, %s, %s)`, s.time(f.Before.At), f.Before.ID, f.Before.Topic)
+		c.Index(`(e.published_at, e.id, e.topic) < (%s, %s, %s)`, s.db.Time(f.Before.At), f.Before.ID, f.Before.Topic)
 	}
 	if !f.Since.IsZero() {
-		c.index(`e.published_at >= %s`, s.time(f.Since))
+		c.Index(`e.published_at >= %s`, s.db.Time(f.Since))
 	}
 	if !f.Until.IsZero() {
-		c.index(`e.published_at < %s`, s.time(f.Until))
+		c.Index(`e.published_at < %s`, s.db.Time(f.Until))
 	}
 	if f.Topic != "" {
-		c.and(`e.topic = %s`, f.Topic)
+		c.And(`e.topic = %s`, f.Topic)
 	}
 	if f.Key != "" {
-		c.and(`e.key = %s`, f.Key)
+		c.And(`e.key = %s`, f.Key)
 	}
-	look, args := c.look()
+	look, args := c.Look()
 	newest := `ORDER BY e.published_at DESC, e.id DESC, e.topic DESC`
 	var rows []headRow
 	if err := s.db.SelectContext(ctx, &rows, s.db.Compose(fmt.Sprintf(`
@@ -82,7 +83,7 @@ func (s *Store) Events(ctx context.Context, f EventFilter) (events []EventHead, 
 			SELECT e.id, e.topic FROM (
 				SELECT e.id, e.topic, e.key, e.published_at FROM reprise.events e WHERE %[2]s %[3]s LIMIT %[4]d
 			) e WHERE %[5]s %[3]s LIMIT %[6]s
-		) found JOIN reprise.events e ON e.id = found.id AND e.topic = found.topic %[3]s`, s.headColumns(f.Metadata), look, newest, pageLook, conjunction(c.rest), c.arg(f.Limit))), c.args...); err != nil {
+		) found JOIN reprise.events e ON e.id = found.id AND e.topic = found.topic %[3]s`, s.headColumns(f.Metadata), look, newest, pageLook, sqldb.Conjunction(c.Rest), c.Arg(f.Limit))), c.Args...); err != nil {
 		return nil, nil, fmt.Errorf("list events: %w", err)
 	}
 	if events, err = heads(rows); err != nil {
@@ -110,7 +111,7 @@ func (s *Store) Events(ctx context.Context, f EventFilter) (events []EventHead, 
 
 // EventRuns returns the runs of an event, oldest first: one for each handler.
 func (s *Store) EventRuns(ctx context.Context, topic, id string) (runs []Run, err error) {
-	if !keepable(topic, id) {
+	if !sqldb.Keepable(topic, id) {
 		return nil, nil
 	}
 	var rows []runRow

@@ -1,9 +1,8 @@
 package store
 
-const (
-	maxMessage = 8 << 10  // bytes kept of an error's message
-	maxStack   = 32 << 10 // bytes kept of a panic's stack
-)
+import "github.com/reprise-bus/reprise/internal/sqldb"
+
+const maxStack = 32 << 10 // bytes kept of a panic's stack
 
 // Kind is the kind of a failure.
 type Kind string
@@ -35,18 +34,18 @@ type Failure struct {
 // NewFailure returns a failure of a handler's run, with its fingerprint. Its message
 // is as the database keeps it: cut after 8 KiB.
 func NewFailure(handler string, kind Kind, message string) *Failure {
-	message = printable(message, maxMessage)
+	message = sqldb.Printable(message, sqldb.MaxMessage)
 	return &Failure{Kind: kind, Message: message, Fingerprint: Fingerprint(handler, kind, message)}
 }
 
-// printable returns the failure as the database keeps it.
-func (f *Failure) printable() *Failure {
+// Printable returns the failure as the database keeps it.
+func (f *Failure) Printable() *Failure {
 	if f == nil {
 		return nil
 	}
 	kept := *f
-	kept.Message = printable(f.Message, maxMessage)
-	kept.Stack = printable(f.Stack, maxStack)
-	kept.Fingerprint = printable(f.Fingerprint, maxName)
+	kept.Message = sqldb.Printable(f.Message, sqldb.MaxMessage)
+	kept.Stack = sqldb.Printable(f.Stack, maxStack)
+	kept.Fingerprint = sqldb.Printable(f.Fingerprint, sqldb.MaxName)
 	return &kept
 }

@@ -2,142 +2,10 @@ package store
 
 import (
 	"context"
-	"database/sql"
-	"errors"
 	"fmt"
-
-	"github.com/jmoiron/sqlx"
 
 	"github.com/reprise-bus/reprise/internal/dialect"
 )
-
-// What the triggers of the tables note of each run that becomes FAILED, or is so
-// no more, is added to the failure groups by whoever has time for it: a group's row
-// is then locked by one transaction, and not by all that end runs of it.
-
-// countedAtOnce is how many failures, or changes, one step of CountFailures counts.
-const countedAtOnce = 10_000
-
-// CountFailures does the next step of what is to do for the failure groups, in a
-// short transaction, and says whether there is more: it counts FAILED runs of before
-// an upgrade or a Recount, and adds what has changed since to the groups. Any number
-// of processes may call it at once: one of them works. What Grouping says is the same
-// before and after, but for Counting.
-func (s *Store) CountFailures(ctx context.Context) (more bool, err error) {
-	err = s.db.InTx(ctx, func(tx *sqlx.Tx) (err error) {
-		more = false
-		var counted struct {
-			RunID int64 `db:"run_id"`
-			UpTo  int64 `db:"up_to"`
-		}
-		err = tx.GetContext(ctx, &counted, s.db.SQL(`SELECT run_id, up_to FROM reprise.failures_counted FOR UPDATE SKIP LOCKED`))
-		switch {
-		case errors.Is(err, sql.ErrNoRows): // another process does it
-			return nil
-		case err != nil:
-			return err
-		case counted.RunID < counted.UpTo:
-			more = true
-			return s.countPast(ctx, tx, counted.RunID, counted.UpTo)
-		case s.db.Kind() == dialect.SQLite: // whose triggers have done it
-			return nil
-		}
-		more, err = s.addChanges(ctx, tx)
-		return err
-	})
-	if err != nil {
-		return false, fmt.Errorf("count failures: %w", err)
-	}
-	return more, nil
-}
-
-// addCounts is how counts are added to the failure groups.
-const addCounts = `
-	INSERT INTO reprise.failure_groups AS g (fingerprint, handler, kind, runs, first_at, last_at, last_run)
-	SELECT fingerprint, handler, kind, runs, coalesce(first_at, now()), coalesce(last_at, now()), coalesce(last_run, 0)
-	FROM counts WHERE true ORDER BY fingerprint, handler, kind
-	ON CONFLICT (fingerprint, handler, kind) DO UPDATE
-	SET runs = g.runs + excluded.runs, first_at = least(g.first_at, excluded.first_at),
-	    last_at = greatest(g.last_at, excluded.last_at), last_run = greatest(g.last_run, excluded.last_run)`
-
-// countPast counts the next FAILED runs after one. What was noted of them until the
-// statement sees them is forgotten by the same statement, and what is noted
-// afterwards counts.
-func (s *Store) countPast(ctx context.Context, tx *sqlx.Tx, after, last int64) error {
-	upTo := last
-	err := tx.GetContext(ctx, &upTo, s.db.SQL(fmt.Sprintf(`
-		SELECT id FROM reprise.handler_runs
-		WHERE failed_at IS NOT NULL AND id > $1 AND id <= $2 ORDER BY id LIMIT 1 OFFSET %d`, countedAtOnce-1)), after, last)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return err
-	}
-	query := `
-		WITH counts AS (
-			SELECT coalesce(fingerprint, '') AS fingerprint, handler, coalesce(error_kind, '') AS kind, count(*) AS runs,
-			       min(failed_at) AS first_at, max(failed_at) AS last_at, max(id) AS last_run
-			FROM reprise.handler_runs
-			WHERE failed_at IS NOT NULL AND id > $1 AND id <= $2
-			GROUP BY 1, 2, 3
-		)`
-	if s.db.Kind() == dialect.Postgres {
-		query += `, noted AS (
-			DELETE FROM reprise.failure_changes WHERE run_id > $1 AND run_id <= $2
-		)`
-	}
-	if _, err := tx.ExecContext(ctx, s.db.SQL(query+addCounts), after, upTo); err != nil {
-		return err
-	}
-	if upTo == last {
-		upTo = 1<<63 - 1
-	}
-	_, err = tx.ExecContext(ctx, s.db.SQL(`UPDATE reprise.failures_counted SET run_id = $1`), upTo)
-	return err
-}
-
-// addChanges adds the next changes to the groups. A change that it deletes is
-// added, and no other: who else would is locked out, and would find it gone.
-func (s *Store) addChanges(ctx context.Context, tx *sqlx.Tx) (more bool, err error) {
-	var taken int64
-	if err := tx.GetContext(ctx, &taken, s.db.SQL(fmt.Sprintf(`
-		WITH taken AS (
-			DELETE FROM reprise.failure_changes
-			WHERE id = ANY (ARRAY(SELECT id FROM reprise.failure_changes ORDER BY id LIMIT %d))
-			RETURNING fingerprint, handler, kind, run_id, change, at
-		), counts AS (
-			SELECT fingerprint, handler, kind, sum(change) AS runs,
-			       min(at) FILTER (WHERE change > 0) AS first_at, max(at) FILTER (WHERE change > 0) AS last_at,
-			       max(run_id) FILTER (WHERE change > 0) AS last_run
-			FROM taken GROUP BY fingerprint, handler, kind
-		), added AS (`+addCounts+`
-		)
-		SELECT count(*) FROM taken`, countedAtOnce))); err != nil || taken == 0 {
-		return false, err
-	}
-	_, err = tx.ExecContext(ctx, s.db.SQL(`DELETE FROM reprise.failure_groups WHERE runs = 0`))
-	return taken == countedAtOnce, err
-}
-
-// Recount has all FAILED runs counted anew, by CountFailures: what somebody has
-// changed by hand, or restored in part, is then in the failure groups.
-func (s *Store) Recount(ctx context.Context) error {
-	err := s.db.InTx(ctx, func(tx *sqlx.Tx) error {
-		if _, err := tx.ExecContext(ctx, s.db.SQL(`SELECT run_id FROM reprise.failures_counted FOR UPDATE`)); err != nil {
-			return err
-		}
-		if _, err := tx.ExecContext(ctx, s.db.SQL(`DELETE FROM reprise.failure_groups`)); err != nil {
-			return err
-		}
-		_, err := tx.ExecContext(ctx, s.db.SQL(`
-			UPDATE reprise.failures_counted
-			SET run_id = CASE WHEN highest > 0 THEN 0 ELSE 9223372036854775807 END, up_to = highest
-			FROM (SELECT coalesce(max(id), 0) AS highest FROM reprise.handler_runs) r`))
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("have failures counted anew: %w", err)
-	}
-	return nil
-}
 
 // Miscount compares the failure groups with the runs.
 type Miscount struct {
@@ -165,8 +33,8 @@ func (s *Store) Miscounted(ctx context.Context) (m Miscount, err error) {
 	if err := s.db.GetContext(ctx, &found, s.db.SQL(fmt.Sprintf(`
 		SELECT CAST(%s AS bigint) AS counted, (SELECT run_id < up_to FROM reprise.failures_counted) AS counting,
 		       (SELECT count(*) FROM (SELECT 1 FROM reprise.handler_runs WHERE failed_at IS NOT NULL ORDER BY id LIMIT %d) r) AS failed`,
-		counted, totalCount+1))); err != nil {
+		counted, TotalCount+1))); err != nil {
 		return m, fmt.Errorf("compare the failure groups with the runs: %w", err)
 	}
-	return Miscount{found.Counted, Count{N: min(found.Failed, totalCount), More: found.Failed > totalCount}, found.Counting}, nil
+	return Miscount{found.Counted, Count{N: min(found.Failed, TotalCount), More: found.Failed > TotalCount}, found.Counting}, nil
 }

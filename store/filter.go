@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/reprise-bus/reprise/internal/dialect"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
 // The bounds of Filter.Limit.
@@ -68,7 +69,7 @@ func (f Filter) Validate() error {
 		{"handler", f.Handler}, {"topic", f.Topic}, {"event", f.EventID}, {"key", f.Key}, {"kind", string(f.Kind)}, {"text", f.Text},
 	} {
 		if named.name != "" {
-			if err := validName(named.what, named.name); err != nil {
+			if err := sqldb.ValidName(named.what, named.name); err != nil {
 				errs = append(errs, err)
 			}
 		}
@@ -113,97 +114,46 @@ func validWindow(since, until time.Time) (errs []error) {
 	return errs
 }
 
-// conditions are what runs r are selected by, in fixed texts, and their
-// parameters.
-type conditions struct {
-	// indexed are those that an index offers in the order of the runs' ids; the
-	// rest has to be looked for among what they select.
-	indexed, rest []string
-	args          []any // of indexed first
-	offered       int   // how many are of indexed
-}
-
-// arg adds a parameter and returns its mark.
-func (c *conditions) arg(value any) string {
-	c.args = append(c.args, value)
-	return fmt.Sprintf("$%d", len(c.args))
-}
-
-// format puts the marks of parameters into a fixed text.
-func (c *conditions) format(text string, values ...any) string {
-	marks := make([]any, len(values))
-	for i, v := range values {
-		marks[i] = c.arg(v)
-	}
-	return fmt.Sprintf(text, marks...)
-}
-
-func (c *conditions) index(text string, values ...any) {
-	c.indexed = append(c.indexed, c.format(text, values...))
-	c.offered = len(c.args)
-}
-
-func (c *conditions) and(text string, values ...any) {
-	c.rest = append(c.rest, c.format(text, values...))
-}
-
-// look, with the first parameters, selects what an index offers, where all of
-// them.
-func (c *conditions) look() (where string, args []any) {
-	return conjunction(c.indexed), c.args[:c.offered:c.offered]
-}
-
-func (c *conditions) where() string {
-	return conjunction(append(c.indexed[:len(c.indexed):len(c.indexed)], c.rest...))
-}
-
-func conjunction(conditions []string) string {
-	if len(conditions) == 0 {
-		return `true`
-	}
-	return strings.Join(conditions, ` AND `)
-}
-
-// conditions returns those of the filter, but for its page, on runs with an id
+// Conditions returns those of the filter, but for its page, on runs with an id
 // above the one and below the other, where 0 is open.
-func (s *Store) conditions(f Filter, above, below int64) *conditions {
-	c := &conditions{}
+func (s *Store) Conditions(f Filter, above, below int64) *sqldb.Conditions {
+	c := &sqldb.Conditions{}
 	s.index(c, f)
 	if above > 0 {
-		c.index(`r.id > %s`, above)
+		c.Index(`r.id > %s`, above)
 	}
 	if below > 0 {
-		c.index(`r.id < %s`, below)
+		c.Index(`r.id < %s`, below)
 	}
 	if f.Status != "" && f.Status != Failed && f.Status != Discarded {
-		c.and(`r.status = %s`, string(f.Status))
+		c.And(`r.status = %s`, string(f.Status))
 	}
 	if f.Handler != "" && (f.Status != Failed || f.Group != "") {
-		c.and(`r.handler = %s`, f.Handler)
+		c.And(`r.handler = %s`, f.Handler)
 	}
 	if f.Status == Failed && f.Group != "" {
-		c.and(s.likely(`r.failed_at`))
+		c.And(s.likely(`r.failed_at`))
 	}
 	if f.Status == Discarded && f.Group != "" {
-		c.and(s.likely(`r.discarded_at`))
+		c.And(s.likely(`r.discarded_at`))
 	}
 	if f.Topic != "" {
-		c.and(`r.topic = %s`, f.Topic)
+		c.And(`r.topic = %s`, f.Topic)
 	}
 	if f.Kind != "" {
-		c.and(`r.error_kind = %s`, string(f.Kind))
+		c.And(`r.error_kind = %s`, string(f.Kind))
 	}
 	if f.Text != "" {
-		c.and(`strpos(lower(r.error), lower(%s)) > 0`, f.Text)
+		c.And(`strpos(lower(r.error), lower(%s)) > 0`, f.Text)
 	}
 	if !f.Since.IsZero() {
-		c.and(`r.published_at >= %s`, s.time(f.Since))
+		c.And(`r.published_at >= %s`, s.db.Time(f.Since))
 	}
 	if !f.Until.IsZero() {
-		c.and(`r.published_at < %s`, s.time(f.Until))
+		c.And(`r.published_at < %s`, s.db.Time(f.Until))
 	}
 	if !f.Changed.IsZero() {
-		c.and(`coalesce(r.finished_at, r.started_at, r.published_at) >= %s`, s.time(f.Changed))
+		c.And(`coalesce(r.finished_at, r.started_at, r.published_at) >= %s`, s.db.Time(f.Changed))
 	}
 	if len(f.Payload) > 0 {
 		tests := []string{`e.id = r.event_id`, `e.topic = r.topic`, `e.payload IS NOT NULL`}
@@ -212,7 +162,7 @@ func (s *Store) conditions(f Filter, above, below int64) *conditions {
 		}
 		// OFFSET keeps PostgreSQL from making it a join, for which it may read all
 		// events.
-		c.rest = append(c.rest, `EXISTS (SELECT 1 FROM reprise.events e WHERE `+conjunction(tests)+` LIMIT 1 OFFSET 0)`)
+		c.Rest = append(c.Rest, `EXISTS (SELECT 1 FROM reprise.events e WHERE `+sqldb.Conjunction(tests)+` LIMIT 1 OFFSET 0)`)
 	}
 	return c
 }
@@ -229,38 +179,38 @@ func (s *Store) likely(time string) string {
 
 // index adds the conditions that an index offers. Each says what the index
 // says, too.
-func (s *Store) index(c *conditions, f Filter) {
+func (s *Store) index(c *sqldb.Conditions, f Filter) {
 	switch {
 	case f.IDs == nil:
 	case len(f.IDs) == 0:
-		c.index(`false`)
+		c.Index(`false`)
 	default:
 		values := make([]any, len(f.IDs))
 		for i, id := range f.IDs {
 			values[i] = id
 		}
-		c.index(`r.id IN (`+strings.TrimSuffix(strings.Repeat("%s,", len(values)), ",")+`)`, values...)
+		c.Index(`r.id IN (`+strings.TrimSuffix(strings.Repeat("%s,", len(values)), ",")+`)`, values...)
 	}
 	switch {
 	case f.Group != "":
 		// The index of the group alone: PostgreSQL would read all that failed as well.
-		c.index(`r.fingerprint = %s`, f.Group)
+		c.Index(`r.fingerprint = %s`, f.Group)
 	case f.Status == Failed:
-		c.index(`r.failed_at IS NOT NULL`)
+		c.Index(`r.failed_at IS NOT NULL`)
 		if f.Handler != "" {
-			c.index(`r.handler = %s`, f.Handler)
+			c.Index(`r.handler = %s`, f.Handler)
 		}
 	case f.Status == Discarded:
-		c.index(`r.discarded_at IS NOT NULL`)
+		c.Index(`r.discarded_at IS NOT NULL`)
 	}
 	if f.EventID != "" {
-		c.index(`r.event_id = %s`, f.EventID)
+		c.Index(`r.event_id = %s`, f.EventID)
 	}
 	if f.Key != "" {
-		c.index(`r.key <> '' AND r.key = %s`, f.Key)
+		c.Index(`r.key <> '' AND r.key = %s`, f.Key)
 	}
 	if f.Replay != 0 {
-		c.index(`r.replay_id = %s`, f.Replay)
+		c.Index(`r.replay_id = %s`, f.Replay)
 	}
 }
 
@@ -274,25 +224,25 @@ var unreadable = []string{
 }
 
 // payloadTest is a condition on the payload of event e.
-func (s *Store) payloadTest(c *conditions, p Condition) string {
+func (s *Store) payloadTest(c *sqldb.Conditions, p Condition) string {
 	equal := map[string]string{Equal: `IS NOT DISTINCT FROM`, Unequal: `IS DISTINCT FROM`}[p.Op]
 	if s.db.Kind() == dialect.SQLite {
 		equal = map[string]string{Equal: `IS`, Unequal: `IS NOT`}[p.Op]
-		path := c.arg(p.sqlitePath())
+		path := c.Arg(p.sqlitePath())
 		return fmt.Sprintf(`CASE json_type(e.payload, %[1]s) WHEN 'true' THEN 'true' WHEN 'false' THEN 'false'
-			ELSE CAST(json_extract(e.payload, %[1]s) AS TEXT) END %[2]s %[3]s`, path, equal, c.arg(p.Value))
+			ELSE CAST(json_extract(e.payload, %[1]s) AS TEXT) END %[2]s %[3]s`, path, equal, c.Arg(p.Value))
 	}
 	marks := make([]string, len(p.Path))
 	for i, element := range p.Path {
-		marks[i] = c.arg(element) + `::text`
+		marks[i] = c.Arg(element) + `::text`
 	}
 	// json keeps \u0000 and lone surrogates, and reading any field of such a payload
 	// fails: there, these are read as U+FFFD. What they look like is a parameter:
 	// standard_conforming_strings does not matter then.
 	readable := `e.payload::text`
 	for _, pattern := range unreadable {
-		readable = fmt.Sprintf(`regexp_replace(%s, %s::text, %s::text, 'g')`, readable, c.arg(pattern), c.arg(`\1\\ufffd`))
+		readable = fmt.Sprintf(`regexp_replace(%s, %s::text, %s::text, 'g')`, readable, c.Arg(pattern), c.Arg(`\1\\ufffd`))
 	}
 	return fmt.Sprintf(`CASE WHEN strpos(e.payload::text, %s::text) = 0 THEN e.payload ELSE CAST(%s AS json) END #>> ARRAY[%s] %s %s::text`,
-		c.arg(`\u`), readable, strings.Join(marks, ","), equal, c.arg(p.Value))
+		c.Arg(`\u`), readable, strings.Join(marks, ","), equal, c.Arg(p.Value))
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"regexp"
 	"strings"
+
+	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
 // Fingerprint is equal for failures that are alike: of one handler, of one
@@ -20,7 +22,7 @@ func Fingerprint(handler string, kind Kind, message string) string {
 // in it is replaced by #, or by * if it is quoted. It contains no digit, and is
 // its own gist.
 func Gist(message string) string {
-	message = strings.TrimSpace(spaces.ReplaceAllString(printable(message, maxMessage), ` `))
+	message = strings.TrimSpace(spaces.ReplaceAllString(sqldb.Printable(message, sqldb.MaxMessage), ` `))
 	for _, v := range values {
 		message = v.pattern.ReplaceAllString(message, v.sign)
 	}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
 func alike(a, b string) bool {
@@ -202,7 +204,7 @@ func TestAMessageThatWasCutIsLikeTheWholeOne(t *testing.T) {
 		"short", "with a \x00 NUL", "with a bad byte: \xff\xfe", strings.Repeat("word ", 5000), strings.Repeat("é\xff", 5000), "é" + strings.Repeat("é", 5000),
 		`unexpected answer "` + body + `" of server 7`,
 	} {
-		kept := printable(message, maxMessage)
+		kept := sqldb.Printable(message, sqldb.MaxMessage)
 		require.Equal(t, Fingerprint("mail", KindError, message), Fingerprint("mail", KindError, kept), "%.100q", message)
 	}
 	for i := range 3 { // wherever it was cut: in an escape, too
@@ -217,7 +219,7 @@ func TestAVeryLongMessageIsFingerprinted(t *testing.T) {
 	t.Parallel()
 	for _, part := range []string{"a", "7", `"`, "'", " '", "`", "a:", "a.b-", "@", "#@", "[:", "a@b", "http://", "\xff", "\x00", "Mon, ", `\`, `"\`} {
 		gist := Gist(strings.Repeat(part, 10<<20/len(part)))
-		require.LessOrEqual(t, len(gist), maxMessage)
+		require.LessOrEqual(t, len(gist), sqldb.MaxMessage)
 	}
 }
 
@@ -257,15 +259,15 @@ func requireGist(t require.TestingT, message string) {
 	require.True(t, utf8.ValidString(gist))
 	require.NotContains(t, gist, "\x00")
 	require.NotContains(t, gist, "\n")
-	require.LessOrEqual(t, len(gist), maxMessage)
-	require.Equal(t, gist, Gist(printable(message, maxMessage)), "%q", message)
+	require.LessOrEqual(t, len(gist), sqldb.MaxMessage)
+	require.Equal(t, gist, Gist(sqldb.Printable(message, sqldb.MaxMessage)), "%q", message)
 }
 
 func FuzzGist(f *testing.F) {
 	for _, message := range []string{
 		"", "dial tcp [::1]:80: connect: connection refused", `Get "https://example.com/?a=1": EOF`, `" 'x'`, "5'a' 'b", `"\`, "'\\", "'O'Brien' isn't", "“x", "`a\\`\"",
 		"550 5.1.1 <ada@example.com>: no such user id-20020a", "Wed, 01 Jul 2026 12:00:00 GMT", "May 2nd", "1st May", "a@@b@c #@", "fe80::1%eth0", "\xff\x00\x85", "\u00a0'a'",
-		"٣Mon½", "… (cut)", `"… (cut)`, "lookup a.b.c:1", "x://y://z", strings.Repeat(`""`, maxMessage/2), strings.Repeat("é", maxMessage), strings.Repeat("a\xff", maxMessage/2),
+		"٣Mon½", "… (cut)", `"… (cut)`, "lookup a.b.c:1", "x://y://z", strings.Repeat(`""`, sqldb.MaxMessage/2), strings.Repeat("é", sqldb.MaxMessage), strings.Repeat("a\xff", sqldb.MaxMessage/2),
 	} {
 		f.Add(message)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/migrations"
 	"github.com/reprise-bus/reprise/store"
@@ -30,7 +31,7 @@ func onSQLite(f *testing.F) (*store.Store, *sql.DB) {
 // insert publishes events in a statement of their own.
 func insert(t testing.TB, st *store.Store, events ...store.Event) {
 	t.Helper()
-	inserted, err := st.Insert(t.Context(), st.DB(), events, store.LeaseOnInsert{})
+	inserted, err := queue.Of(st).Insert(t.Context(), st.DB(), events, queue.LeaseOnInsert{})
 	require.NoError(t, err)
 	require.Len(t, inserted.IDs, len(events))
 }
@@ -40,7 +41,7 @@ func insert(t testing.TB, st *store.Store, events ...store.Event) {
 func FuzzFilter(f *testing.F) {
 	st, db := onSQLite(f)
 	for _, sub := range []store.Subscription{{Topic: "orders", Handler: "mail"}, {Topic: "orders", Handler: "it's"}, {Topic: "users", Handler: "mail"}} {
-		require.NoError(f, st.Subscribe(f.Context(), sub, ""))
+		require.NoError(f, queue.Of(st).Subscribe(f.Context(), sub, ""))
 	}
 	const noon = 1782907200 // 2026-07-01T12:00:00Z
 	published := map[store.EventID]time.Time{}
@@ -53,18 +54,18 @@ func FuzzFilter(f *testing.F) {
 		require.NoError(f, err)
 		published[e.EventID()] = at
 	}
-	var ended []store.Outcome
-	for _, o := range []store.Outcome{
+	var ended []queue.Outcome
+	for _, o := range []queue.Outcome{
 		{Status: store.Failed, Failure: store.NewFailure("mail", store.KindError, "down")},
 		{Status: store.Success},
 	} {
 		e := store.Event{ID: fmt.Sprint(len(ended) + 1), Topic: "orders", Source: "kafka"} // it is there
-		run, err := st.Record(f.Context(), e, "mail", "a", false)
+		run, err := queue.Of(st).Record(f.Context(), e, "mail", "a", false)
 		require.NoError(f, err)
-		o.Lease = run.Lease()
+		o.Lease = queue.LeaseOf(run)
 		ended = append(ended, o)
 	}
-	lost, err := st.End(f.Context(), ended)
+	lost, err := queue.Of(st).End(f.Context(), ended)
 	require.NoError(f, err)
 	require.Empty(f, lost)
 	all, err := st.Runs(f.Context(), store.Filter{})
@@ -162,7 +163,7 @@ func FuzzEvent(f *testing.F) {
 			Metadata: map[string]string{k: v, other: k},
 		}
 		if err := e.Validate(); err != nil {
-			_, err := st.Insert(t.Context(), st.DB(), []store.Event{e}, store.LeaseOnInsert{})
+			_, err := queue.Of(st).Insert(t.Context(), st.DB(), []store.Event{e}, queue.LeaseOnInsert{})
 			require.Error(t, err, "what cannot be kept as it is is refused")
 			return
 		}

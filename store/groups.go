@@ -106,14 +106,14 @@ func grouping(rows []groupRow, f Filter) (g Grouping) {
 
 // knownGroups reads the table of groups, and what has not been added to it yet.
 func (s *Store) knownGroups(ctx context.Context, f Filter) (Grouping, error) {
-	c := &conditions{}
+	c := &sqldb.Conditions{}
 	for _, known := range []struct{ column, value string }{{"handler", f.Handler}, {"kind", string(f.Kind)}, {"fingerprint", f.Group}} {
 		if known.value != "" {
-			c.and(known.column+` = %s`, known.value)
+			c.And(known.column+` = %s`, known.value)
 		}
 	}
-	selected := conjunction(c.rest)
-	n := c.arg(f.Limit + 1)
+	selected := sqldb.Conjunction(c.Rest)
+	n := c.Arg(f.Limit + 1)
 	const columns = `fingerprint, handler, kind, runs, first_at, last_at, last_run`
 	largest := `SELECT ` + columns + ` FROM reprise.failure_groups WHERE ` + selected + ` ORDER BY runs DESC, last_run DESC LIMIT `
 	counts := largest + n
@@ -159,7 +159,7 @@ func (s *Store) knownGroups(ctx context.Context, f Filter) (Grouping, error) {
 			FROM (`+counts+`) g
 			LIMIT `+n+` -- no more are there; it keeps the lookups from being made twice
 		) g LEFT JOIN reprise.handler_runs r ON r.id = g.newest
-		ORDER BY g.runs DESC, g.last_run DESC`), c.args...); err != nil {
+		ORDER BY g.runs DESC, g.last_run DESC`), c.Args...); err != nil {
 		return Grouping{}, err
 	}
 	g := grouping(rows, f)
@@ -173,8 +173,8 @@ func (s *Store) knownGroups(ctx context.Context, f Filter) (Grouping, error) {
 // foundGroups counts the runs that the filter selects among the newest failures that
 // an index offers.
 func (s *Store) foundGroups(ctx context.Context, f Filter) (Grouping, error) {
-	c := s.conditions(f, 0, 0)
-	offered, _ := c.look()
+	c := s.Conditions(f, 0, 0)
+	offered, _ := c.Look()
 	most := lookFor(f, pageLook)
 	var rows []groupRow
 	if err := s.db.SelectContext(ctx, &rows, s.db.Compose(fmt.Sprintf(`
@@ -195,7 +195,7 @@ func (s *Store) foundGroups(ctx context.Context, f Filter) (Grouping, error) {
 			) g
 			ORDER BY g.runs DESC, g.newest DESC LIMIT %s
 		) g LEFT JOIN reprise.handler_runs r ON r.id = g.newest
-		ORDER BY g.runs DESC, g.newest DESC`, conjunction(c.rest), offered, most, c.arg(f.Limit+1))), c.args...); err != nil {
+		ORDER BY g.runs DESC, g.newest DESC`, sqldb.Conjunction(c.Rest), offered, most, c.Arg(f.Limit+1))), c.Args...); err != nil {
 		return Grouping{}, err
 	}
 	more := len(rows) > 0 && rows[0].Looked >= int64(most)

@@ -8,6 +8,7 @@ import (
 	"math"
 
 	"github.com/reprise-bus/reprise/internal/dialect"
+	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
 // EventHead is an event without its payload, as lists show it.
@@ -24,38 +25,25 @@ const MaxMetadata = 64 << 10
 
 // headRow is an event of which the payload is not read.
 type headRow struct {
-	eventRow
+	sqldb.EventRow
 	Bytes         int64 `db:"bytes"`
 	MetadataBytes int64 `db:"metadata_bytes"`
-}
-
-// bytesOf is the length of an expression of type json or text, in bytes.
-func (s *Store) bytesOf(text string) string {
-	if s.db.Kind() == dialect.SQLite {
-		return `octet_length(` + text + `)`
-	}
-	return `octet_length(` + text + `::text)`
-}
-
-// payloadBytes is how large the payload of row r is.
-func (s *Store) payloadBytes(r string) string {
-	return `coalesce(` + s.bytesOf(r+`.payload`) + `, length(` + r + `.payload_bytes))`
 }
 
 // headColumns are those of event e, with its metadata if they are asked for and not
 // too large.
 func (s *Store) headColumns(metadata bool) string {
-	size := s.bytesOf(`e.metadata`)
+	size := s.db.BytesOf(`e.metadata`)
 	read := `NULL`
 	if metadata {
 		read = fmt.Sprintf(`CASE WHEN %s <= %d THEN e.metadata END`, size, MaxMetadata)
 	}
 	return `e.id AS event_id, e.topic, e.key, e.source, coalesce(e.amends, '') AS amends, e.published_at, ` +
-		s.payloadBytes(`e`) + ` AS bytes, ` + read + ` AS metadata, ` + size + ` AS metadata_bytes`
+		s.db.PayloadBytes(`e`) + ` AS bytes, ` + read + ` AS metadata, ` + size + ` AS metadata_bytes`
 }
 
 func (r headRow) head() (EventHead, error) {
-	e, err := r.event()
+	e, err := EventOf(r.EventRow)
 	e.Payload = nil
 	return EventHead{Event: e, Bytes: r.Bytes, MetadataBytes: r.MetadataBytes, MetadataUnread: r.Metadata == nil}, err
 }
@@ -74,7 +62,7 @@ func heads(rows []headRow) ([]EventHead, error) {
 // EventHead returns an event of a topic by its id without its payload, or
 // ErrNotFound.
 func (s *Store) EventHead(ctx context.Context, topic, id string) (EventHead, error) {
-	if !keepable(topic, id) {
+	if !sqldb.Keepable(topic, id) {
 		return EventHead{}, fmt.Errorf("event %.255q of topic %.255q: %w", id, topic, ErrNotFound)
 	}
 	var row headRow
@@ -91,7 +79,7 @@ func (s *Store) EventHead(ctx context.Context, topic, id string) (EventHead, err
 // EventHeads returns the events of that id without their payloads, one for each
 // topic that has it.
 func (s *Store) EventHeads(ctx context.Context, id string) ([]EventHead, error) {
-	if !keepable(id) {
+	if !sqldb.Keepable(id) {
 		return nil, nil
 	}
 	var rows []headRow
@@ -104,7 +92,7 @@ func (s *Store) EventHeads(ctx context.Context, id string) ([]EventHead, error) 
 // EventPayload returns the first so many bytes of an event's payload, all of them
 // for 0, or ErrNotFound.
 func (s *Store) EventPayload(ctx context.Context, topic, id string, most int) ([]byte, error) {
-	if !keepable(topic, id) {
+	if !sqldb.Keepable(topic, id) {
 		return nil, fmt.Errorf("event %.255q of topic %.255q: %w", id, topic, ErrNotFound)
 	}
 	piece, err := s.piece(ctx, most, `reprise.events p WHERE p.id = $2 AND p.topic = $3`, id, topic)

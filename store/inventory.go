@@ -11,6 +11,20 @@ import (
 	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
+// Instance is one running process of the application.
+type Instance struct {
+	ID       string
+	Host     string
+	PID      int
+	Build    string   // version of the application, as far as the binary tells
+	Handlers []string // what it serves: see Serving
+
+	// What the process is configured with. Everybody who judges whether it lives
+	// goes by this. Default 2 s and 10 s.
+	HeartbeatInterval time.Duration
+	DeadAfter         time.Duration // of silence
+}
+
 // Subscribed is a subscription as it stands in the database.
 type Subscribed struct {
 	Subscription

@@ -5,9 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"time"
 
-	"github.com/reprise-bus/reprise/internal/dialect"
 	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
@@ -44,17 +42,17 @@ func (s *Store) Page(ctx context.Context, f Filter) (page Page, err error) {
 	if f.Limit == 0 {
 		f.Limit = DefaultLimit
 	}
-	c := s.conditions(f, 0, f.Before)
+	c := s.Conditions(f, 0, f.Before)
 	most := lookFor(f, pageLook)
-	offered, args := c.look()
+	offered, args := c.Look()
 	from := `reprise.handler_runs r WHERE ` + offered
-	if len(c.rest) > 0 {
+	if len(c.Rest) > 0 {
 		from = fmt.Sprintf(`(SELECT * FROM reprise.handler_runs r WHERE %s ORDER BY r.id DESC LIMIT %d) r WHERE %s`,
-			offered, most, conjunction(c.rest))
+			offered, most, sqldb.Conjunction(c.Rest))
 	}
 	var rows []runRow
 	err = s.db.SelectContext(ctx, &rows, s.db.Compose(
-		`SELECT `+runColumns+` FROM `+from+` ORDER BY r.id DESC LIMIT `+c.arg(f.Limit)), c.args...)
+		`SELECT `+runColumns+` FROM `+from+` ORDER BY r.id DESC LIMIT `+c.Arg(f.Limit)), c.Args...)
 	if err != nil {
 		return page, fmt.Errorf("list runs: %w", err)
 	}
@@ -65,7 +63,7 @@ func (s *Store) Page(ctx context.Context, f Filter) (page Page, err error) {
 	switch {
 	case len(rows) == f.Limit:
 		page.Next = rows[len(rows)-1].ID
-	case len(c.rest) > 0: // which run was the last that was looked at?
+	case len(c.Rest) > 0: // which run was the last that was looked at?
 		err = s.db.GetContext(ctx, &page.Next, s.db.Compose(fmt.Sprintf(
 			`SELECT r.id FROM reprise.handler_runs r WHERE %s ORDER BY r.id DESC LIMIT 1 OFFSET %d`, offered, most-1)), args...)
 		if errors.Is(err, sql.ErrNoRows) {
@@ -123,21 +121,21 @@ func (s *Store) Count(ctx context.Context, f Filter) (Count, error) {
 	if err := f.Validate(); err != nil {
 		return Count{}, err
 	}
-	return s.count(ctx, s.conditions(f, 0, 0), MaxCount, lookFor(f, countLook))
+	return s.count(ctx, s.Conditions(f, 0, 0), MaxCount, lookFor(f, countLook))
 }
 
-func (s *Store) count(ctx context.Context, c *conditions, most int64, look int) (count Count, err error) {
-	offered, _ := c.look()
+func (s *Store) count(ctx context.Context, c *sqldb.Conditions, most int64, look int) (count Count, err error) {
+	offered, _ := c.Look()
 	// In order, so that an index is read: the table itself may begin with a
 	// million rows that were deleted.
 	query := fmt.Sprintf(`SELECT count(*) AS n, 0 AS looked FROM (SELECT 1 FROM reprise.handler_runs r WHERE %s ORDER BY r.id DESC LIMIT %d) r`, offered, most+1)
-	if len(c.rest) > 0 {
+	if len(c.Rest) > 0 {
 		query = fmt.Sprintf(`
 			SELECT coalesce(sum(CASE WHEN %s THEN 1 ELSE 0 END), 0) AS n, count(*) AS looked
-			FROM (SELECT * FROM reprise.handler_runs r WHERE %s ORDER BY r.id DESC LIMIT %d) r`, conjunction(c.rest), offered, look)
+			FROM (SELECT * FROM reprise.handler_runs r WHERE %s ORDER BY r.id DESC LIMIT %d) r`, sqldb.Conjunction(c.Rest), offered, look)
 	}
 	var found struct{ N, Looked int64 }
-	if err := s.db.GetContext(ctx, &found, s.db.Compose(query), c.args...); err != nil {
+	if err := s.db.GetContext(ctx, &found, s.db.Compose(query), c.Args...); err != nil {
 		return count, fmt.Errorf("count runs: %w", err)
 	}
 	return Count{N: min(found.N, most), More: found.N > most || found.Looked == int64(look)}, nil
@@ -145,8 +143,13 @@ func (s *Store) count(ctx context.Context, c *conditions, most int64, look int) 
 
 // Run returns a run by its id, or ErrNotFound.
 func (s *Store) Run(ctx context.Context, id int64) (Run, error) {
+	return s.RunTx(ctx, s.db, id)
+}
+
+// RunTx is Run in a transaction.
+func (s *Store) RunTx(ctx context.Context, tx Getter, id int64) (Run, error) {
 	var row runRow
-	err := s.db.GetContext(ctx, &row, s.db.SQL(`SELECT `+runColumns+` FROM reprise.handler_runs r WHERE r.id = $1`), id)
+	err := tx.GetContext(ctx, &row, s.db.SQL(`SELECT `+runColumns+` FROM reprise.handler_runs r WHERE r.id = $1`), id)
 	if errors.Is(err, sql.ErrNoRows) {
 		return Run{}, fmt.Errorf("run %d: %w", id, ErrNotFound)
 	}
@@ -183,36 +186,33 @@ func (s *Store) Attempts(ctx context.Context, runID int64) ([]Attempt, error) {
 	return attempts, nil
 }
 
-// getter is the pool or a transaction.
-type getter interface {
+// Getter is a transaction that reads one row: *sqlx.Tx is.
+type Getter interface {
 	GetContext(ctx context.Context, into any, query string, args ...any) error
+}
+
+// Selecter is a transaction that reads rows: *sqlx.Tx is.
+type Selecter interface {
+	SelectContext(ctx context.Context, into any, query string, args ...any) error
 }
 
 // Event returns an event of a topic by its id, or ErrNotFound.
 func (s *Store) Event(ctx context.Context, topic, id string) (Event, error) {
-	return s.event(ctx, s.db, topic, id)
+	return s.EventTx(ctx, s.db, topic, id)
 }
 
-func (s *Store) event(ctx context.Context, q getter, topic, id string) (Event, error) {
-	if !keepable(topic, id) {
+// EventTx is Event in a transaction.
+func (s *Store) EventTx(ctx context.Context, q Getter, topic, id string) (Event, error) {
+	if !sqldb.Keepable(topic, id) {
 		return Event{}, fmt.Errorf("event %.255q of topic %.255q: %w", id, topic, ErrNotFound)
 	}
-	var found eventRow
-	err := q.GetContext(ctx, &found, s.db.SQL(`SELECT `+eventColumns+` FROM reprise.events e WHERE e.id = $1 AND e.topic = $2`), id, topic)
+	var found sqldb.EventRow
+	err := q.GetContext(ctx, &found, s.db.SQL(`SELECT `+sqldb.EventColumns+` FROM reprise.events e WHERE e.id = $1 AND e.topic = $2`), id, topic)
 	if errors.Is(err, sql.ErrNoRows) {
 		return Event{}, fmt.Errorf("event %q of topic %q: %w", id, topic, ErrNotFound)
 	}
 	if err != nil {
 		return Event{}, fmt.Errorf("read event %q: %w", id, err)
 	}
-	return found.event()
-}
-
-// time is a point in time as the database compares it, rounded up to the
-// database's precision: what it keeps is before t, or not, either way.
-func (s *Store) time(t time.Time) any {
-	if s.db.Kind() == dialect.SQLite {
-		return sqldb.RoundUp(t, time.Millisecond).Format(sqldb.SQLiteTime)
-	}
-	return sqldb.RoundUp(t, time.Microsecond)
+	return EventOf(found)
 }

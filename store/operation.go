@@ -5,10 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"github.com/reprise-bus/reprise/internal/sqldb"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
 // OperationKind is what an operation does to the runs that it takes up.
@@ -58,31 +59,19 @@ type Operation struct {
 	Taken          int64        // taken up so far
 	Complete       bool         // everything that is selected is taken up
 	RequestedAt    time.Time
-
-	cursor cursor
 }
 
-// cursor is how far an operation has come.
-type cursor struct {
-	Run  int64 `json:"run,omitempty"`   // all selected runs up to it are taken up
-	UpTo int64 `json:"up_to,omitempty"` // the last run that there was
-	// A backfill: all events up to this one, by time and id, of those before
-	// Until.
-	At    time.Time `json:"at,omitzero"`
-	Event string    `json:"event,omitempty"`
-	Until time.Time `json:"until,omitzero"`
-}
+// ErrNoRequester is what a request fails with that names nobody.
+var ErrNoRequester = errors.New("it does not say who asks for it: set RequestedBy")
 
-var errNoRequester = errors.New("it does not say who asks for it: set RequestedBy")
-
-// onOutbox says whether what it selects is in the outbox.
-func (k OperationKind) onOutbox() bool { return k == Sending || k == Releasing || k == Dropping }
+// OnOutbox says whether what it selects is in the outbox.
+func (k OperationKind) OnOutbox() bool { return k == Sending || k == Releasing || k == Dropping }
 
 // Validate reports every field that a request must not have.
 func (o Operation) Validate() error {
 	var errs []error
 	if strings.TrimSpace(o.RequestedBy) == "" {
-		errs = append(errs, errNoRequester)
+		errs = append(errs, ErrNoRequester)
 	}
 	if !(o.Rate >= 0 && o.Rate <= maxRate) {
 		errs = append(errs, fmt.Errorf("rate %v: want runs per second up to %d, or 0 for all at once", o.Rate, maxRate))
@@ -112,116 +101,10 @@ func (o Operation) Validate() error {
 
 const maxRate = 1_000_000
 
-// takes returns the conditions of the runs that the operation takes up.
-func (s *Store) takes(o Operation, above, below int64) *conditions {
-	f := o.Selection
-	open := f.Status == ""
-	if open && !o.EvenSuccessful {
-		f.Status = Failed
-	}
-	c := s.conditions(f, above, below)
-	switch {
-	case open && o.EvenSuccessful:
-		c.and(`r.status IN ('FAILED', 'SUCCESS')`)
-	case f.Status == Pending:
-		c.and(`r.due_at IS NOT NULL`) // nobody holds it
-	}
-	return c
-}
+// TotalCount is how far the runs of an operation are counted.
+const TotalCount = 1_000_000
 
-// Request puts an operation on record and returns it with ID, Total and
-// RequestedAt filled in. Nothing is taken up yet.
-//
-// A replay whose selection includes a run of a handler without a subscription
-// is refused whole: nobody would claim the run.
-func (s *Store) Request(ctx context.Context, o Operation) (Operation, error) {
-	if err := o.Validate(); err != nil {
-		return o, err
-	}
-	fail := func(err error) (Operation, error) { return o, fmt.Errorf("request a %s: %w", o.Kind, err) }
-	if err := s.db.GetContext(ctx, &o.cursor.UpTo, s.db.SQL(`SELECT coalesce(max(id), 0) FROM reprise.handler_runs`)); err != nil {
-		return fail(err)
-	}
-	selected, err := s.selected(ctx, o)
-	if err != nil {
-		return fail(err)
-	}
-	var unserved []string
-	for _, part := range selected {
-		o.Total.N += part.Runs
-		if o.Kind == Replaying && !part.Subscribed {
-			unserved = append(unserved, part.Handler)
-		}
-	}
-	o.Total.More = o.Total.N == totalCount
-	if len(unserved) > 0 {
-		return o, fmt.Errorf("no subscription for handler %s: register it with the bus, or select other handlers; nothing was replayed",
-			strings.Join(slices.Compact(unserved), ", "))
-	}
-	if o, err = s.request(ctx, s.db.Pool(), o); err != nil {
-		return fail(err)
-	}
-	return o, nil
-}
-
-// totalCount is how far the runs of an operation are counted.
-const totalCount = 1_000_000
-
-// request inserts the operation's row.
-func (s *Store) request(ctx context.Context, q sqldb.Queryer, o Operation) (Operation, error) {
-	selected := any(o.Selection)
-	if o.Kind.onOutbox() {
-		selected = o.Outbox
-	}
-	selection, err := json.Marshal(selected)
-	if err != nil {
-		return o, err
-	}
-	o.State, o.Complete = Running, false
-	o.RequestedBy, o.Reason = printable(o.RequestedBy, maxName), printable(o.Reason, maxMessage)
-	var requested sqldb.Time
-	err = s.db.QueryRow(ctx, q, s.db.SQL(`
-		INSERT INTO reprise.operations (kind, requested_by, reason, selection, even_successful, rate, total, cursor)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-		RETURNING id, requested_at`),
-		[]any{string(o.Kind), o.RequestedBy, o.Reason, string(selection), o.EvenSuccessful, o.Rate, o.Total.N, o.cursor.text()},
-		&o.ID, &requested)
-	if err != nil {
-		return o, rowError(err)
-	}
-	o.RequestedAt = requested.Time
-	return o, nil
-}
-
-func (c cursor) text() string {
-	text, _ := json.Marshal(c) // numbers and strings: it always marshals
-	return string(text)
-}
-
-// part is how many of the selected runs are of a handler.
-type part struct {
-	Handler    string
-	Runs       int64
-	Subscribed bool
-}
-
-// selected counts the runs that the operation is about to take up, by topic and
-// handler.
-func (s *Store) selected(ctx context.Context, o Operation) (parts []part, err error) {
-	c := s.takes(o, 0, o.cursor.UpTo+1)
-	err = s.db.SelectContext(ctx, &parts, s.db.Compose(fmt.Sprintf(`
-		SELECT g.handler, g.runs,
-		       EXISTS (SELECT 1 FROM reprise.subscriptions s WHERE s.topic = g.topic AND s.handler = g.handler) AS subscribed
-		FROM (
-			SELECT r.topic, r.handler, count(*) AS runs
-			FROM (SELECT * FROM reprise.handler_runs r WHERE %s LIMIT %d) r
-			GROUP BY r.topic, r.handler
-		) g
-		ORDER BY g.handler`, c.where(), totalCount)), c.args...)
-	return parts, err
-}
-
-const operationColumns = `id, kind, state, requested_by, reason, selection, even_successful, rate, total, taken, cursor, complete, requested_at`
+const operationColumns = `id, kind, state, requested_by, reason, selection, even_successful, rate, total, taken, complete, requested_at`
 
 type operationRow struct {
 	ID             int64          `db:"id"`
@@ -234,7 +117,6 @@ type operationRow struct {
 	Rate           float64        `db:"rate"`
 	Total          int64          `db:"total"`
 	Taken          int64          `db:"taken"`
-	Cursor         []byte         `db:"cursor"`
 	Complete       bool           `db:"complete"`
 	RequestedAt    sqldb.Time     `db:"requested_at"`
 }
@@ -243,21 +125,26 @@ func (r operationRow) operation() (Operation, error) {
 	o := Operation{
 		ID: r.ID, Kind: r.Kind, State: r.State, RequestedBy: r.RequestedBy, Reason: r.Reason,
 		EvenSuccessful: r.EvenSuccessful, Rate: r.Rate, Taken: r.Taken, Complete: r.Complete,
-		Total: Count{N: r.Total, More: r.Total == totalCount}, RequestedAt: r.RequestedAt.Time,
+		Total: Count{N: r.Total, More: r.Total == TotalCount}, RequestedAt: r.RequestedAt.Time,
 	}
 	selection := any(&o.Selection)
-	if o.Kind.onOutbox() {
+	if o.Kind.OnOutbox() {
 		selection = &o.Outbox
 	}
-	if err := errors.Join(json.Unmarshal(r.Selection, selection), json.Unmarshal(r.Cursor, &o.cursor)); err != nil {
-		return o, fmt.Errorf("operation %d: selection or cursor in the database: %w", r.ID, err)
+	if err := json.Unmarshal(r.Selection, selection); err != nil {
+		return o, fmt.Errorf("operation %d: selection in the database: %w", r.ID, err)
 	}
 	return o, nil
 }
 
 // Operation returns an operation by its id, or ErrNotFound.
 func (s *Store) Operation(ctx context.Context, id int64) (Operation, error) {
-	found, err := s.operations(ctx, `SELECT `+operationColumns+` FROM reprise.operations WHERE id = $1`, id)
+	return s.OperationTx(ctx, s.db, id)
+}
+
+// OperationTx is Operation in a transaction.
+func (s *Store) OperationTx(ctx context.Context, tx Selecter, id int64) (Operation, error) {
+	found, err := s.operationsIn(ctx, tx, `SELECT `+operationColumns+` FROM reprise.operations WHERE id = $1`, id)
 	if err != nil {
 		return Operation{}, err
 	}
@@ -301,8 +188,12 @@ func (s *Store) OperationsOf(ctx context.Context, runID int64) ([]Operation, err
 }
 
 func (s *Store) operations(ctx context.Context, query string, args ...any) ([]Operation, error) {
+	return s.operationsIn(ctx, s.db, query, args...)
+}
+
+func (s *Store) operationsIn(ctx context.Context, db Selecter, query string, args ...any) ([]Operation, error) {
 	var rows []operationRow
-	if err := s.db.SelectContext(ctx, &rows, s.db.SQL(query), args...); err != nil {
+	if err := db.SelectContext(ctx, &rows, s.db.SQL(query), args...); err != nil {
 		return nil, fmt.Errorf("read operations: %w", err)
 	}
 	operations := make([]Operation, len(rows))
@@ -313,4 +204,15 @@ func (s *Store) operations(ctx context.Context, query string, args ...any) ([]Op
 		}
 	}
 	return operations, nil
+}
+
+// OpenBackfills returns the backfills of a subscription that are running and
+// not complete.
+func (s *Store) OpenBackfills(ctx context.Context, sub Subscription) ([]Operation, error) {
+	all, err := s.operations(ctx, `
+		SELECT `+operationColumns+` FROM reprise.operations
+		WHERE kind = 'backfill' AND state = 'running' AND NOT complete ORDER BY id`)
+	return slices.DeleteFunc(all, func(o Operation) bool {
+		return o.Selection.Handler != sub.Handler || o.Selection.Topic != sub.Topic
+	}), err
 }

@@ -9,7 +9,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -17,6 +16,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/internal/operate"
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -83,18 +84,17 @@ func TestPlansAtAMillionDue(t *testing.T) {
 	}
 	judge(t, server.Log())
 
-	methods := reflect.TypeFor[*store.Store]()
-	for i := range methods.NumMethod() {
-		name := methods.Method(i).Name
+	for name := range methods(d.st) {
 		require.True(t, d.did[name] || slices.Contains(withoutSQL, name),
-			"Store.%s: let the test drive it, or add it to those that run no statement", name)
+			"%s: let the test drive it, or add it to those that run no statement", name)
 	}
 }
 
 // compiledAbove is PostgreSQL's default of jit_above_cost.
 const compiledAbove = 100_000
 
-var withoutSQL = []string{"Channel", "DB", "Database", "LeasesOnInsert", "Notifies", "Schema"}
+var withoutSQL = []string{"Channel", "DB", "Database", "LeasesOnInsert", "Notifies", "Schema", "Conditions", "OutboxConditions",
+	"CountOutgoing", "RunTx", "EventTx", "OperationTx"} // by OutboxCounts, Run, Event, Operation
 
 // fill adds events of which four handlers have handled past, and none has
 // handled due; and what else stands in the tables then.
@@ -224,41 +224,41 @@ func (d *planning) onTheWay(pass string, st *store.Store, often int) {
 func (d *planning) processes() {
 	st := d.st
 	d.wayStep("Register Heartbeat Held Survey SubscriptionKeys", func(ctx context.Context) {
-		require.NoError(d, st.Register(ctx, store.Instance{ID: d.id, Handlers: []string{"mail"}}))
-		_, err := st.Heartbeat(ctx, nil, d.id, store.Beat{Holding: &store.Holding{Runs: []int64{1}, Recent: 1 << 40}})
+		require.NoError(d, queue.Of(st).Register(ctx, store.Instance{ID: d.id, Handlers: []string{"mail"}}))
+		_, err := queue.Of(st).Heartbeat(ctx, nil, d.id, queue.Beat{Holding: &queue.Holding{Runs: []int64{1}, Recent: 1 << 40}})
 		require.NoError(d, err)
-		_, err = st.Held(ctx, d.id)
+		_, err = queue.Of(st).Held(ctx, d.id)
 		require.NoError(d, err)
-		_, err = st.Survey(ctx)
+		_, err = queue.Of(st).Survey(ctx)
 		require.NoError(d, err)
 		_, err = st.SubscriptionKeys(ctx)
 		require.NoError(d, err)
 	})
 	d.step("Recover Deregister", func(ctx context.Context) {
 		for _, id := range []string{"dead", "leaving"} {
-			require.NoError(d, st.Register(ctx, store.Instance{ID: id}))
-			claimed, err := st.Claim(ctx, store.Claimant{Instance: id}, []store.Want{{Topic: "orders", Handler: "mail", N: 10}})
+			require.NoError(d, queue.Of(st).Register(ctx, store.Instance{ID: id}))
+			claimed, err := queue.Of(st).Claim(ctx, queue.Claimant{Instance: id}, []queue.Want{{Topic: "orders", Handler: "mail", N: 10}})
 			require.NoError(d, err)
 			require.Len(d, claimed, 10)
 		}
-		require.NoError(d, st.Deregister(ctx, "leaving"))
+		require.NoError(d, queue.Of(st).Deregister(ctx, "leaving"))
 		d.admin(`UPDATE reprise.instances SET heartbeat_at = now() - interval '1 hour' WHERE id = 'dead'`)
 		d.admin(`UPDATE reprise.instances SET heartbeat_at = now() WHERE id LIKE 'other-%' OR id LIKE 'driver%'`)
 		d.admin(`UPDATE reprise.instances SET heartbeat_at = now(), started_at = now() - interval '1 hour', steady_since = NULL WHERE id = $1`, d.id)
-		dead, err := st.Recover(ctx, d.id)
+		dead, err := queue.Of(st).Recover(ctx, d.id)
 		require.NoError(d, err)
 		require.Equal(d, []string{"dead"}, dead)
 	})
 	d.step("Subscribe SubscribeTx SubscribeFromBeginning RequestPast OpenBackfills Settle Unsubscribe", func(ctx context.Context) {
 		for _, handler := range []string{"new", "old"} {
 			sub := store.Subscription{Topic: "orders", Handler: handler + " in " + d.pass}
-			require.NoError(d, st.SubscribeFromBeginning(ctx, sub, ""))
+			require.NoError(d, operate.On(st).SubscribeFromBeginning(ctx, sub, ""))
 			open, err := st.OpenBackfills(ctx, sub)
 			require.NoError(d, err)
 			require.Len(d, open, 1)
-			_, _, err = st.Settle(ctx, sub, "")
+			_, _, err = queue.Of(st).Settle(ctx, sub, "")
 			require.NoError(d, err)
-			require.NoError(d, st.Unsubscribe(ctx, sub, operator))
+			require.NoError(d, operate.On(st).Unsubscribe(ctx, sub, operator))
 		}
 	})
 	d.step("InsertLarge", func(ctx context.Context) {
@@ -266,7 +266,7 @@ func (d *planning) processes() {
 		require.NoError(d, err)
 		defer over()
 		require.False(d, st.Database().Aborted(ctx, tx))
-		in, err := st.InsertLarge(ctx, tx, d.events(100, "orders"), func(events []store.Event) [][]store.Event {
+		in, err := queue.Of(st).InsertLarge(ctx, tx, d.events(100, "orders"), func(events []store.Event) [][]store.Event {
 			half := len(events) / 2
 			return [][]store.Event{events[:half], events[half:]}
 		})
@@ -290,33 +290,33 @@ func (d *planning) processes() {
 }
 
 func (d *planning) publishing() {
-	lease := store.LeaseOnInsert{Instance: d.id, Wants: []store.Want{{Topic: "orders", Handler: "mail", N: 5}, {Topic: "orders", Handler: "stock", N: 50}}}
-	var leased []store.Outcome
+	lease := queue.LeaseOnInsert{Instance: d.id, Wants: []queue.Want{{Topic: "orders", Handler: "mail", N: 5}, {Topic: "orders", Handler: "stock", N: 50}}}
+	var leased []queue.Outcome
 	for _, n := range []int{1, 2, 100} {
-		for _, lease := range []store.LeaseOnInsert{{}, lease} {
+		for _, lease := range []queue.LeaseOnInsert{{}, lease} {
 			d.wayStep("Insert InsertNew KnownMetadata", func(ctx context.Context) {
 				events := d.events(n, "orders")
-				in, err := d.st.InsertNew(ctx, d.st.DB(), events, lease)
+				in, err := queue.Of(d.st).InsertNew(ctx, d.st.DB(), events, lease)
 				require.NoError(d, err)
 				require.Len(d, in.IDs, n)
 				for _, run := range in.Leased {
-					leased = append(leased, store.Outcome{Status: store.Success, Lease: store.Lease{RunID: run.RunID, Instance: d.id, Attempt: 1}})
+					leased = append(leased, queue.Outcome{Status: store.Success, Lease: queue.Lease{RunID: run.RunID, Instance: d.id, Attempt: 1}})
 				}
-				in, err = d.st.Insert(ctx, d.st.DB(), events, lease)
+				in, err = queue.Of(d.st).Insert(ctx, d.st.DB(), events, lease)
 				require.NoError(d, err)
 				require.Empty(d, in.IDs)
-				known, err := d.st.KnownMetadata(ctx, d.st.DB(), eventIDs(events))
+				known, err := queue.Of(d.st).KnownMetadata(ctx, d.st.DB(), eventIDs(events))
 				require.NoError(d, err)
 				require.Len(d, known, n)
 			})
 		}
 	}
 	d.wayStep("End Notify NotifyOutbox", func(ctx context.Context) {
-		lost, err := d.st.End(ctx, leased)
+		lost, err := queue.Of(d.st).End(ctx, leased)
 		require.NoError(d, err)
 		require.Empty(d, lost)
-		require.NoError(d, d.st.Notify(ctx, d.st.DB(), ""))
-		require.NoError(d, d.st.NotifyOutbox(ctx, d.st.DB(), ""))
+		require.NoError(d, d.st.Database().Notify(ctx, d.st.DB(), ""))
+		require.NoError(d, d.st.Database().NotifyOutbox(ctx, d.st.DB(), ""))
 	})
 }
 
@@ -328,19 +328,19 @@ func eventIDs(events []store.Event) (ids []store.EventID) {
 }
 
 func (d *planning) receiving() {
-	for _, lease := range []store.LeaseOnInsert{{}, {Instance: d.id, Wants: []store.Want{{Topic: "payments", Handler: "pay", N: 5}}}} {
+	for _, lease := range []queue.LeaseOnInsert{{}, {Instance: d.id, Wants: []queue.Want{{Topic: "payments", Handler: "pay", N: 5}}}} {
 		for _, n := range []int{1, 100} {
 			d.wayStep("Receive ReceiveNew", func(ctx context.Context) {
 				events := from("kafka", d.events(n, "payments"))
-				_, err := d.st.ReceiveNew(ctx, "pay", events, lease)
+				_, err := queue.Of(d.st).ReceiveNew(ctx, "pay", events, lease)
 				require.NoError(d, err)
-				in, err := d.st.Receive(ctx, "pay", events, lease)
+				in, err := queue.Of(d.st).Receive(ctx, "pay", events, lease)
 				require.NoError(d, err)
 				require.Equal(d, n, in.Known)
 				for i := range events {
 					events[i].Metadata = map[string]string{"retries": "1"}
 				}
-				in, err = d.st.Receive(ctx, "pay", events, lease)
+				in, err = queue.Of(d.st).Receive(ctx, "pay", events, lease)
 				require.NoError(d, err)
 				require.Len(d, in.Other, n)
 			})
@@ -349,20 +349,20 @@ func (d *planning) receiving() {
 	d.wayStep("Record RecordAgain", func(ctx context.Context) {
 		e := from("kafka", d.events(1, "payments"))[0]
 		for range 2 {
-			run, err := d.st.Record(ctx, e, "pay", d.id, true)
+			run, err := queue.Of(d.st).Record(ctx, e, "pay", d.id, true)
 			require.NoError(d, err)
-			_, err = d.st.RecordAgain(ctx, run, d.id)
+			_, err = queue.Of(d.st).RecordAgain(ctx, run, d.id)
 			require.NoError(d, err)
 			e.Metadata = map[string]string{"retries": "1"}
 		}
 	})
 }
 
-func (d *planning) claim(ctx context.Context, n int) []*store.Claimed {
+func (d *planning) claim(ctx context.Context, n int) []*queue.Claimed {
 	d.Helper()
-	pulse, err := d.st.Heartbeat(ctx, nil, d.id, store.Beat{})
+	pulse, err := queue.Of(d.st).Heartbeat(ctx, nil, d.id, queue.Beat{})
 	require.NoError(d, err)
-	claimed, err := d.st.Claim(ctx, store.Claimant{Instance: d.id, Claims: pulse.Claims, Held: []int64{1, 2, 3}}, []store.Want{{Topic: "orders", Handler: "mail", N: n}, {Topic: "orders", Handler: "stock", N: n}, {Topic: "payments", Handler: "pay", N: n}, {Topic: "nothing", Handler: "nobody", N: n}})
+	claimed, err := queue.Of(d.st).Claim(ctx, queue.Claimant{Instance: d.id, Claims: pulse.Claims, Held: []int64{1, 2, 3}}, []queue.Want{{Topic: "orders", Handler: "mail", N: n}, {Topic: "orders", Handler: "stock", N: n}, {Topic: "payments", Handler: "pay", N: n}, {Topic: "nothing", Handler: "nobody", N: n}})
 	require.NoError(d, err)
 	require.NotEmpty(d, claimed)
 	return claimed
@@ -372,9 +372,9 @@ func (d *planning) handling() {
 	failure := store.NewFailure("mail", store.KindPanic, "no connection to the server")
 	d.wayStep("Claim End EndUnlocked", func(ctx context.Context) {
 		for _, n := range []int{1, 5, 50} {
-			var outcomes []store.Outcome
+			var outcomes []queue.Outcome
 			for i, c := range d.claim(ctx, n) {
-				o := store.Outcome{Lease: c.Run.Lease(), Status: store.Success}
+				o := queue.Outcome{Lease: queue.LeaseOf(c.Run), Status: store.Success}
 				switch i % 4 {
 				case 1:
 					o.Status, o.Failure, o.Delay = store.Pending, failure, time.Second
@@ -383,11 +383,11 @@ func (d *planning) handling() {
 				}
 				outcomes = append(outcomes, o)
 			}
-			outcomes = append(outcomes, store.Outcome{Lease: store.Lease{RunID: 1, Instance: "nobody", Attempt: 1}, Status: store.Success})
-			lost, err := d.st.End(ctx, outcomes[:len(outcomes)/2])
+			outcomes = append(outcomes, queue.Outcome{Lease: queue.Lease{RunID: 1, Instance: "nobody", Attempt: 1}, Status: store.Success})
+			lost, err := queue.Of(d.st).End(ctx, outcomes[:len(outcomes)/2])
 			require.NoError(d, err)
 			require.Empty(d, lost)
-			lost, _, err = d.st.EndUnlocked(ctx, outcomes[len(outcomes)/2:])
+			lost, _, err = queue.Of(d.st).EndUnlocked(ctx, outcomes[len(outcomes)/2:])
 			require.NoError(d, err)
 			require.Len(d, lost, 1)
 		}
@@ -396,7 +396,7 @@ func (d *planning) handling() {
 		tx, err := d.st.DB().BeginTxx(ctx, nil)
 		require.NoError(d, err)
 		for _, c := range d.claim(ctx, 1) {
-			require.NoError(d, d.st.Succeed(ctx, tx, c.Run.Lease()))
+			require.NoError(d, queue.Of(d.st).Succeed(ctx, tx, queue.LeaseOf(c.Run)))
 		}
 		require.NoError(d, tx.Commit())
 	})
@@ -406,7 +406,7 @@ func (d *planning) handling() {
 		mark, err := d.st.Database().Mark(ctx, tx)
 		require.NoError(d, err)
 		for _, c := range d.claim(ctx, 1) {
-			require.NoError(d, d.st.SucceedMarked(ctx, tx, mark, c.Run.Lease()))
+			require.NoError(d, queue.Of(d.st).SucceedMarked(ctx, tx, mark, queue.LeaseOf(c.Run)))
 		}
 		require.NoError(d, d.st.Database().Ended(ctx, tx, mark))
 		require.NoError(d, d.st.Database().Over(ctx, tx))
@@ -417,42 +417,42 @@ func (d *planning) handling() {
 func (d *planning) sending() {
 	st := d.st
 	d.wayStep("Relay WaitingTopics Waiting Backlog NextOutgoing Sent SendingFailed RefusedByBroker RelayedBy LastRelay ResignRelay", func(ctx context.Context) {
-		_, err := st.Relay(ctx, d.id, time.Minute)
+		_, err := queue.Of(st).Relay(ctx, d.id, time.Minute)
 		require.NoError(d, err)
-		topics, err := st.WaitingTopics(ctx)
+		topics, err := queue.Of(st).WaitingTopics(ctx)
 		require.NoError(d, err)
 		require.Len(d, topics, 3)
 		for _, topic := range []string{"shipped-1", "nothing"} {
-			_, err = st.Waiting(ctx, topic)
+			_, err = queue.Of(st).Waiting(ctx, topic)
 			require.NoError(d, err)
-			_, _, err = st.Backlog(ctx, topic, 1000)
+			_, _, err = queue.Of(st).Backlog(ctx, topic, 1000)
 			require.NoError(d, err)
-			_, err = st.NextOutgoing(ctx, topic, 1000, 1<<20)
+			_, err = queue.Of(st).NextOutgoing(ctx, topic, 1000, 1<<20)
 			require.NoError(d, err)
 		}
-		next, err := st.NextOutgoing(ctx, "shipped-1", 7, 1<<20)
+		next, err := queue.Of(st).NextOutgoing(ctx, "shipped-1", 7, 1<<20)
 		require.NoError(d, err)
 		require.Len(d, next, 7)
 		ids := make([]int64, len(next))
 		for i, o := range next {
 			ids[i] = o.ID
 		}
-		require.NoError(d, st.SendingFailed(ctx, ids[0], "away"))
-		require.NoError(d, st.RefusedByBroker(ctx, ids[1], "too large"))
-		require.NoError(d, st.Sent(ctx, ids[2:3]))
-		require.NoError(d, st.Sent(ctx, ids[3:]))
+		require.NoError(d, queue.Of(st).SendingFailed(ctx, ids[0], "away"))
+		require.NoError(d, queue.Of(st).RefusedByBroker(ctx, ids[1], "too large"))
+		require.NoError(d, queue.Of(st).Sent(ctx, ids[2:3]))
+		require.NoError(d, queue.Of(st).Sent(ctx, ids[3:]))
 		_, err = st.RelayedBy(ctx)
 		require.NoError(d, err)
-		require.NoError(d, st.ResignRelay(ctx, d.id))
+		require.NoError(d, queue.Of(st).ResignRelay(ctx, d.id))
 	})
 	for _, n := range []int{1, 100} {
 		d.wayStep("WriteOutbox KnownOutgoingMetadata", func(ctx context.Context) {
 			events := d.events(n, "shipped-1")
 			for range 2 {
-				_, err := st.WriteOutbox(ctx, st.DB(), events, func(string) bool { return false })
+				_, err := queue.Of(st).WriteOutbox(ctx, st.DB(), events, func(string) bool { return false })
 				require.NoError(d, err)
 			}
-			known, err := st.KnownOutgoingMetadata(ctx, st.DB(), eventIDs(events))
+			known, err := queue.Of(st).KnownOutgoingMetadata(ctx, st.DB(), eventIDs(events))
 			require.NoError(d, err)
 			require.Len(d, known, n)
 		})
@@ -485,10 +485,10 @@ func (d *planning) filters() []store.Filter {
 func (d *planning) looking(pass string, st *store.Store) {
 	d.begin(pass, st)
 	d.step("Recount CountFailures", func(ctx context.Context) {
-		require.NoError(d, st.Recount(ctx))
+		require.NoError(d, operate.On(st).Recount(ctx))
 		for more := true; more; {
 			var err error
-			more, err = st.CountFailures(ctx)
+			more, err = operate.On(st).CountFailures(ctx)
 			require.NoError(d, err)
 		}
 	})
@@ -600,7 +600,7 @@ func (d *planning) operating(pass string, st *store.Store) {
 	takeTwice := func(ctx context.Context, id int64) {
 		d.Helper()
 		for range 2 {
-			_, err := st.Take(ctx, id)
+			_, err := operate.On(st).Take(ctx, id)
 			require.NoError(d, err)
 		}
 	}
@@ -608,12 +608,12 @@ func (d *planning) operating(pass string, st *store.Store) {
 		d.Helper()
 		o.RequestedBy = by
 		d.step(fmt.Sprintf("Preview %s", described(o.Selection)), func(ctx context.Context) {
-			_, err := st.Preview(ctx, o)
+			_, err := operate.On(st).Preview(ctx, o)
 			require.NoError(d, err)
 		})
 		d.step(fmt.Sprintf("Request %s", described(o.Selection)), func(ctx context.Context) {
 			var err error
-			o, err = st.Request(ctx, o)
+			o, err = operate.On(st).Request(ctx, o)
 			require.NoError(d, err)
 		})
 		return o
@@ -623,51 +623,51 @@ func (d *planning) operating(pass string, st *store.Store) {
 		o := request(store.Operation{Kind: store.Replaying, Selection: f, Rate: 1000})
 		d.step("Take Pause Release Progress Cancel "+described(f), func(ctx context.Context) {
 			takeTwice(ctx, o.ID)
-			_, err := st.Pause(ctx, o.ID, operator)
+			_, err := operate.On(st).Pause(ctx, o.ID, operator)
 			require.NoError(d, err)
-			_, err = st.Release(ctx, o.ID, operator)
+			_, err = operate.On(st).Release(ctx, o.ID, operator)
 			require.NoError(d, err)
 			_, err = st.Progress(ctx, o.ID)
 			require.NoError(d, err)
-			_, err = st.Cancel(ctx, o.ID, operator)
+			_, err = operate.On(st).Cancel(ctx, o.ID, operator)
 			require.NoError(d, err)
 		})
 	}
 	succeeded := request(store.Operation{Kind: store.Replaying, Selection: store.Filter{Status: store.Success, Replay: 7}, EvenSuccessful: true})
 	d.step("Take Cancel of what succeeded", func(ctx context.Context) {
 		takeTwice(ctx, succeeded.ID)
-		_, err := st.Cancel(ctx, succeeded.ID, operator)
+		_, err := operate.On(st).Cancel(ctx, succeeded.ID, operator)
 		require.NoError(d, err)
 	})
 	for _, f := range []store.Filter{{Handler: "mail"}, {Status: store.Pending, Handler: "ledger"}} {
 		o := request(store.Operation{Kind: store.Discarding, Selection: f})
 		d.step("Take Undo "+described(f), func(ctx context.Context) {
 			takeTwice(ctx, o.ID)
-			_, _, err := st.Undo(ctx, o.ID, operator)
+			_, _, err := operate.On(st).Undo(ctx, o.ID, operator)
 			require.NoError(d, err)
 		})
 	}
 	var backfill store.Operation
 	d.step("RequestBackfill PreviewBackfill", func(ctx context.Context) {
-		require.NoError(d, st.Subscribe(ctx, store.Subscription{Topic: "orders", Handler: "late"}, ""))
+		require.NoError(d, queue.Of(st).Subscribe(ctx, store.Subscription{Topic: "orders", Handler: "late"}, ""))
 		var err error
-		backfill, err = st.RequestBackfill(ctx, store.Operation{RequestedBy: by, Rate: 1000, Selection: store.Filter{Handler: "late"}})
+		backfill, err = operate.On(st).RequestBackfill(ctx, store.Operation{RequestedBy: by, Rate: 1000, Selection: store.Filter{Handler: "late"}})
 		require.NoError(d, err)
 	})
 	d.step("Take Pause Release Cancel of a backfill", func(ctx context.Context) {
 		takeTwice(ctx, backfill.ID)
-		_, err := st.Pause(ctx, backfill.ID, operator)
+		_, err := operate.On(st).Pause(ctx, backfill.ID, operator)
 		require.NoError(d, err)
-		_, err = st.Release(ctx, backfill.ID, operator)
+		_, err = operate.On(st).Release(ctx, backfill.ID, operator)
 		require.NoError(d, err)
-		_, err = st.Cancel(ctx, backfill.ID, operator)
+		_, err = operate.On(st).Cancel(ctx, backfill.ID, operator)
 		require.NoError(d, err)
-		require.NoError(d, st.Unsubscribe(ctx, store.Subscription{Topic: "orders", Handler: "late"}, operator))
+		require.NoError(d, operate.On(st).Unsubscribe(ctx, store.Subscription{Topic: "orders", Handler: "late"}, operator))
 	})
 	d.step("Edit", func(ctx context.Context) {
 		runs, err := st.Runs(ctx, store.Filter{Status: store.Failed, Limit: 1})
 		require.NoError(d, err)
-		_, _, err = st.Edit(ctx, runs[0].ID, store.Correction{Payload: []byte(d.pass)}, by, "")
+		_, _, err = operate.On(st).Edit(ctx, runs[0].ID, store.Correction{Payload: []byte(d.pass)}, by, "")
 		require.NoError(d, err)
 	})
 	d.step("Operation Operations OpenOperations", func(ctx context.Context) {
@@ -685,16 +685,16 @@ func (d *planning) operating(pass string, st *store.Store) {
 		require.NoError(d, err)
 	})
 	d.step("RecordPublishing Published", func(ctx context.Context) {
-		o, err := st.RecordPublishing(ctx, store.Operation{RequestedBy: by, Selection: store.Filter{Topic: "orders"}})
+		o, err := operate.On(st).RecordPublishing(ctx, store.Operation{RequestedBy: by, Selection: store.Filter{Topic: "orders"}})
 		require.NoError(d, err)
-		require.NoError(d, st.Published(ctx, o.ID, 1, true))
+		require.NoError(d, operate.On(st).Published(ctx, o.ID, 1, true))
 	})
 	for _, kind := range []store.OperationKind{store.Releasing, store.Dropping, store.Sending} {
 		d.step("PreviewOutbox ChangeOutbox "+string(kind), func(ctx context.Context) {
 			o := store.Operation{Kind: kind, RequestedBy: by, Outbox: store.OutboxFilter{Key: "customer-7"}}
-			_, err := st.PreviewOutbox(ctx, o)
+			_, err := operate.On(st).PreviewOutbox(ctx, o)
 			require.NoError(d, err)
-			_, err = st.ChangeOutbox(ctx, o)
+			_, err = operate.On(st).ChangeOutbox(ctx, o)
 			require.NoError(d, err)
 		})
 	}
@@ -706,7 +706,7 @@ func (d *planning) pruning(pass string, st *store.Store) {
 		var mark *store.EventMark
 		for i := range 2 {
 			var err error
-			_, mark, err = st.PruneBatch(ctx, store.Prune{Before: time.Now().AddDate(0, 0, -10), Failed: i == 1, By: operator}, mark)
+			_, mark, err = operate.On(st).PruneBatch(ctx, store.Prune{Before: time.Now().AddDate(0, 0, -10), Failed: i == 1, By: operator}, mark)
 			require.NoError(d, err)
 			if mark == nil {
 				break
@@ -714,14 +714,14 @@ func (d *planning) pruning(pass string, st *store.Store) {
 		}
 	})
 	d.step("Prune that only counts", func(ctx context.Context) {
-		_, err := st.Prune(ctx, store.Prune{Before: time.Now().AddDate(0, 0, -59), DryRun: true}, nil)
+		_, err := operate.On(st).Prune(ctx, store.Prune{Before: time.Now().AddDate(0, 0, -59), DryRun: true}, nil)
 		require.NoError(d, err)
 	})
 	d.step("Prune", func(ctx context.Context) {
 		ctx, enough := context.WithCancel(ctx)
 		defer enough()
 		batches := 0
-		_, err := st.Prune(ctx, store.Prune{Before: time.Now().AddDate(0, 0, -59), By: operator, Daily: true}, func(store.Pruned) { batches++ })
+		_, err := operate.On(st).Prune(ctx, store.Prune{Before: time.Now().AddDate(0, 0, -59), By: operator, Daily: true}, func(store.Pruned) { batches++ })
 		require.NoError(d, err)
 	})
 }

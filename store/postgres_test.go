@@ -8,9 +8,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/internal/queue"
+	"github.com/reprise-bus/reprise/internal/storetest"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/store"
-	"github.com/reprise-bus/reprise/store/storetest"
 )
 
 // A claim that the database still works on, when its instance is taken for
@@ -23,23 +24,23 @@ func TestAClaimUnderWayWhileItsInstanceLeaves(t *testing.T) {
 			_, err := storetest.Recover(t, st)
 			return err
 		},
-		"shuts down": func(ctx context.Context, st *store.Store) error { return st.Deregister(ctx, "a") },
+		"shuts down": func(ctx context.Context, st *store.Store) error { return queue.Of(st).Deregister(ctx, "a") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			ctx := t.Context()
 			db := testdb.Open(t, testdb.Postgres(t))
 			st := migrated(t, db, "")
-			require.NoError(t, st.Register(ctx, store.Instance{ID: "a"}))
-			require.NoError(t, st.Subscribe(ctx, store.Subscription{Topic: "orders", Handler: "mail"}, ""))
-			_, err := st.Insert(ctx, st.DB(), []store.Event{{ID: "1", Topic: "orders"}}, store.LeaseOnInsert{})
+			require.NoError(t, queue.Of(st).Register(ctx, store.Instance{ID: "a"}))
+			require.NoError(t, queue.Of(st).Subscribe(ctx, store.Subscription{Topic: "orders", Handler: "mail"}, ""))
+			_, err := queue.Of(st).Insert(ctx, st.DB(), []store.Event{{ID: "1", Topic: "orders"}}, queue.LeaseOnInsert{})
 			require.NoError(t, err)
 			exec(t, db, `UPDATE reprise.instances SET heartbeat_at = now() - interval '1 hour'`)
 			goOn := holdUpdates(t, db)
 
 			claimed, left := make(chan error, 1), make(chan error, 1)
 			go func() {
-				_, err := st.Claim(ctx, store.Claimant{Instance: "a"}, []store.Want{{Topic: "orders", Handler: "mail", N: 1}})
+				_, err := queue.Of(st).Claim(ctx, queue.Claimant{Instance: "a"}, []queue.Want{{Topic: "orders", Handler: "mail", N: 1}})
 				claimed <- err
 			}()
 			waitForWaiting(t, db, 1)
@@ -120,21 +121,21 @@ func TestRecoveringWaitsForNoTransaction(t *testing.T) {
 	ctx := t.Context()
 	db := testdb.Open(t, testdb.Postgres(t))
 	st := migrated(t, db, "")
-	require.NoError(t, st.Subscribe(ctx, store.Subscription{Topic: "orders", Handler: "mail"}, ""))
-	leases := map[string]store.Lease{}
+	require.NoError(t, queue.Of(st).Subscribe(ctx, store.Subscription{Topic: "orders", Handler: "mail"}, ""))
+	leases := map[string]queue.Lease{}
 	for _, id := range []string{"stuck", "other"} {
-		require.NoError(t, st.Register(ctx, store.Instance{ID: id}))
-		_, err := st.Insert(ctx, st.DB(), []store.Event{{ID: id, Topic: "orders"}}, store.LeaseOnInsert{})
+		require.NoError(t, queue.Of(st).Register(ctx, store.Instance{ID: id}))
+		_, err := queue.Of(st).Insert(ctx, st.DB(), []store.Event{{ID: id, Topic: "orders"}}, queue.LeaseOnInsert{})
 		require.NoError(t, err)
-		claimed, err := st.Claim(ctx, store.Claimant{Instance: id}, []store.Want{{Topic: "orders", Handler: "mail", N: 1}})
+		claimed, err := queue.Of(st).Claim(ctx, queue.Claimant{Instance: id}, []queue.Want{{Topic: "orders", Handler: "mail", N: 1}})
 		require.NoError(t, err)
 		require.Len(t, claimed, 1)
-		leases[id] = claimed[0].Run.Lease()
+		leases[id] = queue.LeaseOf(claimed[0].Run)
 	}
 	exec(t, db, `UPDATE reprise.instances SET heartbeat_at = now() - interval '1 hour'`)
 	tx, err := st.DB().BeginTxx(ctx, nil)
 	require.NoError(t, err)
-	require.NoError(t, st.Succeed(ctx, tx, leases["stuck"]))
+	require.NoError(t, queue.Of(st).Succeed(ctx, tx, leases["stuck"]))
 
 	dead, err := storetest.Recover(t, st)
 	require.NoError(t, err)
@@ -157,13 +158,13 @@ func TestRecoveringWaitsForNoTransaction(t *testing.T) {
 func TestPreparingAStatementHoldsUpNoOther(t *testing.T) {
 	t.Parallel()
 	st := migrated(t, testdb.Open(t, testdb.Postgres(t)), "")
-	require.NoError(t, st.Register(t.Context(), store.Instance{ID: "a", Host: "host"}))
+	require.NoError(t, queue.Of(st).Register(t.Context(), store.Instance{ID: "a", Host: "host"}))
 	lock, err := st.DB().BeginTxx(t.Context(), nil)
 	require.NoError(t, err)
 	lock.MustExec(`LOCK TABLE reprise.handler_runs IN ACCESS EXCLUSIVE MODE`)
 	claimed := make(chan error, 1)
 	go func() {
-		_, err := st.Claim(context.Background(), store.Claimant{Instance: "a"}, []store.Want{{Topic: "topic", Handler: "handler", N: 1}})
+		_, err := queue.Of(st).Claim(context.Background(), queue.Claimant{Instance: "a"}, []queue.Want{{Topic: "topic", Handler: "handler", N: 1}})
 		claimed <- err
 	}()
 	require.Eventually(t, func() bool {
@@ -173,7 +174,7 @@ func TestPreparingAStatementHoldsUpNoOther(t *testing.T) {
 	}, time.Minute, time.Millisecond)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	_, err = st.Heartbeat(ctx, nil, "a", store.Beat{})
+	_, err = queue.Of(st).Heartbeat(ctx, nil, "a", queue.Beat{})
 	require.NoError(t, err)
 	require.NoError(t, lock.Rollback())
 	require.NoError(t, <-claimed)
@@ -188,9 +189,9 @@ func TestWhoEndsRunsNeedsNoRightToCountThem(t *testing.T) {
 	exec(t, testdb.Open(t, roles.Migrator), `REVOKE ALL ON reprise.failure_changes, reprise.failure_groups, reprise.failures_counted FROM application`)
 	st, err := store.New(t.Context(), testdb.Open(t, roles.Application), "")
 	require.NoError(t, err)
-	run, err := st.Record(t.Context(), store.Event{ID: "1", Topic: "topic", Source: "test", Payload: []byte("{}")}, "handler", "instance", false)
+	run, err := queue.Of(st).Record(t.Context(), store.Event{ID: "1", Topic: "topic", Source: "test", Payload: []byte("{}")}, "handler", "instance", false)
 	require.NoError(t, err)
-	lost, err := st.End(t.Context(), []store.Outcome{{Lease: run.Lease(), Status: store.Failed, Failure: store.NewFailure("handler", store.KindError, "broken")}})
+	lost, err := queue.Of(st).End(t.Context(), []queue.Outcome{{Lease: queue.LeaseOf(run), Status: store.Failed, Failure: store.NewFailure("handler", store.KindError, "broken")}})
 	require.NoError(t, err)
 	require.Empty(t, lost)
 	g, err := owner.Grouping(t.Context(), store.Filter{})
@@ -206,15 +207,15 @@ func TestNothingOnTheWayOfASuccessIsCounted(t *testing.T) {
 	st := migrated(t, db, "")
 	exec(t, db, `CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'failed_at is named'; END $$`)
 	exec(t, db, `CREATE TRIGGER refuse AFTER UPDATE OF failed_at ON reprise.handler_runs FOR EACH ROW EXECUTE FUNCTION refuse()`)
-	require.NoError(t, st.Subscribe(t.Context(), store.Subscription{Topic: "topic", Handler: "handler"}, ""))
-	require.NoError(t, st.Register(t.Context(), store.Instance{ID: "a"}))
-	_, err := st.InsertNew(t.Context(), st.DB(), []store.Event{{ID: "1", Topic: "topic", Payload: []byte("{}")}}, store.LeaseOnInsert{})
+	require.NoError(t, queue.Of(st).Subscribe(t.Context(), store.Subscription{Topic: "topic", Handler: "handler"}, ""))
+	require.NoError(t, queue.Of(st).Register(t.Context(), store.Instance{ID: "a"}))
+	_, err := queue.Of(st).InsertNew(t.Context(), st.DB(), []store.Event{{ID: "1", Topic: "topic", Payload: []byte("{}")}}, queue.LeaseOnInsert{})
 	require.NoError(t, err)
-	claimed, err := st.Claim(t.Context(), store.Claimant{Instance: "a"}, []store.Want{{Topic: "topic", Handler: "handler", N: 1}})
+	claimed, err := queue.Of(st).Claim(t.Context(), queue.Claimant{Instance: "a"}, []queue.Want{{Topic: "topic", Handler: "handler", N: 1}})
 	require.NoError(t, err)
 	require.Len(t, claimed, 1)
-	end := func(status store.Status, failure *store.Failure) ([]store.Lease, error) {
-		return st.End(t.Context(), []store.Outcome{{Lease: claimed[0].Run.Lease(), Status: status, Failure: failure}})
+	end := func(status store.Status, failure *store.Failure) ([]queue.Lease, error) {
+		return queue.Of(st).End(t.Context(), []queue.Outcome{{Lease: queue.LeaseOf(claimed[0].Run), Status: status, Failure: failure}})
 	}
 	_, err = end(store.Failed, store.NewFailure("handler", store.KindError, "broken"))
 	require.ErrorContains(t, err, "failed_at is named")

@@ -38,7 +38,7 @@ func (s *Store) Progress(ctx context.Context, id int64) (p Progress, err error) 
 	if p.Operation, err = s.Operation(ctx, id); err != nil {
 		return p, err
 	}
-	if p.Kind == Discarding || p.Kind.onOutbox() || p.Kind == Publishing {
+	if p.Kind == Discarding || p.Kind.OnOutbox() || p.Kind == Publishing {
 		return p, nil
 	}
 	fail := func(err error) (Progress, error) {
@@ -73,12 +73,18 @@ func (s *Store) Progress(ctx context.Context, id int64) (p Progress, err error) 
 	if p.Kind == Replaying {
 		f := p.Selection
 		f.Status = Failed
-		c := s.conditions(f, 0, 0)
-		c.and(`r.failed_at >= %s`, s.time(p.RequestedAt))
-		c.and(`(r.replay_id IS NULL OR r.replay_id <> %s)`, id)
+		c := s.Conditions(f, 0, 0)
+		c.And(`r.failed_at >= %s`, s.db.Time(p.RequestedAt))
+		c.And(`(r.replay_id IS NULL OR r.replay_id <> %s)`, id)
 		if p.Arrived, err = s.count(ctx, c, MaxCount, lookFor(f, pageLook)); err != nil {
 			return fail(err)
 		}
 	}
 	return p, nil
+}
+
+// PutBack is what an undo has come to.
+type PutBack struct {
+	Runs int64 // stand again where they stood
+	Gone int64 // were deleted since, as by a prune: nothing can bring them back
 }

@@ -1,12 +1,13 @@
 package store
 
 import (
-	"bytes"
 	"encoding/json"
 	"maps"
 	"strings"
 
 	"github.com/google/uuid"
+
+	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
 // Metadata that says what an event follows from. Two publishes of one message may
@@ -94,19 +95,6 @@ func (e Event) Unmark() Event {
 	return e
 }
 
-// another returns the event under the id that it gets where the first event has its
-// id already, and whether it is another event than that.
-func (e Event) another(first Event) (Event, bool) {
-	switch {
-	case !bytes.Equal(first.Payload, e.Payload):
-		return e.Renamed(), true
-	case e.Repeats(first.Metadata):
-		return e.Repeat(), true
-	default:
-		return e, false
-	}
-}
-
 // Keepable returns what a stranger has sent as the database can keep it: what is not
 // UTF-8 in its metadata is U+FFFD, a key that no run can have stays in the metadata
 // only, and an event whose id cannot be kept is Renamed. The metadata is a copy.
@@ -119,10 +107,10 @@ func (e Event) Keepable() Event {
 			e.Metadata[strings.ToValidUTF8(k, "\uFFFD")] = strings.ToValidUTF8(v, "\uFFFD")
 		}
 	}
-	if e.Key != "" && validName("key", e.Key) != nil {
+	if e.Key != "" && sqldb.ValidName("key", e.Key) != nil {
 		e.Key = ""
 	}
-	if validName("id", e.ID) != nil {
+	if sqldb.ValidName("id", e.ID) != nil {
 		e = e.Renamed()
 	}
 	return e

@@ -3,87 +3,21 @@ package store
 import (
 	"encoding/json"
 	"fmt"
+
 	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
 // The rows as the databases return them, and what they become.
 
-const eventColumns = `e.id AS event_id, e.topic, e.key, e.payload, e.payload_bytes, e.metadata, e.source,
-	coalesce(e.amends, '') AS amends, e.published_at`
-
-type eventRow struct {
-	ID           string     `db:"event_id"`
-	Topic        string     `db:"topic"`
-	Key          string     `db:"key"`
-	Payload      []byte     `db:"payload"`
-	PayloadBytes []byte     `db:"payload_bytes"`
-	Metadata     []byte     `db:"metadata"`
-	Source       string     `db:"source"`
-	Amends       string     `db:"amends"`
-	PublishedAt  sqldb.Time `db:"published_at"`
-}
-
-func (r eventRow) event() (Event, error) {
-	e := Event{ID: r.ID, Topic: r.Topic, Key: r.Key, Payload: r.payload(), Source: r.Source, Amends: r.Amends, PublishedAt: r.PublishedAt.Time}
+// EventOf returns the event of a row.
+func EventOf(r sqldb.EventRow) (Event, error) {
+	e := Event{ID: r.ID, Topic: r.Topic, Key: r.Key, Payload: r.Content(), Source: r.Source, Amends: r.Amends, PublishedAt: r.PublishedAt.Time}
 	if len(r.Metadata) > 0 {
 		if err := json.Unmarshal(r.Metadata, &e.Metadata); err != nil {
 			return e, fmt.Errorf("event %q: metadata in the database: %w", r.ID, err)
 		}
 	}
 	return e, nil
-}
-
-func (r eventRow) payload() []byte {
-	switch {
-	case r.Payload != nil:
-		return r.Payload
-	case r.PayloadBytes != nil:
-		return r.PayloadBytes
-	}
-	return []byte{}
-}
-
-// claimedRow is a leased run with its event, unless that is lost.
-type claimedRow struct {
-	RunID   int64  `db:"run_id"`
-	Handler string `db:"handler"`
-	Attempt int    `db:"attempt"`
-	Tries   int    `db:"tries"`
-	Cycle   int    `db:"cycle"`
-	Lost    bool   `db:"lost"`
-
-	// The run has a published_at of its own, since its event may be lost.
-	RunPublishedAt sqldb.Time `db:"run_published_at"`
-	StartedAt      sqldb.Time `db:"started_at"`
-	ReplayID       int64      `db:"replay_id"`
-	ErrorKind      Kind       `db:"error_kind"`
-	Error          string     `db:"error"`
-	Fingerprint    string     `db:"fingerprint"`
-	eventRow
-}
-
-// leasedColumns are what a claim returns of a run beside its key columns.
-const leasedColumns = `published_at AS run_published_at, started_at, coalesce(replay_id, 0) AS replay_id,
-	coalesce(error_kind, '') AS error_kind, coalesce(error, '') AS error, coalesce(fingerprint, '') AS fingerprint`
-
-func (r *claimedRow) claimed(instance string) *Claimed {
-	event, err := r.event()
-	c := &Claimed{
-		Run: Run{
-			ID: r.RunID, EventID: event.ID, Topic: event.Topic, Handler: r.Handler, Status: Pending,
-			Attempt: r.Attempt, Tries: r.Tries, Cycle: r.Cycle, Key: event.Key, Instance: instance,
-			StartedAt: r.StartedAt.Time, PublishedAt: r.RunPublishedAt.Time, ReplayID: r.ReplayID,
-			ErrorKind: r.ErrorKind, Error: r.Error, Fingerprint: r.Fingerprint,
-		},
-		Event: event,
-	}
-	switch {
-	case r.Lost:
-		c.Unusable = fmt.Sprintf("event %q of topic %q is no longer in the database", event.ID, event.Topic)
-	case err != nil:
-		c.Unusable = err.Error()
-	}
-	return c
 }
 
 const runColumns = `r.id, r.event_id, r.topic, r.handler, r.status, r.attempt, r.tries, r.cycle, r.key,

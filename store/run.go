@@ -57,9 +57,6 @@ type Run struct {
 	PublishedAt time.Time // of the event
 }
 
-// Lease returns the hold on the run of the attempt that is under way.
-func (r Run) Lease() Lease { return Lease{RunID: r.ID, Instance: r.Instance, Attempt: r.Attempt} }
-
 // Attempt is one invocation of a handler that failed or was abandoned, or one
 // of a callback of its policy that failed. What succeeded leaves no Attempt:
 // the Run says it.
@@ -74,3 +71,9 @@ type Attempt struct {
 	StartedAt  time.Time
 	FinishedAt time.Time
 }
+
+// FarAway is when the runs of a paused operation are due.
+var FarAway = time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
+
+// Held says whether the run waits for a paused operation to be resumed.
+func (r Run) Held() bool { return r.Status == Pending && r.DueAt.Equal(FarAway) }

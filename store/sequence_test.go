@@ -6,6 +6,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/internal/operate"
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/store"
@@ -21,8 +23,8 @@ func TestASequenceThatIsBehindIsNamed(t *testing.T) {
 			ctx := t.Context()
 			db := d.Open(t, testdb.Postgres(t))
 			st := migrated(t, db, "")
-			require.NoError(t, st.Subscribe(ctx, store.Subscription{Topic: "orders", Handler: "mail"}, ""))
-			require.NoError(t, st.Register(ctx, store.Instance{ID: "a", Host: "host"}))
+			require.NoError(t, queue.Of(st).Subscribe(ctx, store.Subscription{Topic: "orders", Handler: "mail"}, ""))
+			require.NoError(t, queue.Of(st).Register(ctx, store.Instance{ID: "a", Host: "host"}))
 			event := func(id string) store.Event {
 				return store.Event{ID: id, Topic: "orders", Payload: []byte(`{}`), Source: "kafka"}
 			}
@@ -31,7 +33,7 @@ func TestASequenceThatIsBehindIsNamed(t *testing.T) {
 				for _, id := range ids {
 					events = append(events, event(id))
 				}
-				_, err := st.Insert(ctx, st.DB(), events, store.LeaseOnInsert{})
+				_, err := queue.Of(st).Insert(ctx, st.DB(), events, queue.LeaseOnInsert{})
 				return err
 			}
 			claims := int64(0)
@@ -42,18 +44,18 @@ func TestASequenceThatIsBehindIsNamed(t *testing.T) {
 				return ids
 			}
 			require.NoError(t, insert(rows(200)...))
-			_, err := st.WriteOutbox(ctx, st.DB(), []store.Event{event("1")}, func(string) bool { return false })
+			_, err := queue.Of(st).WriteOutbox(ctx, st.DB(), []store.Event{event("1")}, func(string) bool { return false })
 			require.NoError(t, err)
 			operation := store.Operation{Kind: store.Replaying, RequestedBy: "ada", Selection: store.Filter{Handler: "mail"}}
-			_, err = st.Request(ctx, operation)
+			_, err = operate.On(st).Request(ctx, operation)
 			require.NoError(t, err)
 			fail := func() error {
-				claimed, err := st.Claim(ctx, store.Claimant{Instance: "a", Claims: claims}, []store.Want{{Topic: "orders", Handler: "mail", N: 1}})
+				claimed, err := queue.Of(st).Claim(ctx, queue.Claimant{Instance: "a", Claims: claims}, []queue.Want{{Topic: "orders", Handler: "mail", N: 1}})
 				require.NoError(t, err)
 				require.Len(t, claimed, 1)
 				claims++
-				_, err = st.End(ctx, []store.Outcome{{
-					Lease: claimed[0].Run.Lease(), Status: store.Failed, Failure: &store.Failure{Kind: store.KindError, Message: "no"},
+				_, err = queue.Of(st).End(ctx, []queue.Outcome{{
+					Lease: queue.LeaseOf(claimed[0].Run), Status: store.Failed, Failure: &store.Failure{Kind: store.KindError, Message: "no"},
 				}})
 				return err
 			}
@@ -63,18 +65,18 @@ func TestASequenceThatIsBehindIsNamed(t *testing.T) {
 			for _, table := range []string{"handler_runs", "run_attempts", "operations", "outbox", "actions"} {
 				exec(t, db, `ALTER TABLE reprise.`+table+` ALTER COLUMN id RESTART WITH 1`)
 			}
-			_, err = st.InsertNew(ctx, st.DB(), []store.Event{event("new")}, store.LeaseOnInsert{})
-			require.ErrorIs(t, err, store.ErrKnown)
-			_, err = st.ReceiveNew(ctx, "mail", []store.Event{event("new")}, store.LeaseOnInsert{})
-			require.ErrorIs(t, err, store.ErrKnown)
+			_, err = queue.Of(st).InsertNew(ctx, st.DB(), []store.Event{event("new")}, queue.LeaseOnInsert{})
+			require.ErrorIs(t, err, queue.ErrKnown)
+			_, err = queue.Of(st).ReceiveNew(ctx, "mail", []store.Event{event("new")}, queue.LeaseOnInsert{})
+			require.ErrorIs(t, err, queue.ErrKnown)
 
-			_, received := st.Receive(ctx, "mail", []store.Event{event("new")}, store.LeaseOnInsert{})
-			_, recorded := st.Record(ctx, event("new"), "mail", "a", false)
-			_, requested := st.Request(ctx, operation)
-			_, written := st.WriteOutbox(ctx, st.DB(), []store.Event{event("2")}, func(string) bool { return false })
+			_, received := queue.Of(st).Receive(ctx, "mail", []store.Event{event("new")}, queue.LeaseOnInsert{})
+			_, recorded := queue.Of(st).Record(ctx, event("new"), "mail", "a", false)
+			_, requested := operate.On(st).Request(ctx, operation)
+			_, written := queue.Of(st).WriteOutbox(ctx, st.DB(), []store.Event{event("2")}, func(string) bool { return false })
 			tx, err := st.DB().BeginTxx(ctx, nil)
 			require.NoError(t, err)
-			_, large := st.InsertLarge(ctx, tx, []store.Event{event("new"), event("newer")}, func(events []store.Event) (split [][]store.Event) {
+			_, large := queue.Of(st).InsertLarge(ctx, tx, []store.Event{event("new"), event("newer")}, func(events []store.Event) (split [][]store.Event) {
 				for i := range events {
 					split = append(split, events[i:i+1])
 				}
@@ -94,7 +96,7 @@ func TestASequenceThatIsBehindIsNamed(t *testing.T) {
 				require.ErrorContains(t, err, "_pkey", what)
 				require.ErrorContains(t, err, "the table's sequence is behind its rows", what)
 				require.ErrorContains(t, err, "reprise doctor", what)
-				require.NotErrorIs(t, err, store.ErrKnown, what)
+				require.NotErrorIs(t, err, queue.ErrKnown, what)
 				require.NotErrorIs(t, err, store.ErrDuplicateID, what)
 				require.True(t, sqldb.Refused(err), what)
 				require.True(t, sqldb.Unacceptable(err), what)
@@ -114,8 +116,8 @@ func TestRunsAreInTheOrderOfPublishing(t *testing.T) {
 	t.Parallel()
 	ctx := t.Context()
 	st := migrated(t, testdb.Open(t, testdb.Postgres(t)), "")
-	require.NoError(t, st.Subscribe(ctx, store.Subscription{Topic: "orders", Handler: "mail"}, ""))
-	require.NoError(t, st.Register(ctx, store.Instance{ID: "a", Host: "host"}))
+	require.NoError(t, queue.Of(st).Subscribe(ctx, store.Subscription{Topic: "orders", Handler: "mail"}, ""))
+	require.NoError(t, queue.Of(st).Register(ctx, store.Instance{ID: "a", Host: "host"}))
 	events := func(prefix string) (events []store.Event, ids []string) {
 		for _, n := range []string{"9", "1", "5", "0", "7"} {
 			events = append(events, store.Event{ID: prefix + n, Topic: "orders", Payload: []byte(`{}`), Source: "kafka"})
@@ -123,39 +125,39 @@ func TestRunsAreInTheOrderOfPublishing(t *testing.T) {
 		}
 		return events, ids
 	}
-	insert := func(events []store.Event, lease store.LeaseOnInsert) store.Inserted {
-		inserted, err := st.Insert(ctx, st.DB(), events, lease)
+	insert := func(events []store.Event, lease queue.LeaseOnInsert) queue.Inserted {
+		inserted, err := queue.Of(st).Insert(ctx, st.DB(), events, lease)
 		require.NoError(t, err)
 		return inserted
 	}
 	for name, insert := range map[string]func(events []store.Event){
-		"due": func(events []store.Event) { insert(events, store.LeaseOnInsert{}) },
+		"due": func(events []store.Event) { insert(events, queue.LeaseOnInsert{}) },
 		"leased": func(events []store.Event) {
-			inserted := insert(events, store.LeaseOnInsert{Instance: "a", Wants: []store.Want{{Topic: "orders", Handler: "mail", N: 2}}})
+			inserted := insert(events, queue.LeaseOnInsert{Instance: "a", Wants: []queue.Want{{Topic: "orders", Handler: "mail", N: 2}}})
 			require.Len(t, inserted.Leased, 2)
 			require.Equal(t, 0, inserted.Leased[0].Event)
 			require.Equal(t, 1, inserted.Leased[1].Event)
 		},
 		"partly known": func(events []store.Event) {
-			insert(events[:2], store.LeaseOnInsert{})
-			inserted := insert(events, store.LeaseOnInsert{})
+			insert(events[:2], queue.LeaseOnInsert{})
+			inserted := insert(events, queue.LeaseOnInsert{})
 			require.Equal(t, []store.EventID{events[2].EventID(), events[3].EventID(), events[4].EventID()}, inserted.IDs)
 		},
 		"large": func(events []store.Event) {
 			tx, err := st.DB().BeginTxx(ctx, nil)
 			require.NoError(t, err)
-			inserted, err := st.InsertLarge(ctx, tx, events, func(events []store.Event) [][]store.Event { return [][]store.Event{events[:2], events[2:]} })
+			inserted, err := queue.Of(st).InsertLarge(ctx, tx, events, func(events []store.Event) [][]store.Event { return [][]store.Event{events[:2], events[2:]} })
 			require.NoError(t, err)
 			require.NoError(t, tx.Commit())
 			require.Equal(t, 5, inserted.Due)
 			require.Len(t, inserted.IDs, 5)
 		},
 		"received": func(events []store.Event) {
-			_, err := st.Receive(ctx, "mail", events, store.LeaseOnInsert{})
+			_, err := queue.Of(st).Receive(ctx, "mail", events, queue.LeaseOnInsert{})
 			require.NoError(t, err)
 		},
 		"received, new": func(events []store.Event) {
-			_, err := st.ReceiveNew(ctx, "mail", events, store.LeaseOnInsert{})
+			_, err := queue.Of(st).ReceiveNew(ctx, "mail", events, queue.LeaseOnInsert{})
 			require.NoError(t, err)
 		},
 	} {

@@ -8,6 +8,7 @@ import (
 	"github.com/jmoiron/sqlx"
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/store"
@@ -35,7 +36,7 @@ func TestWhatIsCommittedAfterASubscriptionGetsItsRun(t *testing.T) {
 			ctx := t.Context()
 			st := migrated(t, testdb.Open(t, testdb.Postgres(t)), "")
 			publish := func(q sqldb.Queryer, id string) {
-				_, err := st.Insert(ctx, q, []store.Event{{ID: id, Topic: "orders", Source: store.SourcePublish}}, store.LeaseOnInsert{})
+				_, err := queue.Of(st).Insert(ctx, q, []store.Event{{ID: id, Topic: "orders", Source: store.SourcePublish}}, queue.LeaseOnInsert{})
 				require.NoError(t, err)
 			}
 			open := func() *sqlx.Tx {
@@ -63,36 +64,36 @@ func TestWhatIsCommittedAfterASubscriptionGetsItsRun(t *testing.T) {
 			committed, forgotten := open(), open()
 			perform(committed, "committed after", c.before)
 			perform(forgotten, "rolled back", c.before)
-			require.NoError(t, st.Subscribe(ctx, sub, ""))
+			require.NoError(t, queue.Of(st).Subscribe(ctx, sub, ""))
 			publish(st.DB(), "published after")
 			require.Equal(t, []string{"published after"}, runs())
 
-			still, _, err := st.Settle(ctx, sub, "")
+			still, _, err := queue.Of(st).Settle(ctx, sub, "")
 			require.NoError(t, err)
 			perform(committed, "committed after", c.after)
 			perform(forgotten, "rolled back", c.after)
 			require.NotEmpty(t, still)
 			for range 2 { // at the first of these it notes what the transactions have become
-				again, created, err := st.Settle(ctx, sub, still)
+				again, created, err := queue.Of(st).Settle(ctx, sub, still)
 				require.NoError(t, err)
 				require.Zero(t, created)
 				require.NotEmpty(t, again)
 				still = again
 			}
-			again, created, err := st.Settle(ctx, sub, still)
+			again, created, err := queue.Of(st).Settle(ctx, sub, still)
 			require.NoError(t, err)
 			require.Zero(t, created)
 			require.Equal(t, still, again)
 			require.NoError(t, committed.Commit())
 			require.NoError(t, forgotten.Rollback())
-			still, _, err = st.Settle(ctx, sub, still)
+			still, _, err = queue.Of(st).Settle(ctx, sub, still)
 			require.NoError(t, err)
 			require.Empty(t, still, "all have ended")
 			require.Equal(t, []string{"committed after", "published after"}, runs())
 
 			later := open()
 			publish(later, "later")
-			still, created, err = st.Settle(ctx, sub, "")
+			still, created, err = queue.Of(st).Settle(ctx, sub, "")
 			require.NoError(t, err)
 			require.Zero(t, created)
 			require.Empty(t, still, "it is settled for good")
@@ -114,14 +115,14 @@ func TestASubscriptionIsSettledByARoleWithFewRights(t *testing.T) {
 	_, err = tx.Exec(`SELECT 1 FROM reprise.events`)
 	require.NoError(t, err)
 	sub := store.Subscription{Topic: "orders", Handler: "mail"}
-	require.NoError(t, own.Subscribe(ctx, sub, ""))
-	still, _, err := own.Settle(ctx, sub, "")
+	require.NoError(t, queue.Of(own).Subscribe(ctx, sub, ""))
+	still, _, err := queue.Of(own).Settle(ctx, sub, "")
 	require.NoError(t, err)
 	require.NotEmpty(t, still, "the snapshot of another role's session is seen")
-	_, err = admin.Insert(ctx, tx, []store.Event{{ID: "1", Topic: "orders", Source: store.SourcePublish}}, store.LeaseOnInsert{})
+	_, err = queue.Of(admin).Insert(ctx, tx, []store.Event{{ID: "1", Topic: "orders", Source: store.SourcePublish}}, queue.LeaseOnInsert{})
 	require.NoError(t, err)
 	require.NoError(t, tx.Commit())
-	still, created, err := own.Settle(ctx, sub, still)
+	still, created, err := queue.Of(own).Settle(ctx, sub, still)
 	require.NoError(t, err)
 	require.Empty(t, still)
 	require.EqualValues(t, 1, created)
@@ -146,11 +147,11 @@ func TestAPreparedTransactionIsWaitedFor(t *testing.T) {
 				require.NoError(t, err)
 			}
 			publish := func() {
-				_, err := st.Insert(ctx, conn, []store.Event{{ID: name, Topic: "orders", Source: store.SourcePublish}}, store.LeaseOnInsert{})
+				_, err := queue.Of(st).Insert(ctx, conn, []store.Event{{ID: name, Topic: "orders", Source: store.SourcePublish}}, queue.LeaseOnInsert{})
 				require.NoError(t, err)
 			}
 			settle := func(open string) (string, int64) {
-				still, created, err := st.Settle(ctx, sub, open)
+				still, created, err := queue.Of(st).Settle(ctx, sub, open)
 				require.NoError(t, err)
 				return still, created
 			}
@@ -159,7 +160,7 @@ func TestAPreparedTransactionIsWaitedFor(t *testing.T) {
 			if before {
 				publish()
 			}
-			require.NoError(t, st.Subscribe(ctx, sub, ""))
+			require.NoError(t, queue.Of(st).Subscribe(ctx, sub, ""))
 			still, _ := settle("")
 			require.NotEmpty(t, still)
 			if !before {

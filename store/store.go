@@ -14,7 +14,6 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
-	"github.com/reprise-bus/reprise/internal/dialect"
 	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
@@ -30,30 +29,7 @@ var (
 
 // Store is the record in one schema of one database.
 type Store struct {
-	db      *sqldb.DB
-	dialect sqlDialect
-}
-
-// sqlDialect is what PostgreSQL and SQLite do differently on the way of an
-// event.
-type sqlDialect interface {
-	// insert returns the statement that writes the events and a run for each of
-	// their topics' subscriptions, and inserted reads what it returns. With
-	// likelyNew it may fail if an event is known.
-	insert(events []Event, lease LeaseOnInsert, likelyNew bool) (query string, args []any)
-	inserted(s *Store, rows *sql.Rows, events []Event) (Inserted, error)
-	// record writes the event unless it is there, and a run of the handler
-	// leased to the instance. It returns sql.ErrNoRows and changes nothing
-	// when the run is not to be had, and a *takenError when the id is another
-	// event's: see Store.Record.
-	record(ctx context.Context, s *Store, e Event, handler, instance string, again bool) (taken, error)
-	// takeUp leases a run that there is to the instance, for another attempt. It
-	// returns sql.ErrNoRows and changes nothing when the run is not to be had.
-	takeUp(ctx context.Context, s *Store, e EventID, handler, instance string, again bool) (taken, error)
-	// claim leases due runs to the instance, at most as many as wanted.
-	claim(ctx context.Context, s *Store, by Claimant, wants []Want) ([]*Claimed, error)
-	// end writes outcomes whose lease still holds, and returns those leases.
-	end(ctx context.Context, s *Store, outcomes []Outcome) ([]Lease, error)
+	db *sqldb.DB
 }
 
 // Option changes what New returns.
@@ -71,11 +47,7 @@ func New(ctx context.Context, db *sql.DB, schema string, options ...Option) (*St
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{db: opened, dialect: postgres{}}
-	if opened.Kind() == dialect.SQLite {
-		s.dialect = sqlite{}
-	}
-	return s, nil
+	return &Store{db: opened}, nil
 }
 
 // DB returns the pool that the store was made with.

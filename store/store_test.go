@@ -10,10 +10,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/internal/storetest"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/migrations"
 	"github.com/reprise-bus/reprise/store"
-	"github.com/reprise-bus/reprise/store/storetest"
 )
 
 func TestStore(t *testing.T) {

@@ -2,12 +2,12 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"github.com/reprise-bus/reprise/internal/sqldb"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/reprise-bus/reprise/internal/sqldb"
 
 	"github.com/jmoiron/sqlx"
 )
@@ -31,7 +31,7 @@ type Topic struct {
 // more of a topic stays; what it said before of the same topic does not.
 func (s *Store) DeclareTopics(ctx context.Context, topics []Topic) error {
 	for _, t := range topics {
-		if err := validName("topic", t.Topic); err != nil {
+		if err := sqldb.ValidName("topic", t.Topic); err != nil {
 			return err
 		}
 	}
@@ -42,7 +42,7 @@ func (s *Store) DeclareTopics(ctx context.Context, topics []Topic) error {
 				INSERT INTO reprise.topics (topic, transport, mode, manual, description) VALUES ($1, $2, $3, $4, $5)
 				ON CONFLICT (topic) DO UPDATE SET transport = excluded.transport, mode = excluded.mode, manual = excluded.manual,
 					description = excluded.description, declared_at = now()`),
-				t.Topic, printable(t.Transport, maxName), printable(t.Mode, maxName), t.Manual, printable(t.Description, maxMessage)); err != nil {
+				t.Topic, sqldb.Printable(t.Transport, sqldb.MaxName), sqldb.Printable(t.Mode, sqldb.MaxName), t.Manual, sqldb.Printable(t.Description, sqldb.MaxMessage)); err != nil {
 				return err
 			}
 		}
@@ -73,38 +73,6 @@ func (s *Store) Topics(ctx context.Context) ([]Topic, error) {
 		topics[i] = Topic{Topic: r.Topic, Transport: r.Transport, Mode: r.Mode, Manual: r.Manual, Description: r.Description, DeclaredAt: r.DeclaredAt.Time}
 	}
 	return topics, nil
-}
-
-// RecordPublishing puts on record that somebody publishes events by hand on
-// the topic that the operation selects. Their metadata name the operation, see
-// OperationMetadata.
-func (s *Store) RecordPublishing(ctx context.Context, o Operation) (Operation, error) {
-	o.Kind = Publishing
-	var errs []error
-	if strings.TrimSpace(o.RequestedBy) == "" {
-		errs = append(errs, errNoRequester)
-	}
-	if err := ValidTopic(o.Selection.Topic); err != nil {
-		errs = append(errs, err)
-	}
-	if err := errors.Join(errs...); err != nil {
-		return o, fmt.Errorf("%s: %w", o.Kind, err)
-	}
-	o, err := s.request(ctx, s.db.Pool(), o)
-	if err != nil {
-		return o, fmt.Errorf("request to %s: %w", o.Kind, err)
-	}
-	return o, nil
-}
-
-// Published says how many events have been published by an operation of
-// RecordPublishing, and whether these are all.
-func (s *Store) Published(ctx context.Context, operation, n int64, complete bool) error {
-	if _, err := s.db.ExecContext(ctx, s.db.SQL(`
-		UPDATE reprise.operations SET taken = $2, total = $2, complete = $3 WHERE id = $1 AND kind = 'publish'`), operation, n, complete); err != nil {
-		return fmt.Errorf("record what was published: %w", err)
-	}
-	return nil
 }
 
 // OperationMetadata is where an event that was published by hand names the

@@ -7,13 +7,15 @@ import (
 	"slices"
 	"time"
 
+	"github.com/reprise-bus/reprise/internal/queue"
+	"github.com/reprise-bus/reprise/internal/operate"
 	"github.com/reprise-bus/reprise/store"
 )
 
 // countFailures counts the failures of the history, which was written without the
 // triggers that would have noted them.
 func countFailures(ctx context.Context, st *store.Store, out io.Writer) error {
-	if err := st.Recount(ctx); err != nil {
+	if err := operate.On(st).Recount(ctx); err != nil {
 		return err
 	}
 	began := time.Now()
@@ -22,7 +24,7 @@ func countFailures(ctx context.Context, st *store.Store, out io.Writer) error {
 	for ; more; steps++ {
 		began := time.Now()
 		var err error
-		if more, err = st.CountFailures(ctx); err != nil {
+		if more, err = operate.On(st).CountFailures(ctx); err != nil {
 			return err
 		}
 		longest = max(longest, time.Since(began))
@@ -51,12 +53,12 @@ func failing(ctx context.Context, st *store.Store, o options, out io.Writer) err
 				WHERE id > $1 AND id <= $2`, n*at, (n+1)*at); err != nil {
 				return 0, err
 			}
-			outcomes := make([]store.Outcome, at)
+			outcomes := make([]queue.Outcome, at)
 			for i := range outcomes {
-				outcomes[i] = store.Outcome{Lease: store.Lease{RunID: int64(n*at + i + 1), Instance: "ender", Attempt: 2}, Status: status, Failure: failure}
+				outcomes[i] = queue.Outcome{Lease: queue.Lease{RunID: int64(n*at + i + 1), Instance: "ender", Attempt: 2}, Status: status, Failure: failure}
 			}
 			began := time.Now()
-			lost, err := st.End(ctx, outcomes)
+			lost, err := queue.Of(st).End(ctx, outcomes)
 			if err != nil || len(lost) > 0 {
 				return 0, fmt.Errorf("%d leases are lost: %w", len(lost), err)
 			}
@@ -98,7 +100,7 @@ func failing(ctx context.Context, st *store.Store, o options, out io.Writer) err
 	began := time.Now()
 	for more := true; more; {
 		var err error
-		if more, err = st.CountFailures(ctx); err != nil {
+		if more, err = operate.On(st).CountFailures(ctx); err != nil {
 			return err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -19,7 +20,7 @@ func recovery(ctx context.Context, st *store.Store, out io.Writer) error {
 	for n := range times {
 		dead := fmt.Sprint("dead ", n)
 		for _, id := range []string{dead, "judge"} {
-			if err := st.Register(ctx, store.Instance{ID: id, Host: "host"}); err != nil {
+			if err := queue.Of(st).Register(ctx, store.Instance{ID: id, Host: "host"}); err != nil {
 				return err
 			}
 		}
@@ -35,7 +36,7 @@ func recovery(ctx context.Context, st *store.Store, out io.Writer) error {
 			return err
 		}
 		began := time.Now()
-		leases, err := st.Held(ctx, dead)
+		leases, err := queue.Of(st).Held(ctx, dead)
 		if err != nil || len(leases) != 3 {
 			return fmt.Errorf("%d runs are held, want 3: %w", len(leases), err)
 		}
@@ -45,7 +46,7 @@ func recovery(ctx context.Context, st *store.Store, out io.Writer) error {
 			return err
 		}
 		began = time.Now()
-		gone, err := st.Recover(ctx, "judge")
+		gone, err := queue.Of(st).Recover(ctx, "judge")
 		if err != nil || !slices.Contains(gone, dead) {
 			return fmt.Errorf("recovered %q, want %q: %w", gone, dead, err)
 		}

@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"slices"
@@ -219,4 +220,17 @@ func isPlainError(err error) bool {
 func lostByFatal(err error) bool {
 	var own *pq.Error
 	return errors.As(err, &own) && own.Fatal()
+}
+
+// UniqueViolation is an SQLSTATE.
+const UniqueViolation = "23505"
+
+// RowError explains a unique violation by a statement that leaves out, or looks
+// for, what is known by its own ids: the row's number is taken, or a constraint
+// is violated that Reprise did not make.
+func RowError(err error) error {
+	if State(err) != UniqueViolation {
+		return err
+	}
+	return fmt.Errorf("%w: if the constraint is a primary key of Reprise's (its name ends in _pkey), the table's sequence is behind its rows, as after a restore or logical replication: `reprise doctor` prints the statement that sets it", err)
 }

@@ -1,0 +1,214 @@
+package operate
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/reprise-bus/reprise/store"
+)
+
+// Pause keeps the runs of a replay or a backfill that wait from being claimed,
+// and further ones from being taken up. What a handler works on goes on, and
+// may be tried again. It may be called again, whatever became of the last call.
+// An Action says who has done it, when the operation was not paused yet.
+func (s *Operator) Pause(ctx context.Context, id int64, by store.By) (store.Operation, error) {
+	o, action, err := s.enter(ctx, id, store.Paused, store.Pausing, by, store.Replaying, store.Backfilling)
+	if err != nil {
+		return o, err
+	}
+	return o, s.eachRun(ctx, o, action, func(ctx context.Context, tx *sqlx.Tx, _ *operation, above, upTo int64) (int64, error) {
+		return s.db.Change(ctx, tx, s.db.SQL(`
+			UPDATE reprise.handler_runs SET due_at = $4
+			WHERE replay_id = $1 AND id > $2 AND id <= $3 AND due_at IS NOT NULL AND due_at < $4`), id, above, upTo, s.db.Time(store.FarAway))
+	})
+}
+
+// Release makes a paused operation go on: what was held is due at its rate, and
+// Take takes up the rest. It may be called again, whatever became of the last
+// call. An Action says who has done it, when the operation was paused.
+func (s *Operator) Release(ctx context.Context, id int64, by store.By) (store.Operation, error) {
+	o, action, err := s.enter(ctx, id, store.Running, store.Resuming, by, store.Replaying, store.Discarding, store.Backfilling)
+	if err != nil {
+		return o, err
+	}
+	err = s.eachRun(ctx, o, action, func(ctx context.Context, tx *sqlx.Tx, o *operation, above, upTo int64) (int64, error) {
+		n, err := s.db.Change(ctx, tx, s.db.SQL(`
+			UPDATE reprise.handler_runs AS r
+			SET due_at = `+s.paced(`$1`, `(h.n - 1) * CAST($4 AS float8)`)+`
+			FROM (
+				SELECT id, row_number() OVER (ORDER BY id) AS n
+				FROM reprise.handler_runs
+				WHERE replay_id = $1 AND id > $2 AND id <= $3 AND due_at = $5
+			) h
+			WHERE r.id = h.id AND r.due_at = $5`), id, above, upTo, o.pace(), s.db.Time(store.FarAway))
+		if err != nil || n == 0 {
+			return 0, err
+		}
+		return n, errors.Join(s.moveOn(ctx, tx, o, n), s.db.Notify(ctx, tx, ""))
+	})
+	return o, err
+}
+
+// Cancel takes back what waits of a replay or a backfill, and ends it. A run
+// that has not been tried since stands again where it stood before, or is no
+// more if the backfill made it; one that has been, and waits to be tried again,
+// is FAILED. It may be called again, whatever became of the last call. An Action
+// says who has done it first.
+func (s *Operator) Cancel(ctx context.Context, id int64, by store.By) (store.Operation, error) {
+	o, action, err := s.enter(ctx, id, store.Cancelled, store.Cancelling, by, store.Replaying, store.Backfilling)
+	if err != nil {
+		return o, err
+	}
+	return o, s.eachRun(ctx, o, action, func(ctx context.Context, tx *sqlx.Tx, o *operation, above, upTo int64) (changed int64, err error) {
+		if o.Kind == store.Backfilling {
+			// A discard that was undone has left its trace.
+			made := `reprise.handler_runs WHERE replay_id = $1 AND id > $2 AND id <= $3 AND due_at IS NOT NULL AND attempt = 0`
+			for _, statement := range []string{
+				`DELETE FROM reprise.operation_runs WHERE run_id IN (SELECT id FROM ` + made + `)`,
+				`DELETE FROM ` + made,
+			} {
+				if changed, err = s.db.Change(ctx, tx, s.db.SQL(statement), id, above, upTo); err != nil {
+					return 0, err
+				}
+			}
+		} else if changed, err = s.db.Change(ctx, tx, s.db.SQL(`
+			UPDATE reprise.handler_runs AS r
+			SET status = t.status, finished_at = t.finished_at, due_at = NULL, instance = t.instance,
+			    failed_at = CASE WHEN t.status = 'FAILED' THEN t.finished_at END,
+			    discarded_at = CASE WHEN t.status = 'DISCARDED' THEN t.finished_at END,
+			    tries = t.tries, cycle = t.cycle, replay_id = t.replay_id
+			FROM reprise.operation_runs t
+			WHERE r.replay_id = $1 AND r.id > $2 AND r.id <= $3 AND r.due_at IS NOT NULL
+			AND t.run_id = r.id AND t.run_id > $2 AND t.run_id <= $3 AND `+offIndex(`t.operation_id`)+` = $1
+			AND (t.attempt = r.attempt OR r.error_kind IS NULL)`), id, above, upTo); err != nil {
+			return 0, err
+		}
+		tried, err := s.db.Change(ctx, tx, s.db.SQL(`
+			UPDATE reprise.handler_runs
+			SET status = CASE WHEN error_kind IS NULL THEN 'DISCARDED' ELSE 'FAILED' END, finished_at = now(), due_at = NULL,
+			    failed_at = CASE WHEN error_kind IS NOT NULL THEN now() END, discarded_at = CASE WHEN error_kind IS NULL THEN now() END
+			WHERE replay_id = $1 AND id > $2 AND id <= $3 AND due_at IS NOT NULL`), id, above, upTo)
+		return changed + tried, err
+	})
+}
+
+// Undo puts the runs that a discard closed back to where they stood, those that
+// nothing else has happened to since. It may be called again, whatever became of
+// the last call. An Action says who has done it first.
+func (s *Operator) Undo(ctx context.Context, id int64, by store.By) (o store.Operation, done store.PutBack, err error) {
+	o, action, err := s.enter(ctx, id, store.Undone, store.Undoing, by, store.Discarding)
+	if err != nil {
+		return o, done, err
+	}
+	for place := int64(0); place < o.Taken; place += takeLook {
+		var n int64
+		if err := s.db.InTx(ctx, func(tx *sqlx.Tx) (err error) {
+			if n, err = s.db.Change(ctx, tx, s.db.SQL(`
+				UPDATE reprise.handler_runs AS r
+				SET status = t.status, finished_at = t.finished_at, due_at = t.due_at,
+				    failed_at = CASE WHEN t.status = 'FAILED' THEN t.finished_at END,
+				    discarded_at = CASE WHEN t.status = 'DISCARDED' THEN t.finished_at END
+				FROM reprise.operation_runs t
+				WHERE t.operation_id = $1 AND t.place > $2 AND t.place <= $3
+				AND r.id = t.run_id AND r.discarded_at IS NOT NULL
+				AND NOT EXISTS (
+					SELECT 1 FROM reprise.operation_runs later WHERE later.run_id = r.id AND `+offIndex(`later.operation_id`)+` > $1)`),
+				id, place, place+takeLook); err != nil {
+				return err
+			}
+			return s.acted(ctx, tx, action, store.Pruned{Runs: n})
+		}); err != nil {
+			return o, done, fmt.Errorf("undo operation %d: %w", id, err)
+		}
+		done.Runs += n
+	}
+	// What a run was taken from goes with the run.
+	var left int64
+	if err := s.db.GetContext(ctx, &left, s.db.SQL(`SELECT count(*) FROM reprise.operation_runs WHERE operation_id = $1`), id); err != nil {
+		return o, done, fmt.Errorf("undo operation %d: %w", id, err)
+	}
+	done.Gone = max(0, o.Taken-left)
+	return o, done, nil
+}
+
+// offIndex keeps PostgreSQL from finding rows of operation_runs by their
+// operation: statistics do not know an operation that has just taken up runs, so
+// that all of its runs would be read for each one.
+func offIndex(operation string) string { return `(` + operation + ` + 0)` }
+
+// enter brings an operation of one of the kinds into a state, in which it may
+// be already: then action is that of the one who has brought it there. A cancelled
+// or undone one stays what it is.
+func (s *Operator) enter(ctx context.Context, id int64, state store.OperationState, doing store.ActionKind, by store.By, kinds ...store.OperationKind) (store.Operation, int64, error) {
+	var o operation
+	var action int64
+	if err := by.Validate(); err != nil {
+		return o.Operation, 0, fmt.Errorf("make the operation %s: %w", state, err)
+	}
+	err := s.db.InTx(ctx, func(tx *sqlx.Tx) (err error) {
+		if o, err = s.locked(ctx, tx, id); err != nil {
+			return err
+		}
+		known := false
+		for _, kind := range kinds {
+			known = known || o.Kind == kind
+		}
+		switch {
+		case !known:
+			return fmt.Errorf("operation %d is of kind %s: want one of %v", id, o.Kind, kinds)
+		case o.State == state:
+			action, err = s.lastAct(ctx, tx, doing, id)
+			return err
+		case o.State == store.Cancelled || o.State == store.Undone:
+			return fmt.Errorf("operation %d is %s, and stays so", id, o.State)
+		}
+		o.State = state
+		if _, err := tx.ExecContext(ctx, s.db.SQL(`UPDATE reprise.operations SET state = $2, next_due = now() WHERE id = $1`), id, string(state)); err != nil {
+			return err
+		}
+		action, err = s.act(ctx, tx, store.Action{Kind: doing, Operation: id, By: by})
+		return err
+	})
+	if err != nil {
+		return o.Operation, 0, fmt.Errorf("make the operation %s: %w", state, err)
+	}
+	return o.Operation, action, nil
+}
+
+// eachRun calls do for one stretch after the other of the operation's runs, in
+// a transaction each, as long as the operation stays in its state. do returns how
+// many runs it has changed, which are counted as the action's.
+func (s *Operator) eachRun(ctx context.Context, o store.Operation, action int64, do func(ctx context.Context, tx *sqlx.Tx, o *operation, above, upTo int64) (int64, error)) error {
+	for above, last := int64(0), false; !last; {
+		var upTo int64
+		err := s.db.InTx(ctx, func(tx *sqlx.Tx) error {
+			now, err := s.locked(ctx, tx, o.ID)
+			if err != nil {
+				return err
+			}
+			if now.State != o.State {
+				return fmt.Errorf("somebody has made it %s meanwhile", now.State)
+			}
+			upTo = 1<<63 - 1
+			err = tx.GetContext(ctx, &upTo, s.db.SQL(fmt.Sprintf(`
+				SELECT id FROM reprise.handler_runs WHERE replay_id = $1 AND id > $2 ORDER BY id LIMIT 1 OFFSET %d`, takeLook-1)), o.ID, above)
+			if last = errors.Is(err, sql.ErrNoRows); err != nil && !last {
+				return err
+			}
+			changed, err := do(ctx, tx, &now, above, upTo)
+			if err != nil {
+				return err
+			}
+			return s.acted(ctx, tx, action, store.Pruned{Runs: changed})
+		})
+		if err != nil {
+			return fmt.Errorf("go through the runs of operation %d: %w", o.ID, err)
+		}
+		above = upTo
+	}
+	return nil
+}

@@ -1,0 +1,271 @@
+package operate
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/reprise-bus/reprise/internal/sqldb"
+	"github.com/reprise-bus/reprise/store"
+
+	"github.com/jmoiron/sqlx"
+)
+
+// pruning is a Prune under way.
+type pruning struct {
+	store.Prune
+	action *int64 // of the batches before
+}
+
+// Prune deletes all that may be, batch by batch. progress, if it is not nil, is
+// called after each batch with what is deleted so far; when ctx ends, that stays
+// deleted.
+func (s *Operator) Prune(ctx context.Context, asked store.Prune, progress func(store.Pruned)) (total store.Pruned, err error) {
+	p := pruning{Prune: asked, action: new(int64)}
+	for last, more := (*store.EventMark)(nil), true; more; more = last != nil {
+		var deleted store.Pruned
+		if deleted, last, err = s.pruneBatch(ctx, p, last); err != nil {
+			return total, err
+		}
+		total.Events += deleted.Events
+		total.Runs += deleted.Runs
+		if progress != nil {
+			progress(total)
+		}
+	}
+	if p.DryRun {
+		return total, s.countOutbox(ctx, p.Before, func(n int64) {
+			total.Outgoing += n
+			if progress != nil {
+				progress(total)
+			}
+		})
+	}
+	for n := int64(pruneLook); n == pruneLook; {
+		if n, err = s.pruneOutbox(ctx, p); err != nil {
+			return total, err
+		}
+		total.Outgoing += n
+		if progress != nil {
+			progress(total)
+		}
+	}
+	return total, nil
+}
+
+// pruneOutbox deletes the next batch of what was sent or dropped.
+func (s *Operator) pruneOutbox(ctx context.Context, p pruning) (n int64, err error) {
+	var action int64
+	if err = s.db.InTx(ctx, func(tx *sqlx.Tx) (err error) {
+		if n, err = s.db.Change(ctx, tx, s.db.Compose(fmt.Sprintf(`
+			DELETE FROM reprise.outbox WHERE id IN (
+				SELECT id FROM reprise.outbox
+				WHERE written_at < $1 AND state IN ('SENT', 'DROPPED') AND coalesce(sent_at, written_at) < $1
+				ORDER BY written_at LIMIT %d)`, pruneLook)), s.db.Time(p.Before)); err != nil {
+			return err
+		}
+		action, err = s.pruned(ctx, tx, p, store.Pruned{Outgoing: n})
+		return err
+	}); err != nil {
+		return 0, fmt.Errorf("prune the outbox: %w", err)
+	}
+	*p.action = action
+	return n, nil
+}
+
+// pruned puts on record what a transaction has deleted, and returns the number of
+// the action.
+func (s *Operator) pruned(ctx context.Context, tx *sqlx.Tx, p pruning, deleted store.Pruned) (action int64, err error) {
+	if p.action != nil {
+		action = *p.action
+	}
+	if deleted == (store.Pruned{}) {
+		return action, nil
+	}
+	if action == 0 && p.Daily {
+		if action, err = s.ofToday(ctx, tx, p); err != nil {
+			return 0, err
+		}
+	}
+	if action == 0 {
+		if action, err = s.act(ctx, tx, store.Action{Kind: store.Pruning, Before: p.Before, Failed: p.Failed, Discarded: p.Discarded, By: p.By}); err != nil {
+			return 0, err
+		}
+	}
+	return action, s.acted(ctx, tx, action, deleted)
+}
+
+// ofToday returns the number of the action that a daily prune adds to, 0 for none,
+// and notes in it until when it has pruned by now.
+func (s *Operator) ofToday(ctx context.Context, tx *sqlx.Tx, p pruning) (int64, error) {
+	var last struct {
+		ID        int64  `db:"id"`
+		Selection []byte `db:"selection"`
+	}
+	err := tx.GetContext(ctx, &last, s.db.SQL(`
+		SELECT id, selection FROM (SELECT * FROM reprise.actions ORDER BY id DESC LIMIT 1000) newest
+		WHERE kind = 'prune' AND requested_by = $1 AND reason = $2 AND at > now(-86400) ORDER BY id DESC LIMIT 1`),
+		sqldb.Printable(p.By.Name, sqldb.MaxName), sqldb.Printable(p.By.Reason, sqldb.MaxMessage))
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	var of actionSelection
+	if err := json.Unmarshal(last.Selection, &of); err != nil || of.Failed != p.Failed || of.Discarded != p.Discarded {
+		return 0, err
+	}
+	of.Before = p.Before
+	selection, err := json.Marshal(of)
+	if err != nil {
+		return 0, err
+	}
+	_, err = tx.ExecContext(ctx, s.db.SQL(`UPDATE reprise.actions SET selection = $2 WHERE id = $1`), last.ID, string(selection))
+	return last.ID, err
+}
+
+// countOutbox counts, batch by batch, what pruneOutbox would delete.
+func (s *Operator) countOutbox(ctx context.Context, before time.Time, counted func(int64)) error {
+	type place struct {
+		WrittenAt sqldb.Time `db:"written_at"`
+		ID        int64      `db:"id"`
+	}
+	var last place
+	for more := true; more; {
+		var batch []place
+		if err := s.db.SelectContext(ctx, &batch, s.db.SQL(fmt.Sprintf(`
+			SELECT written_at, id FROM reprise.outbox
+			WHERE (written_at, id) > ($1, $2) AND written_at < $3 AND state IN ('SENT', 'DROPPED') AND coalesce(sent_at, written_at) < $3
+			ORDER BY written_at, id LIMIT %d`, pruneLook)), s.db.Time(last.WrittenAt.Time), last.ID, s.db.Time(before)); err != nil {
+			return fmt.Errorf("count what is to be pruned of the outbox: %w", err)
+		}
+		if more = len(batch) == pruneLook; len(batch) > 0 {
+			last = batch[len(batch)-1]
+			counted(int64(len(batch)))
+		}
+	}
+	return nil
+}
+
+// pruner is a transaction, or the pool for who only counts.
+type pruner interface {
+	GetContext(ctx context.Context, into any, query string, args ...any) error
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}
+
+// pruneTx runs f in a transaction, which on SQLite takes the write lock, unless
+// f only counts.
+func (s *Operator) pruneTx(ctx context.Context, dryRun bool, f func(tx pruner) error) error {
+	if dryRun {
+		return f(s.db)
+	}
+	return s.db.InTx(ctx, func(tx *sqlx.Tx) error { return f(tx) })
+}
+
+// PruneBatch deletes the next batch of events with all that belongs to them, in
+// one short transaction, beginning after a batch's last event, if that is not
+// nil. It returns the last one of this batch, nil when there are none left.
+// Event and runs go together: a run whose event stays is what keeps the event
+// from being handled again.
+func (s *Operator) PruneBatch(ctx context.Context, p store.Prune, after *store.EventMark) (deleted store.Pruned, last *store.EventMark, err error) {
+	return s.pruneBatch(ctx, pruning{Prune: p}, after)
+}
+
+func (s *Operator) pruneBatch(ctx context.Context, p pruning, after *store.EventMark) (deleted store.Pruned, last *store.EventMark, err error) {
+	if p.Before.IsZero() {
+		return deleted, nil, errors.New("prune: the time is not set: set Before")
+	}
+	if err := (store.Filter{Until: p.Before}).Validate(); err != nil {
+		return deleted, nil, fmt.Errorf("prune: %w", err)
+	}
+	if err := after.Validate(); err != nil {
+		return deleted, nil, fmt.Errorf("prune: %w", err)
+	}
+	if err := p.By.Validate(); err != nil && !p.DryRun {
+		return deleted, nil, fmt.Errorf("prune: %w", err)
+	}
+	if after == nil {
+		after = &store.EventMark{}
+	}
+	var action int64
+	err = s.pruneTx(ctx, p.DryRun, func(tx pruner) error {
+		deleted, last = store.Pruned{}, nil
+		var mark struct {
+			At sqldb.Time `db:"published_at"`
+			ID string     `db:"id"`
+		}
+		err := tx.GetContext(ctx, &mark, s.db.SQL(fmt.Sprintf(`
+			SELECT e.published_at, e.id FROM reprise.events e
+			WHERE (e.published_at, e.id) > ($1, $2) AND e.published_at < $3
+			ORDER BY e.published_at, e.id LIMIT 1 OFFSET %d`, pruneLook-1)), s.db.Time(after.At), after.ID, s.db.Time(p.Before))
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
+			mark.At.Time = p.Before
+		case err != nil:
+			return err
+		default:
+			last = &store.EventMark{At: mark.At.Time, ID: mark.ID}
+		}
+		keep := `r.status = 'PENDING' OR r.finished_at >= $3`
+		if !p.Failed {
+			keep += ` OR r.failed_at IS NOT NULL`
+		}
+		if !p.Discarded {
+			keep += ` OR r.discarded_at IS NOT NULL AND EXISTS (
+				SELECT 1 FROM reprise.operations o
+				WHERE o.id = (SELECT max(t.operation_id) FROM reprise.operation_runs t WHERE t.run_id = r.id) AND o.kind = 'discard' AND o.state <> 'undone')`
+		}
+		old := `FROM reprise.events e
+			WHERE (e.published_at, e.id) > ($1, $2) AND (e.published_at, e.id) <= ($4, $5) AND e.published_at < $3
+			AND NOT EXISTS (SELECT 1 FROM reprise.handler_runs r WHERE r.event_id = e.id AND r.topic = e.topic AND (` + keep + `))`
+		args := []any{s.db.Time(after.At), after.ID, s.db.Time(p.Before), s.db.Time(mark.At.Time), mark.ID}
+		count := func(query string) (n int64, err error) {
+			result, err := tx.ExecContext(ctx, s.db.Compose(query), args...)
+			if err != nil {
+				return 0, err
+			}
+			return result.RowsAffected()
+		}
+		if p.DryRun {
+			return errors.Join(
+				tx.GetContext(ctx, &deleted.Runs, s.db.Compose(`SELECT count(*) FROM reprise.handler_runs WHERE (event_id, topic) IN (SELECT e.id, e.topic `+old+`)`), args...),
+				tx.GetContext(ctx, &deleted.Events, s.db.Compose(`SELECT count(*) `+old), args...))
+		}
+		// Locked first: what is taken up meanwhile is then seen, and kept.
+		if _, err := tx.ExecContext(ctx, s.db.Compose(`
+			SELECT r.id FROM reprise.handler_runs r WHERE (r.event_id, r.topic) IN (SELECT e.id, e.topic `+old+`) ORDER BY r.id FOR UPDATE`), args...); err != nil {
+			return err
+		}
+		// No database cascades in every session: SQLite does where foreign_keys is on,
+		// PostgreSQL unless session_replication_role says otherwise.
+		for _, table := range []string{"operation_runs", "run_attempts"} {
+			if _, err = count(`
+				DELETE FROM reprise.` + table + ` WHERE run_id IN (
+					SELECT r.id FROM reprise.handler_runs r WHERE (r.event_id, r.topic) IN (SELECT e.id, e.topic ` + old + `))`); err != nil {
+				return err
+			}
+		}
+		if deleted.Runs, err = count(`DELETE FROM reprise.handler_runs WHERE (event_id, topic) IN (SELECT e.id, e.topic ` + old + `)`); err != nil {
+			return err
+		}
+		if deleted.Events, err = count(`DELETE FROM reprise.events WHERE (id, topic) IN (SELECT e.id, e.topic ` + old + `)`); err != nil {
+			return err
+		}
+		action, err = s.pruned(ctx, tx.(*sqlx.Tx), p, deleted)
+		return err
+	})
+	if err != nil {
+		return store.Pruned{}, nil, fmt.Errorf("prune: %w", err)
+	}
+	if p.action != nil {
+		*p.action = action
+	}
+	return deleted, last, nil
+}
+
+// pruneLook is how many events a batch looks at.
+const pruneLook = 1000

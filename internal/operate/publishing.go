@@ -1,0 +1,42 @@
+package operate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/reprise-bus/reprise/store"
+)
+
+// RecordPublishing puts on record that somebody publishes events by hand on
+// the topic that the operation selects. Their metadata name the operation, see
+// OperationMetadata.
+func (s *Operator) RecordPublishing(ctx context.Context, o store.Operation) (store.Operation, error) {
+	o.Kind = store.Publishing
+	var errs []error
+	if strings.TrimSpace(o.RequestedBy) == "" {
+		errs = append(errs, store.ErrNoRequester)
+	}
+	if err := store.ValidTopic(o.Selection.Topic); err != nil {
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return o, fmt.Errorf("%s: %w", o.Kind, err)
+	}
+	o, err := s.put(ctx, s.db.Pool(), o)
+	if err != nil {
+		return o, fmt.Errorf("request to %s: %w", o.Kind, err)
+	}
+	return o, nil
+}
+
+// Published says how many events have been published by an operation of
+// RecordPublishing, and whether these are all.
+func (s *Operator) Published(ctx context.Context, operation, n int64, complete bool) error {
+	if _, err := s.db.ExecContext(ctx, s.db.SQL(`
+		UPDATE reprise.operations SET taken = $2, total = $2, complete = $3 WHERE id = $1 AND kind = 'publish'`), operation, n, complete); err != nil {
+		return fmt.Errorf("record what was published: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,157 @@
+package operate
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/reprise-bus/reprise/internal/dialect"
+	"github.com/reprise-bus/reprise/store"
+)
+
+// takeLook is how many of the runs that an index offers a batch looks at.
+const takeLook = 5000
+
+// Take takes up the next batch of an operation's runs, in one short
+// transaction, and returns the operation as it is then. Any number of callers
+// may do so at once. It does nothing to an operation that is Complete or not
+// Running.
+//
+// A replay makes its runs due again, with tries and cycle fresh, one after the
+// other at the operation's rate; a discard ends them as DISCARDED. A run that
+// has been taken up by somebody else meanwhile is passed over.
+func (s *Operator) Take(ctx context.Context, id int64) (store.Operation, error) {
+	var o operation
+	err := s.db.InTx(ctx, func(tx *sqlx.Tx) (err error) {
+		if o, err = s.locked(ctx, tx, id); err != nil || o.Complete || o.State != store.Running {
+			return err
+		}
+		switch o.Kind {
+		case store.Replaying, store.Discarding:
+			return s.takeRuns(ctx, tx, &o)
+		case store.Backfilling:
+			return s.takeEvents(ctx, tx, &o)
+		}
+		return fmt.Errorf("operation %d is of kind %s, which takes up nothing by and by", id, o.Kind)
+	})
+	if err != nil {
+		return o.Operation, fmt.Errorf("take up runs: %w", err)
+	}
+	return o.Operation, nil
+}
+
+// locked returns an operation that nobody else changes until tx ends.
+func (s *Operator) locked(ctx context.Context, tx *sqlx.Tx, id int64) (operation, error) {
+	var o operation
+	var text []byte
+	err := tx.GetContext(ctx, &text, s.db.SQL(`SELECT cursor FROM reprise.operations WHERE id = $1 FOR UPDATE`), id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return o, fmt.Errorf("operation %d: %w", id, store.ErrNotFound)
+	}
+	if err != nil {
+		return o, err
+	}
+	if err := json.Unmarshal(text, &o.cursor); err != nil {
+		return o, fmt.Errorf("operation %d: cursor in the database: %w", id, err)
+	}
+	o.Operation, err = s.record.OperationTx(ctx, tx, id)
+	return o, err
+}
+
+func (s *Operator) takeRuns(ctx context.Context, tx *sqlx.Tx, o *operation) error {
+	upTo, err := s.lookFrom(ctx, tx, o)
+	if err != nil {
+		return err
+	}
+	c := s.takes(o.Operation, o.cursor.Run, upTo+1)
+	operation, taken := c.Arg(o.ID), c.Arg(o.Taken)
+	// Locked first, in one order: what another operation takes up meanwhile is
+	// then seen not to be selected any more. There are no more than LIMIT says; it
+	// is there for the planner.
+	result, err := tx.ExecContext(ctx, s.db.Compose(fmt.Sprintf(`
+		INSERT INTO reprise.operation_runs (operation_id, place, run_id, status, attempt, cycle, tries, instance, due_at, finished_at, replay_id)
+		SELECT CAST(%s AS bigint), CAST(%s AS bigint) + row_number() OVER (ORDER BY r.id), r.id, r.status, r.attempt, r.cycle, r.tries, r.instance, r.due_at, r.finished_at, r.replay_id
+		FROM (SELECT * FROM reprise.handler_runs r WHERE %s ORDER BY r.id LIMIT %d FOR UPDATE) r`, operation, taken, c.Where(), takeLook)), c.Args...)
+	if err != nil {
+		return err
+	}
+	n, err := result.RowsAffected()
+	if err != nil {
+		return err
+	}
+	if n > 0 {
+		if err := s.turn(ctx, tx, o, n); err != nil {
+			return err
+		}
+	}
+	o.Taken += n
+	o.cursor.Run = upTo
+	o.Complete = upTo == o.cursor.UpTo
+	return s.moveOn(ctx, tx, o, n)
+}
+
+// lookFrom returns up to which run the next batch looks.
+func (s *Operator) lookFrom(ctx context.Context, tx *sqlx.Tx, o *operation) (upTo int64, err error) {
+	look, args := s.takes(o.Operation, o.cursor.Run, o.cursor.UpTo+1).Look()
+	err = tx.GetContext(ctx, &upTo, s.db.Compose(fmt.Sprintf(
+		`SELECT r.id FROM reprise.handler_runs r WHERE %s ORDER BY r.id LIMIT 1 OFFSET %d`, look, takeLook-1)), args...)
+	if errors.Is(err, sql.ErrNoRows) {
+		return o.cursor.UpTo, nil
+	}
+	return upTo, err
+}
+
+// turn makes the n runs that were just taken up what the operation makes of
+// them.
+func (s *Operator) turn(ctx context.Context, tx *sqlx.Tx, o *operation, n int64) error {
+	if o.Kind == store.Discarding {
+		_, err := tx.ExecContext(ctx, s.db.SQL(`
+			UPDATE reprise.handler_runs AS r
+			SET status = 'DISCARDED', finished_at = now(), failed_at = NULL, discarded_at = now(), due_at = NULL
+			FROM reprise.operation_runs t
+			WHERE t.operation_id = $1 AND t.place > $2 AND r.id = t.run_id`), o.ID, o.Taken)
+		return err
+	}
+	_, err := tx.ExecContext(ctx, s.db.SQL(`
+		UPDATE reprise.handler_runs AS r
+		SET status = 'PENDING', finished_at = NULL, failed_at = NULL, discarded_at = NULL, instance = NULL, tries = 0, cycle = 0, replay_id = t.operation_id,
+		    due_at = `+s.paced(`$1`, `(t.place - $2 - 1) * CAST($3 AS float8)`)+`
+		FROM reprise.operation_runs t
+		WHERE t.operation_id = $1 AND t.place > $2 AND r.id = t.run_id`), o.ID, o.Taken, o.pace())
+	if err != nil || o.Taken > 0 && o.Rate > 0 {
+		return err
+	}
+	return s.db.Notify(ctx, tx, "")
+}
+
+// paced is the time so many seconds after the operation's next_due, or after now
+// if that is over. A subquery looks next_due up once for the statement: a join
+// may read all operations for each run.
+func (s *Operator) paced(operation, seconds string) string {
+	nextDue := `(SELECT o.next_due FROM reprise.operations o WHERE o.id = ` + operation + `)`
+	if s.db.Kind() == dialect.SQLite {
+		return `strftime('%Y-%m-%dT%H:%M:%fZ', max(` + nextDue + `, now()), (` + seconds + `) || ' seconds')`
+	}
+	return `greatest(` + nextDue + `, now()) + (` + seconds + `) * interval '1 second'`
+}
+
+// pace is the time between two runs, in seconds.
+func (o *operation) pace() float64 {
+	if o.Rate == 0 {
+		return 0
+	}
+	return 1 / o.Rate
+}
+
+// moveOn writes how far the operation has come, by n more.
+func (s *Operator) moveOn(ctx context.Context, tx *sqlx.Tx, o *operation, n int64) error {
+	_, err := tx.ExecContext(ctx, s.db.SQL(`
+		UPDATE reprise.operations
+		SET taken = $2, cursor = $3, complete = $4, next_due = `+s.paced(`$1`, `CAST($5 AS float8) * CAST($6 AS float8)`)+`
+		WHERE id = $1`), o.ID, o.Taken, o.cursor.text(), o.Complete, n, o.pace())
+	return err
+}

@@ -1,0 +1,108 @@
+package queue
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"github.com/lib/pq"
+
+	"github.com/reprise-bus/reprise/internal/dialect"
+	"github.com/reprise-bus/reprise/internal/sqldb"
+
+	"github.com/reprise-bus/reprise/store"
+)
+
+// WriteOutbox writes events, which must be valid and Unique, into the outbox:
+// HELD where held says so for their topic, PENDING otherwise, in this order. It
+// returns which were not there yet. What is there already stays as it is,
+// sent or not, whatever its metadata: KnownOutgoingMetadata tells whether an event
+// Repeats it. Another payload under an id that its topic has in the outbox
+// makes it fail with ErrDuplicateID, and nothing is written.
+//
+// db is the store's pool or the caller's transaction; a few thousand events and
+// a few MiB of payload make a good statement.
+func (q *Queue) WriteOutbox(ctx context.Context, db sqldb.Queryer, events []store.Event, held func(topic string) bool) (fresh []store.EventID, err error) {
+	if len(events) == 0 {
+		return nil, nil
+	}
+	for i := range events {
+		if err := events[i].Validate(); err != nil {
+			return nil, err
+		}
+	}
+	states := make([]string, len(events))
+	for i, e := range events {
+		states[i] = string(store.OutgoingPending)
+		if held(e.Topic) {
+			states[i] = string(store.OutgoingHeld)
+		}
+	}
+	query, args := q.outboxInsert(events, states)
+	err = q.db.Query(ctx, db, query, args, func(rows *sql.Rows) error {
+		fresh = make([]store.EventID, 0, len(events))
+		for rows.Next() {
+			if q.db.Kind() == dialect.SQLite {
+				var id store.EventID
+				if err := rows.Scan(&id.ID, &id.Topic); err != nil {
+					return err
+				}
+				fresh = append(fresh, id)
+				continue
+			}
+			var n int
+			var ids, topics pq.StringArray
+			if err := rows.Scan(&n, &ids, &topics); err != nil {
+				return err
+			}
+			for i := range ids {
+				fresh = append(fresh, store.EventID{Topic: topics[i], ID: ids[i]})
+			}
+			if n == len(events) {
+				for i := range events {
+					fresh = append(fresh, events[i].EventID())
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("write into the outbox: %w", insertError(err, false))
+	}
+	return fresh, nil
+}
+
+// outboxInsert returns the statement, which returns the ids and topics of the
+// events that are new; on PostgreSQL in one row, after how many they are, and
+// unless all are.
+func (q *Queue) outboxInsert(events []store.Event, states []string) (string, []any) {
+	if q.db.Kind() == dialect.SQLite {
+		args := make([]any, 0, 7*len(events))
+		for i, e := range events {
+			c := sqldb.Encode(e.Payload, e.Metadata)
+			args = append(args, e.ID, e.Topic, e.Key, c.TextOrNull(), c.BytesOrNull(), c.Metadata, states[i])
+		}
+		return q.db.Compose(`
+			INSERT INTO reprise.outbox AS was (event_id, topic, key, payload, payload_bytes, metadata, state)
+			VALUES ` + sqldb.Placeholders(len(events), 7) + `
+			ON CONFLICT (event_id, topic) DO UPDATE SET metadata = NULL -- which fails
+			WHERE was.payload IS NOT excluded.payload OR was.payload_bytes IS NOT excluded.payload_bytes
+			RETURNING event_id, topic`), args
+	}
+	args := arrays(events)
+	return q.db.SQL(`
+		WITH written AS (
+			INSERT INTO reprise.outbox AS was (event_id, topic, key, payload, payload_bytes, metadata, state)
+			SELECT id, topic, coalesce(key, ''), text::json, bytes, metadata::json, state
+			FROM ` + unnested + `, $7::text[])
+				WITH ORDINALITY AS e (id, topic, key, text, bytes, metadata, state, place)
+			ORDER BY place
+			ON CONFLICT (event_id, topic) DO UPDATE SET error = reprise.id_taken(was.event_id) -- which fails
+			WHERE was.payload::text IS DISTINCT FROM excluded.payload::text
+			OR was.payload_bytes IS DISTINCT FROM excluded.payload_bytes
+			RETURNING was.event_id, was.topic
+		)
+		SELECT n, CASE WHEN n < cardinality($1::text[]) THEN (SELECT array_agg(event_id) FROM written) END,
+		       CASE WHEN n < cardinality($1::text[]) THEN (SELECT array_agg(topic) FROM written) END
+		FROM (SELECT count(*) AS n FROM written) counted`), append(args, pq.StringArray(states))
+}

@@ -1,0 +1,247 @@
+package queue
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
+
+	"github.com/reprise-bus/reprise/internal/dialect"
+	"github.com/reprise-bus/reprise/internal/sqldb"
+
+	"github.com/reprise-bus/reprise/store"
+)
+
+// Received is what a Receive wrote.
+type Received struct {
+	Leased []LeasedRun // the runs that were leased
+	Due    int         // how many other runs are new
+	Known  int         // how many of the events are not
+	Resent bool        // the statement was sent twice: what is not new may be leased as well
+
+	// Other are the known events whose metadata is not that of the event in the
+	// database, letter for letter: they got no run of the handler.
+	Other []OtherMetadata
+}
+
+// OtherMetadata is what the database has as the metadata of an event, and the index
+// of that event among those that were received.
+type OtherMetadata struct {
+	Event    int
+	Metadata map[string]string
+}
+
+// Receive writes events that another transport delivered, unless they are
+// known, and a run of the handler for each, unless there is one, in their order:
+// leased, for so many of the first events as the lease's Want says, and due
+// otherwise. All of it is committed when it returns or, with an error that is
+// Refused, nothing.
+//
+// The events must be valid, of one Source and Unique; a few hundred make a good
+// statement. Another payload under an id that its topic has already is
+// ErrDuplicateID. One with other metadata, unless it is Declared, is left to the
+// caller, who finds out whether it Repeats the first: it gets no run.
+func (q *Queue) Receive(ctx context.Context, handler string, events []store.Event, lease LeaseOnInsert) (Received, error) {
+	return q.receiveBy(ctx, receiveAny, handler, events, lease)
+}
+
+// ReceiveNew is Receive of events of which none is known: the database has less
+// to look for. If one is, nothing is written, and the error is ErrKnown.
+func (q *Queue) ReceiveNew(ctx context.Context, handler string, events []store.Event, lease LeaseOnInsert) (Received, error) {
+	return q.receiveBy(ctx, receiveNew, handler, events, lease)
+}
+
+func (q *Queue) receiveBy(ctx context.Context, query, handler string, events []store.Event, lease LeaseOnInsert) (in Received, err error) {
+	if len(events) == 0 {
+		return in, nil
+	}
+	if err := errors.Join(sqldb.ValidName("handler", handler), lease.validate()); err != nil {
+		return in, err
+	}
+	for i := range events {
+		if err := events[i].Validate(); err != nil {
+			return in, err
+		}
+		if source := events[i].Source; source == "" || source == store.SourcePublish {
+			return in, fmt.Errorf("receive event %q: source %.255q: want the name of the subscriber that delivered it", events[i].ID, source)
+		}
+	}
+	if q.db.Kind() == dialect.SQLite {
+		in, err = q.receiveSQLite(ctx, handler, events)
+	} else {
+		in, err = q.receive(ctx, query, handler, events, lease)
+	}
+	if err != nil {
+		return Received{}, fmt.Errorf("receive %d events for handler %q: %w", len(events), handler, insertError(err, query == receiveNew))
+	}
+	return in, nil
+}
+
+// The statements of Receive and ReceiveNew. All runs are one INSERT, so that
+// they are in the order of the events.
+const (
+	receivedInput = `
+		WITH input AS (
+			SELECT id, topic, coalesce(key, '') AS key, text, bytes, metadata, place
+			FROM ` + unnested + `) WITH ORDINALITY AS e (id, topic, key, text, bytes, metadata, place)
+		), known AS (
+			` + knownInstance + `$9 FOR KEY SHARE
+		), event AS (
+			INSERT INTO reprise.events AS was (id, topic, key, payload, payload_bytes, metadata, source)
+			SELECT id, topic, key, text::json, bytes, metadata::json, $7
+			FROM input` + inOneOrder
+	receivedReturned = `
+			RETURNING was.id, was.topic
+		)`
+	receivedRuns = `, run AS (
+			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, attempt, tries, instance, due_at, started_at, published_at)
+			SELECT i.id, i.topic, $8, i.key, (k.id IS NOT NULL)::int, (k.id IS NOT NULL)::int, k.id,
+			       CASE WHEN k.id IS NULL THEN now() END, CASE WHEN k.id IS NOT NULL THEN now() END, `
+	receivedEnd = `
+			RETURNING id, event_id, topic, instance, published_at
+		)
+		SELECT cardinality($1::text[]) - (SELECT count(*) FROM event),
+		       count(*) FILTER (WHERE instance IS NULL),
+		       array_agg(id) FILTER (WHERE instance IS NOT NULL),
+		       array_agg(event_id) FILTER (WHERE instance IS NOT NULL),
+		       array_agg(topic) FILTER (WHERE instance IS NOT NULL),
+		       now(), -- when each was published, in microseconds before now
+		       array_agg(CASE WHEN published_at = now() THEN 0 ELSE (extract(epoch FROM now() - published_at) * 1000000)::bigint END)
+		           FILTER (WHERE instance IS NOT NULL),`
+
+	// A subquery for each known event reads no more of a large table than its row,
+	// whatever the planner takes the input for.
+	receiveAny = receivedInput + unlessTaken + receivedReturned + `, seen AS (
+			SELECT i.*, CASE WHEN e.id IS NULL AND i.id <> ALL ($11::text[]) THEN
+			              (SELECT was.metadata::text FROM reprise.events was WHERE was.id = i.id AND was.topic = i.topic) END AS had,
+			       CASE WHEN e.id IS NOT NULL THEN now() -- it is new
+			       ELSE coalesce((SELECT was.published_at FROM reprise.events was WHERE was.id = i.id AND was.topic = i.topic), now()) END AS published_at
+			FROM input i
+			LEFT JOIN event e ON e.id = i.id AND e.topic = i.topic
+		)` + receivedRuns + `i.published_at
+			FROM seen i
+			LEFT JOIN known k ON i.place <= $10
+			WHERE i.had IS NULL OR i.had = i.metadata
+			ORDER BY i.place
+			ON CONFLICT (event_id, topic, handler) DO NOTHING` + receivedEnd + `
+		       (SELECT array_agg(place) FROM seen WHERE had <> metadata),
+		       (SELECT array_agg(had) FROM seen WHERE had <> metadata)
+		FROM run`
+	receiveNew = receivedInput + receivedReturned + receivedRuns + `now()
+			FROM input i
+			LEFT JOIN known k ON i.place <= $10
+			WHERE (SELECT count(*) FROM event) > 0 -- is evaluated first: the events are locked in one order, then the runs
+			ORDER BY i.place` + receivedEnd + `
+		       NULL, NULL
+		FROM run`
+)
+
+func (q *Queue) receive(ctx context.Context, query, handler string, events []store.Event, lease LeaseOnInsert) (in Received, err error) {
+	n := 0
+	for _, w := range lease.Wants {
+		n += w.N
+	}
+	args := append(arrays(events), sqldb.Printable(events[0].Source, sqldb.MaxName), handler, lease.Instance, n)
+	if query == receiveAny {
+		declared := pq.StringArray{}
+		for _, e := range events {
+			if e.Declared {
+				declared = append(declared, e.ID)
+			}
+		}
+		args = append(args, declared)
+	}
+	times, err := q.db.QueryTimes(ctx, q.db.Pool(), q.db.SQL(query), args, func(rows *sql.Rows) error {
+		in = Received{}
+		for rows.Next() {
+			var runs, ages, others pq.Int64Array
+			var ids, topics, had pq.StringArray
+			var at sqldb.Time
+			if err := rows.Scan(&in.Known, &in.Due, &runs, &ids, &topics, &at, &ages, &others, &had); err != nil {
+				return err
+			}
+			for i, place := range others {
+				if err := in.other(int(place)-1, had[i]); err != nil {
+					return err
+				}
+			}
+			places := places{events: events}
+			for i, run := range runs {
+				place, err := places.of(topics[i], ids[i])
+				if err != nil {
+					return err
+				}
+				q.db.NoteRun(run)
+				in.Leased = append(in.Leased, LeasedRun{
+					RunID: run, Handler: handler, Event: place,
+					StartedAt: at.Time, PublishedAt: at.Add(-time.Duration(ages[i]) * time.Microsecond),
+				})
+			}
+		}
+		return nil
+	})
+	in.Resent = times > 1
+	return in, err
+}
+
+func (q *Queue) receiveSQLite(ctx context.Context, handler string, events []store.Event) (in Received, err error) {
+	err = q.db.InTx(ctx, func(tx *sqlx.Tx) error {
+		in = Received{}
+		for i, e := range events {
+			c := sqldb.Encode(e.Payload, e.Metadata)
+			inserted, err := tx.ExecContext(ctx, q.db.SQL(`
+				INSERT INTO reprise.events AS was (id, topic, key, payload, payload_bytes, metadata, source)
+				VALUES ($1, $2, $3, $4, $5, $6, $7)
+				ON CONFLICT (id, topic) DO UPDATE SET source = NULL -- which fails
+				WHERE was.payload IS NOT excluded.payload OR was.payload_bytes IS NOT excluded.payload_bytes`),
+				e.ID, e.Topic, e.Key, c.TextOrNull(), c.BytesOrNull(), c.Metadata, sqldb.Printable(e.Source, sqldb.MaxName))
+			if err != nil {
+				return err
+			}
+			if n, err := inserted.RowsAffected(); err != nil {
+				return err
+			} else if n == 0 {
+				in.Known++
+				var had string
+				if err := tx.GetContext(ctx, &had, q.db.SQL(`SELECT metadata FROM reprise.events WHERE id = $1 AND topic = $2`), e.ID, e.Topic); err != nil {
+					return err
+				}
+				if had != c.Metadata && !e.Declared {
+					if err := in.other(i, had); err != nil {
+						return err
+					}
+					continue
+				}
+			}
+			result, err := tx.ExecContext(ctx, q.db.SQL(`
+				INSERT INTO reprise.handler_runs (event_id, topic, handler, key, due_at, published_at)
+				SELECT id, topic, $3, key, now(), published_at FROM reprise.events WHERE id = $1 AND topic = $2
+				ON CONFLICT (event_id, topic, handler) DO NOTHING`), e.ID, e.Topic, handler)
+			if err != nil {
+				return err
+			}
+			n, err := result.RowsAffected()
+			if err != nil {
+				return err
+			}
+			in.Due += int(n)
+		}
+		return nil
+	})
+	return in, err
+}
+
+// other notes the metadata that the database has of an event.
+func (in *Received) other(event int, text string) error {
+	o := OtherMetadata{Event: event}
+	if err := json.Unmarshal([]byte(text), &o.Metadata); err != nil {
+		return fmt.Errorf("metadata in the database: %w", err)
+	}
+	in.Other = append(in.Other, o)
+	return nil
+}

@@ -1,0 +1,82 @@
+package queue
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+
+	"github.com/reprise-bus/reprise/internal/dialect"
+	"github.com/reprise-bus/reprise/internal/sqldb"
+
+	"github.com/reprise-bus/reprise/store"
+)
+
+// validate reports a policy that the database would not keep, too.
+func validate(sub store.Subscription, policy string) error {
+	if policy != "" && !sqldb.IsJSON([]byte(policy)) {
+		return fmt.Errorf("handler %.255q: policy %.255q: want JSON in UTF-8, or nothing", sub.Handler, policy)
+	}
+	return sub.Validate()
+}
+
+// Subscribe puts a subscription into the database, idempotently, with its
+// handler's policy as JSON ("" is "{}") for whoever reads the tables. It stays
+// there until somebody removes it (Unsubscribe), served or not. See Settle.
+func (q *Queue) Subscribe(ctx context.Context, sub store.Subscription, policy string) error {
+	if err := validate(sub, policy); err != nil {
+		return err
+	}
+	result, err := q.db.ExecContext(ctx, q.db.SQL(`
+		UPDATE reprise.subscriptions SET policy = $3, last_seen_at = now() WHERE topic = $1 AND handler = $2`),
+		sub.Topic, sub.Handler, cmp.Or(policy, "{}"))
+	if err != nil {
+		return fmt.Errorf("subscribe handler %q to topic %q: %w", sub.Handler, sub.Topic, err)
+	}
+	if n, err := result.RowsAffected(); err != nil || n > 0 {
+		return err
+	}
+	_, err = q.subscribe(ctx, q.db, sub, policy, `DO UPDATE SET policy = excluded.policy, last_seen_at = now()`)
+	return err
+}
+
+// SubscribeTx does it in a transaction of the caller's, and says whether the
+// subscription is new. It neither changes nor locks one that is there already:
+// publishers must not wait for each other's transactions.
+func (q *Queue) SubscribeTx(ctx context.Context, tx interface {
+	sqldb.Queryer
+	sqldb.Execer
+}, sub store.Subscription, policy string) (fresh bool, err error) {
+	if err := validate(sub, policy); err != nil {
+		return false, err
+	}
+	if q.db.Kind() == dialect.SQLite { // whose transactions had better not read before they write
+		if err := q.db.SetBusyTimeout(ctx, tx); err != nil {
+			return false, err
+		}
+		return q.subscribe(ctx, tx, sub, policy, `DO NOTHING`)
+	}
+	var there bool
+	if err := q.db.QueryRow(ctx, tx, q.db.SQL(`SELECT EXISTS (SELECT 1 FROM reprise.subscriptions WHERE topic = $1 AND handler = $2)`),
+		[]any{sub.Topic, sub.Handler}, &there); err != nil {
+		return false, fmt.Errorf("subscribe handler %q to topic %q: %w", sub.Handler, sub.Topic, err)
+	}
+	if there {
+		return false, nil
+	}
+	return q.subscribe(ctx, tx, sub, policy, `DO NOTHING`)
+}
+
+func (q *Queue) subscribe(ctx context.Context, db sqldb.Execer, sub store.Subscription, policy, known string) (written bool, err error) {
+	open := `NULL`
+	if q.db.Kind() == dialect.Postgres {
+		open = openThen
+	}
+	result, err := db.ExecContext(ctx, q.db.SQL(`
+		INSERT INTO reprise.subscriptions (topic, handler, policy, open_then) VALUES ($1, $2, $3, `+open+`)
+		ON CONFLICT (topic, handler) `+known), sub.Topic, sub.Handler, cmp.Or(policy, "{}"))
+	if err != nil {
+		return false, fmt.Errorf("subscribe handler %q to topic %q: %w", sub.Handler, sub.Topic, err)
+	}
+	n, err := result.RowsAffected()
+	return n > 0, err
+}
