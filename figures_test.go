@@ -46,6 +46,7 @@ var figures = map[string][]string{
 		`| idle | 1.5 statements/s ||((RESULTS idle reprise))`,
 		`beside Graphile Worker (1.46 × instead of 1.5)|((RESULTS drain reprise / RESULTS drain graphile)) 1.5`,
 		`publish-1 went from 4,700 to 7,700/s, latency from 1.33 to 0.90 ms|1 4700 ((RESULTS publish-1 reprise)) 1.33 ((RESULTS latency reprise))`,
+		`on one node with 12 partitions|12`,
 		`| kafka | 34,700 events/s recorded and handled, 6.1 × naive ||((RESULTS-kafka kafka reprise)) ((RESULTS-kafka kafka reprise / RESULTS-kafka kafka naive))`,
 		`| kafka-slow-16 | handlers of 10 ms, the default of 16 slots: 1,290/s, beside 984/s of a bare watermill-kafka router ||16 10 16 ((RESULTS-kafka kafka-slow-16 reprise)) ((RESULTS-kafka kafka-slow-16 watermill-kafka))`,
 		`| kafka-slow | handlers of 10 ms, 100 slots: 5,900/s ||10 100 ((RESULTS-kafka kafka-slow reprise))`,
