@@ -1,10 +1,7 @@
-// Package store keeps events, the runs of handlers on them and their failed
-// attempts in the application's own database.
-//
-// There is one Store for every database; what truly differs between PostgreSQL
-// and SQLite is in postgres.go and sqlite.go. Statements are written against
-// the tables' default names, and turned into those of the configured schema
-// by sqldb.DB. All methods are safe for concurrent use.
+// Package store is the record: events, the runs of handlers on them and their failed
+// attempts, as they stand in the application's own database, and what operators have
+// done. It has the types, the filters and what reads them; who writes them is package
+// bus, middleware and replay. All methods are safe for concurrent use.
 package store
 
 import (
