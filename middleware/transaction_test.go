@@ -19,11 +19,11 @@ import (
 
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/queue"
+	"github.com/reprise-bus/reprise/internal/storetest"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/middleware"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
-	"github.com/reprise-bus/reprise/internal/storetest"
 )
 
 var soonAgain = handlers.Policy{Attempts: 5, Cycles: 1, Backoff: handlers.Backoff{Initial: time.Millisecond, Factor: 1, Jitter: -1}}

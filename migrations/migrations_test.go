@@ -14,9 +14,9 @@ import (
 
 	"github.com/reprise-bus/reprise/internal/database"
 	"github.com/reprise-bus/reprise/internal/dialect"
+	"github.com/reprise-bus/reprise/internal/operate"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/migrations"
-	"github.com/reprise-bus/reprise/internal/operate"
 	"github.com/reprise-bus/reprise/store"
 )
 

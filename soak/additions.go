@@ -10,8 +10,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/internal/operate"
+	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
 )
 

@@ -7,8 +7,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/operate"
+	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/store"
 )
 
