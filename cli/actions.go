@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -61,7 +62,7 @@ func (a *app) actionsList(ctx context.Context, st *store.Store, before int64, li
 func (a *app) printActions(out io.Writer, actions []store.Action, now time.Time) {
 	t := a.table("ID", "ACTION", "ON", "RUNS", "EVENTS", "OUTBOX", "BY", "AT", "REASON")
 	for _, action := range actions {
-		t.add(action.ID, action.Kind, actedOn(action), thousands(action.Runs), someOf(action.Events), someOf(action.Outgoing), action.By.Name, at(action.At, now), action.By.Reason)
+		t.add(action.ID, action.Kind, actedOn(action), words.Thousands(action.Runs), someOf(action.Events), someOf(action.Outgoing), action.By.Name, at(action.At, now), action.By.Reason)
 	}
 	t.write(out)
 }
@@ -71,14 +72,14 @@ func someOf(n int64) string {
 	if n == 0 {
 		return ""
 	}
-	return thousands(n)
+	return words.Thousands(n)
 }
 
 // actedOn is what an action was about, as it would be typed.
 func actedOn(action store.Action) string {
 	switch action.Kind {
 	case store.Removing:
-		return fmt.Sprintf("%s --topic %s", quoted(action.Handler), quoted(action.Topic))
+		return fmt.Sprintf("%s --topic %s", words.Quoted(action.Handler), words.Quoted(action.Topic))
 	case store.Pruning:
 		words := []string{"before " + action.Before.Local().Format(time.DateTime)}
 		if action.Failed {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -55,10 +56,10 @@ func (a *app) backfill(ctx context.Context, st *store.Store, past replay.Past, r
 			Events  countJSON `json:"events"`
 		}{past.Handler, o.Selection.Topic, newCountJSON(o.Total)}
 		return a.print(data, func(out io.Writer) {
-			fmt.Fprintln(out, sentence("%s of topic %s would get a run of %s%s. Nothing was done.", several(o.Total.N, "event"), o.Selection.Topic, past.Handler, r.atRate(o.Total.N)))
+			fmt.Fprintln(out, sentence("%s of topic %s would get a run of %s%s. Nothing was done.", words.Several(o.Total.N, "event"), o.Selection.Topic, past.Handler, r.atRate(o.Total.N)))
 		})
 	}
-	if err := a.confirm(ctx, r.yes, fmt.Sprintf("Give %s a run for %s of topic %s%s?", past.Handler, several(o.Total.N, "event"), o.Selection.Topic, r.atRate(o.Total.N))); err != nil {
+	if err := a.confirm(ctx, r.yes, fmt.Sprintf("Give %s a run for %s of topic %s%s?", past.Handler, words.Several(o.Total.N, "event"), o.Selection.Topic, r.atRate(o.Total.N))); err != nil {
 		return err
 	}
 	return a.carryOut(ctx, st, r, o.Total.N, "backfilling", func(request replay.Request) (store.Operation, error) {

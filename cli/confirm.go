@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/reprise-bus/reprise/internal/words"
 )
 
 var errAnsweredNo = errors.New("nothing was done")
@@ -19,7 +21,7 @@ func (a *app) confirm(ctx context.Context, yes bool, question string) error {
 	if _, ok := terminal(a.stdin); !ok {
 		return usage(fmt.Errorf("%s There is no terminal to ask on: say --yes; nothing was done", question))
 	}
-	fmt.Fprintf(a.stderr, "%s [y/N] ", line(question))
+	fmt.Fprintf(a.stderr, "%s [y/N] ", words.Line(question))
 	answer, err := bufio.NewReader(a.input(ctx)).ReadString('\n')
 	if err != nil && !errors.Is(err, io.EOF) {
 		fmt.Fprintln(a.stderr)

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -191,7 +192,7 @@ func (a *app) printPayload(out io.Writer, e store.EventHead, p payload) {
 	text, note := p.text(), ""
 	switch is := a.decoder.decodeShown(e, p); {
 	case is.err != nil:
-		note = fmt.Sprintf("(not decoded: %s)\n", line(is.err.Error()))
+		note = fmt.Sprintf("(not decoded: %s)\n", words.Line(is.err.Error()))
 	case is.json != nil:
 		text, note = pretty(is.json), fmt.Sprintf("(decoded from %d bytes of %s; -o json has them, too)\n", len(p.bytes), is.of)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/health"
 	"github.com/reprise-bus/reprise/internal/dialect"
 	"github.com/reprise-bus/reprise/internal/operate"
 	"github.com/reprise-bus/reprise/internal/queue"
@@ -30,14 +31,14 @@ func TestDoctorMendsSequences(t *testing.T) {
 		doctor := func() result {
 			return reprise(t.Context(), t, map[string]string{"REPRISE_DATABASE_URL": address, "REPRISE_SCHEMA": "billing"}, strings.NewReader(""), "doctor", "-o", "json")
 		}
-		require.Equal(t, ok, severities(t, doctor())["sequences"])
+		require.Equal(t, health.OK, severities(t, doctor())["sequences"])
 		for _, statement := range loseSequences[d.kind()] {
 			d.run(statement)
 		}
 
 		r := doctor()
 		found := checkOf(t, r, "sequences")
-		require.Equal(t, critical, found.Severity)
+		require.Equal(t, health.Critical, found.Severity)
 		require.Equal(t, exitCritical, r.code)
 		for _, table := range []string{"handler_runs (next ", "operations (next 1, highest 70)"} {
 			require.Contains(t, found.Finding, table)
@@ -50,7 +51,7 @@ func TestDoctorMendsSequences(t *testing.T) {
 		_, mend, cut := strings.Cut(found.Advice, ":\n")
 		require.True(t, cut)
 		d.run(mend)
-		require.Equal(t, ok, checkOf(t, doctor(), "sequences").Severity)
+		require.Equal(t, health.OK, checkOf(t, doctor(), "sequences").Severity)
 		d.failed("mail", 1)
 		d.outbox("invoices", 1, true)
 	})
@@ -77,7 +78,7 @@ func TestSQLiteNeedsNoSequence(t *testing.T) {
 	d.subscribe("mail")
 	d.failed("mail", 2)
 	d.run(`DELETE FROM sqlite_sequence`)
-	require.Equal(t, ok, checkOf(t, d.reprise("doctor", "-o", "json"), "sequences").Severity)
+	require.Equal(t, health.OK, checkOf(t, d.reprise("doctor", "-o", "json"), "sequences").Severity)
 	d.failed("mail", 2)
 }
 
@@ -98,17 +99,17 @@ func TestDoctorOfARoleThatMayNotReadSequences(t *testing.T) {
 	d.run(`GRANT SELECT ON ALL TABLES IN SCHEMA reprise TO "` + role + `"`)
 	u.User = url.UserPassword(role, "secret")
 	found := checkOf(t, on(t, u.String(), "doctor", "-o", "json"), "sequences")
-	require.Equal(t, check{"sequences", ok, "this role may not read those of handler_runs, run_attempts, operations, outbox, actions: see GRANT SELECT ON ALL SEQUENCES IN SCHEMA reprise", ""}, found)
+	require.Equal(t, findingJSON{"sequences", health.OK, "this role may not read those of handler_runs, run_attempts, operations, outbox, actions: see GRANT SELECT ON ALL SEQUENCES IN SCHEMA reprise", ""}, found)
 }
 
 func TestDoctorFindsColumnsThatSomebodyChanged(t *testing.T) {
 	t.Parallel()
 	d := migrated(t, testdb.Postgres(t))
 	d.run(`ALTER TABLE reprise.topics ADD COLUMN owner text`)
-	require.Equal(t, ok, checkOf(t, d.reprise("doctor", "-o", "json"), "columns").Severity)
+	require.Equal(t, health.OK, checkOf(t, d.reprise("doctor", "-o", "json"), "columns").Severity)
 	d.run(`ALTER TABLE reprise.topics DROP COLUMN description`)
 	found := checkOf(t, d.reprise("doctor", "-o", "json"), "columns")
-	require.Equal(t, warning, found.Severity)
+	require.Equal(t, health.Warning, found.Severity)
 	require.Contains(t, found.Finding, "topics has no column description")
 }
 
@@ -164,9 +165,9 @@ func (d *db) run(statements string) {
 	require.NoError(d.t, err, statements)
 }
 
-func checkOf(t *testing.T, r result, name string) check {
+func checkOf(t *testing.T, r result, name string) findingJSON {
 	t.Helper()
-	var found struct{ Checks []check }
+	var found struct{ Checks []findingJSON }
 	r.json(&found)
 	for _, c := range found.Checks {
 		if c.Check == name {
@@ -174,7 +175,7 @@ func checkOf(t *testing.T, r result, name string) check {
 		}
 	}
 	require.Fail(t, "doctor has not looked at "+name, r.out)
-	return check{}
+	return findingJSON{}
 }
 
 func TestDoctorShowsTopicsThatNobodyIsSubscribedTo(t *testing.T) {
@@ -182,10 +183,10 @@ func TestDoctorShowsTopicsThatNobodyIsSubscribedTo(t *testing.T) {
 		d := migrated(t, address)
 		d.subscribe("mail")
 		d.failed("mail", 1)
-		require.Equal(t, ok, checkOf(t, d.reprise("doctor", "-o", "json"), "topics").Severity)
+		require.Equal(t, health.OK, checkOf(t, d.reprise("doctor", "-o", "json"), "topics").Severity)
 		d.run(`INSERT INTO reprise.events (id, topic, payload) VALUES ('1', 'user.singed_up', '{}'), ('2', 'user.singed_up', '{}')`)
 		found := checkOf(t, d.reprise("doctor", "-o", "json"), "topics")
-		require.Equal(t, warning, found.Severity)
+		require.Equal(t, health.Warning, found.Severity)
 		require.Contains(t, found.Finding, "no handler is subscribed to user.singed_up (2 events)")
 		require.Contains(t, found.Advice, "reprise backfill")
 	})

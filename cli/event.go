@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -66,9 +67,9 @@ func (p payload) text() string {
 		}
 	}
 	if !utf8.Valid(start) {
-		return fmt.Sprintf("%s bytes that are not text; -o json has the first ones in base64, with --full all; a command line of the application's own decodes them (package cli)", thousands(p.size))
+		return fmt.Sprintf("%s bytes that are not text; -o json has the first ones in base64, with --full all; a command line of the application's own decodes them (package cli)", words.Thousands(p.size))
 	}
-	return fmt.Sprintf("%s\n… %s of %s bytes; --full shows all", string(start), thousands(int64(len(start))), thousands(p.size))
+	return fmt.Sprintf("%s\n… %s of %s bytes; --full shows all", string(start), words.Thousands(int64(len(start))), words.Thousands(p.size))
 }
 
 // showing is what is shown only on request.

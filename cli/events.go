@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -98,7 +99,7 @@ func (a *app) eventsList(ctx context.Context, st *store.Store, f store.EventFilt
 		return nothing("no event is selected")
 	}
 	if list.Next != nil {
-		a.say("More: the same with --before %s", quoted(*list.Next))
+		a.say("More: the same with --before %s", words.Quoted(*list.Next))
 	}
 	return nil
 }

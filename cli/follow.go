@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -40,12 +41,12 @@ func (a *app) follow(ctx context.Context, st *store.Store, id int64) (store.Prog
 
 // became is what has become of the runs, in words.
 func became(p store.Progress) string {
-	text := fmt.Sprintf("%s done, %s failed again, %s left", thousands(p.Succeeded), thousands(p.Failed), thousands(p.Left()))
+	text := fmt.Sprintf("%s done, %s failed again, %s left", words.Thousands(p.Succeeded), words.Thousands(p.Failed), words.Thousands(p.Left()))
 	if p.State != store.Running {
 		text += ", " + string(p.State)
 	}
 	if p.Discarded > 0 {
-		text += fmt.Sprintf(", %s discarded", thousands(p.Discarded))
+		text += fmt.Sprintf(", %s discarded", words.Thousands(p.Discarded))
 	}
 	if p.Arrived.N > 0 {
 		text += fmt.Sprintf("; %s more failed meanwhile", p.Arrived)

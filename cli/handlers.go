@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -75,7 +76,7 @@ func (a *app) handlersRemove(ctx context.Context, st *store.Store, handler, topi
 	}
 	s := subscribed[0]
 	if s.Instances > 0 {
-		return fmt.Errorf("handler %q on topic %q is served by %s: stop them first, or they go on", handler, s.Topic, several(int64(s.Instances), "instance"))
+		return fmt.Errorf("handler %q on topic %q is served by %s: stop them first, or they go on", handler, s.Topic, words.Several(int64(s.Instances), "instance"))
 	}
 	if err := a.confirm(ctx, r.yes, fmt.Sprintf("End the subscription of %s to %s, of whose runs %s are due?", handler, s.Topic, s.Due)); err != nil {
 		return err
@@ -124,7 +125,7 @@ func (a *app) handlersList(ctx context.Context, st *store.Store) error {
 		for _, s := range subscribed {
 			oldest := ""
 			if !s.OldestDue.IsZero() {
-				oldest = ago(now.Sub(s.OldestDue))
+				oldest = words.Ago(now.Sub(s.OldestDue))
 			}
 			t.add(s.Handler, s.Topic, s.Instances, s.Due, oldest, at(s.LastSeenAt, now), policyText(s.Policy))
 		}

@@ -24,6 +24,7 @@ import (
 	"github.com/reprise-bus/reprise/internal/dialect"
 	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/visible"
+	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -439,6 +440,6 @@ func TestHiddenCharactersAreQuoted(t *testing.T) {
 		"plain": "plain", "two words": "'two words'", "": "''",
 		"a\u202eb": `$'a\U0000202eb'`, "it's\x1b\\": `$'it\'s\U0000001b\\'`, "\xff\n": `$'\xff\U0000000a'`,
 	} {
-		require.Equal(t, want, quoted(word))
+		require.Equal(t, want, words.Quoted(word))
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/health"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -210,13 +211,13 @@ func TestDoctorMendsRunsThatContradictThemselves(t *testing.T) {
 			d.run(`PRAGMA ignore_check_constraints = 1`)
 		}
 		d.run(fmt.Sprintf(`UPDATE reprise.handler_runs SET finished_at = NULL WHERE id = %d`, id))
-		doctor := func() check {
+		doctor := func() findingJSON {
 			return checkOf(t, reprise(t.Context(), t, map[string]string{"REPRISE_DATABASE_URL": d.url, "REPRISE_SCHEMA": "billing"}, strings.NewReader(""), "doctor", "-o", "json"), "rows")
 		}
 		_, mend, found := strings.Cut(doctor().Advice, ":\n")
 		require.True(t, found)
 		d.run(mend)
-		require.Equal(t, ok, doctor().Severity)
+		require.Equal(t, health.OK, doctor().Severity)
 		require.Equal(t, store.Pending, d.status(id))
 	})
 }

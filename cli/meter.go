@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/schollz/progressbar/v3"
+
+	"github.com/reprise-bus/reprise/internal/words"
 )
 
 // meter shows how far something is: a bar on a terminal, a line now and then
@@ -22,7 +24,7 @@ const sayEvery = 5 * time.Second
 
 // meter shows how far it is to total, 0 when that is not known.
 func (a *app) meter(what string, total int64) *meter {
-	what = line(what)
+	what = words.Line(what)
 	m := &meter{out: a.stderr, what: what, total: total, said: time.Now()}
 	if _, ok := terminal(a.stderr); !ok {
 		return m
@@ -50,17 +52,17 @@ func (m *meter) set(n int64, about string) {
 	if about != "" {
 		what += " " + about
 	}
-	what = line(what) // the bar draws
-	switch {          // an error of a terminal is seen by whoever looks
+	what = words.Line(what) // the bar draws
+	switch {                // an error of a terminal is seen by whoever looks
 	case m.bar != nil && m.total > 0:
 		m.bar.Describe(what)
 		_ = m.bar.Set64(min(n, m.total))
 	case m.bar != nil:
-		m.bar.Describe(what + " " + thousands(n))
+		m.bar.Describe(what + " " + words.Thousands(n))
 		_ = m.bar.Add(1)
 	case time.Since(m.said) >= sayEvery:
 		m.said = time.Now()
-		fmt.Fprintf(m.out, "%s: %s\n", what, thousands(n))
+		fmt.Fprintf(m.out, "%s: %s\n", what, words.Thousands(n))
 	}
 }
 

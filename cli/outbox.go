@@ -3,13 +3,13 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -99,22 +99,22 @@ func parseOutgoing(text string) (int64, error) {
 
 // outboxFlagsOf writes a selection as it would be typed.
 func outboxFlagsOf(f store.OutboxFilter) string {
-	var words []string
+	var typed []string
 	for _, id := range f.IDs {
-		words = append(words, strconv.FormatInt(id, 10))
+		typed = append(typed, strconv.FormatInt(id, 10))
 	}
 	for _, given := range []struct{ flag, value string }{
 		{"state", string(f.State)}, {"topic", f.Topic}, {"event", f.EventID}, {"key", f.Key},
 		{"since", (&when{f.Since}).String()}, {"until", (&when{f.Until}).String()},
 	} {
 		if given.value != "" {
-			words = append(words, "--"+given.flag, quoted(given.value))
+			typed = append(typed, "--"+given.flag, words.Quoted(given.value))
 		}
 	}
 	if f.State = ""; f.Empty() {
-		words = append(words, "--all")
+		typed = append(typed, "--all")
 	}
-	return strings.Join(words, " ")
+	return strings.Join(typed, " ")
 }
 
 // outgoingStateFlag is a state of a message in the outbox, in whatever case.
@@ -172,20 +172,4 @@ func newOutboxCountsJSON(counts []store.OutboxCount) []outboxCountJSON {
 		data = append(data, outboxCountJSON{c.Topic, c.State, c.N, utc(c.Oldest), c.Error})
 	}
 	return data
-}
-
-// byTopic says how many messages of which topics there are, in words.
-func byTopic(counts []store.OutboxCount) string {
-	counts = slices.Clone(counts)
-	slices.SortStableFunc(counts, func(a, b store.OutboxCount) int { return strings.Compare(a.Topic, b.Topic) })
-	var topics []string
-	for len(counts) > 0 {
-		topic, n := counts[0].Topic, int64(0)
-		for len(counts) > 0 && counts[0].Topic == topic {
-			n += counts[0].N
-			counts = counts[1:]
-		}
-		topics = append(topics, fmt.Sprintf("%s (%s)", topic, thousands(n)))
-	}
-	return few(topics)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -87,7 +88,7 @@ func (a *app) outboxChange(s *outboxSelection, kind store.OperationKind, c *cobr
 // outboxWords are what is asked before something is done to so many messages,
 // and what they would be then.
 func outboxWords(kind store.OperationKind, messages int64) (question, would string) {
-	n := several(messages, "message")
+	n := words.Several(messages, "message")
 	switch kind {
 	case store.Sending:
 		return "Send " + n + " again", "sent again"
@@ -111,17 +112,17 @@ func (a *app) changeOutbox(ctx context.Context, st *store.Store, kind store.Oper
 	case err != nil:
 		return err
 	case total == 0 && len(why) > 0:
-		return nothing("nothing is selected: %s", few(why))
+		return nothing("nothing is selected: %s", words.Few(why))
 	case total == 0:
 		return nothing("nothing is selected: see reprise outbox list %s", outboxFlagsOf(f))
 	case len(why) > 0:
-		a.say("Not selected: %s.", few(why))
+		a.say("Not selected: %s.", words.Few(why))
 	}
 	question, would := outboxWords(kind, total)
 	if r.dryRun {
 		return a.dryRunOutbox(ctx, st, counts, total, would)
 	}
-	if err := a.confirm(ctx, r.yes, fmt.Sprintf("%s of %s?", question, byTopic(counts))); err != nil {
+	if err := a.confirm(ctx, r.yes, fmt.Sprintf("%s of %s?", question, words.ByTopic(counts))); err != nil {
 		return err
 	}
 	o, err := replay.ChangeOutbox(ctx, st, kind, f, r.request(nil))
@@ -146,7 +147,7 @@ func (a *app) dryRunOutbox(ctx context.Context, st *store.Store, counts []store.
 	if err := a.print(data, func(out io.Writer) { a.printOutboxCounts(out, counts, now) }); err != nil {
 		return err
 	}
-	a.say("%s would be %s. Nothing was done.", several(total, "message"), would)
+	a.say("%s would be %s. Nothing was done.", words.Several(total, "message"), would)
 	return nil
 }
 

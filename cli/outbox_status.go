@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -50,7 +51,7 @@ func (a *app) outboxStatus(ctx context.Context, st *store.Store) error {
 		if relay == "" {
 			relay = "nobody"
 		}
-		fmt.Fprintf(out, "RELAY  %s\n\n", line(relay))
+		fmt.Fprintf(out, "RELAY  %s\n\n", words.Line(relay))
 		if len(counts) == 0 {
 			fmt.Fprintln(out, "Nothing waits, is held or was refused.")
 			return
@@ -62,7 +63,7 @@ func (a *app) outboxStatus(ctx context.Context, st *store.Store) error {
 func (a *app) printOutboxCounts(out io.Writer, counts []store.OutboxCount, now time.Time) {
 	t := a.table("TOPIC", "STATE", "MESSAGES", "OLDEST", "ERROR")
 	for _, c := range counts {
-		t.add(c.Topic, outgoingCell(c.State), thousands(c.N), at(c.Oldest, now), c.Error)
+		t.add(c.Topic, outgoingCell(c.State), words.Thousands(c.N), at(c.Oldest, now), c.Error)
 	}
 	t.write(out)
 }

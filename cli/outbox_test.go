@@ -259,7 +259,7 @@ func TestASelectionOfTheOutboxIsWrittenAsItIsTyped(t *testing.T) {
 		c := &cobra.Command{Use: "test"}
 		s.add(c, "")
 		s.addState(c, "")
-		require.NoError(t, c.ParseFlags(words(typed)))
+		require.NoError(t, c.ParseFlags(wordsOf(typed)))
 		f, err := s.named(c.Flags().Args())
 		require.NoError(t, err)
 		require.Equal(t, typed, outboxFlagsOf(f))

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/reprise-bus/reprise/internal/visible"
+	"github.com/reprise-bus/reprise/internal/words"
 )
 
 // format is how data is printed: as a table for people, or as JSON.
@@ -149,7 +150,7 @@ func (t *table) write(out io.Writer) {
 	for _, row := range t.rows {
 		cells := make([]string, len(row))
 		for i, c := range row {
-			cells[i] = line(c.text)
+			cells[i] = words.Line(c.text)
 			if t.app.coloured() && t.inColour(i) {
 				if c.colour == "" {
 					c.colour = plain
@@ -162,71 +163,10 @@ func (t *table) write(out io.Writer) {
 	columns.Flush() // into memory, which takes it
 	limit := width(t.app.stdout)
 	for row := range strings.Lines(text.String()) {
-		draw(out, cut(strings.TrimRight(row, " \n"), limit)+"\n")
+		draw(out, words.Cut(strings.TrimRight(row, " \n"), limit)+"\n")
 	}
 }
 
 func (t *table) inColour(column int) bool {
 	return slices.ContainsFunc(t.rows, func(row []cell) bool { return column < len(row) && row[column].colour != "" })
-}
-
-// cut cuts a line to so many characters, 0 for none, not counting colours.
-func cut(text string, limit int) string {
-	if limit == 0 {
-		return text
-	}
-	shown, end, inEscape, escaped := 0, len(text), false, false
-	for i, r := range text {
-		switch {
-		case r == '\x1b':
-			inEscape, escaped = true, true
-		case inEscape:
-			inEscape = r != 'm'
-		default:
-			if shown == limit-1 {
-				end = i
-			}
-			shown++
-		}
-	}
-	switch {
-	case shown <= limit:
-		return text
-	case escaped:
-		return text[:end] + "…" + reset
-	}
-	return text[:end] + "…"
-}
-
-// line is a text in one line, each space in it a single one.
-func line(text string) string {
-	return strings.Join(strings.Fields(visible.Text(strings.ReplaceAll(text, "\r\n", "\n"))), " ")
-}
-
-// thousands is a number for people.
-func thousands(n int64) string {
-	digits := fmt.Sprint(n)
-	for i := len(digits) - 3; i > 0 && digits[i-1] != '-'; i -= 3 {
-		digits = digits[:i] + "," + digits[i:]
-	}
-	return digits
-}
-
-// mostListed is how many of several things are named in one line for people.
-const mostListed = 5
-
-// few names the first of several things, and says how many there are more.
-func few(things []string) string {
-	if len(things) <= mostListed+1 {
-		return strings.Join(things, ", ")
-	}
-	return strings.Join(things[:mostListed], ", ") + " and " + thousands(int64(len(things)-mostListed)) + " more"
-}
-
-// several is a number of things for people: 1 run, 2 runs.
-func several(n int64, thing string) string {
-	if n == 1 {
-		return "1 " + thing
-	}
-	return thousands(n) + " " + thing + "s"
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -58,9 +59,9 @@ func newPlan(ctx context.Context, st *store.Store, preview store.Preview) (plan,
 // count is how many runs, in words.
 func (p plan) count() string {
 	if p.Total.More {
-		return thousands(p.Total.Count) + "+ runs"
+		return words.Thousands(p.Total.Count) + "+ runs"
 	}
-	return several(p.Total.Count, "run")
+	return words.Several(p.Total.Count, "run")
 }
 
 // byHandler counts the runs of the parts that are picked, in words.
@@ -78,9 +79,9 @@ func (p plan) byHandler(pick func(planPart) int64) string {
 		runs[part.Handler] += n
 	}
 	for i, name := range names {
-		names[i] = fmt.Sprintf("%s (%s)", name, thousands(runs[name]))
+		names[i] = fmt.Sprintf("%s (%s)", name, words.Thousands(runs[name]))
 	}
-	return few(names)
+	return words.Few(names)
 }
 
 // unsubscribed is what no process would ever take up.
@@ -112,11 +113,11 @@ func (p plan) obstacles() (all []string) {
 		listed += part.Gone
 	}
 	if others := p.gone - listed; others > 0 {
-		gone = strings.TrimPrefix(fmt.Sprintf("%s, and %s more", gone, thousands(others)), ", and ")
+		gone = strings.TrimPrefix(fmt.Sprintf("%s, and %s more", gone, words.Thousands(others)), ", and ")
 	}
 	add("The event is no longer in the database, so that the run will fail again: %s.", gone)
 	if p.More > 0 {
-		all = append(all, fmt.Sprintf("%s more groups, which are smaller, are not listed: whether their handlers are subscribed and served is not looked at here. A replay that nobody is subscribed to is refused.", thousands(p.More)))
+		all = append(all, fmt.Sprintf("%s more groups, which are smaller, are not listed: whether their handlers are subscribed and served is not looked at here. A replay that nobody is subscribed to is refused.", words.Thousands(p.More)))
 	}
 	return all
 }
@@ -124,7 +125,7 @@ func (p plan) obstacles() (all []string) {
 func (a *app) printPlan(out io.Writer, p plan) {
 	t := a.table("HANDLER", "TOPIC", "STATUS", "GROUP", "RUNS", "NEWEST", "KIND", "ERROR")
 	for _, part := range p.Parts {
-		t.add(part.Handler, part.Topic, statusCell(part.Status, ""), part.Group, thousands(part.Runs), part.Newest, part.Kind, part.Error)
+		t.add(part.Handler, part.Topic, statusCell(part.Status, ""), part.Group, words.Thousands(part.Runs), part.Newest, part.Kind, part.Error)
 	}
 	t.write(out)
 }

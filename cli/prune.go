@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -83,6 +84,6 @@ func (a *app) prune(ctx context.Context, st *store.Store, olderThan time.Duratio
 	}{utc(p.Before), total.Events, total.Runs, total.Outgoing}
 	return errors.Join(err, a.print(data, func(out io.Writer) {
 		fmt.Fprintf(out, "%s %s with %s, and %s of the outbox.%s\n", done,
-			several(total.Events, "event"), several(total.Runs, "run"), several(total.Outgoing, "message"), after)
+			words.Several(total.Events, "event"), words.Several(total.Runs, "run"), words.Several(total.Outgoing, "message"), after)
 	}))
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
@@ -86,7 +87,7 @@ func (a *app) published(ctx context.Context, p *publication, data publishedJSON,
 	a.say("On record as operation %d.", p.operation)
 	switch p.to.state {
 	case store.OutgoingHeld:
-		a.say("Held in the outbox until somebody releases it: reprise outbox release --topic %s", quoted(p.topic))
+		a.say("Held in the outbox until somebody releases it: reprise outbox release --topic %s", words.Quoted(p.topic))
 	case store.OutgoingPending:
 		return a.sayWhoSends(ctx, p.st)
 	}

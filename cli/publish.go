@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/pubsub/transport"
 	"github.com/reprise-bus/reprise/store"
@@ -111,7 +112,7 @@ func (p *publishing) check(payload []string) error {
 	case p.keyed() && (p.lines || p.key != ""):
 		return errors.New("--lines or --key with --keys or --keys-from: there is an event for each of the keys, leave it out")
 	case p.keyed() && p.id != "" && !strings.Contains(p.id, keyMark):
-		return fmt.Errorf("--id %s with several keys: want {key} in it, such as 'resend-{key}', so that each event has an id of its own", quoted(p.id))
+		return fmt.Errorf("--id %s with several keys: want {key} in it, such as 'resend-{key}', so that each event has an id of its own", words.Quoted(p.id))
 	case p.keysFrom == "-" && fromInput(payload):
 		return errors.New("--keys-from - reads the keys: give the payload as an argument")
 	case named:

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -48,11 +49,11 @@ func (a *app) publishKeys(ctx context.Context, to *publication, p publishing, te
 		if b.done > 0 {
 			upTo = ": the keys up to " + keys[b.done-1]
 		}
-		a.say("%s published%s.", several(to.published, "event"), upTo)
+		a.say("%s published%s.", words.Several(to.published, "event"), upTo)
 		a.sayWhatIsUnknown(b, failed, "with --id 'resend-{key}'")
 		return failed
 	}
-	return a.published(ctx, to, publishedJSON{IDs: ids}, func(out io.Writer) { fmt.Fprintf(out, "%s published\n", several(to.published, "event")) })
+	return a.published(ctx, to, publishedJSON{IDs: ids}, func(out io.Writer) { fmt.Fprintf(out, "%s published\n", words.Several(to.published, "event")) })
 }
 
 // keys returns the keys that are given, each once.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill/message"
 
+	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -44,11 +45,11 @@ func (a *app) publishLines(ctx context.Context, to *publication, p publishing) e
 	}
 	b.meter.clear()
 	if failed != nil {
-		a.say("%s published: the lines up to %d.", several(to.published, "event"), b.done)
+		a.say("%s published: the lines up to %d.", words.Several(to.published, "event"), b.done)
 		a.sayWhatIsUnknown(b, failed, "with --id-from")
 		return failed
 	}
-	return a.published(ctx, to, publishedJSON{}, func(out io.Writer) { fmt.Fprintf(out, "%s published\n", several(to.published, "event")) })
+	return a.published(ctx, to, publishedJSON{}, func(out io.Writer) { fmt.Fprintf(out, "%s published\n", words.Several(to.published, "event")) })
 }
 
 // line makes a message of a line.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/health"
 	"github.com/reprise-bus/reprise/internal/dialect"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/store"
@@ -129,14 +130,14 @@ func TestPrune(t *testing.T) {
 }
 
 // severities are what doctor found, by check.
-func severities(t *testing.T, r result) map[string]string {
+func severities(t *testing.T, r result) map[string]health.Severity {
 	t.Helper()
-	var found struct{ Checks []check }
+	var found struct{ Checks []findingJSON }
 	r.json(&found)
-	by := map[string]string{}
+	by := map[string]health.Severity{}
 	for _, c := range found.Checks {
 		by[c.Check] = c.Severity
-		require.Equal(t, c.Severity != ok, c.Advice != "", "%s: what is wrong comes with what to do", c.Check)
+		require.Equal(t, c.Severity != health.OK, c.Advice != "", "%s: what is wrong comes with what to do", c.Check)
 	}
 	return by
 }
@@ -144,14 +145,14 @@ func severities(t *testing.T, r result) map[string]string {
 func TestDoctor(t *testing.T) {
 	eachDB(t, func(t *testing.T, db *db) {
 		found := severities(t, db.reprise("doctor", "-o", "json").fails(exitCritical, ""))
-		require.Equal(t, critical, found["instances"])
+		require.Equal(t, health.Critical, found["instances"])
 
 		require.NoError(t, db.Register(t.Context(), store.Instance{ID: "host/1/abc", DeadAfter: time.Hour, Handlers: []string{"mail"}}))
 		db.subscribe("mail")
 		r := db.reprise("doctor").ok()
-		require.NotContains(t, r.out, warning)
+		require.NotContains(t, r.out, string(health.Warning))
 		for _, severity := range severities(t, db.reprise("doctor", "-o", "json").ok()) {
-			require.Equal(t, ok, severity)
+			require.Equal(t, health.OK, severity)
 		}
 
 		db.subscribe("gone")
@@ -162,17 +163,17 @@ func TestDoctor(t *testing.T) {
 		require.NoError(t, db.Register(t.Context(), store.Instance{ID: "host/2/def"}))
 		db.exec(`UPDATE reprise.instances SET heartbeat_at = $1 WHERE id = 'host/2/def'`, before(time.Hour))
 		found = severities(t, db.reprise("doctor", "-o", "json").fails(exitWarning, ""))
-		require.Equal(t, map[string]string{"instances": warning, "handlers": warning, "failures": warning, "operations": warning, "due": ok},
-			map[string]string{"instances": found["instances"], "handlers": found["handlers"], "failures": found["failures"], "operations": found["operations"], "due": found["due"]})
+		require.Equal(t, map[string]health.Severity{"instances": health.Warning, "handlers": health.Warning, "failures": health.Warning, "operations": health.Warning, "due": health.OK},
+			map[string]health.Severity{"instances": found["instances"], "handlers": found["handlers"], "failures": found["failures"], "operations": found["operations"], "due": found["due"]})
 
 		db.reprise("publish", topic, "{}").ok()
 		db.exec(`UPDATE reprise.handler_runs SET due_at = $1 WHERE handler = 'gone' AND due_at IS NOT NULL`, before(5*time.Minute))
 		found = severities(t, db.reprise("doctor", "-o", "json").fails(exitWarning, ""))
-		require.Equal(t, warning, found["due"])
+		require.Equal(t, health.Warning, found["due"])
 		found = severities(t, db.reprise("doctor", "--due-critical", "3m", "-o", "json").fails(exitCritical, ""))
-		require.Equal(t, critical, found["due"])
+		require.Equal(t, health.Critical, found["due"])
 		found = severities(t, db.reprise("doctor", "--due-warn", "1h", "--due-critical", "2h", "-o", "json").fails(exitWarning, ""))
-		require.Equal(t, ok, found["due"])
+		require.Equal(t, health.OK, found["due"])
 
 		r = db.reprise("doctor").fails(exitWarning, "")
 		require.Contains(t, r.out, "reprise runs groups --since 1d")
@@ -190,12 +191,12 @@ func TestDoctorFindsWhatSomebodyChangedByHand(t *testing.T) {
 		kind, err := dialect.Detect(t.Context(), db.DB().DB)
 		require.NoError(t, err)
 		ids := db.failed("mail", 1)
-		rows := func() string { return severities(t, db.reprise("doctor", "-o", "json"))["rows"] }
+		rows := func() health.Severity { return severities(t, db.reprise("doctor", "-o", "json"))["rows"] }
 		for _, change := range []string{
 			`status = 'SUCCESS'`, `status = 'DISCARDED'`, `status = 'PENDING'`, `status = 'PENDING', finished_at = NULL, failed_at = NULL, instance = NULL`,
 			`due_at = now()`, `error_kind = NULL`, `failed_at = NULL`, `discarded_at = now()`, `finished_at = NULL`,
 		} {
-			require.Equal(t, ok, rows())
+			require.Equal(t, health.OK, rows())
 			change = strings.ReplaceAll(change, "now()", "'"+before(0)+"'")
 			_, err := db.DB().ExecContext(t.Context(), kind.Qualify(db.Schema(), `UPDATE reprise.handler_runs SET `+change))
 			if kind == dialect.SQLite {
@@ -203,7 +204,7 @@ func TestDoctorFindsWhatSomebodyChangedByHand(t *testing.T) {
 				continue
 			}
 			require.NoError(t, err, change)
-			require.Equal(t, warning, rows(), change)
+			require.Equal(t, health.Warning, rows(), change)
 			out := db.reprise("doctor").fails(exitWarning, "").out
 			require.Contains(t, out, fmt.Sprintf("neither run nor listed: %d\n", ids[0]))
 			_, mend, found := strings.Cut(out, "To have them run again:\n")
@@ -218,42 +219,42 @@ func TestDoctorFindsWhatSomebodyChangedByHand(t *testing.T) {
 func TestDoctorLooksIntoTheOutbox(t *testing.T) {
 	eachDB(t, func(t *testing.T, db *db) {
 		require.NoError(t, db.Register(t.Context(), store.Instance{ID: "host/1/abc", DeadAfter: time.Hour}))
-		doctor := func(want string) string {
+		doctor := func(want health.Severity) string {
 			t.Helper()
 			r := db.reprise("doctor", "-o", "json")
 			require.Equal(t, want, severities(t, r)["outbox"])
-			require.Equal(t, map[string]int{ok: 0, warning: exitWarning, critical: exitCritical}[want], r.code)
+			require.Equal(t, map[health.Severity]int{health.OK: 0, health.Warning: exitWarning, health.Critical: exitCritical}[want], r.code)
 			return r.out
 		}
-		require.Contains(t, doctor(ok), "nothing waits for long")
+		require.Contains(t, doctor(health.OK), "nothing waits for long")
 		db.outbox("held", 2, true)
-		require.Contains(t, doctor(ok), "nothing waits for long; HELD until somebody releases it: held (2)")
+		require.Contains(t, doctor(health.OK), "nothing waits for long; HELD until somebody releases it: held (2)")
 		orders := db.outbox("orders", 3, false)
-		doctor(ok)
+		doctor(health.OK)
 
 		written := func(ago time.Duration) { db.exec(`UPDATE reprise.outbox SET written_at = $1`, before(ago)) }
 		written(5 * time.Minute)
-		out := doctor(warning)
+		out := doctor(health.Warning)
 		require.Contains(t, out, "3 messages to be sent, the first since 5m")
 		require.Contains(t, out, "and no process sends")
 		require.Contains(t, out, "Start the application, with its transport configured")
 		written(20 * time.Minute)
-		doctor(critical)
+		doctor(health.Critical)
 
 		is, err := db.Relay(t.Context(), "host/1/abc", time.Minute)
 		require.NoError(t, err)
 		require.True(t, is)
 		require.NoError(t, db.SendingFailed(t.Context(), orders[0], "connection refused"))
-		out = doctor(warning)
+		out = doctor(health.Warning)
 		require.Contains(t, out, "(topic orders: connection refused), sent by host/1/abc")
 		db.reprise("outbox", "release", "--topic", "held", "--yes").ok()
 		require.NoError(t, db.Sent(t.Context(), orders[1:]))
 		require.NoError(t, db.RefusedByBroker(t.Context(), orders[0], "message too large"))
-		out = doctor(warning)
+		out = doctor(health.Warning)
 		require.Contains(t, out, `"1 of topic orders REFUSED: message too large"`, "what was just released does not wait for long")
 		require.Contains(t, out, "reprise outbox list --state REFUSED")
 		db.reprise("outbox", "drop", "--all", "--reason", "test", "--yes").ok()
-		doctor(ok)
+		doctor(health.OK)
 
 		o, err := db.RecordPublishing(t.Context(), store.Operation{RequestedBy: "maria", Selection: store.Filter{Topic: topic}})
 		require.NoError(t, err)

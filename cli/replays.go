@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -65,13 +66,12 @@ func (a *app) replaysList(ctx context.Context, st *store.Store, before int64, li
 func (a *app) printOperations(out io.Writer, operations []store.Operation, now time.Time) {
 	t := a.table("ID", "KIND", "STATE", "TAKEN", "TOTAL", "RATE", "BY", "AT", "SELECTION", "REASON")
 	for _, o := range operations {
-		t.add(o.ID, o.Kind, stateOf(o), thousands(o.Taken), o.Total, rateOf(o), o.RequestedBy, at(o.RequestedAt, now), selectionOf(o), o.Reason)
+		t.add(o.ID, o.Kind, stateOf(o), words.Thousands(o.Taken), o.Total, rateOf(o), o.RequestedBy, at(o.RequestedAt, now), selectionOf(o), o.Reason)
 	}
 	t.write(out)
 }
 
 // onRuns says whether the operation is on runs, which can be steered.
-func onRuns(o store.Operation) bool { return !o.Kind.OnOutbox() && o.Kind != store.Publishing }
 
 // selectionOf writes what an operation selects as it would be typed.
 func selectionOf(o store.Operation) string {
@@ -92,7 +92,7 @@ func rateOf(o store.Operation) string {
 // stateOf is the state for people, who want to know what is left to be asked for.
 func stateOf(o store.Operation) string {
 	switch {
-	case o.State == store.Running && o.Complete && !onRuns(o):
+	case o.State == store.Running && o.Complete && !o.Kind.OnRuns():
 		return "over"
 	case o.State == store.Running && o.Complete:
 		return "requested"
@@ -155,7 +155,7 @@ func newOperationJSON(o store.Operation) operationJSON {
 }
 
 // hasProgress says whether the operation's runs go on after it took them up.
-func hasProgress(o store.Operation) bool { return onRuns(o) && o.Kind != store.Discarding }
+func hasProgress(o store.Operation) bool { return o.Kind.OnRuns() && o.Kind != store.Discarding }
 
 func (a *app) printOperation(ctx context.Context, st *store.Store, p store.Progress) error {
 	now, err := st.Clock(ctx)
@@ -191,21 +191,21 @@ func printProgress(out io.Writer, p store.Progress, now time.Time) {
 	say("SELECTION", selectionOf(o))
 	say("RATE", rateOf(o))
 	if o.Kind == store.Publishing {
-		say("PUBLISHED", thousands(o.Taken))
+		say("PUBLISHED", words.Thousands(o.Taken))
 	} else {
-		say("TAKEN UP", fmt.Sprintf("%s of %s", thousands(o.Taken), o.Total))
+		say("TAKEN UP", fmt.Sprintf("%s of %s", words.Thousands(o.Taken), o.Total))
 	}
 	if hasProgress(o) {
-		say("DONE", thousands(p.Succeeded))
-		say("FAILED AGAIN", thousands(p.Failed))
-		say("RUNNING", thousands(p.Running))
-		say("WAITING", thousands(p.Waiting))
+		say("DONE", words.Thousands(p.Succeeded))
+		say("FAILED AGAIN", words.Thousands(p.Failed))
+		say("RUNNING", words.Thousands(p.Running))
+		say("WAITING", words.Thousands(p.Waiting))
 		for _, rare := range []struct {
 			name string
 			n    int64
 		}{{"DISCARDED", p.Discarded}, {"ELSEWHERE", p.Elsewhere}} {
 			if rare.n > 0 {
-				say(rare.name, thousands(rare.n))
+				say(rare.name, words.Thousands(rare.n))
 			}
 		}
 		if o.Kind == store.Replaying {
@@ -221,7 +221,7 @@ func next(p store.Progress) string {
 	switch {
 	case p.Kind == store.Sending || p.Kind == store.Releasing:
 		return "reprise outbox status"
-	case !onRuns(p.Operation):
+	case !p.Operation.Kind.OnRuns():
 		return ""
 	case p.State == store.Undone || p.State == store.Cancelled || p.Kind == store.Editing:
 		return ""
@@ -318,9 +318,9 @@ says how many of the others were deleted since, as by prune --discarded.`, "  re
 			if err != nil {
 				return err
 			}
-			a.say("%s taken back.", several(done.Runs, "run"))
+			a.say("%s taken back.", words.Several(done.Runs, "run"))
 			if done.Gone > 0 {
-				a.say("Deleted since the discard, and not to be brought back: %s.", several(done.Gone, "run"))
+				a.say("Deleted since the discard, and not to be brought back: %s.", words.Several(done.Gone, "run"))
 			}
 			return a.conclude(ctx, st, id, false)
 		})

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -51,7 +52,7 @@ func (r *request) atRate(runs int64) string {
 	if r.rate == 0 {
 		return ""
 	}
-	return fmt.Sprintf(", at %s for %s", rateText(float64(r.rate)), ago(time.Duration(float64(runs)/float64(r.rate)*float64(time.Second))))
+	return fmt.Sprintf(", at %s for %s", rateText(float64(r.rate)), words.Ago(time.Duration(float64(runs)/float64(r.rate)*float64(time.Second))))
 }
 
 // carryOut does what was asked for, shows how far it is, and reports it.
@@ -60,9 +61,9 @@ func (a *app) carryOut(ctx context.Context, st *store.Store, r request, total in
 	o, err := begin(r.request(func(o store.Operation) { m.set(o.Taken, "") }))
 	m.clear()
 	if err != nil {
-		if o.ID != 0 && onRuns(o) {
+		if o.ID != 0 && o.Kind.OnRuns() {
 			a.say("Operation %d (%s) is on record. It stopped after %s of %s.\nTo go on: reprise replays resume %d. To take it back: reprise replays %s %d.",
-				o.ID, o.Kind, thousands(o.Taken), several(o.Total.N, "run"), o.ID, takeBack(o.Kind), o.ID)
+				o.ID, o.Kind, words.Thousands(o.Taken), words.Several(o.Total.N, "run"), o.ID, takeBack(o.Kind), o.ID)
 		}
 		return err
 	}
@@ -91,7 +92,7 @@ func (a *app) conclude(ctx context.Context, st *store.Store, id int64, wait bool
 		return err
 	}
 	if wait && p.Failed > 0 {
-		return fmt.Errorf("%s failed again: reprise runs list --replay %d --status FAILED", several(p.Failed, "run"), id)
+		return fmt.Errorf("%s failed again: reprise runs list --replay %d --status FAILED", words.Several(p.Failed, "run"), id)
 	}
 	return nil
 }

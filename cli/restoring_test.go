@@ -17,6 +17,7 @@ import (
 
 	"github.com/reprise-bus/reprise/bus"
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/health"
 	"github.com/reprise-bus/reprise/internal/dialect"
 	"github.com/reprise-bus/reprise/internal/pgserver"
 	"github.com/reprise-bus/reprise/internal/testdb"
@@ -49,7 +50,7 @@ func TestARestoreIntoProductionGoesOn(t *testing.T) {
 	eachDump(t, func(t *testing.T, d *dumped) {
 		d.follow("Into production", func(string) bool { return true })
 		require.Contains(t, d.printed[len(d.printed)-1], "none is alive")
-		require.Equal(t, ok, checkOf(t, d.target.reprise("doctor", "-o", "json"), "sequences").Severity)
+		require.Equal(t, health.OK, checkOf(t, d.target.reprise("doctor", "-o", "json"), "sequences").Severity)
 		mailed := d.serve()
 		d.target.eventually(func() bool { return len(mailed()) >= 4 })
 		require.ElementsMatch(t, []string{"due", "later", "leased", "past"}, mailed(), "what waited is handled, but for the paused replay")
@@ -156,7 +157,7 @@ func (d *dumped) follow(section string, which func(command string) bool) {
 				continue
 			}
 			command = strings.ReplaceAll(command, "4711", strconv.FormatInt(d.later, 10))
-			r := d.target.reprise(words(command)...)
+			r := d.target.reprise(wordsOf(command)...)
 			if command == "outbox list --state PENDING" {
 				require.Equal(d.t, exitNothing, r.code)
 			} else if command != "doctor" {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -126,7 +127,7 @@ func (a *app) runsGroups(ctx context.Context, st *store.Store, f store.Filter) e
 // groupBounds says what an answer leaves out.
 func groupBounds(g store.Grouping) (all []string) {
 	if g.Among > 0 {
-		all = append(all, fmt.Sprintf("Only the newest %s FAILED runs were looked at: older ones may be selected, too. Every one counts where nothing but --handler, --kind and --group is said.", thousands(g.Among)))
+		all = append(all, fmt.Sprintf("Only the newest %s FAILED runs were looked at: older ones may be selected, too. Every one counts where nothing but --handler, --kind and --group is said.", words.Thousands(g.Among)))
 	}
 	if g.Counting {
 		all = append(all, "FAILED runs of before an upgrade, or a recount, are still being counted: groups may be missing, and have more runs. The application's processes count them; reprise runs groups --recount does it at once.")

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -97,7 +98,7 @@ func collect(ctx context.Context, st *store.Store, f store.Filter, limit int) (r
 func (a *app) printRuns(out io.Writer, runs []store.Run, now time.Time) {
 	t := a.table("RUN", "STATUS", "HANDLER", "TOPIC", "EVENT", "KEY", "ATTEMPT", "AGE", "ERROR")
 	for _, r := range runs {
-		t.add(r.ID, statusOf(r, now), r.Handler, r.Topic, r.EventID, r.Key, r.Attempt, ago(now.Sub(r.PublishedAt)), r.Error)
+		t.add(r.ID, statusOf(r, now), r.Handler, r.Topic, r.EventID, r.Key, r.Attempt, words.Ago(now.Sub(r.PublishedAt)), r.Error)
 	}
 	t.write(out)
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -91,11 +92,11 @@ func (a *app) plan(ctx context.Context, st *store.Store, f store.Filter, preview
 	case err != nil:
 		return p, err
 	case p.Total.Count == 0 && len(why) > 0:
-		return p, nothing("nothing is selected: %s", few(why))
+		return p, nothing("nothing is selected: %s", words.Few(why))
 	case p.Total.Count == 0:
 		return p, nothing("nothing is selected")
 	case len(why) > 0:
-		a.say("Not selected: %s.", few(why))
+		a.say("Not selected: %s.", words.Few(why))
 	}
 	return p, nil
 }

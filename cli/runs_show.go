@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -115,7 +116,7 @@ func (a *app) printShown(out io.Writer, s shown, now time.Time) {
 	}
 	fields.say("STARTED", at(r.StartedAt, now))
 	fields.say("FINISHED", at(r.FinishedAt, now))
-	fields.say("LAST ERROR", strings.TrimSpace(string(r.ErrorKind)+" "+line(r.Error)))
+	fields.say("LAST ERROR", strings.TrimSpace(string(r.ErrorKind)+" "+words.Line(r.Error)))
 	fields.say("GROUP", r.Fingerprint)
 	fields.say("TOPIC", r.Topic)
 	fields.say("EVENT", r.EventID)
@@ -131,7 +132,7 @@ func (a *app) printShown(out io.Writer, s shown, now time.Time) {
 	if len(s.attempts) > 0 {
 		fmt.Fprintln(out, "\nFAILED ATTEMPTS")
 		if s.earlier > 0 {
-			fmt.Fprintf(out, "… %s before these; --full shows all\n", several(s.earlier, "attempt"))
+			fmt.Fprintf(out, "… %s before these; --full shows all\n", words.Several(s.earlier, "attempt"))
 		}
 		t := a.table("ATTEMPT", "CYCLE", "AT", "TOOK", "KIND", "INSTANCE", "ERROR")
 		for _, tried := range s.attempts {
@@ -163,7 +164,7 @@ func newFields(out io.Writer) fields { return fields{tabwriter.NewWriter(out, 0,
 // say adds a value, unless it is empty.
 func (f fields) say(name, value string) {
 	if value != "" {
-		fmt.Fprintf(f.out, "%s\t%s\n", name, line(value))
+		fmt.Fprintf(f.out, "%s\t%s\n", name, words.Line(value))
 	}
 }
 
@@ -174,10 +175,10 @@ func (f fields) event(e store.EventHead, now time.Time) {
 	f.say("SOURCE", e.Source)
 	f.say("AMENDS", e.Amends)
 	for _, k := range slices.Sorted(maps.Keys(e.Metadata)) {
-		f.say("  "+line(k), e.Metadata[k])
+		f.say("  "+words.Line(k), e.Metadata[k])
 	}
 	if e.MetadataUnread {
-		f.say("METADATA", fmt.Sprintf("%s bytes, which are too many to show", thousands(e.MetadataBytes)))
+		f.say("METADATA", fmt.Sprintf("%s bytes, which are too many to show", words.Thousands(e.MetadataBytes)))
 	}
 }
 

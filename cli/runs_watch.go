@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/reprise-bus/reprise/internal/visible"
+	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -128,8 +129,8 @@ func (a *app) printWatched(runs []store.Run, now time.Time) error {
 		}
 		var text bytes.Buffer
 		fmt.Fprintf(&text, "%s  run %d  %s  %s  %s  attempt %d  %s", changedAt(r).Local().Format(time.TimeOnly), r.ID,
-			statusOf(r, now).text, r.Handler, r.EventID, r.Attempt, line(r.Error))
-		if _, err := fmt.Fprintln(a.stdout, cut(visible.Line(text.String()), width(a.stdout))); err != nil {
+			statusOf(r, now).text, r.Handler, r.EventID, r.Attempt, words.Line(r.Error))
+		if _, err := fmt.Fprintln(a.stdout, words.Cut(visible.Line(text.String()), width(a.stdout))); err != nil {
 			return err
 		}
 	}

@@ -5,11 +5,10 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
-	"github.com/reprise-bus/reprise/internal/visible"
+	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -79,14 +78,14 @@ func parseRun(text string) (int64, error) {
 
 // flagsOf writes a selection as it would be typed.
 func flagsOf(f store.Filter) string {
-	var words []string
+	var typed []string
 	add := func(flag, value string) {
 		if value != "" {
-			words = append(words, "--"+flag, quoted(value))
+			typed = append(typed, "--"+flag, words.Quoted(value))
 		}
 	}
 	for _, id := range f.IDs {
-		words = append(words, strconv.FormatInt(id, 10))
+		typed = append(typed, strconv.FormatInt(id, 10))
 	}
 	add("status", string(f.Status))
 	add("handler", f.Handler)
@@ -104,34 +103,7 @@ func flagsOf(f store.Filter) string {
 	for _, c := range f.Payload {
 		add("payload", c.String())
 	}
-	return strings.Join(words, " ")
-}
-
-// quoted is a word as a shell takes it. Hidden characters in it are escaped, for
-// bash and zsh.
-func quoted(word string) string {
-	if visible.Line(word) != word {
-		var ansi strings.Builder
-		for i := 0; i < len(word); {
-			r, size := utf8.DecodeRuneInString(word[i:])
-			switch {
-			case r == utf8.RuneError && size == 1:
-				fmt.Fprintf(&ansi, `\x%02x`, word[i])
-			case visible.Hidden(r):
-				fmt.Fprintf(&ansi, `\U%08x`, r)
-			case r == '\'' || r == '\\':
-				ansi.WriteString(`\` + string(r))
-			default:
-				ansi.WriteString(word[i : i+size])
-			}
-			i += size
-		}
-		return "$'" + ansi.String() + "'"
-	}
-	if word != "" && strings.Trim(word, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/@+=,") == "" {
-		return word
-	}
-	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+	return strings.Join(typed, " ")
 }
 
 // statusFlag is a status, in whatever case.

@@ -107,7 +107,7 @@ func TestTheExamplesInTheHelp(t *testing.T) {
 			if !strings.HasPrefix(line, "reprise ") {
 				continue
 			}
-			args := words(strings.Split(strings.Split(line, " <")[0], ";")[0])[1:]
+			args := wordsOf(strings.Split(strings.Split(line, " <")[0], ";")[0])[1:]
 			for i := range args {
 				args[i] = strings.ReplaceAll(args[i], "sqlite:app.db", "sqlite:"+t.TempDir()+"/app.db")
 			}
@@ -141,7 +141,7 @@ func TestTheExamplesInTheDocs(t *testing.T) {
 			for _, redirection := range []string{" <", " >", " |"} {
 				command, _, _ = strings.Cut(command, redirection)
 			}
-			r := on(t, "sqlite:/nonexistent/none.db", words(command)...)
+			r := on(t, "sqlite:/nonexistent/none.db", wordsOf(command)...)
 			require.NotEqual(t, exitUsage, r.code, "%s: %s: %s", file, line, r.errs)
 		}
 		if filepath.Base(file) == "cli.md" {
@@ -151,7 +151,7 @@ func TestTheExamplesInTheDocs(t *testing.T) {
 }
 
 // words are those of a line as a shell takes them.
-func words(line string) (all []string) {
+func wordsOf(line string) (all []string) {
 	var word strings.Builder
 	quote, begun := false, false
 	for _, r := range line {
@@ -185,7 +185,7 @@ func TestASelectionIsWrittenAsItIsTyped(t *testing.T) {
 		c := &cobra.Command{Use: "test"}
 		s.add(c)
 		plain := strings.ReplaceAll(typed, `'it'\''s'`, "its")
-		require.NoError(t, c.ParseFlags(words(plain)))
+		require.NoError(t, c.ParseFlags(wordsOf(plain)))
 		f, err := s.of(c.Flags().Args())
 		require.NoError(t, err)
 		if f.Key != "" {

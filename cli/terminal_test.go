@@ -17,6 +17,7 @@ import (
 	"github.com/creack/pty"
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -199,6 +200,6 @@ func TestCut(t *testing.T) {
 		{"abcdef", 0, "abcdef"}, {"abcdef", 6, "abcdef"}, {"abcdef", 5, "abcd…"}, {"äöüäöü", 3, "äö…"},
 		{string(red) + "abcdef" + reset, 6, string(red) + "abcdef" + reset}, {string(red) + "abcdef" + reset, 3, string(red) + "ab…" + reset},
 	} {
-		require.Equal(t, c.want, cut(c.text, c.limit), fmt.Sprint(c))
+		require.Equal(t, c.want, words.Cut(c.text, c.limit), fmt.Sprint(c))
 	}
 }

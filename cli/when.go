@@ -94,24 +94,6 @@ func parseAge(text string) (time.Duration, error) {
 	return time.Duration(days)*24*time.Hour + rest, nil
 }
 
-// ago is a span for people: its largest unit, and the next one while that
-// matters.
-func ago(d time.Duration) string {
-	switch d = max(d, 0); {
-	case d < time.Minute:
-		return fmt.Sprintf("%ds", d/time.Second)
-	case d < 10*time.Minute:
-		return fmt.Sprintf("%dm%02ds", d/time.Minute, d%time.Minute/time.Second)
-	case d < time.Hour:
-		return fmt.Sprintf("%dm", d/time.Minute)
-	case d < 10*time.Hour:
-		return fmt.Sprintf("%dh%02dm", d/time.Hour, d%time.Hour/time.Minute)
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%dh", d/time.Hour)
-	}
-	return fmt.Sprintf("%dd", d/(24*time.Hour))
-}
-
 // at is a point in time for people: without the day if that is now's.
 func at(t, now time.Time) string {
 	if t.IsZero() {

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/reprise-bus/reprise/internal/words"
 )
 
 var noon = time.Date(2026, 7, 2, 12, 0, 0, 0, time.FixedZone("CEST", 2*60*60))
@@ -102,12 +104,12 @@ func TestSpansForPeople(t *testing.T) {
 		-time.Second: "0s", 59 * time.Second: "59s", 61 * time.Second: "1m01s", 30 * time.Minute: "30m", 90 * time.Minute: "1h30m",
 		30 * time.Hour: "30h", 72 * time.Hour: "3d",
 	} {
-		require.Equal(t, want, ago(d))
+		require.Equal(t, want, words.Ago(d))
 	}
 	require.Equal(t, "1h", shortDuration("1h0m0s"))
 	require.Equal(t, "10m", shortDuration("10m0s"))
 	require.Equal(t, "never", shortDuration("never"))
-	require.Equal(t, "1,234,567", thousands(1234567))
-	require.Equal(t, "-100", thousands(-100))
-	require.Equal(t, "1 run", several(1, "run"))
+	require.Equal(t, "1,234,567", words.Thousands(1234567))
+	require.Equal(t, "-100", words.Thousands(-100))
+	require.Equal(t, "1 run", words.Several(1, "run"))
 }

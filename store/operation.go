@@ -61,6 +61,9 @@ type Operation struct {
 	RequestedAt    time.Time
 }
 
+// OnRuns says whether it is done to runs.
+func (k OperationKind) OnRuns() bool { return !k.OnOutbox() && k != Publishing }
+
 // ErrNoRequester is what a request fails with that names nobody.
 var ErrNoRequester = errors.New("it does not say who asks for it: set RequestedBy")
 
