@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/ThreeDotsLabs/watermill/components/cqrs"
@@ -49,6 +51,60 @@ func programIn(t *testing.T, page string) string {
 	found := regexp.MustCompile("(?s)```go\n(package main\n.*?)```").FindSubmatch(text)
 	require.NotNil(t, found, "%s has no complete program", page)
 	return string(found[1])
+}
+
+// Each program of a page is in an Example, line by line, in this order. The
+// Example may have more lines, such as those that print what is compared.
+func TestTheProgramsOfTheReadmeAreExamples(t *testing.T) {
+	t.Parallel()
+	for page, examples := range map[string][]string{
+		"README.md": {
+			"bus/example_program_test.go",
+			"handlers/example_test.go",
+			"replay/example_test.go",
+			"middleware/example_test.go",
+			"pubsub/example_test.go",
+			"pubsub/transport/example_test.go",
+		},
+		"docs/cli.md": {"cli/example_test.go"},
+	} {
+		text, err := os.ReadFile(page)
+		require.NoError(t, err)
+		programs := regexp.MustCompile("(?s)```go\n(.*?)```").FindAllSubmatch(text, -1)
+		require.Len(t, programs, len(examples), "%s: each program has its Example, in the order of the page", page)
+		for i, example := range examples {
+			source, err := os.ReadFile(example)
+			require.NoError(t, err)
+			lines := linesOf(string(source))
+			for _, line := range linesOf(body(string(programs[i][1]))) {
+				at := slices.Index(lines, line)
+				require.GreaterOrEqual(t, at, 0, "%s: program %d has a line that is not in %s, or not in this order: %s", page, i+1, example, line)
+				lines = lines[at+1:]
+			}
+		}
+	}
+}
+
+// body returns a complete program from the end of its imports to its function
+// check, without the line that begins main; anything else is returned as it is.
+func body(program string) string {
+	if _, rest, complete := strings.Cut(program, "import ("); complete {
+		_, program, _ = strings.Cut(rest, "\n)\n")
+		program = strings.Replace(program, "\nfunc main() {\n", "\n", 1)
+		program, _, _ = strings.Cut(program, "\nfunc check(")
+	}
+	return program
+}
+
+// linesOf returns the lines that are not empty, with one space for each blank
+// space: gofmt aligns comments by the lines around them.
+func linesOf(text string) (lines []string) {
+	for line := range strings.Lines(text) {
+		if line = strings.Join(strings.Fields(line), " "); line != "" {
+			lines = append(lines, line)
+		}
+	}
+	return lines
 }
 
 // The program of the page on CQRS runs, and its command ends in its group.
