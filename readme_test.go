@@ -53,6 +53,24 @@ func programIn(t *testing.T, page string) string {
 	return string(found[1])
 }
 
+// The page for contributors names files: each exists, so that who moves one
+// mends the page.
+func TestTheFilesThatContributingNamesExist(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("CONTRIBUTING.md")
+	require.NoError(t, err)
+	_, page, found := strings.Cut(string(text), "## Where do I change")
+	require.True(t, found)
+	named := regexp.MustCompile("`([\\w.-]+/[\\w./-]*|[\\w-]+_test\\.go)`").FindAllStringSubmatch(page, -1)
+	require.Greater(t, len(named), 50)
+	for _, name := range named {
+		if !strings.Contains(name[1], "NAME") && !strings.Contains(name[1], "NNNN") && name[1] != "../" && name[1] != "/v2" {
+			_, err := os.Stat(name[1])
+			require.NoError(t, err, "CONTRIBUTING.md names %s", name[1])
+		}
+	}
+}
+
 // Each program of a page is in an Example, line by line, in this order. The
 // Example may have more lines, such as those that print what is compared.
 func TestTheProgramsOfTheReadmeAreExamples(t *testing.T) {
