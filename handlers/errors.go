@@ -11,6 +11,11 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
+// This file has both directions of a handler's error: what a handler returns to say
+// more than "failed" (Permanent, SkipCycle, Snooze, Undecodable), and Failure, which
+// makes of any error the kind and the message that go on record. Policy.Decide, in
+// decide.go, makes of the kind what becomes of the run.
+
 // Undecodable marks an error as one of the payload: the handler cannot read
 // the event, and will not the next time. Func does it for the payloads that
 // the marshaler refuses; a handler that decodes by itself can say so too.

@@ -16,6 +16,10 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
+// This file makes a message of what an application publishes: Topic and Message name
+// and marshal it, here for bus and reprisetest alike. Declare marks a message whose
+// event has an id of the application's own.
+
 // JSON returns the marshaler that is the bus's default: payloads are JSON, an
 // event's topic is what its method EventName returns, and ids are near each
 // other in the index when they are near in time.

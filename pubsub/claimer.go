@@ -15,6 +15,12 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
+// This file claims due runs, from the free slots to the handlers' channels: wants says
+// how many runs of which handler there is room for, lease and claimEach claim them,
+// compare notes which handlers may have a backlog, and dispatch sends the runs down
+// their subscriptions. slots.go counts the slots; handover.go reserves some of them
+// for runs that a publish hands over without a claim.
+
 // claimLoop leases due runs for the free slots of all subscriptions, when it
 // is woken and once a PollInterval. After a publish in a caller's transaction
 // it looks again soon, and then ever more rarely: the commit is the caller's.

@@ -17,6 +17,15 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
+// This file keeps the process alive for the others. Two loops do it, so that a slow
+// look at the tables delays no heartbeat:
+//
+//   - heartbeatLoop writes the heartbeats of the current identity and of former ones,
+//     on a connection of its own. identity.go says what an identity is.
+//   - lookLoop takes over the runs of dead instances and, more rarely, surveys the
+//     tables: it notes the newest run, subscribes again where a subscription is gone,
+//     and counts failures.
+
 func (p *PubSub) describe(id string, handlers []string) store.Instance {
 	host, _ := os.Hostname() // "" is honest
 	i := store.Instance{

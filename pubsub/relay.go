@@ -14,6 +14,11 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
+// This file sends the outbox. One process at a time is the relay (look, leads,
+// maySucceed). It sends each topic by itself (sendTopic), a batch at a time, and each
+// key in order (lanesOf). What the broker has taken is remembered until the database
+// has it (endings), so that a refused UPDATE sends nothing twice.
+
 const (
 	relayBatch = 500             // messages that are read at once
 	relayLanes = 64              // messages that are sent at once
