@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"log/slog"
 	"testing"
 	"time"
 
+	"github.com/reprise-bus/reprise/bus"
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/reprisetest"
 	"github.com/reprise-bus/reprise/store"
@@ -83,6 +85,38 @@ func ExampleSnooze() {
 	}), StockChanged{SKU: "teapot"})
 	fmt.Println(result.Status, "after", result.Waited, "with", len(result.Attempts), "failed attempts")
 	// Output: SUCCESS after 10m0s with 0 failed attempts
+}
+
+// What a transactional handler writes commits together with its SUCCESS: the first
+// attempt, which fails, leaves nothing behind.
+func ExampleTx() {
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	b, err := bus.Open(ctx, "sqlite::memory:", bus.Config{Logger: slog.New(slog.DiscardHandler)})
+	check(err)
+	defer b.Close()
+	_, err = b.DB().ExecContext(ctx, `CREATE TABLE movements (sku text)`)
+	check(err)
+
+	called := 0
+	check(b.Handle(handlers.New("count-stock", func(ctx context.Context, e StockChanged) error {
+		tx, _ := handlers.Tx(ctx)
+		if _, err := tx.ExecContext(ctx, `INSERT INTO movements (sku) VALUES ($1)`, e.SKU); err != nil {
+			return err
+		}
+		if called++; called == 1 {
+			return errors.New("the warehouse does not answer")
+		}
+		stop() // Run returns when this attempt is committed
+		return nil
+	}, handlers.Policy{Transactional: true, Backoff: handlers.Backoff{Initial: time.Millisecond}})))
+	check(b.Publish(ctx, StockChanged{SKU: "teapot"}))
+	check(b.Run(ctx))
+
+	var n int
+	check(b.DB().QueryRow(`SELECT count(*) FROM movements`).Scan(&n))
+	fmt.Println(called, "attempts,", n, "movement")
+	// Output: 2 attempts, 1 movement
 }
 
 // t stands for a test's *testing.T.
