@@ -26,9 +26,10 @@
 //   - [github.com/reprise-bus/reprise/bus]: what an application talks to
 //   - [github.com/reprise-bus/reprise/handlers]: what a handler is, its Policy, and how its errors are classed
 //   - [github.com/reprise-bus/reprise/middleware]: Record, for any Watermill router; Timeout and Transaction
-//   - [github.com/reprise-bus/reprise/pubsub]: the Watermill publisher and subscriber
+//   - [github.com/reprise-bus/reprise/pubsub]: the Watermill publisher and subscriber; Inbox and Outbox, for brokers: pubsub/kafka, pubsub/nats
 //   - [github.com/reprise-bus/reprise/store]: the record: events, runs, attempts, and how they are selected
 //   - [github.com/reprise-bus/reprise/replay]: what an operator does: replays, discards, edits, backfills, upkeep
+//   - [github.com/reprise-bus/reprise/health]: what is wrong, and what to do
 //   - [github.com/reprise-bus/reprise/reprisetest]: handlers and events in tests, and runs out of production
 //   - github.com/reprise-bus/reprise/cli: the command line, of which cmd/reprise is made
 //   - [github.com/reprise-bus/reprise/migrations]: the tables
