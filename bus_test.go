@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/ThreeDotsLabs/watermill/components/cqrs"
 	"github.com/jmoiron/sqlx"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/reprise-bus/reprise/bus"
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
@@ -61,11 +61,11 @@ func TestAFailedHandlerIsOnRecordAndHealedByReplay(t *testing.T) {
 			require.NoError(t, b.PublishTx(ctx, tx, userSignedUp{ID: "u1", Email: "ada@example.com"}))
 		})
 
-		failed := waitForRun(t, b, store.Filter{Handler: "send-welcome-email", Status: store.Failed})
+		failed := testkit.WaitForRun(t, b.Store(), store.Filter{Handler: "send-welcome-email", Status: store.Failed})
 		require.Equal(t, store.KindError, failed.ErrorKind)
 		require.Equal(t, mailServerDown.Error(), failed.Error)
 		require.Equal(t, "u1", failed.Key)
-		granted := waitForRun(t, b, store.Filter{Handler: "grant-trial", Status: store.Success})
+		granted := testkit.WaitForRun(t, b.Store(), store.Filter{Handler: "grant-trial", Status: store.Success})
 		require.Equal(t, failed.EventID, granted.EventID)
 
 		event, err := b.Store().Event(ctx, failed.Topic, failed.EventID)
@@ -77,7 +77,7 @@ func TestAFailedHandlerIsOnRecordAndHealedByReplay(t *testing.T) {
 		require.NoError(t, err)
 		require.EqualValues(t, 1, again.Taken)
 
-		healed := waitForRun(t, b, store.Filter{Handler: "send-welcome-email", Status: store.Success})
+		healed := testkit.WaitForRun(t, b.Store(), store.Filter{Handler: "send-welcome-email", Status: store.Success})
 		require.Equal(t, failed.ID, healed.ID, "it is the same run")
 		require.Equal(t, 2, healed.Attempt)
 		require.Equal(t, again.ID, healed.ReplayID)
@@ -104,8 +104,8 @@ func TestARolledBackPublishNeverHappened(t *testing.T) {
 		require.NoError(t, tx.Rollback())
 
 		require.NoError(t, b.Publish(t.Context(), userSignedUp{ID: "real"}))
-		require.Equal(t, "real", waitForRun(t, b, store.Filter{Status: store.Success}).Key)
-		require.Equal(t, "real", waitForRun(t, b, store.Filter{}).Key, "the only one")
+		require.Equal(t, "real", testkit.WaitForRun(t, b.Store(), store.Filter{Status: store.Success}).Key)
+		require.Equal(t, "real", testkit.WaitForRun(t, b.Store(), store.Filter{}).Key, "the only one")
 	})
 }
 
@@ -125,8 +125,8 @@ func TestAnEventOutlivesTheProcessThatPublishedIt(t *testing.T) {
 		after := open()
 		require.NoError(t, after.Handle(handle))
 		run(t, after)
-		require.Equal(t, "u1", receive(t, handled).ID)
-		waitForRun(t, after, store.Filter{Status: store.Success})
+		require.Equal(t, "u1", testkit.Receive(t, handled).ID)
+		testkit.WaitForRun(t, after.Store(), store.Filter{Status: store.Success})
 	})
 }
 
@@ -159,30 +159,4 @@ func inTx(t *testing.T, b *bus.Bus, f func(tx *sqlx.Tx)) {
 	require.NoError(t, err)
 	f(tx)
 	require.NoError(t, tx.Commit())
-}
-
-// waitForRun returns the one run that the filter selects, as soon as there is
-// one.
-func waitForRun(t *testing.T, b *bus.Bus, f store.Filter) store.Run {
-	t.Helper()
-	var found []store.Run
-	require.Eventually(t, func() bool {
-		var err error
-		found, err = b.Store().Runs(t.Context(), f)
-		require.NoError(t, err)
-		return len(found) > 0
-	}, time.Minute, 5*time.Millisecond, "no run is selected by %+v", f)
-	require.Len(t, found, 1)
-	return found[0]
-}
-
-func receive[T any](t *testing.T, from <-chan T) T {
-	t.Helper()
-	select {
-	case v := <-from:
-		return v
-	case <-time.After(time.Minute):
-		t.Fatal("nothing came within 20 s")
-		panic("unreachable")
-	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/testbroker"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/pubsub/kafka"
 	"github.com/reprise-bus/reprise/store"
@@ -37,14 +38,14 @@ func TestServicesShareATopic(t *testing.T) {
 	mails, inMails := service("mails", testdb.SQLite(t))
 
 	require.NoError(t, accounts.Publish(t.Context(), userSignedUp{ID: "u1"}))
-	require.Equal(t, "u1", receive(t, inAccounts).ID)
-	require.Equal(t, "u1", receive(t, inMails).ID)
+	require.Equal(t, "u1", testkit.Receive(t, inAccounts).ID)
+	require.Equal(t, "u1", testkit.Receive(t, inMails).ID)
 	require.NoError(t, mails.Publish(t.Context(), userSignedUp{ID: "u2"}))
-	require.Equal(t, "u2", receive(t, inAccounts).ID)
-	require.Equal(t, "u2", receive(t, inMails).ID)
+	require.Equal(t, "u2", testkit.Receive(t, inAccounts).ID)
+	require.Equal(t, "u2", testkit.Receive(t, inMails).ID)
 	for _, b := range []*bus.Bus{accounts, mails} {
 		for _, key := range []string{"u1", "u2"} {
-			recorded := waitForRun(t, b, store.Filter{Key: key, Status: store.Success})
+			recorded := testkit.WaitForRun(t, b.Store(), store.Filter{Key: key, Status: store.Success})
 			event, err := b.Store().Event(t.Context(), recorded.Topic, recorded.EventID)
 			require.NoError(t, err)
 			require.Equal(t, "kafka", event.Source)

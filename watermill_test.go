@@ -21,6 +21,7 @@ import (
 	"github.com/reprise-bus/reprise/bus"
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -220,7 +221,7 @@ func (s *stock) handle(attempts int, f func(call int, msg *message.Message) erro
 	require.NoError(s, s.Publish(s.Context(), userSignedUp{ID: "u1"}))
 	var ended store.Run
 	require.Eventually(s, func() bool {
-		ended = waitForRun(s.T, s.Bus, store.Filter{})
+		ended = testkit.WaitForRun(s.T, s.Bus.Store(), store.Filter{})
 		return ended.Status != store.Pending
 	}, time.Minute, 5*time.Millisecond)
 	return ended

@@ -17,6 +17,7 @@ import (
 	"github.com/reprise-bus/reprise/bus"
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/migrations"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
@@ -174,8 +175,8 @@ func TestAWatermillApplicationMovesOver(t *testing.T) {
 	})))
 	run(t, b)
 	require.NoError(t, b.Publish(t.Context(), nameless{}))
-	receive(t, handled)
-	require.NotEmpty(t, receive(t, seen))
+	testkit.Receive(t, handled)
+	require.NotEmpty(t, testkit.Receive(t, seen))
 	require.Eventually(t, func() bool {
 		runs, err := b.Store().Runs(t.Context(), store.Filter{Status: store.Success, Topic: "nameless"})
 		return err == nil && len(runs) == 1
@@ -198,7 +199,7 @@ func TestAHandlerPublishes(t *testing.T) {
 		))
 		run(t, b)
 		require.NoError(t, b.Publish(t.Context(), placed{"1"}))
-		msg := receive(t, events)
+		msg := testkit.Receive(t, events)
 		runs, err := b.Store().Runs(t.Context(), store.Filter{Handler: "pay"})
 		require.NoError(t, err)
 		require.Equal(t, runs[0].EventID, msg.Metadata.Get(pubsub.CausationIDMetadata))
@@ -221,12 +222,12 @@ func TestRunDrains(t *testing.T) {
 		ended := make(chan error, 1)
 		go func() { ended <- b.Run(ctx) }()
 		require.NoError(t, b.Publish(t.Context(), placed{"1"}))
-		handlerCtx := receive(t, started)
+		handlerCtx := testkit.Receive(t, started)
 		shutdown()
 		require.NoError(t, b.Publish(t.Context(), placed{"2"}), "publishing goes on")
 		require.NoError(t, handlerCtx.Err())
 		close(finish)
-		require.NoError(t, receive(t, ended))
+		require.NoError(t, testkit.Receive(t, ended))
 
 		runs, err := b.Store().Runs(t.Context(), store.Filter{Status: store.Success})
 		require.NoError(t, err)
@@ -240,7 +241,7 @@ func TestRunWithoutHandlersWaitsForItsContext(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- b.Run(ctx) }()
 	cancel()
-	require.NoError(t, receive(t, ended))
+	require.NoError(t, testkit.Receive(t, ended))
 }
 
 // A handler that ends because its own deadline passed has failed.
@@ -284,17 +285,6 @@ func run(t *testing.T, b *bus.Bus) {
 		cancel()
 		require.NoError(t, <-ended)
 	})
-}
-
-func receive[T any](t *testing.T, from <-chan T) T {
-	t.Helper()
-	select {
-	case v := <-from:
-		return v
-	case <-time.After(patience):
-		t.Fatalf("nothing came within %v", patience)
-		panic("unreachable")
-	}
 }
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }

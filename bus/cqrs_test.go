@@ -16,6 +16,7 @@ import (
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/operate"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -34,11 +35,11 @@ func TestCommands(t *testing.T) {
 		))
 		run(t, b)
 		require.NoError(t, b.Send(t.Context(), charge{"1"}))
-		require.Equal(t, "1", receive(t, charged))
+		require.Equal(t, "1", testkit.Receive(t, charged))
 		require.NoError(t, b.InTx(t.Context(), func(tx *bus.Tx) error { return b.SendTx(t.Context(), tx, &charge{"2"}) }))
-		require.Equal(t, "2", receive(t, charged))
+		require.Equal(t, "2", testkit.Receive(t, charged))
 		require.NoError(t, b.Send(t.Context(), &placed{"3"}))
-		require.Equal(t, "3", receive(t, ported))
+		require.Equal(t, "3", testkit.Receive(t, ported))
 		require.ErrorContains(t, b.Send(t.Context(), nil), "the event is nil")
 		require.ErrorContains(t, b.SendTx(t.Context(), nil, charge{}), "transaction is nil")
 
@@ -96,7 +97,7 @@ func TestAGroup(t *testing.T) {
 		require.NoError(t, b.Handle(nothing[placed]("other")))
 		run(t, b)
 		require.NoError(t, b.Publish(t.Context(), placed{"1"}, paid{"2"}))
-		require.ElementsMatch(t, []any{placed{"1"}, paid{"2"}}, []any{receive(t, got), receive(t, got)})
+		require.ElementsMatch(t, []any{placed{"1"}, paid{"2"}}, []any{testkit.Receive(t, got), testkit.Receive(t, got)})
 		for _, want := range []store.Filter{
 			{Handler: "ledger", Topic: "order.placed", Status: store.Failed},
 			{Handler: "ledger", Topic: "order.paid", Status: store.Success},

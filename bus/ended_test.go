@@ -12,6 +12,7 @@ import (
 
 	"github.com/reprise-bus/reprise/bus"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -69,7 +70,7 @@ func TestInTxSaysThatItsFunctionHasEndedTheTransaction(t *testing.T) {
 						want[id] = true
 					}
 					for len(want) > 0 {
-						got := receive(t, handled)
+						got := testkit.Receive(t, handled)
 						require.Contains(t, want, got)
 						delete(want, got)
 					}

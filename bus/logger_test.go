@@ -15,6 +15,7 @@ import (
 	"github.com/reprise-bus/reprise/bus"
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -52,9 +53,9 @@ func TestAFailedAttemptIsLoggedOnceUnderTheBus(t *testing.T) {
 		ended := make(chan error, 1)
 		go func() { ended <- b.Run(ctx) }()
 		require.NoError(t, b.Publish(t.Context(), placed{"1"}))
-		waitFor(t, b, store.Filter{Status: store.Failed})
+		testkit.WaitForRun(t, b.Store(), store.Filter{Status: store.Failed})
 		stop()
-		require.NoError(t, receive(t, ended))
+		require.NoError(t, testkit.Receive(t, ended))
 		var levels []string
 		log.mu.Lock()
 		defer log.mu.Unlock()

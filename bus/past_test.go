@@ -13,6 +13,7 @@ import (
 	"github.com/reprise-bus/reprise/internal/operate"
 	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -35,13 +36,13 @@ func TestAHandlerMayBeginWithTheBeginning(t *testing.T) {
 		require.NoError(t, second.InTx(t.Context(), func(tx *bus.Tx) error { return second.PublishTx(t.Context(), tx, placed{"3"}) }),
 			"the first publish registers it, in a transaction")
 		run(t, second)
-		require.ElementsMatch(t, []string{"1", "2", "3"}, []string{receive(t, got), receive(t, got), receive(t, got)})
+		require.ElementsMatch(t, []string{"1", "2", "3"}, []string{testkit.Receive(t, got), testkit.Receive(t, got), testkit.Receive(t, got)})
 
 		third := open(t, url)
 		ship(third)
 		run(t, third)
 		require.NoError(t, third.Publish(t.Context(), placed{"4"}))
-		require.Equal(t, "4", receive(t, got), "it is not new any more")
+		require.Equal(t, "4", testkit.Receive(t, got), "it is not new any more")
 		operations, err := third.Store().Operations(t.Context(), 0, 0)
 		require.NoError(t, err)
 		require.Len(t, operations, 1)
@@ -65,7 +66,7 @@ func TestABackfillThatWasLeftGoesOn(t *testing.T) {
 			return nil
 		}, handlers.Policy{From: handlers.Beginning})))
 		run(t, b)
-		require.Equal(t, "1", receive(t, got))
+		require.Equal(t, "1", testkit.Receive(t, got))
 	})
 }
 
@@ -80,14 +81,14 @@ func TestWhatIsOlderThanTheRetentionGoesUnlessItFailed(t *testing.T) {
 		})))
 		run(t, b)
 		require.NoError(t, b.Publish(t.Context(), placed{"good"}, placed{"bad"}))
-		failed := waitFor(t, b, store.Filter{Status: store.Failed})
-		waitFor(t, b, store.Filter{Status: store.Success})
+		failed := testkit.WaitForRun(t, b.Store(), store.Filter{Status: store.Failed})
+		testkit.WaitForRun(t, b.Store(), store.Filter{Status: store.Success})
 		for _, update := range []string{
 			`events SET published_at = $1`,
 			`handler_runs SET finished_at = $1 WHERE status = 'SUCCESS'`,
 			`handler_runs SET finished_at = $1, failed_at = $1 WHERE status = 'FAILED'`,
 		} {
-			_, err := b.DB().Exec(`UPDATE `+inTables(b, update), "2020-01-01T00:00:00.000Z")
+			_, err := b.DB().Exec(`UPDATE `+testkit.Table(b.Store(), update), "2020-01-01T00:00:00.000Z")
 			require.NoError(t, err)
 		}
 
@@ -109,7 +110,7 @@ func TestWhatIsOlderThanTheRetentionGoesUnlessItFailed(t *testing.T) {
 		// What is discarded can be undone, unless it was said that it need not be.
 		_, err = replay.Discard(t.Context(), b.Store(), store.Filter{Status: store.Failed}, replay.Request{Reason: "old"})
 		require.NoError(t, err)
-		_, err = b.DB().Exec(`UPDATE `+inTables(b, `handler_runs SET finished_at = $1, discarded_at = $1 WHERE status = 'DISCARDED'`), "2020-01-01T00:00:00.000Z")
+		_, err = b.DB().Exec(`UPDATE `+testkit.Table(b.Store(), `handler_runs SET finished_at = $1, discarded_at = $1 WHERE status = 'DISCARDED'`), "2020-01-01T00:00:00.000Z")
 		require.NoError(t, err)
 		pruned, err := operate.On(b.Store()).Prune(t.Context(), store.Prune{Before: time.Now().Add(-24 * time.Hour), By: store.By{Name: "maria"}}, nil)
 		require.NoError(t, err)

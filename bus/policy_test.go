@@ -13,8 +13,8 @@ import (
 
 	"github.com/reprise-bus/reprise/bus"
 	"github.com/reprise-bus/reprise/handlers"
-	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -61,10 +61,10 @@ func TestAnyHandlerMayHaveAPolicy(t *testing.T) {
 		require.NoError(t, b.Handle(foreign{own, policy}))
 		run(t, b)
 		require.NoError(t, b.Publish(t.Context(), placed{"1"}))
-		failed := waitFor(t, b, store.Filter{Handler: "own", Status: store.Failed})
+		failed := testkit.WaitForRun(t, b.Store(), store.Filter{Handler: "own", Status: store.Failed})
 		require.Equal(t, 3, failed.Attempt)
 		var described string
-		require.NoError(t, b.Store().DB().Get(&described, `SELECT policy FROM `+inTables(b, "subscriptions")))
+		require.NoError(t, b.Store().DB().Get(&described, `SELECT policy FROM `+testkit.Table(b.Store(), "subscriptions")))
 		require.JSONEq(t, policy.Describe(), described)
 	})
 }
@@ -88,17 +88,17 @@ func TestAFailureTakesItsCourse(t *testing.T) {
 		}), nothing[placed]("books")))
 		run(t, b)
 		require.NoError(t, b.Publish(t.Context(), placed{"1"}))
-		failed := waitFor(t, b, store.Filter{Handler: "mail", Status: store.Failed})
-		require.Equal(t, failed.ID, receive(t, exhausted).ID)
+		failed := testkit.WaitForRun(t, b.Store(), store.Filter{Handler: "mail", Status: store.Failed})
+		require.Equal(t, failed.ID, testkit.Receive(t, exhausted).ID)
 		require.Equal(t, "no server", failed.Error)
 		require.EqualValues(t, 4, calls.Load())
 		require.EqualValues(t, 2, failures.Load())
-		waitFor(t, b, store.Filter{Handler: "books", Status: store.Success})
+		testkit.WaitForRun(t, b.Store(), store.Filter{Handler: "books", Status: store.Success})
 
 		healed.Store(true)
 		_, err := replay.One(t.Context(), b.Store(), failed.ID, replay.Request{})
 		require.NoError(t, err)
-		again := waitFor(t, b, store.Filter{Handler: "mail", Status: store.Success})
+		again := testkit.WaitForRun(t, b.Store(), store.Filter{Handler: "mail", Status: store.Success})
 		require.Equal(t, []int{5, 1, 0}, []int{again.Attempt, again.Tries, again.Cycle})
 		require.Empty(t, exhausted)
 	})
@@ -113,7 +113,7 @@ func TestAnUndecodableEventFailsAtOnce(t *testing.T) {
 		})))
 		run(t, b)
 		require.NoError(t, b.Publish(t.Context(), placed{"not a number"}))
-		failed := waitFor(t, b, store.Filter{Status: store.Failed})
+		failed := testkit.WaitForRun(t, b.Store(), store.Filter{Status: store.Failed})
 		require.Equal(t, store.KindUndecodable, failed.ErrorKind)
 		require.Equal(t, 1, failed.Attempt)
 	})
@@ -148,10 +148,10 @@ func TestAPolicysTimeoutEndsTheContextAndIsOnRecord(t *testing.T) {
 		))
 		run(t, b)
 		require.NoError(t, b.Publish(t.Context(), placed{"1"}))
-		failed := waitFor(t, b, store.Filter{Handler: "slow", Status: store.Failed})
+		failed := testkit.WaitForRun(t, b.Store(), store.Filter{Handler: "slow", Status: store.Failed})
 		require.Equal(t, store.KindTimeout, failed.ErrorKind)
-		waitFor(t, b, store.Filter{Handler: "unbounded", Status: store.Success})
-		waitFor(t, b, store.Filter{Handler: "by default", Status: store.Success})
+		testkit.WaitForRun(t, b.Store(), store.Filter{Handler: "unbounded", Status: store.Success})
+		testkit.WaitForRun(t, b.Store(), store.Filter{Handler: "by default", Status: store.Success})
 	})
 }
 
@@ -192,10 +192,10 @@ func TestATransactionalHandlerPublishesIfItSucceeds(t *testing.T) {
 		))
 		run(t, b)
 		require.NoError(t, b.Publish(t.Context(), placed{"o"}))
-		require.Equal(t, "o/3", receive(t, paidFor))
-		done := waitFor(t, b, store.Filter{Handler: "invoice", Status: store.Success})
+		require.Equal(t, "o/3", testkit.Receive(t, paidFor))
+		done := testkit.WaitForRun(t, b.Store(), store.Filter{Handler: "invoice", Status: store.Success})
 		require.Equal(t, 3, done.Attempt)
-		booked := waitFor(t, b, store.Filter{Handler: "books", Status: store.Success})
+		booked := testkit.WaitForRun(t, b.Store(), store.Filter{Handler: "books", Status: store.Success})
 		event, err := b.Store().Event(t.Context(), booked.Topic, booked.EventID)
 		require.NoError(t, err)
 		require.Equal(t, done.EventID, event.Metadata["causation_id"])
@@ -219,7 +219,7 @@ func TestOnSQLiteATransactionalHandlerIsToldToPublishInItsTransaction(t *testing
 	}, handlers.Policy{Attempts: 1, Cycles: 1, Transactional: true})))
 	run(t, b)
 	require.NoError(t, b.Publish(t.Context(), placed{"1"}))
-	failed := waitFor(t, b, store.Filter{Status: store.Failed})
+	failed := testkit.WaitForRun(t, b.Store(), store.Filter{Status: store.Failed})
 	require.Equal(t, store.KindError, failed.ErrorKind)
 	require.Contains(t, failed.Error, "publish in its transaction, bus.PublishTx")
 	require.NotContains(t, failed.Error, "it was called")
@@ -264,21 +264,3 @@ func TestAGroupNeedsTheConnectionsOfItsSlots(t *testing.T) {
 }
 
 // ---
-
-func waitFor(t *testing.T, b *bus.Bus, f store.Filter) store.Run {
-	t.Helper()
-	var found []store.Run
-	require.Eventually(t, func() bool {
-		var err error
-		found, err = b.Store().Runs(t.Context(), f)
-		return err == nil && len(found) == 1
-	}, patience, time.Millisecond, "%+v", f)
-	return found[0]
-}
-
-func inTables(b *bus.Bus, name string) string {
-	if queue.Of(b.Store()).LeasesOnInsert() {
-		return "reprise." + name
-	}
-	return "reprise_" + name
-}

@@ -21,6 +21,7 @@ import (
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -201,7 +202,7 @@ func TestNewRefusesASQLitePoolThatCannotWork(t *testing.T) {
 		require.NoError(t, b.Handle(do("mail", func(_ context.Context, e placed) error { handled <- e.Order; return nil })))
 		run(t, b)
 		require.NoError(t, b.Publish(t.Context(), placed{"1"}))
-		require.Equal(t, "1", receive(t, handled))
+		require.Equal(t, "1", testkit.Receive(t, handled))
 	}
 }
 
@@ -221,7 +222,7 @@ func TestASharedMemoryDatabaseWorks(t *testing.T) {
 		require.NoError(t, publishSomehow(t.Context(), b, i, placed{fmt.Sprint(i)}))
 	}
 	for range 40 {
-		receive(t, handled)
+		testkit.Receive(t, handled)
 	}
 }
 
@@ -242,11 +243,11 @@ func TestARunOnAPlainSQLiteFileIsReplayed(t *testing.T) {
 			})))
 			run(t, b)
 			require.NoError(t, b.Publish(t.Context(), placed{"1"}))
-			waitFor(t, b, store.Filter{Status: store.Failed})
+			testkit.WaitForRun(t, b.Store(), store.Filter{Status: store.Failed})
 			working.Store(true)
 			_, err = replay.All(t.Context(), b.Store(), store.Filter{Handler: "mail"}, replay.Request{By: "maria"})
 			require.NoError(t, err)
-			require.Equal(t, 2, waitFor(t, b, store.Filter{Status: store.Success}).Attempt)
+			require.Equal(t, 2, testkit.WaitForRun(t, b.Store(), store.Filter{Status: store.Success}).Attempt)
 		})
 	}
 }
@@ -287,7 +288,7 @@ func nest(t *testing.T, db *sql.DB) {
 		go func() { elsewhere <- b.Publish(t.Context(), placed{"elsewhere"}) }()
 		return b.PublishTx(t.Context(), tx, placed{"in the transaction"})
 	}))
-	require.NoError(t, receive(t, elsewhere), "another goroutine may wait")
+	require.NoError(t, testkit.Receive(t, elsewhere), "another goroutine may wait")
 	require.NoError(t, b.Publish(t.Context(), placed{"after"}), "the transaction is over")
 
 	require.PanicsWithValue(t, "f", func() { _ = b.InTx(t.Context(), func(*bus.Tx) error { panic("f") }) })
@@ -306,7 +307,7 @@ func TestATransactionalHandlerOnSQLiteThatPublishesElsewhereIsRefused(t *testing
 	}, handlers.Policy{Attempts: 1, Cycles: 1, Transactional: true})))
 	run(t, b)
 	require.NoError(t, b.Publish(t.Context(), placed{"1"}))
-	require.Contains(t, waitFor(t, b, store.Filter{Status: store.Failed}).Error, store.ErrWaitsForItself.Error())
+	require.Contains(t, testkit.WaitForRun(t, b.Store(), store.Filter{Status: store.Failed}).Error, store.ErrWaitsForItself.Error())
 }
 
 // What another process keeps locked is waited for, by Publish as long as its
@@ -340,9 +341,9 @@ func TestALockedSQLiteFileIsWaitedFor(t *testing.T) {
 			go func() { published <- b.Publish(t.Context(), placed{"patient"}) }()
 			_, err = other.ExecContext(t.Context(), `COMMIT`)
 			require.NoError(t, err)
-			require.NoError(t, receive(t, published))
+			require.NoError(t, testkit.Receive(t, published))
 			for got := 0; got < 2; {
-				if receive(t, handled) == "patient" {
+				if testkit.Receive(t, handled) == "patient" {
 					got++
 				}
 			}

@@ -18,6 +18,7 @@ import (
 	"github.com/reprise-bus/reprise/bus"
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -129,8 +130,8 @@ func TestWhatHandleTakesIsPublishedAndDecoded(t *testing.T) {
 				run(t, b)
 				for _, e := range c.events {
 					require.NoError(t, b.Publish(t.Context(), e), "%T", e)
-					require.NoError(t, c.handler.Handle(t.Context(), receive(t, got)))
-					requireSame(t, c.want, receive(t, c.got))
+					require.NoError(t, c.handler.Handle(t.Context(), testkit.Receive(t, got)))
+					requireSame(t, c.want, testkit.Receive(t, c.got))
 				}
 			})
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/middleware"
 	"github.com/reprise-bus/reprise/migrations"
 	"github.com/reprise-bus/reprise/store"
@@ -76,10 +77,10 @@ func TestATransactionThatKeepsCollidingCostsNoAttempt(t *testing.T) {
 		require.NoError(t, err)
 		return len(runs) == 1 && !runs[0].DueAt.IsZero() && runs[0].Attempt == 1
 	}, patience, time.Millisecond)
-	run := waitFor(t, st, store.Pending)
+	run := testkit.WaitForRun(t, st, store.Filter{Status: store.Pending})
 	require.Zero(t, run.Tries, "the try is given back")
 	quiet.Store(true)
-	run = waitFor(t, st, store.Success)
+	run = testkit.WaitForRun(t, st, store.Filter{Status: store.Success})
 	require.Equal(t, 1, run.Tries)
 	require.Equal(t, []string{"once"}, effects(t, st))
 	requireNoAttempts(t, st, run)
@@ -94,7 +95,7 @@ func TestACollisionOfAnotherTransactionIsAFailure(t *testing.T) {
 		return err
 	}, middleware.Transaction(st))
 	publish(t, transport{publisher: ps.Publisher()}, "1", "{}")
-	require.Contains(t, waitFor(t, st, store.Failed).Error, "collided")
+	require.Contains(t, testkit.WaitForRun(t, st, store.Filter{Status: store.Failed}).Error, "collided")
 }
 
 // A handler whose transaction could not begin has not been called.
@@ -120,8 +121,8 @@ func TestATransactionThatCouldNotBeginInTimeCostsNoAttempt(t *testing.T) {
 					}
 				}, middleware.Timeout(50*time.Millisecond), middleware.Transaction(st))
 			publish(t, transport{publisher: ps.Publisher()}, "1", "{}")
-			require.ErrorContains(t, receive(t, waited), "begin the handler's transaction: ")
-			run := waitFor(t, st, store.Success)
+			require.ErrorContains(t, testkit.Receive(t, waited), "begin the handler's transaction: ")
+			run := testkit.WaitForRun(t, st, store.Filter{Status: store.Success})
 			require.Equal(t, 1, run.Tries)
 			require.Equal(t, []string{"once"}, effects(t, st))
 			requireNoAttempts(t, st, run)
@@ -144,8 +145,8 @@ func TestACommitThatReadersKeepFromSQLiteIsTriedAgain(t *testing.T) {
 		return write(msg, "once")
 	}, middleware.Transaction(st))
 	publish(t, transport{publisher: ps.Publisher()}, "1", "{}")
-	receive(t, calls)
-	receive(t, calls)
+	testkit.Receive(t, calls)
+	testkit.Receive(t, calls)
 	unlock()
 	requireFirstAttempts(t, st, 1)
 	require.Equal(t, []string{"once"}, effects(t, st))

@@ -14,6 +14,7 @@ import (
 
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/middleware"
 	"github.com/reprise-bus/reprise/migrations"
 	"github.com/reprise-bus/reprise/store"
@@ -115,7 +116,7 @@ func TestSavepointsDoNotEndATransaction(t *testing.T) {
 			return nil
 		}, middleware.Transaction(st))
 		publish(t, transport{publisher: ps.Publisher()}, "1", "{}")
-		waitFor(t, st, store.Success)
+		testkit.WaitForRun(t, st, store.Filter{Status: store.Success})
 		require.Equal(t, []string{"kept"}, effects(t, st))
 	})
 }

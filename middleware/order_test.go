@@ -15,6 +15,7 @@ import (
 
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/middleware"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
@@ -25,7 +26,7 @@ func TestRetryOutsideRecordIsAnotherAttempt(t *testing.T) {
 	for name, reset := range map[string]bool{"context kept": false, "context reset": true} {
 		t.Run(name, func(t *testing.T) {
 			testdb.Each(t, func(t *testing.T, url string) {
-				st := openStore(t, url)
+				st := testkit.OpenStore(t, url)
 				ch := gochannel.NewGoChannel(gochannel.Config{Persistent: true}, watermill.NopLogger{})
 				retry := wmiddleware.Retry{MaxRetries: 1, InitialInterval: time.Millisecond, ResetContextOnRetry: reset}
 				var calls atomic.Int64
@@ -38,7 +39,7 @@ func TestRetryOutsideRecordIsAnotherAttempt(t *testing.T) {
 					return nil
 				}, retry.Middleware, middleware.Record(st))
 				publish(t, transport{publisher: ch}, "1", "{}")
-				run := waitFor(t, st, store.Success)
+				run := testkit.WaitForRun(t, st, store.Filter{Status: store.Success})
 				require.Equal(t, 2, run.Attempt)
 				attempts, err := st.Attempts(t.Context(), run.ID)
 				require.NoError(t, err)
@@ -63,7 +64,7 @@ func TestRetryOutsideRecordDoesNotCallForAnAttemptThatHasEnded(t *testing.T) {
 			return nil
 		}, retry.Middleware, middleware.Record(st))
 		publish(t, transport{publisher: ps.Publisher()}, "1", "{}")
-		require.Equal(t, 3, waitFor(t, st, store.Success).Attempt)
+		require.Equal(t, 3, testkit.WaitForRun(t, st, store.Filter{Status: store.Success}).Attempt)
 		require.EqualValues(t, 3, calls.Load())
 	})
 }
@@ -85,10 +86,10 @@ func TestAnAckBeforeTheEndIsNoSuccess(t *testing.T) {
 					return errors.New("failed after the ack")
 				}, around...)
 				publish(t, transport{publisher: ps.Publisher()}, "1", "{}")
-				receive(t, started)
-				require.Equal(t, store.Pending, waitFor(t, st, store.Pending).Status)
+				testkit.Receive(t, started)
+				require.Equal(t, store.Pending, testkit.WaitForRun(t, st, store.Filter{Status: store.Pending}).Status)
 				close(end)
-				require.Equal(t, "failed after the ack", waitFor(t, st, store.Failed).Error)
+				require.Equal(t, "failed after the ack", testkit.WaitForRun(t, st, store.Filter{Status: store.Failed}).Error)
 			})
 		})
 	}
@@ -115,7 +116,7 @@ func TestANackByTheHandlerIsAFailedAttempt(t *testing.T) {
 			return nil
 		})
 		publish(t, tr, "1", "{}")
-		run := waitFor(t, st, store.Success)
+		run := testkit.WaitForRun(t, st, store.Filter{Status: store.Success})
 		require.Equal(t, 2, run.Attempt)
 		attempts, err := st.Attempts(t.Context(), run.ID)
 		require.NoError(t, err)
@@ -138,15 +139,15 @@ func TestARunEndsWhenWhatItsHandlerReturnedIsPublished(t *testing.T) {
 		})
 		runRouter(t, router)
 		publish(t, transport{publisher: ps.Publisher()}, "1", "{}")
-		msg := receive(t, out.reached)
+		msg := testkit.Receive(t, out.reached)
 		require.Equal(t, "1", msg.Metadata.Get(pubsub.CausationIDMetadata), "also for a publisher that is not Reprise's")
 		require.Equal(t, "1", msg.Metadata.Get(pubsub.CorrelationIDMetadata))
-		require.Equal(t, store.Pending, waitFor(t, st, store.Pending).Status)
+		require.Equal(t, store.Pending, testkit.WaitForRun(t, st, store.Filter{Status: store.Pending}).Status)
 		close(out.open)
-		require.Equal(t, "out-of-1", receive(t, out.published))
-		require.Equal(t, 2, waitFor(t, st, store.Success).Attempt, "the first publish failed")
+		require.Equal(t, "out-of-1", testkit.Receive(t, out.published))
+		require.Equal(t, 2, testkit.WaitForRun(t, st, store.Filter{Status: store.Success}).Attempt, "the first publish failed")
 		publish(t, transport{publisher: ps.Publisher()}, "2", "{}")
-		require.Equal(t, "out-of-2", receive(t, out.published), "the slot is free")
+		require.Equal(t, "out-of-2", testkit.Receive(t, out.published), "the slot is free")
 	})
 }
 
@@ -174,7 +175,7 @@ func TestWhatIsReturnedAfterAnAckIsRefused(t *testing.T) {
 		})
 		runRouter(t, router)
 		publish(t, transport{publisher: ps.Publisher()}, "1", "{}")
-		run := waitFor(t, st, store.Failed)
+		run := testkit.WaitForRun(t, st, store.Filter{Status: store.Failed})
 		require.Equal(t, store.KindPermanent, run.ErrorKind)
 		require.Contains(t, run.Error, "InstantAck")
 		require.Empty(t, out.published)
@@ -213,11 +214,11 @@ func TestAPreservedContextBringsNobodyElsesRun(t *testing.T) {
 		})
 		runRouter(t, router)
 		publish(t, transport{publisher: ps.Publisher()}, "1", "{}")
-		failed := waitFor(t, st, store.Failed)
+		failed := testkit.WaitForRun(t, st, store.Filter{Status: store.Failed})
 		require.Equal(t, "outer", failed.Handler)
-		succeeded := waitFor(t, st, store.Success)
+		succeeded := testkit.WaitForRun(t, st, store.Filter{Status: store.Success})
 		require.Equal(t, "inner", succeeded.Handler)
-		ctx := receive(t, innerContext)
+		ctx := testkit.Receive(t, innerContext)
 		_, ok := handlers.Tx(ctx)
 		require.False(t, ok, "the outer handler's transaction")
 		delivery, ok := handlers.DeliveryFrom(ctx)
@@ -234,7 +235,7 @@ func TestAPoisonedMessageIsAFailure(t *testing.T) {
 	for name, outside := range map[string]bool{"PoisonQueue outside Record": true, "PoisonQueue inside Record": false} {
 		t.Run(name, func(t *testing.T) {
 			testdb.Each(t, func(t *testing.T, url string) {
-				st := openStore(t, url)
+				st := testkit.OpenStore(t, url)
 				ch := gochannel.NewGoChannel(gochannel.Config{Persistent: true}, watermill.NopLogger{})
 				poison, err := wmiddleware.PoisonQueue(ch, "poison")
 				require.NoError(t, err)
@@ -253,13 +254,13 @@ func TestAPoisonedMessageIsAFailure(t *testing.T) {
 				require.NoError(t, err)
 				publish(t, transport{publisher: ch}, "1", "{}")
 				for range 2 {
-					msg := receive(t, poisoned)
+					msg := testkit.Receive(t, poisoned)
 					msg.Ack()
 					retry := msg.Copy()
 					retry.Metadata.Set("retries", retry.Metadata.Get("retries")+"1")
 					require.NoError(t, ch.Publish("topic", retry))
 				}
-				require.NotEqual(t, "1", waitFor(t, st, store.Success).EventID)
+				require.NotEqual(t, "1", testkit.WaitForRun(t, st, store.Filter{Status: store.Success}).EventID)
 				var failed []store.Run
 				require.Eventually(t, func() bool { // inside Record, a message is poisoned before its run ends
 					failed, err = st.Runs(t.Context(), store.Filter{Status: store.Failed})
@@ -291,7 +292,7 @@ func onEachSubscriber(t *testing.T, f func(t *testing.T, st *store.Store, ps *pu
 	} {
 		t.Run(name, func(t *testing.T) {
 			testdb.Each(t, func(t *testing.T, url string) {
-				st := openStore(t, url)
+				st := testkit.OpenStore(t, url)
 				ps, err := pubsub.New(st, pubsub.Config{Logger: quiet(), PollInterval: 20 * time.Millisecond})
 				require.NoError(t, err)
 				t.Cleanup(func() { require.NoError(t, ps.Close()) })

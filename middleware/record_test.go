@@ -19,8 +19,8 @@ import (
 
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/middleware"
-	"github.com/reprise-bus/reprise/migrations"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -48,7 +48,7 @@ func tryingOnEveryTransport(t *testing.T, attempts int, f func(t *testing.T, st 
 	t.Run("gochannel", func(t *testing.T) {
 		testdb.Each(t, func(t *testing.T, url string) {
 			ch := gochannel.NewGoChannel(gochannel.Config{OutputChannelBuffer: 100, Persistent: true}, watermill.NopLogger{})
-			f(t, openStore(t, url), transport{ch, ch, "gochannel.GoChannel", true})
+			f(t, testkit.OpenStore(t, url), transport{ch, ch, "gochannel.GoChannel", true})
 		})
 	})
 	t.Run("watermill-sql", func(t *testing.T) {
@@ -62,11 +62,11 @@ func tryingOnEveryTransport(t *testing.T, attempts int, f func(t *testing.T, st 
 			InitializeSchema: true, PollInterval: 10 * time.Millisecond, ResendInterval: 10 * time.Millisecond,
 		}, watermill.NopLogger{})
 		require.NoError(t, err)
-		f(t, openStore(t, url), transport{pub, sub, "sql.Subscriber", true})
+		f(t, testkit.OpenStore(t, url), transport{pub, sub, "sql.Subscriber", true})
 	})
 	t.Run("reprise", func(t *testing.T) {
 		testdb.Each(t, func(t *testing.T, url string) {
-			st := openStore(t, url)
+			st := testkit.OpenStore(t, url)
 			ps, err := pubsub.New(st, pubsub.Config{GracePeriod: time.Second, Logger: quiet()})
 			require.NoError(t, err)
 			t.Cleanup(func() { require.NoError(t, ps.Close()) })
@@ -88,13 +88,13 @@ func TestPendingIsCommittedBeforeTheHandlerAndSuccessAfter(t *testing.T) {
 		})
 		publish(t, tr, "1", `{"a": 1,  "a": 2}`)
 
-		run := receive(t, during)
+		run := testkit.Receive(t, during)
 		require.Equal(t, store.Pending, run.Status)
 		require.Equal(t, 1, run.Attempt)
 		require.False(t, run.StartedAt.IsZero())
 		require.True(t, run.DueAt.IsZero(), "it is leased")
 
-		run = waitFor(t, st, store.Success)
+		run = testkit.WaitForRun(t, st, store.Filter{Status: store.Success})
 		require.Equal(t, "handler", run.Handler)
 		require.False(t, run.FinishedAt.IsZero())
 		event, err := st.Event(t.Context(), "topic", "1")
@@ -142,7 +142,7 @@ func TestEachWayToFailHasItsKind(t *testing.T) {
 					return failing.handle(msg)
 				})
 				publish(t, tr, "1", `["not what it takes"]`)
-				receive(t, failed)
+				testkit.Receive(t, failed)
 
 				var attempt store.Attempt
 				require.Eventually(t, func() bool {
@@ -168,7 +168,7 @@ func TestEachWayToFailHasItsKind(t *testing.T) {
 				require.Equal(t, 1, attempt.Attempt)
 				require.False(t, attempt.FinishedAt.Before(attempt.StartedAt))
 				if !tr.stops {
-					run := waitFor(t, st, store.Failed)
+					run := testkit.WaitForRun(t, st, store.Filter{Status: store.Failed})
 					require.Equal(t, failing.kind, run.ErrorKind)
 				}
 				close(healed)
@@ -193,7 +193,7 @@ func TestARedeliveryIsAnotherAttempt(t *testing.T) {
 			return nil
 		})
 		publish(t, tr, "1", "{}")
-		run := waitFor(t, st, store.Success)
+		run := testkit.WaitForRun(t, st, store.Filter{Status: store.Success})
 		require.Equal(t, 3, run.Attempt)
 		require.Empty(t, run.Error)
 		attempts, err := st.Attempts(t.Context(), run.ID)
@@ -205,7 +205,7 @@ func TestARedeliveryIsAnotherAttempt(t *testing.T) {
 // A message that comes again after its success is acked, not handled.
 func TestASuccessIsNotRepeated(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ch := gochannel.NewGoChannel(gochannel.Config{Persistent: true}, watermill.NopLogger{})
 		tr := transport{publisher: ch, subscriber: ch}
 		handled := make(chan string, 10)
@@ -214,11 +214,11 @@ func TestASuccessIsNotRepeated(t *testing.T) {
 			return nil
 		})
 		publish(t, tr, "1", "{}")
-		require.Equal(t, "1", receive(t, handled))
-		waitFor(t, st, store.Success)
+		require.Equal(t, "1", testkit.Receive(t, handled))
+		testkit.WaitForRun(t, st, store.Filter{Status: store.Success})
 		publish(t, tr, "1", "{}")
 		publish(t, tr, "2", "{}")
-		require.Equal(t, "2", receive(t, handled))
+		require.Equal(t, "2", testkit.Receive(t, handled))
 	})
 }
 
@@ -235,8 +235,8 @@ func TestWhatAHandlerReturnsIsNotLost(t *testing.T) {
 		})
 		runRouter(t, router)
 		publish(t, tr, "1", "{}")
-		require.Equal(t, "out-of-1", receive(t, out.published))
-		waitFor(t, st, store.Success)
+		require.Equal(t, "out-of-1", testkit.Receive(t, out.published))
+		testkit.WaitForRun(t, st, store.Filter{Status: store.Success})
 	})
 }
 
@@ -259,7 +259,7 @@ func (f *failOnce) Close() error { return nil }
 // A router that passes a message on, under its UUID, has a run on each topic.
 func TestAMessageThatIsPassedOnHasItsOwnRun(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ch := gochannel.NewGoChannel(gochannel.Config{Persistent: true}, watermill.NopLogger{})
 		router, err := message.NewRouter(message.RouterConfig{}, watermill.NopLogger{})
 		require.NoError(t, err)
@@ -272,7 +272,7 @@ func TestAMessageThatIsPassedOnHasItsOwnRun(t *testing.T) {
 		})
 		runRouter(t, router)
 		publish(t, transport{publisher: ch}, "1", "{}")
-		require.Equal(t, "1", receive(t, handled))
+		require.Equal(t, "1", testkit.Receive(t, handled))
 		require.Eventually(t, func() bool {
 			found, err := st.Runs(t.Context(), store.Filter{Status: store.Success})
 			require.NoError(t, err)
@@ -285,7 +285,7 @@ func TestAMessageThatIsPassedOnHasItsOwnRun(t *testing.T) {
 // nacked.
 func TestWithoutTheDatabaseTheHandlerIsNotCalled(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		require.NoError(t, st.DB().Close())
 		record := middleware.Record(st)(func(*message.Message) ([]*message.Message, error) {
 			t.Error("the handler was called")
@@ -298,7 +298,7 @@ func TestWithoutTheDatabaseTheHandlerIsNotCalled(t *testing.T) {
 
 func TestRecordNeedsARouter(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		record := middleware.Record(openStore(t, url))(message.PassthroughHandler)
+		record := middleware.Record(testkit.OpenStore(t, url))(message.PassthroughHandler)
 		_, err := record(message.NewMessage("1", nil))
 		require.ErrorContains(t, err, "use Record as a middleware of Watermill's router")
 	})
@@ -318,11 +318,11 @@ func TestTheErrorStaysTheHandlers(t *testing.T) {
 				got <- err
 				return nil, nil
 			}
-		}, middleware.Record(openStore(t, url)))
+		}, middleware.Record(testkit.OpenStore(t, url)))
 		router.AddConsumerHandler("handler", "topic", ch, func(*message.Message) error { return wentWrong })
 		runRouter(t, router)
 		publish(t, transport{publisher: ch}, "1", "{}")
-		require.True(t, receive(t, got) == wentWrong) //nolint:errorlint // the very error
+		require.True(t, testkit.Receive(t, got) == wentWrong) //nolint:errorlint // the very error
 	})
 }
 
@@ -383,45 +383,13 @@ func wrap(m message.HandlerMiddleware, h message.NoPublishHandlerFunc) message.N
 	}
 }
 
-func openStore(t *testing.T, url string) *store.Store {
-	t.Helper()
-	db := testdb.Open(t, url)
-	require.NoError(t, migrations.Up(t.Context(), db, ""))
-	st, err := store.New(t.Context(), db, "")
-	require.NoError(t, err)
-	return st
-}
-
-func waitFor(t *testing.T, st *store.Store, status store.Status) store.Run {
-	t.Helper()
-	var found []store.Run
-	require.Eventually(t, func() bool {
-		var err error
-		found, err = st.Runs(t.Context(), store.Filter{Status: status})
-		require.NoError(t, err)
-		return len(found) == 1
-	}, patience, time.Millisecond, "no run is %s", status)
-	return found[0]
-}
-
-func receive[T any](t *testing.T, from <-chan T) T {
-	t.Helper()
-	select {
-	case v := <-from:
-		return v
-	case <-time.After(patience):
-		t.Fatalf("nothing came within %v", patience)
-		panic("unreachable")
-	}
-}
-
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // What a stranger sends is recorded and handled, whatever characters its id, its key
 // and its metadata have: nobody can stop a topic with a message.
 func TestAMessageThatNoDatabaseKeepsAsItIsIsHandled(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ch := gochannel.NewGoChannel(gochannel.Config{OutputChannelBuffer: 100, Persistent: true}, watermill.NopLogger{})
 		var calls atomic.Int64
 		route(t, st, transport{ch, ch, "gochannel.GoChannel", true}, func(msg *message.Message) error {
@@ -434,7 +402,7 @@ func TestAMessageThatNoDatabaseKeepsAsItIsIsHandled(t *testing.T) {
 		msg.Metadata.Set(store.KeyMetadata, "key\x00")
 		msg.Metadata.Set("not\xff", "UTF-8\xfe")
 		require.NoError(t, ch.Publish("topic", msg))
-		run := waitFor(t, st, store.Success)
+		run := testkit.WaitForRun(t, st, store.Filter{Status: store.Success})
 		require.Equal(t, 2, run.Attempt)
 		e, err := st.Event(t.Context(), "topic", run.EventID)
 		require.NoError(t, err)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/middleware"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
@@ -84,7 +85,7 @@ func TestTheRecordSaysWhatWasATimeout(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			testdb.Each(t, func(t *testing.T, url string) {
-				st := openStore(t, url)
+				st := testkit.OpenStore(t, url)
 				outside := make(chan error, 1)
 				look := func(next message.HandlerFunc) message.HandlerFunc {
 					return func(msg *message.Message) ([]*message.Message, error) {
@@ -94,8 +95,8 @@ func TestTheRecordSaysWhatWasATimeout(t *testing.T) {
 				}
 				ps := serve(t, st, onceOnly, func(msg *message.Message) error { return c.handle(msg.Context()) }, look, middleware.Timeout(c.timeout))
 				publish(t, transport{publisher: ps.Publisher()}, "1", "{}")
-				require.NoError(t, receive(t, outside), "middleware around it sees a live context")
-				run := waitFor(t, st, c.status)
+				require.NoError(t, testkit.Receive(t, outside), "middleware around it sees a live context")
+				run := testkit.WaitForRun(t, st, store.Filter{Status: c.status})
 				require.Equal(t, c.kind, run.ErrorKind)
 				if c.kind == store.KindTimeout {
 					require.Contains(t, run.Error, "the timeout of 5ms was over: ")

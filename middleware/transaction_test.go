@@ -21,6 +21,7 @@ import (
 	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/storetest"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/middleware"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
@@ -41,13 +42,13 @@ func TestWritesAndSuccessCommitTogether(t *testing.T) {
 			return nil
 		}, middleware.Transaction(st))
 		publish(t, transport{publisher: ps.Publisher()}, "1", "{}")
-		receive(t, written)
+		testkit.Receive(t, written)
 		if queue.Of(st).LeasesOnInsert() { // PostgreSQL; on SQLite nobody can look meanwhile
 			require.Empty(t, effects(t, st))
-			require.Equal(t, store.Pending, waitFor(t, st, store.Pending).Status)
+			require.Equal(t, store.Pending, testkit.WaitForRun(t, st, store.Filter{Status: store.Pending}).Status)
 		}
 		close(finish)
-		run := waitFor(t, st, store.Success)
+		run := testkit.WaitForRun(t, st, store.Filter{Status: store.Success})
 		require.Equal(t, []string{"once"}, effects(t, st))
 		require.Equal(t, 1, run.Attempt)
 	})
@@ -99,7 +100,7 @@ func TestAHandlerThatFailsHasWrittenNothing(t *testing.T) {
 					return c.handle(msg)
 				}, middleware.Timeout(limit), middleware.Transaction(st))
 				publish(t, transport{publisher: ps.Publisher()}, "1", "{}")
-				run := waitFor(t, st, store.Failed)
+				run := testkit.WaitForRun(t, st, store.Filter{Status: store.Failed})
 				require.Equal(t, c.kind, run.ErrorKind)
 				require.Contains(t, run.Error, c.message)
 				require.Empty(t, effects(t, st))
@@ -121,7 +122,7 @@ func TestOnlyTheAttemptThatSucceedsHasWritten(t *testing.T) {
 			return errors.New("not yet")
 		}, middleware.Transaction(st))
 		publish(t, transport{publisher: ps.Publisher()}, "1", "{}")
-		run := waitFor(t, st, store.Success)
+		run := testkit.WaitForRun(t, st, store.Filter{Status: store.Success})
 		require.Equal(t, 3, run.Attempt)
 		require.Equal(t, []string{"3"}, effects(t, st))
 	})
@@ -141,7 +142,7 @@ func TestATransactionalHandlerThatProducesMessagesIsRefused(t *testing.T) {
 		})
 		runRouter(t, router)
 		publish(t, transport{publisher: ps.Publisher()}, "1", "{}")
-		run := waitFor(t, st, store.Failed)
+		run := testkit.WaitForRun(t, st, store.Filter{Status: store.Failed})
 		require.Equal(t, store.KindPermanent, run.ErrorKind)
 		require.Equal(t, 1, run.Attempt, "trying again would not help")
 		require.Contains(t, run.Error, "publish them through its transaction")
@@ -171,14 +172,14 @@ func TestTransactionsWorkOnAForeignTransport(t *testing.T) {
 		})
 		runRouter(t, router)
 		publish(t, transport{publisher: ch}, "1", "{}")
-		require.Equal(t, 3, waitFor(t, st, store.Success).Attempt)
+		require.Equal(t, 3, testkit.WaitForRun(t, st, store.Filter{Status: store.Success}).Attempt)
 		require.Equal(t, []string{"3"}, effects(t, st))
 	})
 }
 
 func TestATransactionNeedsARun(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		_, err := middleware.Transaction(openStore(t, url))(func(*message.Message) ([]*message.Message, error) {
+		_, err := middleware.Transaction(testkit.OpenStore(t, url))(func(*message.Message) ([]*message.Message, error) {
 			t.Error("the handler was called")
 			return nil, nil
 		})(message.NewMessage("1", nil))
@@ -191,7 +192,7 @@ func TestATransactionNeedsARun(t *testing.T) {
 func TestAHandlerThatLostItsRunHasWrittenNothing(t *testing.T) {
 	t.Parallel()
 	url := testdb.Postgres(t) // on SQLite nobody can take it away meanwhile
-	st, others := openEffects(t, url), openStore(t, url)
+	st, others := openEffects(t, url), testkit.OpenStore(t, url)
 	var log buffer
 	first, finish := make(chan struct{}), make(chan struct{})
 	config := pubsub.Config{HeartbeatInterval: 50 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(&log, nil))}
@@ -211,9 +212,9 @@ func TestAHandlerThatLostItsRunHasWrittenNothing(t *testing.T) {
 		return nil
 	}, middleware.Transaction(st))
 	publish(t, transport{publisher: ps.Publisher()}, "1", "{}")
-	receive(t, first)
+	testkit.Receive(t, first)
 	require.Len(t, storetest.TakeForDead(t, others), 1)
-	run := waitFor(t, st, store.Success)
+	run := testkit.WaitForRun(t, st, store.Filter{Status: store.Success})
 	require.Equal(t, 2, run.Attempt)
 	close(finish)
 	require.Eventually(t, func() bool { return log.contains("given to another") }, patience, time.Millisecond)
@@ -238,11 +239,11 @@ func TestARunThatWasStolenIsNotCommitted(t *testing.T) {
 			}
 			tx, _ := handlers.Tx(msg.Context())
 			delivery, _ := handlers.DeliveryFrom(msg.Context())
-			_, err := tx.Exec(`UPDATE `+table(st, "handler_runs")+` SET instance = 'thief' WHERE id = $1`, delivery.Run().ID)
+			_, err := tx.Exec(`UPDATE `+testkit.Table(st, "handler_runs")+` SET instance = 'thief' WHERE id = $1`, delivery.Run().ID)
 			return errors.Join(err, write(msg, "never"))
 		}, middleware.Transaction(st))
 		publish(t, transport{publisher: ps.Publisher()}, "1", "{}")
-		run := waitFor(t, st, store.Success)
+		run := testkit.WaitForRun(t, st, store.Filter{Status: store.Success})
 		require.Equal(t, []string{"2"}, effects(t, st), "the theft was rolled back with the rest")
 		attempts, err := st.Attempts(t.Context(), run.ID)
 		require.NoError(t, err)
@@ -258,7 +259,7 @@ func TestALostAnswerToTheCommitDoublesNothing(t *testing.T) {
 	address := testdb.Postgres(t)
 	direct := openEffects(t, address)
 	link := testdb.NewLink(t, address)
-	st := openStore(t, link.URL)
+	st := testkit.OpenStore(t, link.URL)
 	var calls atomic.Int64
 	ps := serve(t, st, soonAgain, func(msg *message.Message) error {
 		calls.Add(1)
@@ -277,7 +278,7 @@ func TestALostAnswerToTheCommitDoublesNothing(t *testing.T) {
 	_, err = holder.ExecContext(t.Context(), `SELECT pg_advisory_unlock(1)`)
 	require.NoError(t, err)
 
-	run := waitFor(t, direct, store.Success)
+	run := testkit.WaitForRun(t, direct, store.Filter{Status: store.Success})
 	require.NoError(t, ps.Publisher().Publish("topic", message.NewMessage("2", []byte("{}"))), "it goes on")
 	require.Eventually(t, func() bool { return len(effects(t, direct)) == 2 }, patience, time.Millisecond)
 	require.EqualValues(t, 2, calls.Load(), "one call for each event")
@@ -292,7 +293,7 @@ func TestALostAnswerToTheCommitDoublesNothing(t *testing.T) {
 func TestALostConnectionBeforeTheCommitIsAFailedAttempt(t *testing.T) {
 	t.Parallel()
 	url := testdb.Postgres(t)
-	st, others := openEffects(t, url), openStore(t, url)
+	st, others := openEffects(t, url), testkit.OpenStore(t, url)
 	var calls atomic.Int64
 	ps := serve(t, st, soonAgain, func(msg *message.Message) error {
 		n := calls.Add(1)
@@ -309,7 +310,7 @@ func TestALostConnectionBeforeTheCommitIsAFailedAttempt(t *testing.T) {
 		return err
 	}, middleware.Transaction(st))
 	publish(t, transport{publisher: ps.Publisher()}, "1", "{}")
-	run := waitFor(t, st, store.Success)
+	run := testkit.WaitForRun(t, st, store.Filter{Status: store.Success})
 	require.Equal(t, 2, run.Attempt)
 	require.Equal(t, []string{"2"}, effects(t, st))
 }
@@ -320,7 +321,7 @@ func TestALostConnectionBeforeTheCommitIsAFailedAttempt(t *testing.T) {
 // what it does not want is refused, or held up, only at commit.
 func openEffects(t *testing.T, url string) *store.Store {
 	t.Helper()
-	st := openStore(t, url)
+	st := testkit.OpenStore(t, url)
 	_, err := st.DB().Exec(`CREATE TABLE effects (what text NOT NULL)`)
 	require.NoError(t, err)
 	if queue.Of(st).LeasesOnInsert() {
@@ -350,13 +351,6 @@ func effects(t *testing.T, st *store.Store) (all []string) {
 	t.Helper()
 	require.NoError(t, st.DB().SelectContext(t.Context(), &all, `SELECT what FROM effects`))
 	return all
-}
-
-func table(st *store.Store, name string) string {
-	if queue.Of(st).LeasesOnInsert() {
-		return "reprise." + name
-	}
-	return "reprise_" + name
 }
 
 // waitForAdvisory waits until somebody waits for an advisory lock.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -63,7 +64,7 @@ func TestTheSameEventsInDifferentOrders(t *testing.T) {
 		for _, n := range []int{1500, 2500} { // in one statement, and in several
 			t.Run(fmt.Sprint(name, ", ", n), func(t *testing.T) {
 				t.Parallel()
-				st := openStore(t, withSetting(t, testdb.Postgres(t), "deadlock_timeout", "100"))
+				st := testkit.OpenStore(t, withSetting(t, testdb.Postgres(t), "deadlock_timeout", "100"))
 				ps := newPubSub(t, st)
 				require.NoError(t, ps.Register("topic", "handler", again))
 				o := outboxOf(t, ps, (&broker{}).transport(pubsub.ViaOutbox), pubsub.OutboxConfig{})
@@ -99,11 +100,11 @@ func TestTheSameEventsInDifferentOrders(t *testing.T) {
 					}
 				}
 				if name == "into the outbox" {
-					requireCount(t, st, "outbox", 3*n)
+					testkit.RequireCount(t, st, "outbox", 3*n)
 					return
 				}
-				requireCount(t, st, "events", 3*n)
-				requireCount(t, st, "handler_runs", 3*n)
+				testkit.RequireCount(t, st, "events", 3*n)
+				testkit.RequireCount(t, st, "handler_runs", 3*n)
 			})
 		}
 	}
@@ -118,7 +119,7 @@ func isSerializationFailure(err error) bool {
 func TestPublishingWhereTransactionsAreSerializable(t *testing.T) {
 	t.Parallel()
 	databaseURL := withSetting(t, testdb.Postgres(t), "default_transaction_isolation", "serializable")
-	st := openStore(t, databaseURL)
+	st := testkit.OpenStore(t, databaseURL)
 	ps := newPubSub(t, st)
 	messages := subscribe(t, ps, "topic", "handler")
 	o := outboxOf(t, ps, (&broker{}).transport(pubsub.ViaOutbox), pubsub.OutboxConfig{})
@@ -143,12 +144,12 @@ func TestPublishingWhereTransactionsAreSerializable(t *testing.T) {
 		}()
 	}
 	for range cap(errs) {
-		require.NoError(t, receive(t, errs))
+		require.NoError(t, testkit.Receive(t, errs))
 	}
 	for range publishers {
-		receive(t, messages).Ack()
+		testkit.Receive(t, messages).Ack()
 	}
-	waitForStatus(t, st, "handler", store.Success, publishers)
+	testkit.WaitForStatus(t, st, "handler", store.Success, publishers)
 }
 
 // So are the statements by themselves, those on the connection that is kept for
@@ -156,7 +157,7 @@ func TestPublishingWhereTransactionsAreSerializable(t *testing.T) {
 // transactions refuse each other.
 func TestNoStatementIsSerializable(t *testing.T) {
 	t.Parallel()
-	st := openStore(t, withSetting(t, testdb.Postgres(t), "default_transaction_isolation", "serializable"))
+	st := testkit.OpenStore(t, withSetting(t, testdb.Postgres(t), "default_transaction_isolation", "serializable"))
 	exec(t, st, `CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 		BEGIN
 			IF current_setting('transaction_isolation') <> 'read committed' THEN RAISE EXCEPTION '% of % is %', TG_OP, TG_TABLE_NAME, current_setting('transaction_isolation'); END IF;
@@ -171,11 +172,11 @@ func TestNoStatementIsSerializable(t *testing.T) {
 	messages := subscribe(t, ps, "topic", "handler")
 	for _, answer := range []func(*message.Message) bool{(*message.Message).Ack, (*message.Message).Nack, (*message.Message).Ack} {
 		require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
-		answer(receive(t, messages))
+		answer(testkit.Receive(t, messages))
 	}
 	o := outboxOf(t, ps, (&broker{}).transport(pubsub.ViaOutbox), pubsub.OutboxConfig{})
 	require.NoError(t, o.Publisher().Publish("other", newMessage("x")))
-	waitForStatus(t, st, "handler", store.Success, 2)
+	testkit.WaitForStatus(t, st, "handler", store.Success, 2)
 	for range 3 {
 		var before, now time.Time
 		require.NoError(t, st.DB().Get(&before, `SELECT max(heartbeat_at) FROM reprise.instances`))
@@ -189,7 +190,7 @@ func TestNoStatementIsSerializable(t *testing.T) {
 // A transaction that the database ends because of others is written by the next try.
 func TestPublishInTxIsTriedAgainAfterACollision(t *testing.T) {
 	t.Parallel()
-	st := openStore(t, testdb.Postgres(t))
+	st := testkit.OpenStore(t, testdb.Postgres(t))
 	ps := newPubSub(t, st)
 	messages := subscribe(t, ps, "topic", "handler")
 	exec(t, st, `CREATE SEQUENCE tries`)
@@ -202,8 +203,8 @@ func TestPublishInTxIsTriedAgainAfterACollision(t *testing.T) {
 	require.NoError(t, ps.PublishInTx(t.Context(), func(tx *pubsub.Transaction) error {
 		return ps.PublisherTx(tx).Publish("topic", newMessage("x"))
 	}))
-	receive(t, messages).Ack()
-	waitForStatus(t, st, "handler", store.Success, 1)
+	testkit.Receive(t, messages).Ack()
+	testkit.WaitForStatus(t, st, "handler", store.Success, 1)
 
 	// InTx runs the caller's f once, and says why it failed.
 	exec(t, st, `ALTER SEQUENCE tries RESTART`)
@@ -229,7 +230,7 @@ func TestARefusedPublishFailsAlone(t *testing.T) {
 	for _, state := range []string{"P0001", "42501", "55000", "0A000", "XX000", "57014"} {
 		t.Run(state, func(t *testing.T) {
 			t.Parallel()
-			st := openStore(t, testdb.Postgres(t))
+			st := testkit.OpenStore(t, testdb.Postgres(t))
 			ps := newPubSub(t, st)
 			st.DB().MustExec(`
 				CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'not this one' USING ERRCODE = '` + state + `'; END $$;
@@ -256,7 +257,7 @@ func TestARefusedPublishFailsAlone(t *testing.T) {
 			publishing.Wait()
 			require.EqualValues(t, each, refused.Load())
 			require.Zero(t, failed.Load())
-			requireCount(t, st, "events", (callers-1)*each)
+			testkit.RequireCount(t, st, "events", (callers-1)*each)
 		})
 	}
 }

@@ -12,7 +12,7 @@ import (
 
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/testdb"
-	"github.com/reprise-bus/reprise/migrations"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -22,7 +22,7 @@ import (
 // group does not see what came before. CONFORMANCE=full runs the long form.
 func TestWatermillConformance(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		features, one, group := conformance(openStore(t, url))
+		features, one, group := conformance(testkit.OpenStore(t, url))
 		features.ForceShort = os.Getenv("CONFORMANCE") != "full"
 		tests.TestPubSub(t, features, one, group)
 	})
@@ -45,19 +45,10 @@ func conformance(st *store.Store) (tests.Features, tests.PubSubConstructor, test
 // again tries again for ever, and soon.
 var again = handlers.Policy{Attempts: 1_000_000, Backoff: handlers.Backoff{Initial: 10 * time.Millisecond, Factor: 1, Jitter: -1}}
 
-func openStore(t *testing.T, url string) *store.Store {
-	t.Helper()
-	db := testdb.Open(t, url)
-	require.NoError(t, migrations.Up(t.Context(), db, ""))
-	st, err := store.New(t.Context(), db, "")
-	require.NoError(t, err)
-	return st
-}
-
 // openGatedStore is openStore behind a gate.
 func openGatedStore(t *testing.T, url string) (*store.Store, *testdb.Gate) {
 	t.Helper()
-	openStore(t, url) // makes the tables
+	testkit.OpenStore(t, url) // makes the tables
 	db, gate := testdb.OpenGate(t, url)
 	st, err := store.New(t.Context(), db, "")
 	require.NoError(t, err)

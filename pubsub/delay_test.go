@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -17,7 +18,7 @@ import (
 func TestOpenTransactionsDelayNothing(t *testing.T) {
 	t.Parallel()
 	url := testdb.Postgres(t)
-	st := openStore(t, url)
+	st := testkit.OpenStore(t, url)
 	ps := configured(t, st, pubsub.Config{Concurrency: 4})
 	messages := subscribe(t, ps, "topic", "handler")
 
@@ -52,7 +53,7 @@ func TestOpenTransactionsDelayNothing(t *testing.T) {
 		}
 	}()
 	for range n {
-		receive(t, messages).Ack()
+		testkit.Receive(t, messages).Ack()
 	}
-	waitForStatus(t, st, "handler", store.Success, n)
+	testkit.WaitForStatus(t, st, "handler", store.Success, n)
 }

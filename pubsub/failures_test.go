@@ -17,6 +17,7 @@ import (
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/brief"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -54,7 +55,7 @@ func (l *lines) of(t *testing.T, attribute string) (found []map[string]any) {
 // the run is FAILED.
 func TestAFailedAttemptIsOneLine(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		var log lines
 		ps := configured(t, st, pubsub.Config{Logger: log.logger()})
 		work(t, ps, handlers.Policy{Attempts: 2, Cycles: 1, Backoff: soon}, func(run store.Run) error {
@@ -62,7 +63,7 @@ func TestAFailedAttemptIsOneLine(t *testing.T) {
 		})
 		msg := newMessage("x")
 		require.NoError(t, ps.Publisher().Publish("topic", msg))
-		waitForStatus(t, st, "handler", store.Failed, 1)
+		testkit.WaitForStatus(t, st, "handler", store.Failed, 1)
 		found := log.of(t, "run")
 		require.Len(t, found, 2)
 		for i, line := range found {
@@ -85,12 +86,12 @@ func TestAFailedAttemptIsOneLine(t *testing.T) {
 // A snooze is no failure, and no line.
 func TestASnoozeIsNoLine(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		var log lines
 		ps := configured(t, st, pubsub.Config{Logger: log.logger()})
 		calls := work(t, ps, handlers.Policy{}, func(store.Run) error { return handlers.Snooze(time.Hour) })
 		require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
-		receive(t, calls)
+		testkit.Receive(t, calls)
 		require.NoError(t, ps.Close())
 		require.Greater(t, time.Until(only(t, st).DueAt), 50*time.Minute)
 		require.Empty(t, log.of(t, "run"))
@@ -101,7 +102,7 @@ func TestASnoozeIsNoLine(t *testing.T) {
 func TestAStormOfFailuresIsSummedUp(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
 		const n = 90 // fewer than work keeps calls
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		var log lines
 		ps := configured(t, st, pubsub.Config{Logger: log.logger()})
 		work(t, ps, handlers.Policy{Attempts: 1, Cycles: 1}, func(run store.Run) error {
@@ -137,13 +138,13 @@ func TestAStormOfFailuresIsSummedUp(t *testing.T) {
 
 func TestALongErrorIsCutInTheLog(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		var log lines
 		ps := configured(t, st, pubsub.Config{Logger: log.logger()})
 		huge := errors.New(strings.Repeat("ü", 8<<20))
 		work(t, ps, handlers.Policy{Attempts: 1, Cycles: 1}, func(store.Run) error { return huge })
 		require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
-		waitForStatus(t, st, "handler", store.Failed, 1)
+		testkit.WaitForStatus(t, st, "handler", store.Failed, 1)
 		found := log.of(t, "run")
 		require.Len(t, found, 1)
 		require.LessOrEqual(t, len(found[0]["error"].(string)), brief.Most)

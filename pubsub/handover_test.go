@@ -15,6 +15,7 @@ import (
 
 	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -25,13 +26,13 @@ const noPoll = time.Hour
 // A free slot takes the run as the statement that publishes it makes it.
 func TestAPublishedMessageIsHandedOverWithoutAClaim(t *testing.T) {
 	t.Parallel()
-	st := openStore(t, testdb.Postgres(t))
+	st := testkit.OpenStore(t, testdb.Postgres(t))
 	ps := configured(t, st, pubsub.Config{PollInterval: noPoll})
 	messages := subscribe(t, ps, "topic", "handler")
 	waitUntilNothingWaits(t, ps)
 	sent := newMessage("x")
 	require.NoError(t, ps.Publisher().Publish("topic", sent))
-	msg := receive(t, messages)
+	msg := testkit.Receive(t, messages)
 	require.Equal(t, sent.UUID, msg.UUID)
 	require.Equal(t, sent.Payload, msg.Payload)
 
@@ -47,43 +48,43 @@ func TestAPublishedMessageIsHandedOverWithoutAClaim(t *testing.T) {
 	require.Equal(t, event.PublishedAt, run.StartedAt, "one transaction published the event and leased the run")
 
 	msg.Ack()
-	waitForStatus(t, st, "handler", store.Success, 1)
+	testkit.WaitForStatus(t, st, "handler", store.Success, 1)
 	require.Equal(t, 1, only(t, st).Attempt)
 }
 
 // Whatever the database: nobody waits for the poll.
 func TestAPublishedMessageArrivesAtOnce(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := configured(t, st, pubsub.Config{PollInterval: noPoll, Concurrency: 1})
 		messages := subscribe(t, ps, "topic", "handler")
 		for range 5 { // more than there are slots
 			require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
 		}
 		for range 5 {
-			receive(t, messages).Ack()
+			testkit.Receive(t, messages).Ack()
 		}
-		waitForStatus(t, st, "handler", store.Success, 5)
+		testkit.WaitForStatus(t, st, "handler", store.Success, 5)
 	})
 }
 
 func TestInTxDeliversRightAfterTheCommit(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := configured(t, st, pubsub.Config{PollInterval: noPoll})
 		messages := subscribe(t, ps, "topic", "handler")
 		require.NoError(t, ps.InTx(t.Context(), func(tx *pubsub.Transaction) error {
 			return ps.PublisherTx(tx).Publish("topic", newMessage("a"), newMessage("b"))
 		}))
-		receive(t, messages).Ack()
-		receive(t, messages).Ack()
-		waitForStatus(t, st, "handler", store.Success, 2)
+		testkit.Receive(t, messages).Ack()
+		testkit.Receive(t, messages).Ack()
+		testkit.WaitForStatus(t, st, "handler", store.Success, 2)
 	})
 }
 
 func TestInTxDeliversNothingBeforeTheCommit(t *testing.T) {
 	t.Parallel()
-	st := openStore(t, testdb.Postgres(t))
+	st := testkit.OpenStore(t, testdb.Postgres(t))
 	ps := configured(t, st, pubsub.Config{PollInterval: time.Millisecond})
 	messages := subscribe(t, ps, "topic", "handler")
 	var inside *message.Message
@@ -93,16 +94,16 @@ func TestInTxDeliversNothingBeforeTheCommit(t *testing.T) {
 		for range 3 { // what comes after it, and is committed, comes first
 			other := newMessage("meanwhile")
 			require.NoError(t, ps.Publisher().Publish("topic", other))
-			msg := receive(t, messages)
+			msg := testkit.Receive(t, messages)
 			require.Equal(t, other.UUID, msg.UUID)
 			msg.Ack()
 		}
 		return nil
 	}))
-	msg := receive(t, messages)
+	msg := testkit.Receive(t, messages)
 	require.Equal(t, inside.UUID, msg.UUID)
 	msg.Ack()
-	waitForStatus(t, st, "handler", store.Success, 4)
+	testkit.WaitForStatus(t, st, "handler", store.Success, 4)
 }
 
 // A transaction that comes to nothing delivers nothing and gives its slots back.
@@ -117,7 +118,7 @@ func TestInTxDeliversNothingAfterARollback(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			testdb.Each(t, func(t *testing.T, url string) {
-				st := openStore(t, url)
+				st := testkit.OpenStore(t, url)
 				ps := configured(t, st, pubsub.Config{PollInterval: noPoll, Concurrency: slots})
 				messages := subscribe(t, ps, "topic", "handler")
 				for range 3 {
@@ -137,7 +138,7 @@ func TestInTxDeliversNothingAfterARollback(t *testing.T) {
 						require.Error(t, inTx())
 					}
 				}
-				requireCount(t, st, "events", 0)
+				testkit.RequireCount(t, st, "events", 0)
 
 				want := map[string]bool{}
 				for range slots {
@@ -148,7 +149,7 @@ func TestInTxDeliversNothingAfterARollback(t *testing.T) {
 				got := map[string]bool{}
 				var held []*message.Message
 				for range slots { // all at once: none is acked yet
-					msg := receive(t, messages)
+					msg := testkit.Receive(t, messages)
 					got[msg.UUID] = true
 					held = append(held, msg)
 				}
@@ -156,7 +157,7 @@ func TestInTxDeliversNothingAfterARollback(t *testing.T) {
 				for _, msg := range held {
 					msg.Ack()
 				}
-				waitForStatus(t, st, "handler", store.Success, slots)
+				testkit.WaitForStatus(t, st, "handler", store.Success, slots)
 			})
 		})
 	}
@@ -165,15 +166,15 @@ func TestInTxDeliversNothingAfterARollback(t *testing.T) {
 // Not what InTx is for; but what was committed is not lost.
 func TestWhatIsCommittedInsideInTxIsDelivered(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := newPubSub(t, st)
 		messages := subscribe(t, ps, "topic", "handler")
 		require.Error(t, ps.InTx(t.Context(), func(tx *pubsub.Transaction) error {
 			require.NoError(t, ps.PublisherTx(tx).Publish("topic", newMessage("x")))
 			return tx.Commit()
 		}))
-		receive(t, messages).Ack()
-		waitForStatus(t, st, "handler", store.Success, 1)
+		testkit.Receive(t, messages).Ack()
+		testkit.WaitForStatus(t, st, "handler", store.Success, 1)
 	})
 }
 
@@ -181,26 +182,26 @@ func TestWhatIsCommittedInsideInTxIsDelivered(t *testing.T) {
 // when f goes on regardless; on PostgreSQL the transaction is then over.
 func TestInTxThatGoesOnAfterADuplicateLosesNothing(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := configured(t, st, pubsub.Config{Concurrency: 1})
 		messages := subscribe(t, ps, "topic", "handler")
 		taken := newMessage("taken")
 		require.NoError(t, ps.Publisher().Publish("topic", taken))
-		receive(t, messages).Ack()
+		testkit.Receive(t, messages).Ack()
 		err := ps.InTx(t.Context(), func(tx *pubsub.Transaction) error {
 			err := ps.PublisherTx(tx).Publish("topic", newMessage("x"), message.NewMessage(taken.UUID, []byte("other")))
 			require.ErrorIs(t, err, store.ErrDuplicateID)
 			return nil
 		})
 		require.Equal(t, queue.Of(st).LeasesOnInsert(), err != nil)
-		requireCount(t, st, "events", 1)
+		testkit.RequireCount(t, st, "events", 1)
 
 		next := newMessage("next")
 		require.NoError(t, ps.Publisher().Publish("topic", next))
-		msg := receive(t, messages)
+		msg := testkit.Receive(t, messages)
 		require.Equal(t, next.UUID, msg.UUID)
 		msg.Ack()
-		waitForStatus(t, st, "handler", store.Success, 2)
+		testkit.WaitForStatus(t, st, "handler", store.Success, 2)
 	})
 }
 
@@ -216,7 +217,7 @@ func TestPublishTxIsDeliveredSoonAfterTheCallersCommit(t *testing.T) {
 			require.NoError(t, tx.Commit())
 		}
 		for range 5 {
-			receive(t, messages).Ack()
+			testkit.Receive(t, messages).Ack()
 		}
 
 		tx, err := st.DB().BeginTxx(t.Context(), nil)
@@ -226,19 +227,19 @@ func TestPublishTxIsDeliveredSoonAfterTheCallersCommit(t *testing.T) {
 		inVain.Wait(t) // it has been looked for, and is not there
 		require.NoError(t, tx.Commit())
 		inVain.Release()
-		receive(t, messages).Ack()
-		waitForStatus(t, st, "handler", store.Success, 6)
+		testkit.Receive(t, messages).Ack()
+		testkit.WaitForStatus(t, st, "handler", store.Success, 6)
 	})
 }
 
 // What waits goes first, however much is published meanwhile.
 func TestNewerEventsDoNotOvertakeABacklog(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := configured(t, st, pubsub.Config{Concurrency: 1, PollInterval: noPoll})
 		messages := subscribe(t, ps, "topic", "handler")
 		require.NoError(t, ps.Publisher().Publish("topic", newMessage("first")))
-		first := receive(t, messages)
+		first := testkit.Receive(t, messages)
 
 		const backlog, later = 20, 40
 		var order []string
@@ -270,7 +271,7 @@ func TestNewerEventsDoNotOvertakeABacklog(t *testing.T) {
 		require.Eventually(t, func() bool { return published.Load() >= later }, patience, time.Millisecond)
 		first.Ack()
 		for i := range backlog {
-			msg := receive(t, messages)
+			msg := testkit.Receive(t, messages)
 			require.Equal(t, order[i], string(msg.Payload))
 			before := published.Load()
 			require.Eventually(t, func() bool { return published.Load() > before }, patience, time.Millisecond)
@@ -280,9 +281,9 @@ func TestNewerEventsDoNotOvertakeABacklog(t *testing.T) {
 		publishing.Wait()
 		left := int(published.Load())
 		for range left {
-			receive(t, messages).Ack()
+			testkit.Receive(t, messages).Ack()
 		}
-		waitForStatus(t, st, "handler", store.Success, 1+backlog+left)
+		testkit.WaitForStatus(t, st, "handler", store.Success, 1+backlog+left)
 	})
 }
 
@@ -302,16 +303,16 @@ func TestNewerEventsDoNotOvertakeWhatWaitedForTheHandler(t *testing.T) {
 		published := make(chan error, 1)
 		go func() { published <- ps.Publisher().Publish("topic", newMessage("3")) }()
 		if queue.Of(st).LeasesOnInsert() { // on SQLite a publish waits for the claim
-			require.NoError(t, receive(t, published))
+			require.NoError(t, testkit.Receive(t, published))
 		}
 		claim.Release()
 		for i := range 4 {
-			msg := receive(t, messages)
+			msg := testkit.Receive(t, messages)
 			require.Equal(t, fmt.Sprint(i), string(msg.Payload))
 			msg.Ack()
 		}
 		if !queue.Of(st).LeasesOnInsert() {
-			require.NoError(t, receive(t, published))
+			require.NoError(t, testkit.Receive(t, published))
 		}
 	})
 }
@@ -324,7 +325,7 @@ func TestLimitsAreNeverExceeded(t *testing.T) {
 			handlers  = 3
 			n         = 120
 		)
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := configured(t, st, pubsub.Config{Concurrency: each, MaxConcurrency: all, PollInterval: 5 * time.Millisecond})
 		elsewhere := configured(t, st, pubsub.Config{})
 		var total, most atomic.Int64
@@ -376,7 +377,7 @@ func TestLimitsAreNeverExceeded(t *testing.T) {
 		}
 		publishing.Wait()
 		for h := range handlers {
-			waitForStatus(t, st, fmt.Sprintf("handler-%d", h), store.Success, n)
+			testkit.WaitForStatus(t, st, fmt.Sprintf("handler-%d", h), store.Success, n)
 		}
 		require.NoError(t, ps.Close())
 		working.Wait()
@@ -389,7 +390,7 @@ func TestLimitsAreNeverExceeded(t *testing.T) {
 // Whatever is on its way while the process shuts down is handled by the next.
 func TestCloseWhileOthersPublishLosesNothing(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		const n = 60 // before the end, by all publishers
 		var mu sync.Mutex
 		times, published := map[string]int{}, map[string]bool{}
@@ -446,7 +447,7 @@ func TestCloseWhileOthersPublishLosesNothing(t *testing.T) {
 		next := configured(t, st, pubsub.Config{})
 		messages = subscribe(t, next, "topic", "handler")
 		working.Go(func() { handle(messages) })
-		waitForStatus(t, st, "handler", store.Success, len(published))
+		testkit.WaitForStatus(t, st, "handler", store.Success, len(published))
 		require.NoError(t, next.Close())
 		working.Wait()
 		requireNothingHeldByNobody(t, st)
@@ -460,7 +461,7 @@ func TestCloseWhileOthersPublishLosesNothing(t *testing.T) {
 // Close does not wait for publishers that never stop.
 func TestCloseReturnsWhileOthersPublishWithoutEnd(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := configured(t, st, pubsub.Config{})
 		messages := subscribe(t, ps, "topic", "handler")
 		go func() {
@@ -505,7 +506,7 @@ func TestCloseReturnsWhileOthersPublishWithoutEnd(t *testing.T) {
 func TestHandoversOverCutConnectionsLoseNothing(t *testing.T) {
 	t.Parallel()
 	url := testdb.Postgres(t)
-	st := openStore(t, url)
+	st := testkit.OpenStore(t, url)
 	ps := newPubSub(t, st)
 	messages := subscribe(t, ps, "topic", "handler")
 	var handled sync.Map
@@ -568,16 +569,16 @@ func TestHandoversOverCutConnectionsLoseNothing(t *testing.T) {
 func TestAStatementThatOutlivesItsConnectionLosesNoRun(t *testing.T) {
 	t.Parallel()
 	address := testdb.Postgres(t)
-	direct := openStore(t, address)
+	direct := testkit.OpenStore(t, address)
 	link := testdb.NewLink(t, address)
-	st := openStore(t, link.URL)
+	st := testkit.OpenStore(t, link.URL)
 	ps := configured(t, st, pubsub.Config{PollInterval: 20 * time.Millisecond, HeartbeatInterval: 100 * time.Millisecond})
 	messages := subscribe(t, ps, "topic", "handler")
 	for range 5 {
 		require.NoError(t, ps.Publisher().Publish("topic", newMessage("warm")))
-		receive(t, messages).Ack()
+		testkit.Receive(t, messages).Ack()
 	}
-	waitForStatus(t, direct, "handler", store.Success, 5)
+	testkit.WaitForStatus(t, direct, "handler", store.Success, 5)
 
 	sent, failed := newMessage("x"), make(chan error, 1)
 	release := holdID(t, direct, sent.UUID)
@@ -586,11 +587,11 @@ func TestAStatementThatOutlivesItsConnectionLosesNoRun(t *testing.T) {
 	link.Cut()
 	waitForTransactionLock(t, direct, 2) // database/sql tries again
 	release()
-	require.NoError(t, receive(t, failed))
-	msg := receive(t, messages)
+	require.NoError(t, testkit.Receive(t, failed))
+	msg := testkit.Receive(t, messages)
 	require.Equal(t, sent.UUID, msg.UUID)
 	msg.Ack()
-	waitForStatus(t, direct, "handler", store.Success, 6)
+	testkit.WaitForStatus(t, direct, "handler", store.Success, 6)
 }
 
 // ---
@@ -612,8 +613,8 @@ func configured(t *testing.T, st *store.Store, config pubsub.Config) *pubsub.Pub
 func requireNothingHeldByNobody(t *testing.T, st *store.Store) {
 	t.Helper()
 	var n int
-	require.NoError(t, st.DB().GetContext(t.Context(), &n, `SELECT count(*) FROM `+table(st, "handler_runs")+`
-		WHERE status = 'PENDING' AND due_at IS NULL AND (instance IS NULL OR instance NOT IN (SELECT id FROM `+table(st, "instances")+`))`))
+	require.NoError(t, st.DB().GetContext(t.Context(), &n, `SELECT count(*) FROM `+testkit.Table(st, "handler_runs")+`
+		WHERE status = 'PENDING' AND due_at IS NULL AND (instance IS NULL OR instance NOT IN (SELECT id FROM `+testkit.Table(st, "instances")+`))`))
 	require.Zero(t, n, "runs are leased to nobody")
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/reprise-bus/reprise/internal/operate"
 	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -56,7 +57,7 @@ func requireBeats(t *testing.T, st *store.Store, n int) {
 	last, beats := "", 0
 	require.Eventually(t, func() bool {
 		var at string
-		require.NoError(t, st.DB().Get(&at, `SELECT coalesce(CAST(max(heartbeat_at) AS text), '') FROM `+table(st, "instances")))
+		require.NoError(t, st.DB().Get(&at, `SELECT coalesce(CAST(max(heartbeat_at) AS text), '') FROM `+testkit.Table(st, "instances")))
 		if at != last {
 			last, beats = at, beats+1
 		}
@@ -72,7 +73,7 @@ var quickly = pubsub.Config{PollInterval: 20 * time.Millisecond, HeartbeatInterv
 func TestASlowStatementOfTheApplicationHoldsUpNothing(t *testing.T) {
 	t.Parallel()
 	address := testdb.Postgres(t)
-	st, watch := openStore(t, address), openStore(t, address)
+	st, watch := testkit.OpenStore(t, address), testkit.OpenStore(t, address)
 	st.DB().SetMaxIdleConns(20)
 	ps := configured(t, st, quickly)
 	messages := subscribe(t, ps, "topic", "handler")
@@ -82,7 +83,7 @@ func TestASlowStatementOfTheApplicationHoldsUpNothing(t *testing.T) {
 		}
 	}()
 	publishConcurrently(t, ps, 8, 20) // every statement is prepared on several connections
-	waitForStatus(t, st, "handler", store.Success, 160)
+	testkit.WaitForStatus(t, st, "handler", store.Success, 160)
 
 	release := keepBusy(t, st.DB(), address, st.DB().Stats().OpenConnections)
 	var before int64
@@ -90,12 +91,12 @@ func TestASlowStatementOfTheApplicationHoldsUpNothing(t *testing.T) {
 	for highest := before; highest < 5*before; {
 		published := make(chan error, 1)
 		go func() { published <- ps.Publisher().Publish("topic", newMessage("x")) }()
-		require.NoError(t, receive(t, published))
+		require.NoError(t, testkit.Receive(t, published))
 		require.NoError(t, watch.DB().Get(&highest, `SELECT max(id) FROM reprise.handler_runs`))
 	}
 	requireBeats(t, watch, 5)
 	release()
-	waitForStatus(t, st, "handler", store.Success, int(5*before))
+	testkit.WaitForStatus(t, st, "handler", store.Success, int(5*before))
 }
 
 // When the application has taken all connections of its pool, the process still says
@@ -104,7 +105,7 @@ func TestAnExhaustedPoolDoesNotSilenceAProcess(t *testing.T) {
 	t.Parallel()
 	const most = 6
 	address := testdb.Postgres(t)
-	st, watch := openStore(t, address), openStore(t, address)
+	st, watch := testkit.OpenStore(t, address), testkit.OpenStore(t, address)
 	st.DB().SetMaxOpenConns(most)
 	ps := configured(t, st, quickly)
 	messages := subscribe(t, ps, "topic", "handler")
@@ -116,8 +117,8 @@ func TestAnExhaustedPoolDoesNotSilenceAProcess(t *testing.T) {
 	requireBeats(t, watch, 5)
 	release()
 	require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
-	receive(t, messages).Ack()
-	waitForStatus(t, st, "handler", store.Success, 1)
+	testkit.Receive(t, messages).Ack()
+	testkit.WaitForStatus(t, st, "handler", store.Success, 1)
 }
 
 // Somebody locks the table of runs: a claim waits for that, and the process goes on
@@ -125,7 +126,7 @@ func TestAnExhaustedPoolDoesNotSilenceAProcess(t *testing.T) {
 func TestALockedTableDoesNotSilenceAProcess(t *testing.T) {
 	t.Parallel()
 	address := testdb.Postgres(t)
-	st, watch := openStore(t, address), openStore(t, address)
+	st, watch := testkit.OpenStore(t, address), testkit.OpenStore(t, address)
 	log := &logged{to: slog.NewTextHandler(t.Output(), nil)}
 	config := quickly
 	config.DeadAfter, config.Logger = 200*time.Millisecond, slog.New(log)
@@ -155,8 +156,8 @@ func TestALockedTableDoesNotSilenceAProcess(t *testing.T) {
 	require.NoError(t, lock.Rollback())
 	require.Eventually(t, serving, patience, time.Millisecond)
 	require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
-	receive(t, messages).Ack()
-	waitForStatus(t, st, "handler", store.Success, 1)
+	testkit.Receive(t, messages).Ack()
+	testkit.WaitForStatus(t, st, "handler", store.Success, 1)
 }
 
 // The server has lost every prepared statement, as after DISCARD ALL by a pooler, or
@@ -181,7 +182,7 @@ func TestLostStatementsArePreparedAnew(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			st := openStore(t, testdb.Postgres(t))
+			st := testkit.OpenStore(t, testdb.Postgres(t))
 			log := &logged{to: slog.NewTextHandler(t.Output(), nil)}
 			config := quickly
 			config.Logger = slog.New(log)
@@ -197,7 +198,7 @@ func TestLostStatementsArePreparedAnew(t *testing.T) {
 						require.NoError(t, ps.PublisherTx(tx).Publish("topic", newMessage("claimed")))
 						require.NoError(t, tx.Commit())
 					}
-					receive(t, messages).Ack()
+					testkit.Receive(t, messages).Ack()
 				}
 			}
 			publish(20)
@@ -205,7 +206,7 @@ func TestLostStatementsArePreparedAnew(t *testing.T) {
 				lose(t, st)
 				publish(6)
 			}
-			waitForStatus(t, st, "handler", store.Success, 38)
+			testkit.WaitForStatus(t, st, "handler", store.Success, 38)
 			requireBeats(t, st, 3)
 			for _, message := range log.messages {
 				t.Error("logged:", message)
@@ -258,26 +259,26 @@ func TestOneEndThatCannotBeWrittenHoldsUpNoOther(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			address := testdb.Postgres(t)
-			st, other := openStore(t, address+c.settings), openStore(t, address)
+			st, other := testkit.OpenStore(t, address+c.settings), testkit.OpenStore(t, address)
 			log := &logged{to: slog.NewTextHandler(t.Output(), nil)}
 			config := quickly
 			config.Logger = slog.New(log)
 			ps := configured(t, st, config)
 			victims, bystanders := subscribe(t, ps, "topic", "victim"), subscribe(t, ps, "others", "bystander")
 			require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
-			victim := receive(t, victims)
+			victim := testkit.Receive(t, victims)
 			release := c.hold(t, other)
 			victim.Ack()
 			const n = 50
 			for i := range n {
 				require.NoError(t, ps.Publisher().Publish("others", newMessage(fmt.Sprint(i))))
-				receive(t, bystanders).Ack()
+				testkit.Receive(t, bystanders).Ack()
 			}
-			waitForStatus(t, other, "bystander", store.Success, n)
+			testkit.WaitForStatus(t, other, "bystander", store.Success, n)
 			log.requireOnce(t, "the end of a run", "cannot be written")
 			require.Equal(t, store.Pending, runs(t, other, store.Filter{Handler: "victim"})[0].Status)
 			release()
-			waitForStatus(t, other, "victim", store.Success, 1)
+			testkit.WaitForStatus(t, other, "victim", store.Success, 1)
 			require.Equal(t, 1, runs(t, other, store.Filter{Handler: "victim"})[0].Attempt)
 			log.requireOnce(t, "the end of a run", "is written after all")
 			require.NoError(t, ps.Close())
@@ -290,7 +291,7 @@ func TestOneEndThatCannotBeWrittenHoldsUpNoOther(t *testing.T) {
 // from its runs.
 func TestARunThatCannotBeClaimedHoldsUpNoOtherHandler(t *testing.T) {
 	t.Parallel()
-	st := openStore(t, testdb.Postgres(t))
+	st := testkit.OpenStore(t, testdb.Postgres(t))
 	log := &logged{to: slog.NewTextHandler(t.Output(), nil)}
 	config := quickly
 	config.Logger = slog.New(log)
@@ -308,18 +309,18 @@ func TestARunThatCannotBeClaimedHoldsUpNoOtherHandler(t *testing.T) {
 	}
 	victims, bystanders := subscribe(t, ps, "topic", "victim"), subscribe(t, ps, "topic", "bystander")
 	for range n {
-		receive(t, bystanders).Ack()
+		testkit.Receive(t, bystanders).Ack()
 	}
-	waitForStatus(t, st, "bystander", store.Success, n)
+	testkit.WaitForStatus(t, st, "bystander", store.Success, n)
 	log.requireOnce(t, "the database refuses", "to lease runs of a handler")
 	instances, err := st.Instances(t.Context())
 	require.NoError(t, err)
 	require.True(t, instances[0].Serves(store.Subscription{Topic: "topic", Handler: "bystander"}))
 	st.DB().MustExec(`DROP TRIGGER refuse ON reprise.handler_runs`)
 	for range n {
-		receive(t, victims).Ack()
+		testkit.Receive(t, victims).Ack()
 	}
-	waitForStatus(t, st, "victim", store.Success, n)
+	testkit.WaitForStatus(t, st, "victim", store.Success, n)
 }
 
 // A process that shuts down while one of its runs is locked loses the end of that one
@@ -327,21 +328,21 @@ func TestARunThatCannotBeClaimedHoldsUpNoOtherHandler(t *testing.T) {
 func TestAClosingProcessWritesTheEndsThatItCan(t *testing.T) {
 	t.Parallel()
 	address := testdb.Postgres(t)
-	st, other := openStore(t, address+"&lock_timeout=50"), openStore(t, address)
+	st, other := testkit.OpenStore(t, address+"&lock_timeout=50"), testkit.OpenStore(t, address)
 	ps, err := pubsub.New(st, quickly)
 	require.NoError(t, err)
 	victims, bystanders := subscribe(t, ps, "topic", "victim"), subscribe(t, ps, "others", "bystander")
 	for _, topic := range []string{"topic", "others"} {
 		require.NoError(t, ps.Publisher().Publish(topic, newMessage("x")))
 	}
-	victim, bystander := receive(t, victims), receive(t, bystanders)
+	victim, bystander := testkit.Receive(t, victims), testkit.Receive(t, bystanders)
 	tx, err := other.DB().Beginx()
 	require.NoError(t, err)
 	tx.MustExec(`UPDATE reprise.handler_runs SET priority = 5 WHERE handler = 'victim'`)
 	victim.Ack()
 	bystander.Ack()
 	require.ErrorContains(t, ps.Close(), "did not take the end of 1 runs")
-	waitForStatus(t, other, "bystander", store.Success, 1)
+	testkit.WaitForStatus(t, other, "bystander", store.Success, 1)
 	require.NoError(t, tx.Rollback())
 }
 
@@ -349,31 +350,31 @@ func TestAClosingProcessWritesTheEndsThatItCan(t *testing.T) {
 // recovers it does not read what has run meanwhile.
 func TestARunThatIsHeldForLongIsNamed(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := configured(t, st, quickly)
 		slow, quick := subscribe(t, ps, "slow", "slow"), subscribe(t, ps, "quick", "quick")
 		require.NoError(t, ps.Publisher().Publish("slow", newMessage("x")))
-		held := receive(t, slow)
+		held := testkit.Receive(t, slow)
 		const n = 30
 		for i := range n {
 			require.NoError(t, ps.Publisher().Publish("quick", newMessage(fmt.Sprint(i))))
-			receive(t, quick).Ack()
+			testkit.Receive(t, quick).Ack()
 		}
-		waitForStatus(t, st, "quick", store.Success, n)
+		testkit.WaitForStatus(t, st, "quick", store.Success, n)
 		run := runs(t, st, store.Filter{Handler: "slow"})[0].ID
 		var row struct {
 			Recent int64  `db:"recent_run"`
 			Held   string `db:"held_runs"`
 		}
 		require.Eventually(t, func() bool {
-			require.NoError(t, st.DB().Get(&row, `SELECT recent_run, CAST(held_runs AS text) AS held_runs FROM `+table(st, "instances")))
+			require.NoError(t, st.DB().Get(&row, `SELECT recent_run, CAST(held_runs AS text) AS held_runs FROM `+testkit.Table(st, "instances")))
 			return row.Recent >= n && row.Held[1:len(row.Held)-1] == fmt.Sprint(run)
 		}, patience, time.Millisecond, "%+v", &row)
 		leases, err := queue.Of(st).Held(t.Context(), runs(t, st, store.Filter{Handler: "slow"})[0].Instance)
 		require.NoError(t, err)
 		require.Len(t, leases, 1)
 		held.Ack()
-		waitForStatus(t, st, "slow", store.Success, 1)
+		testkit.WaitForStatus(t, st, "slow", store.Success, 1)
 	})
 }
 
@@ -381,7 +382,7 @@ func TestARunThatIsHeldForLongIsNamed(t *testing.T) {
 // says so, and subscribes it again.
 func TestARemovedSubscriptionOfALiveHandlerComesBack(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		log := &logged{to: slog.NewTextHandler(t.Output(), nil)}
 		config := quickly
 		config.Logger = slog.New(log)
@@ -396,7 +397,7 @@ func TestARemovedSubscriptionOfALiveHandlerComesBack(t *testing.T) {
 				return len(there) == 1
 			}, patience, time.Millisecond)
 			require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
-			receive(t, messages).Ack()
+			testkit.Receive(t, messages).Ack()
 		}
 		require.Equal(t, 2, log.lines())
 	})
@@ -406,7 +407,7 @@ func TestARemovedSubscriptionOfALiveHandlerComesBack(t *testing.T) {
 // that others, which may know nothing of it, have written since.
 func TestAProcessCountsFailures(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		fail := func(id string) {
 			t.Helper()
 			run, err := queue.Of(st).Record(t.Context(), store.Event{ID: id, Topic: "topic", Source: "test", Payload: []byte("{}")}, "other", "elsewhere", false)

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -33,12 +34,12 @@ func TestAClaimWhoseAnswerWasLostLosesNoRun(t *testing.T) {
 		return binds(frame, `{"topic"}`, `{"handler"}`) && len(runs(t, direct, store.Filter{})) == 2
 	})
 	due(t, direct)
-	receive(t, answer)
+	testkit.Receive(t, answer)
 	require.Len(t, leased(t, direct), 1, "the claim was committed")
 	w.mend(t)
 
-	receive(t, messages).Ack()
-	waitForStatus(t, direct, "handler", store.Success, 2)
+	testkit.Receive(t, messages).Ack()
+	testkit.WaitForStatus(t, direct, "handler", store.Success, 2)
 	waitUntilForgotten(t, direct, former)
 	requireNothingHeldByNobody(t, direct)
 	handleOne(t, direct, ps, messages, 3)
@@ -55,14 +56,14 @@ func TestAnInsertWhoseAnswerWasLostLosesNoRun(t *testing.T) {
 	sent := newMessage("x")
 	answer := w.lose(func(frame []byte) bool { return binds(frame, sent.UUID) })
 	require.ErrorContains(t, ps.Publisher().Publish("topic", sent), "may have been written")
-	receive(t, answer)
+	testkit.Receive(t, answer)
 	require.Len(t, leased(t, direct), 1, "it was handed over to nobody")
 	w.mend(t)
 
-	msg := receive(t, messages)
+	msg := testkit.Receive(t, messages)
 	require.Equal(t, sent.UUID, msg.UUID)
 	msg.Ack()
-	waitForStatus(t, direct, "handler", store.Success, 2)
+	testkit.WaitForStatus(t, direct, "handler", store.Success, 2)
 	waitUntilForgotten(t, direct, former)
 	requireNothingHeldByNobody(t, direct)
 	handleOne(t, direct, ps, messages, 3)
@@ -84,11 +85,11 @@ func TestACommitOfInTxWhoseAnswerWasLostLosesNoRun(t *testing.T) {
 		}()
 		return ps.PublisherTx(tx).Publish("topic", newMessage("x"))
 	}), "commit: ")
-	receive(t, answer)
+	testkit.Receive(t, answer)
 	w.mend(t)
 
-	receive(t, messages).Ack()
-	waitForStatus(t, direct, "handler", store.Success, 2)
+	testkit.Receive(t, messages).Ack()
+	testkit.WaitForStatus(t, direct, "handler", store.Success, 2)
 	waitUntilForgotten(t, direct, former)
 	requireNothingHeldByNobody(t, direct)
 }
@@ -102,21 +103,21 @@ func TestRunningHandlersOutliveTheirIdentity(t *testing.T) {
 	waitUntilNothingWaits(t, ps)
 	former := onlyInstance(t, direct)
 	require.NoError(t, ps.Publisher().Publish("topic", newMessage("long")))
-	long := receive(t, messages)
+	long := testkit.Receive(t, messages)
 
 	sent := newMessage("x")
 	answer := w.lose(func(frame []byte) bool { return binds(frame, sent.UUID) })
 	require.Error(t, ps.Publisher().Publish("topic", sent))
-	receive(t, answer)
+	testkit.Receive(t, answer)
 	w.mend(t)
-	receive(t, messages).Ack()
-	waitForStatus(t, direct, "handler", store.Success, 1)
+	testkit.Receive(t, messages).Ack()
+	testkit.WaitForStatus(t, direct, "handler", store.Success, 1)
 
 	beaten := heartbeat(t, direct, former)
 	require.Eventually(t, func() bool { return heartbeat(t, direct, former) > beaten }, patience, time.Millisecond, "it is alive")
-	requireCount(t, direct, "instances", 2)
+	testkit.RequireCount(t, direct, "instances", 2)
 	long.Ack()
-	waitForStatus(t, direct, "handler", store.Success, 2)
+	testkit.WaitForStatus(t, direct, "handler", store.Success, 2)
 	run, err := direct.Run(t.Context(), 1)
 	require.NoError(t, err)
 	require.Equal(t, former, run.Instance)
@@ -140,18 +141,18 @@ func TestAnInsertThatIsCommittedTooLateLeasesNothing(t *testing.T) {
 	go func() { failed <- ps.Publisher().Publish("topic", sent) }()
 	waitForTransactionLock(t, direct, 1)
 	w.sever()
-	require.ErrorContains(t, receive(t, failed), "may have been written")
+	require.ErrorContains(t, testkit.Receive(t, failed), "may have been written")
 	w.mend(t)
 	waitUntilForgotten(t, direct, former)
 	_, err := direct.Event(t.Context(), "topic", sent.UUID)
 	require.ErrorIs(t, err, store.ErrNotFound)
 
 	release()
-	msg := receive(t, messages)
+	msg := testkit.Receive(t, messages)
 	require.Equal(t, sent.UUID, msg.UUID)
 	requireNothingHeldByNobody(t, direct)
 	msg.Ack()
-	waitForStatus(t, direct, "handler", store.Success, 2)
+	testkit.WaitForStatus(t, direct, "handler", store.Success, 2)
 	handleOne(t, direct, ps, messages, 3)
 }
 
@@ -179,7 +180,7 @@ func TestAnInsertThatTheTableHoldsUpLeasesToNobodyUnknown(t *testing.T) {
 		return err == nil && n == 1
 	}, patience, time.Millisecond)
 	w.sever()
-	require.Error(t, receive(t, failed))
+	require.Error(t, testkit.Receive(t, failed))
 	w.mend(t)
 	// Either a new identity comes, or a claim of the old one waits for the table too.
 	require.Eventually(t, func() bool {
@@ -191,10 +192,10 @@ func TestAnInsertThatTheTableHoldsUpLeasesToNobodyUnknown(t *testing.T) {
 	require.NoError(t, lock.Rollback())
 	require.NoError(t, ps.Publisher().Publish("topic", sent), "again, to be sure: the server may not have come to it")
 
-	msg := receive(t, messages)
+	msg := testkit.Receive(t, messages)
 	require.Equal(t, sent.UUID, msg.UUID)
 	msg.Ack()
-	waitForStatus(t, direct, "handler", store.Success, 4)
+	testkit.WaitForStatus(t, direct, "handler", store.Success, 4)
 	require.Eventually(t, func() bool {
 		var n int
 		return direct.DB().Get(&n, `SELECT count(*) FROM reprise.instances`) == nil && n == 1
@@ -208,17 +209,17 @@ func TestAnInsertThatTheTableHoldsUpLeasesToNobodyUnknown(t *testing.T) {
 func overWire(t *testing.T) (direct *store.Store, w *wire, ps *pubsub.PubSub) {
 	t.Helper()
 	address := testdb.Postgres(t)
-	direct = openStore(t, address)
+	direct = testkit.OpenStore(t, address)
 	w, through := newWire(t, address)
-	return direct, w, configured(t, openStore(t, through), pubsub.Config{PollInterval: 20 * time.Millisecond, HeartbeatInterval: 40 * time.Millisecond})
+	return direct, w, configured(t, testkit.OpenStore(t, through), pubsub.Config{PollInterval: 20 * time.Millisecond, HeartbeatInterval: 40 * time.Millisecond})
 }
 
 // handleOne publishes and handles; then the runs that succeeded are so many.
 func handleOne(t *testing.T, direct *store.Store, ps *pubsub.PubSub, messages <-chan *message.Message, successes int) {
 	t.Helper()
 	require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
-	receive(t, messages).Ack()
-	waitForStatus(t, direct, "handler", store.Success, successes)
+	testkit.Receive(t, messages).Ack()
+	testkit.WaitForStatus(t, direct, "handler", store.Success, successes)
 }
 
 func onlyInstance(t *testing.T, st *store.Store) (id string) {
@@ -407,7 +408,7 @@ func (w *wire) mend(t *testing.T) {
 // next heartbeat.
 func TestWhatAProcessServesIsTold(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := configured(t, st, pubsub.Config{HeartbeatInterval: time.Hour, DeadAfter: 24 * time.Hour})
 		subscribe(t, ps, "topic", "one")
 		subscribe(t, ps, "topic", "another")

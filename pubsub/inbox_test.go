@@ -7,12 +7,14 @@ import (
 	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
+	wsql "github.com/ThreeDotsLabs/watermill-sql/v3/pkg/sql"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/ThreeDotsLabs/watermill/pubsub/gochannel"
 	"github.com/stretchr/testify/require"
 
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/middleware"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/replay"
@@ -39,45 +41,45 @@ func inbox(t *testing.T, ps *pubsub.PubSub, inner message.Subscriber, policy han
 // A message is acknowledged when it is recorded, whatever its handler does.
 func TestAnInboxAcknowledgesWhatIsRecorded(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		g := transport(t)
 		messages := inbox(t, newPubSub(t, st), g, again, pubsub.InboxConfig{})
 
 		first, second := newMessage("first"), newMessage("second")
 		first.Metadata.Set(store.KeyMetadata, "ada")
 		require.NoError(t, g.Publish("topic", first, second))
-		hangs := receive(t, messages)
+		hangs := testkit.Receive(t, messages)
 		require.Equal(t, "first", string(hangs.Payload))
 		require.Equal(t, first.UUID, hangs.UUID)
-		other := receive(t, messages)
+		other := testkit.Receive(t, messages)
 		other.Ack()
-		waitForStatus(t, st, "handler", store.Success, 1)
+		testkit.WaitForStatus(t, st, "handler", store.Success, 1)
 
 		event, err := st.Event(t.Context(), "topic", first.UUID)
 		require.NoError(t, err)
 		require.Equal(t, "gochannel.GoChannel", event.Source)
 		require.Equal(t, "ada", event.Key)
 		hangs.Nack()
-		retried := receive(t, messages)
+		retried := testkit.Receive(t, messages)
 		require.Equal(t, first.UUID, retried.UUID, "it comes from the record")
 		retried.Ack()
-		waitForStatus(t, st, "handler", store.Success, 2)
+		testkit.WaitForStatus(t, st, "handler", store.Success, 2)
 	})
 }
 
 func TestAnInboxRecognisesWhatIsDeliveredAgain(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		g := transport(t)
 		messages := inbox(t, newPubSub(t, st), g, again, pubsub.InboxConfig{})
 		msg := newMessage("x")
 		for range 3 {
 			require.NoError(t, g.Publish("topic", msg.Copy()))
 		}
-		receive(t, messages).Ack()
-		waitForStatus(t, st, "handler", store.Success, 1)
+		testkit.Receive(t, messages).Ack()
+		testkit.WaitForStatus(t, st, "handler", store.Success, 1)
 		require.NoError(t, g.Publish("topic", msg.Copy(), msg.Copy()))
-		requireCount(t, st, "handler_runs", 1)
+		testkit.RequireCount(t, st, "handler_runs", 1)
 	})
 }
 
@@ -85,7 +87,7 @@ func TestAnInboxRecognisesWhatIsDeliveredAgain(t *testing.T) {
 // under an id made of it, and recognised by that.
 func TestAnInboxKeepsWhateverComes(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		g := transport(t)
 		messages := inbox(t, newPubSub(t, st), g, again, pubsub.InboxConfig{
 			Source:   "kafka",
@@ -106,12 +108,12 @@ func TestAnInboxKeepsWhateverComes(t *testing.T) {
 		}
 		payloads := map[string]string{}
 		for range all {
-			msg := receive(t, messages)
+			msg := testkit.Receive(t, messages)
 			payloads[string(msg.Payload)] = msg.UUID
 			msg.Ack()
 		}
-		waitForStatus(t, st, "handler", store.Success, len(all))
-		requireCount(t, st, "events", len(all))
+		testkit.WaitForStatus(t, st, "handler", store.Success, len(all))
+		testkit.RequireCount(t, st, "events", len(all))
 		require.Len(t, payloads, len(all))
 		require.Equal(t, known.UUID, payloads["one thing"])
 		require.Equal(t, "from-17", payloads[`{"n": 1}`])
@@ -121,7 +123,7 @@ func TestAnInboxKeepsWhateverComes(t *testing.T) {
 // Two handlers, each with an Inbox of its own on the topic, share the event.
 func TestInboxesOfSeveralHandlersKeepOneEvent(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		g := transport(t)
 		ps := newPubSub(t, st)
 		var all []<-chan *message.Message
@@ -134,11 +136,11 @@ func TestInboxesOfSeveralHandlersKeepOneEvent(t *testing.T) {
 		}
 		require.NoError(t, g.Publish("topic", newMessage("x")))
 		for _, messages := range all {
-			receive(t, messages).Ack()
+			testkit.Receive(t, messages).Ack()
 		}
-		waitForStatus(t, st, "one", store.Success, 1)
-		waitForStatus(t, st, "another", store.Success, 1)
-		requireCount(t, st, "events", 1)
+		testkit.WaitForStatus(t, st, "one", store.Success, 1)
+		testkit.WaitForStatus(t, st, "another", store.Success, 1)
+		testkit.RequireCount(t, st, "events", 1)
 	})
 }
 
@@ -146,20 +148,20 @@ func TestInboxesOfSeveralHandlersKeepOneEvent(t *testing.T) {
 // it as well.
 func TestAReplayReachesTheHandlerOfAnInbox(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		g := transport(t)
 		ps := newPubSub(t, st)
 		messages := inbox(t, ps, g, handlers.Policy{Attempts: 1, Cycles: 1}, pubsub.InboxConfig{})
 		require.NoError(t, g.Publish("topic", newMessage("x")))
-		receive(t, messages).Nack()
-		waitForStatus(t, st, "handler", store.Failed, 1)
+		testkit.Receive(t, messages).Nack()
+		testkit.WaitForStatus(t, st, "handler", store.Failed, 1)
 		_, err := replay.All(t.Context(), st, store.Filter{Handler: "handler"}, replay.Request{})
 		require.NoError(t, err)
-		receive(t, messages).Ack()
-		waitForStatus(t, st, "handler", store.Success, 1)
+		testkit.Receive(t, messages).Ack()
+		testkit.WaitForStatus(t, st, "handler", store.Success, 1)
 
 		require.NoError(t, ps.Publisher().Publish("topic", newMessage("published here")))
-		require.Equal(t, "published here", string(receive(t, messages).Payload))
+		require.Equal(t, "published here", string(testkit.Receive(t, messages).Payload))
 	})
 }
 
@@ -167,12 +169,12 @@ func TestAReplayReachesTheHandlerOfAnInbox(t *testing.T) {
 func TestAnInboxWaitsForTheDatabase(t *testing.T) {
 	t.Parallel()
 	server := testdb.NewServer(t)
-	st := openStore(t, server.URL)
+	st := testkit.OpenStore(t, server.URL)
 	g := transport(t)
 	messages := inbox(t, newPubSub(t, st), g, again, pubsub.InboxConfig{})
 	require.NoError(t, g.Publish("topic", newMessage("before")))
-	receive(t, messages).Ack()
-	waitForStatus(t, st, "handler", store.Success, 1)
+	testkit.Receive(t, messages).Ack()
+	testkit.WaitForStatus(t, st, "handler", store.Success, 1)
 
 	server.Crash()
 	published := make(chan error, 1)
@@ -184,15 +186,15 @@ func TestAnInboxWaitsForTheDatabase(t *testing.T) {
 	default:
 	}
 	server.Start()
-	require.NoError(t, receive(t, published))
-	msg := receive(t, messages)
+	require.NoError(t, testkit.Receive(t, published))
+	msg := testkit.Receive(t, messages)
 	require.Equal(t, "meanwhile", string(msg.Payload))
 	msg.Ack()
-	waitForStatus(t, st, "handler", store.Success, 2)
+	testkit.WaitForStatus(t, st, "handler", store.Success, 2)
 }
 
 func TestAnInboxSaysWhatIsWrong(t *testing.T) {
-	ps := newPubSub(t, openStore(t, testdb.SQLite(t)))
+	ps := newPubSub(t, testkit.OpenStore(t, testdb.SQLite(t)))
 	_, err := ps.Inbox(nil, "handler", again, pubsub.InboxConfig{})
 	require.ErrorContains(t, err, "the subscriber is nil")
 	_, err = ps.Inbox(transport(t), "handler", again, pubsub.InboxConfig{Source: "publish"})
@@ -203,7 +205,7 @@ func TestAnInboxSaysWhatIsWrong(t *testing.T) {
 // are tried again by its policy.
 func TestAnInboxOnARouter(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		g := transport(t)
 		in, err := newPubSub(t, st).Inbox(g, "handler", again, pubsub.InboxConfig{Recorded: true})
 		require.NoError(t, err)
@@ -226,13 +228,48 @@ func TestAnInboxOnARouter(t *testing.T) {
 
 		msg := newMessage("x")
 		require.NoError(t, g.Publish("topic", msg), "it is acknowledged, failed or not")
-		require.Equal(t, msg.UUID, receive(t, attempts))
-		require.Equal(t, msg.UUID, receive(t, attempts))
-		waitForStatus(t, st, "handler", store.Success, 1)
+		require.Equal(t, msg.UUID, testkit.Receive(t, attempts))
+		require.Equal(t, msg.UUID, testkit.Receive(t, attempts))
+		testkit.WaitForStatus(t, st, "handler", store.Success, 1)
 		recorded, err := st.Attempts(t.Context(), only(t, st).ID)
 		require.NoError(t, err)
 		require.Equal(t, "not yet", recorded[0].Message)
 		require.NoError(t, router.Close())
-		require.NoError(t, receive(t, ended))
+		require.NoError(t, testkit.Receive(t, ended))
 	})
+}
+
+// The stock subscriber of watermill-sql is a transport like any other. It sends the next
+// message when the one before is acknowledged, which is when the record has it.
+func TestAnInboxAroundWatermillSQL(t *testing.T) {
+	t.Parallel()
+	url := testdb.Postgres(t)
+	db := testdb.Open(t, url)
+	pub, err := wsql.NewPublisher(db, wsql.PublisherConfig{SchemaAdapter: wsql.DefaultPostgreSQLSchema{}, AutoInitializeSchema: true}, watermill.NopLogger{})
+	require.NoError(t, err)
+	sub, err := wsql.NewSubscriber(db, wsql.SubscriberConfig{
+		ConsumerGroup: "handler", SchemaAdapter: wsql.DefaultPostgreSQLSchema{}, OffsetsAdapter: wsql.DefaultPostgreSQLOffsetsAdapter{},
+		InitializeSchema: true, PollInterval: 10 * time.Millisecond,
+	}, watermill.NopLogger{})
+	require.NoError(t, err)
+	st := testkit.OpenStore(t, url)
+	messages := inbox(t, newPubSub(t, st), sub, again, pubsub.InboxConfig{})
+	t.Cleanup(func() { require.NoError(t, sub.Close()) })
+
+	first, second := newMessage(`{"n": 1}`), newMessage(`{"n": 2}`)
+	require.NoError(t, pub.Publish("topic", first, second))
+	hangs := testkit.Receive(t, messages)
+	require.Equal(t, first.UUID, hangs.UUID)
+	other := testkit.Receive(t, messages)
+	require.Equal(t, second.UUID, other.UUID, "a handler that hangs holds up no other message")
+	other.Ack()
+	testkit.WaitForStatus(t, st, "handler", store.Success, 1)
+	hangs.Nack()
+	retried := testkit.Receive(t, messages)
+	require.Equal(t, first.UUID, retried.UUID)
+	retried.Ack()
+	testkit.WaitForStatus(t, st, "handler", store.Success, 2)
+	event, err := st.Event(t.Context(), "topic", first.UUID)
+	require.NoError(t, err)
+	require.Equal(t, "sql.Subscriber", event.Source)
 }

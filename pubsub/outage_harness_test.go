@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/migrations"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
@@ -75,7 +76,7 @@ func newOutageTest(t *testing.T, what serverOutage) *outageTest {
 
 func (o *outageTest) run() {
 	require.Equal(o.t, written, o.publishOne(newMessage("before")))
-	before := receive(o.t, o.messages)
+	before := testkit.Receive(o.t, o.messages)
 	o.begin(o)
 	require.Eventually(o.t, func() bool { return o.publish() == unwritten }, patience, time.Millisecond, "publishing never says that nothing was written")
 	before.Ack()

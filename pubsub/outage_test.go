@@ -24,6 +24,7 @@ import (
 	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -175,9 +176,9 @@ func TestACrashOfTheServerUnderLoadLosesNothing(t *testing.T) {
 func TestARefusalAfterALostAnswerSaysThatNobodyKnows(t *testing.T) {
 	t.Parallel()
 	address := testdb.Postgres(t)
-	direct := openStore(t, address)
+	direct := testkit.OpenStore(t, address)
 	link := testdb.NewLink(t, address)
-	ps := configured(t, openStore(t, link.URL), pubsub.Config{})
+	ps := configured(t, testkit.OpenStore(t, link.URL), pubsub.Config{})
 	require.NoError(t, ps.Publisher().Publish("topic", newMessage("warm")))
 
 	sent, failed := newMessage("x"), make(chan error, 1)
@@ -186,7 +187,7 @@ func TestARefusalAfterALostAnswerSaysThatNobodyKnows(t *testing.T) {
 	waitForTransactionLock(t, direct, 1)
 	admit := refuseConnections(t, address)
 	link.Cut()
-	err := receive(t, failed)
+	err := testkit.Receive(t, failed)
 	admit()
 	release()
 	require.Eventually(t, func() bool {
@@ -207,14 +208,14 @@ func TestAClaimThatOutlivesItsConnectionLosesNoRun(t *testing.T) {
 		t.Run(fmt.Sprintf("refused=%v", refused), func(t *testing.T) {
 			t.Parallel()
 			address := testdb.Postgres(t)
-			direct := openStore(t, address)
+			direct := testkit.OpenStore(t, address)
 			elsewhere := configured(t, direct, pubsub.Config{})
 			link := testdb.NewLink(t, address)
-			ps := configured(t, openStore(t, link.URL), pubsub.Config{PollInterval: 20 * time.Millisecond, HeartbeatInterval: 200 * time.Millisecond})
+			ps := configured(t, testkit.OpenStore(t, link.URL), pubsub.Config{PollInterval: 20 * time.Millisecond, HeartbeatInterval: 200 * time.Millisecond})
 			messages := subscribe(t, ps, "topic", "handler")
 			require.NoError(t, ps.Publisher().Publish("topic", newMessage("warm")))
-			receive(t, messages).Ack()
-			waitForStatus(t, direct, "handler", store.Success, 1)
+			testkit.Receive(t, messages).Ack()
+			testkit.WaitForStatus(t, direct, "handler", store.Success, 1)
 
 			tx, err := direct.DB().BeginTxx(t.Context(), nil) // whoever leases waits
 			require.NoError(t, err)
@@ -230,10 +231,10 @@ func TestAClaimThatOutlivesItsConnectionLosesNoRun(t *testing.T) {
 			require.Eventually(t, func() bool { return link.Connections() >= again }, patience, time.Millisecond, "it is tried again")
 			admit()
 			require.NoError(t, tx.Commit())
-			msg := receive(t, messages)
+			msg := testkit.Receive(t, messages)
 			require.Equal(t, sent.UUID, msg.UUID)
 			msg.Ack()
-			waitForStatus(t, direct, "handler", store.Success, 2)
+			testkit.WaitForStatus(t, direct, "handler", store.Success, 2)
 		})
 	}
 }
@@ -242,9 +243,9 @@ func TestAClaimThatOutlivesItsConnectionLosesNoRun(t *testing.T) {
 func TestACallerDoesNotWaitForANetworkThatSwallowsEverything(t *testing.T) {
 	t.Parallel()
 	address := testdb.Postgres(t)
-	direct := openStore(t, address)
+	direct := testkit.OpenStore(t, address)
 	swamp, through := newSwamp(t, address)
-	ps := configured(t, openStore(t, through), pubsub.Config{})
+	ps := configured(t, testkit.OpenStore(t, through), pubsub.Config{})
 	require.NoError(t, ps.Publisher().Publish("topic", newMessage("warm")))
 	drain := sync.OnceFunc(swamp.drain)
 	t.Cleanup(drain)
@@ -261,7 +262,7 @@ func TestACallerDoesNotWaitForANetworkThatSwallowsEverything(t *testing.T) {
 		}()
 		require.Eventually(t, arisen, patience, time.Millisecond)
 		cancel()
-		err := receive(t, ended)
+		err := testkit.Receive(t, ended)
 		require.ErrorIs(t, err, context.Canceled)
 		return err
 	}
@@ -291,7 +292,7 @@ func TestACallerDoesNotWaitForANetworkThatSwallowsEverything(t *testing.T) {
 	require.ErrorIs(t, missing, store.ErrNotFound)
 	require.Error(t, err)
 	if strings.Contains(err.Error(), "nothing was written") {
-		requireCount(t, direct, "events", 1+len(underWay)+1)
+		testkit.RequireCount(t, direct, "events", 1+len(underWay)+1)
 	}
 }
 
@@ -300,7 +301,7 @@ func TestACallerDoesNotWaitForANetworkThatSwallowsEverything(t *testing.T) {
 func TestATimeoutIsNotTriedAgainForEachCaller(t *testing.T) {
 	t.Parallel()
 	server := testdb.NewServer(t)
-	st := openStore(t, server.URL+"&statement_timeout=300")
+	st := testkit.OpenStore(t, server.URL+"&statement_timeout=300")
 	ps := configured(t, st, pubsub.Config{})
 	require.NoError(t, ps.Publisher().Publish("topic", newMessage("warm")))
 	lock, err := server.Admin.BeginTx(t.Context(), nil)
@@ -320,16 +321,16 @@ func TestATimeoutIsNotTriedAgainForEachCaller(t *testing.T) {
 	calls.Wait()
 	require.NoError(t, lock.Rollback())
 	require.Less(t, server.Logged("due to statement timeout"), callers/2)
-	requireCount(t, st, "events", 1)
+	testkit.RequireCount(t, st, "events", 1)
 }
 
 // Nor is the search for dead instances an exception: it says once that it fails.
 func TestALongSearchForTheDeadIsSaidOnce(t *testing.T) {
 	t.Parallel()
 	address := testdb.Postgres(t)
-	st := openStore(t, address)
+	st := testkit.OpenStore(t, address)
 	log := &logged{to: slog.NewTextHandler(t.Output(), nil)}
-	ps, err := pubsub.New(openStore(t, address+"&lock_timeout=20"), pubsub.Config{
+	ps, err := pubsub.New(testkit.OpenStore(t, address+"&lock_timeout=20"), pubsub.Config{
 		HeartbeatInterval: 200 * time.Millisecond, DeadAfter: 30 * time.Second, Logger: slog.New(log),
 	})
 	require.NoError(t, err)
@@ -356,18 +357,18 @@ func TestALongSearchForTheDeadIsSaidOnce(t *testing.T) {
 	}
 	log.requireOnce(t, "taking over from dead instances", "fails")
 	require.NoError(t, lock.Rollback())
-	receive(t, messages).Ack()
-	waitForStatus(t, st, "handler", store.Success, 1)
+	testkit.Receive(t, messages).Ack()
+	testkit.WaitForStatus(t, st, "handler", store.Success, 1)
 }
 
 // SQLite says itself when it may not grow any more.
 func TestAFullSQLiteFileSaysThatNothingWasWritten(t *testing.T) {
 	t.Parallel()
-	st := openStore(t, testdb.SQLite(t))
+	st := testkit.OpenStore(t, testdb.SQLite(t))
 	ps := configured(t, st, pubsub.Config{})
 	messages := subscribe(t, ps, "topic", "handler")
 	require.NoError(t, ps.Publisher().Publish("topic", newMessage("before")))
-	before := receive(t, messages)
+	before := testkit.Receive(t, messages)
 	var pages int
 	require.NoError(t, st.DB().Get(&pages, `PRAGMA page_count`))
 	_, err := st.DB().Exec(fmt.Sprintf(`PRAGMA max_page_count = %d`, pages))
@@ -377,14 +378,14 @@ func TestAFullSQLiteFileSaysThatNothingWasWritten(t *testing.T) {
 	err = ps.Publisher().Publish("topic", large)
 	require.ErrorContains(t, err, "full")
 	require.ErrorContains(t, err, "nothing was written")
-	requireCount(t, st, "events", 1)
+	testkit.RequireCount(t, st, "events", 1)
 
 	before.Ack()
 	_, err = st.DB().Exec(`PRAGMA max_page_count = 1000000`)
 	require.NoError(t, err)
 	require.NoError(t, ps.Publisher().Publish("topic", large))
-	receive(t, messages).Ack()
-	waitForStatus(t, st, "handler", store.Success, 2)
+	testkit.Receive(t, messages).Ack()
+	testkit.WaitForStatus(t, st, "handler", store.Success, 2)
 }
 
 // Another process that holds SQLite's write lock is waited for: by a caller as
@@ -393,7 +394,7 @@ func TestAFullSQLiteFileSaysThatNothingWasWritten(t *testing.T) {
 func TestALockedSQLiteFileIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	address := testdb.SQLite(t)
-	st := openStore(t, address)
+	st := testkit.OpenStore(t, address)
 	log := &logged{to: slog.NewTextHandler(t.Output(), nil)}
 	ps, err := pubsub.New(st, pubsub.Config{HeartbeatInterval: 20 * time.Millisecond, Logger: slog.New(log)})
 	require.NoError(t, err)
@@ -419,9 +420,9 @@ func TestALockedSQLiteFileIsWaitedFor(t *testing.T) {
 	require.Empty(t, ended, "it still waits")
 	nothing := strings.Contains(err.Error(), "nothing was written")
 	unlock()
-	require.NoError(t, receive(t, ended))
+	require.NoError(t, testkit.Receive(t, ended))
 	for range map[bool]int{true: 1, false: 2}[nothing] {
-		receive(t, messages).Ack()
+		testkit.Receive(t, messages).Ack()
 	}
 	_, err = st.Event(t.Context(), "topic", hurried.UUID)
 	require.Equal(t, nothing, errors.Is(err, store.ErrNotFound))
@@ -429,7 +430,7 @@ func TestALockedSQLiteFileIsWaitedFor(t *testing.T) {
 	_, err = st.DB().Exec(`PRAGMA busy_timeout = 10`)
 	require.NoError(t, err)
 	require.NoError(t, ps.Publisher().Publish("topic", newMessage("in flight")))
-	inFlight := receive(t, messages)
+	inFlight := testkit.Receive(t, messages)
 	unlock = lock()
 	err = ps.Publisher().Publish("topic", newMessage("x"))
 	require.ErrorContains(t, err, "database is locked")
@@ -443,7 +444,7 @@ func TestALockedSQLiteFileIsWaitedFor(t *testing.T) {
 		log.requireOnce(t, part, "works again")
 	}
 	require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
-	receive(t, messages).Ack()
+	testkit.Receive(t, messages).Ack()
 	require.Eventually(t, func() bool {
 		runs, err := st.Runs(t.Context(), store.Filter{Status: store.Success})
 		return err == nil && len(runs) == map[bool]int{true: 3, false: 4}[nothing]

@@ -18,6 +18,7 @@ import (
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/operate"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -149,7 +150,7 @@ func waitForSent(t *testing.T, st *store.Store, payloads ...string) {
 // A broker that works gets an event at once, and the database nothing.
 func TestWhatIsPublishedDirectlyNeedsNoDatabase(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		b := &broker{}
 		o := outboxOf(t, newPubSub(t, st), b.transport(""), pubsub.OutboxConfig{})
 		msg := keyed("ada", "one")
@@ -159,7 +160,7 @@ func TestWhatIsPublishedDirectlyNeedsNoDatabase(t *testing.T) {
 		require.Equal(t, msg.UUID, b.taken[0].UUID)
 		require.Equal(t, msg.Metadata, b.taken[0].Metadata)
 		require.Empty(t, inOutbox(t, st, ""))
-		requireCount(t, st, "events", 0)
+		testkit.RequireCount(t, st, "events", 0)
 	})
 }
 
@@ -167,7 +168,7 @@ func TestWhatIsPublishedDirectlyNeedsNoDatabase(t *testing.T) {
 // is sent, in the order of publishing.
 func TestABrokerThatIsAwayLosesNothing(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		b := &broker{down: errors.New("connection refused")}
 		o := outboxOf(t, newPubSub(t, st), b.transport(pubsub.Direct), pubsub.OutboxConfig{})
 		relay(t, o)
@@ -200,7 +201,7 @@ func TestABrokerThatIsAwayLosesNothing(t *testing.T) {
 // What a process left in the outbox is not overtaken by what the next publishes.
 func TestWhatAnEarlierProcessLeftGoesFirst(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		b := &broker{down: errors.New("connection refused")}
 		earlier := outboxOf(t, newPubSub(t, st), b.transport(pubsub.Direct), pubsub.OutboxConfig{})
 		require.NoError(t, earlier.Publisher().Publish("topic", keyed("ada", "1")))
@@ -223,7 +224,7 @@ func TestWhatAnEarlierProcessLeftGoesFirst(t *testing.T) {
 // after them find the topic diverted.
 func TestABrokerThatHangsHoldsUpNobody(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		b := &broker{hang: make(chan struct{})}
 		o := outboxOf(t, newPubSub(t, st), b.transport(pubsub.Direct), pubsub.OutboxConfig{SendTimeout: 100 * time.Millisecond})
 		begun := time.Now()
@@ -247,7 +248,7 @@ func TestABrokerThatHangsHoldsUpNobody(t *testing.T) {
 // published meanwhile.
 func TestADiversionEndsUnderLoad(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		b := &broker{down: errors.New("connection refused")}
 		o := outboxOf(t, newPubSub(t, st), b.transport(pubsub.Direct), pubsub.OutboxConfig{})
 		relay(t, o)
@@ -289,7 +290,7 @@ func TestADiversionEndsUnderLoad(t *testing.T) {
 // in the outbox, and holds up nothing.
 func TestWhatTheBrokerRefusesHoldsUpNothing(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		b := &broker{}
 		o := outboxOf(t, newPubSub(t, st), b.transport(pubsub.Direct), pubsub.OutboxConfig{})
 		err := o.Publisher().Publish("topic", keyed("ada", "huge"))
@@ -309,7 +310,7 @@ func TestWhatTheBrokerRefusesHoldsUpNothing(t *testing.T) {
 // with InTx and with any other.
 func TestWhatIsPublishedInATransactionIsSentWhenThatIsCommitted(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		b := &broker{}
 		ps := newPubSub(t, st)
 		o := outboxOf(t, ps, b.transport(pubsub.Direct), pubsub.OutboxConfig{})
@@ -338,7 +339,7 @@ func TestWhatIsPublishedInATransactionIsSentWhenThatIsCommitted(t *testing.T) {
 // were the broker to fail, what it publishes besides could not be kept.
 func TestATransactionalHandlerOnSQLitePublishesInItsTransaction(t *testing.T) {
 	t.Parallel()
-	st := openStore(t, testdb.SQLite(t))
+	st := testkit.OpenStore(t, testdb.SQLite(t))
 	b := &broker{}
 	o := outboxOf(t, newPubSub(t, st), b.transport(pubsub.Direct), pubsub.OutboxConfig{})
 	relay(t, o)
@@ -356,7 +357,7 @@ func TestATransactionalHandlerOnSQLitePublishesInItsTransaction(t *testing.T) {
 // handled from there.
 func TestTheModeOfATopicSaysHowItIsPublished(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		b := &broker{}
 		ps := newPubSub(t, st)
 		o := outboxOf(t, ps, b.transport(pubsub.ViaOutbox), pubsub.OutboxConfig{Topics: map[string]pubsub.Mode{
@@ -366,7 +367,7 @@ func TestTheModeOfATopicSaysHowItIsPublished(t *testing.T) {
 		for _, topic := range []string{"held", "here", "there", "outbox"} {
 			require.NoError(t, o.Publisher().Publish(topic, newMessage(topic)))
 		}
-		here := receive(t, messages)
+		here := testkit.Receive(t, messages)
 		require.Equal(t, "here", string(here.Payload))
 		here.Ack()
 		b.waitFor(t, "there")
@@ -391,7 +392,7 @@ func TestOneRelayAtATimeSendsAndAnotherTakesOver(t *testing.T) {
 		var outboxes []*pubsub.Outbox
 		var st *store.Store
 		for range 3 {
-			st = openStore(t, url)
+			st = testkit.OpenStore(t, url)
 			o := outboxOf(t, newPubSub(t, st), b.transport(pubsub.ViaOutbox), pubsub.OutboxConfig{})
 			stops = append(stops, relay(t, o))
 			outboxes = append(outboxes, o)
@@ -417,7 +418,7 @@ func TestOneRelayAtATimeSendsAndAnotherTakesOver(t *testing.T) {
 // Two topics of one broker: the one that is not to be had holds up no other.
 func TestATopicThatCannotBeSentHoldsUpNoOther(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		b := &broker{}
 		transport := b.transport(pubsub.ViaOutbox)
 		transport.Publisher = func() (message.Publisher, error) {
@@ -448,7 +449,7 @@ func (b picky) Publish(topic string, messages ...*message.Message) error {
 func TestNothingIsLostOrOvertakenWhileTheBrokerComesAndGoes(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
 		const keys, each = 8, 40
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		b := &broker{}
 		o := outboxOf(t, newPubSub(t, st), b.transport(pubsub.Direct), pubsub.OutboxConfig{})
 		relay(t, o)
@@ -501,7 +502,7 @@ func unique(all []string) (first []string) {
 
 func TestAnOutboxSaysWhatIsWrong(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		ps := newPubSub(t, openStore(t, url))
+		ps := newPubSub(t, testkit.OpenStore(t, url))
 		b := &broker{}
 		_, err := ps.Outbox(nil, pubsub.OutboxConfig{})
 		require.ErrorContains(t, err, "without one, publish by PubSub.Publisher")
@@ -528,17 +529,17 @@ func TestAnOutboxSaysWhatIsWrong(t *testing.T) {
 // subscription by itself, is subscribed to again.
 func TestAnInboxSubscribesAgain(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		flaky := &flaky{attempts: make(chan chan *message.Message)}
 		messages := inbox(t, newPubSub(t, st), flaky, handlers.Policy{}, pubsub.InboxConfig{})
 		deliver := func(payload string) {
 			t.Helper()
-			feed := receive(t, flaky.attempts)
+			feed := testkit.Receive(t, flaky.attempts)
 			msg := newMessage(payload)
 			feed <- msg
 			<-msg.Acked()
 			close(feed)
-			got := receive(t, messages)
+			got := testkit.Receive(t, messages)
 			require.Equal(t, payload, string(got.Payload))
 			got.Ack()
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/storetest"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
@@ -29,7 +30,7 @@ var (
 // A failed run waits in the database, and its slot is another's meanwhile.
 func TestARetryWaitsInTheDatabaseAndHoldsNoSlot(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := newPubSub(t, st)
 		policy := handlers.Policy{Concurrency: 1, Backoff: handlers.Backoff{Initial: time.Hour, Maximum: time.Hour, Jitter: -1}}
 		calls := work(t, ps, policy, func(run store.Run) error {
@@ -40,9 +41,9 @@ func TestARetryWaitsInTheDatabaseAndHoldsNoSlot(t *testing.T) {
 		})
 		for range 2 {
 			require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
-			receive(t, calls)
+			testkit.Receive(t, calls)
 		}
-		waitForStatus(t, st, "handler", store.Success, 1)
+		testkit.WaitForStatus(t, st, "handler", store.Success, 1)
 		run, err := st.Run(t.Context(), 1)
 		require.NoError(t, err)
 		require.Equal(t, store.Pending, run.Status)
@@ -57,17 +58,17 @@ func TestARetryWaitsInTheDatabaseAndHoldsNoSlot(t *testing.T) {
 
 func TestAttemptsTimesCyclesAndThenFailed(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := newPubSub(t, st)
 		calls := work(t, ps, handlers.Policy{Attempts: 2, Cycles: 3, CycleInterval: time.Millisecond, Backoff: soon}, func(run store.Run) error {
 			return fmt.Errorf("attempt %d", run.Attempt)
 		})
 		require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
 		for i := range 6 {
-			run := receive(t, calls)
+			run := testkit.Receive(t, calls)
 			require.Equal(t, []int{i + 1, i%2 + 1, i / 2}, []int{run.Attempt, run.Tries, run.Cycle})
 		}
-		waitForStatus(t, st, "handler", store.Failed, 1)
+		testkit.WaitForStatus(t, st, "handler", store.Failed, 1)
 		run := only(t, st)
 		require.Equal(t, "attempt 6", run.Error)
 		require.Equal(t, 2, run.Cycle)
@@ -85,11 +86,11 @@ func TestAttemptsTimesCyclesAndThenFailed(t *testing.T) {
 // A cycle that is over rests for its interval.
 func TestACycleRestsForItsInterval(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := newPubSub(t, st)
 		calls := work(t, ps, handlers.Policy{Attempts: 1, Cycles: 2, CycleInterval: 3 * time.Hour}, func(store.Run) error { return errWrong })
 		require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
-		receive(t, calls)
+		testkit.Receive(t, calls)
 		require.Eventually(t, func() bool { return only(t, st).Cycle == 1 }, patience, time.Millisecond)
 		run := only(t, st)
 		require.Zero(t, run.Tries)
@@ -113,11 +114,11 @@ func TestEachKindOfErrorGoesItsWay(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			testdb.Each(t, func(t *testing.T, url string) {
-				st := openStore(t, url)
+				st := testkit.OpenStore(t, url)
 				ps := newPubSub(t, st)
 				calls := work(t, ps, handlers.Policy{Attempts: 2, Cycles: 3, CycleInterval: time.Millisecond, Backoff: soon}, func(store.Run) error { return c.fail() })
 				require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
-				waitForStatus(t, st, "handler", store.Failed, 1)
+				testkit.WaitForStatus(t, st, "handler", store.Failed, 1)
 				run := only(t, st)
 				require.Equal(t, c.kind, run.ErrorKind)
 				require.Len(t, calls, c.calls)
@@ -134,7 +135,7 @@ func TestEachKindOfErrorGoesItsWay(t *testing.T) {
 // A handler may wait as often as it likes: that is no failure.
 func TestASnoozeCostsNothing(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := newPubSub(t, st)
 		calls := work(t, ps, handlers.Policy{Attempts: 2, Cycles: 1}, func(run store.Run) error {
 			if run.Attempt < 5 {
@@ -144,11 +145,11 @@ func TestASnoozeCostsNothing(t *testing.T) {
 		})
 		require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
 		for i := range 5 {
-			run := receive(t, calls)
+			run := testkit.Receive(t, calls)
 			require.Equal(t, i+1, run.Attempt)
 			require.Equal(t, 1, run.Tries)
 		}
-		waitForStatus(t, st, "handler", store.Success, 1)
+		testkit.WaitForStatus(t, st, "handler", store.Success, 1)
 		run := only(t, st)
 		require.Empty(t, run.Error)
 		require.Empty(t, attemptsOf(t, st, run))
@@ -157,11 +158,11 @@ func TestASnoozeCostsNothing(t *testing.T) {
 
 func TestASnoozeLastsAsLongAsItSays(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := newPubSub(t, st)
 		calls := work(t, ps, handlers.Policy{}, func(store.Run) error { return handlers.Snooze(time.Hour) })
 		require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
-		receive(t, calls)
+		testkit.Receive(t, calls)
 		require.Eventually(t, func() bool { return time.Until(only(t, st).DueAt) > 55*time.Minute }, patience, time.Millisecond)
 		require.Zero(t, only(t, st).Tries)
 	})
@@ -169,7 +170,7 @@ func TestASnoozeLastsAsLongAsItSays(t *testing.T) {
 
 func TestAPolicyBoundsWhatRunsAtOnce(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := newPubSub(t, st) // whose own bound is 16
 		const n, bound = 10, 2
 		var running atomic.Int64
@@ -189,7 +190,7 @@ func TestAPolicyBoundsWhatRunsAtOnce(t *testing.T) {
 		for range n {
 			require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
 		}
-		waitForStatus(t, st, "handler", store.Success, n)
+		testkit.WaitForStatus(t, st, "handler", store.Success, n)
 		require.Len(t, calls, n)
 	})
 }
@@ -198,20 +199,20 @@ func TestAPolicyBoundsWhatRunsAtOnce(t *testing.T) {
 // it was published; but nobody starves.
 func TestTheHigherPriorityGoesFirst(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := configured(t, st, pubsub.Config{MaxConcurrency: 3, PollInterval: 20 * time.Millisecond})
 		low, err := ps.Subscriber("low", handlers.Policy{Priority: -1}).Subscribe(t.Context(), "low")
 		require.NoError(t, err)
 		var held []*message.Message
 		for range 3 { // all slots
 			require.NoError(t, ps.Publisher().Publish("low", newMessage("x")))
-			held = append(held, receive(t, low))
+			held = append(held, testkit.Receive(t, low))
 		}
 		high, err := ps.Subscriber("high", handlers.Policy{Priority: 1}).Subscribe(t.Context(), "high")
 		require.NoError(t, err)
 		const n = 5
 		require.NoError(t, ps.Publisher().Publish("high", newMessage("x")))
-		running := receive(t, high) // no slot is free, but it has none
+		running := testkit.Receive(t, high) // no slot is free, but it has none
 		for range n {
 			require.NoError(t, ps.Publisher().Publish("high", newMessage("x")))
 			require.NoError(t, ps.Publisher().Publish("low", newMessage("x"))) // handed over, or due
@@ -238,10 +239,10 @@ func TestTheHigherPriorityGoesFirst(t *testing.T) {
 		running.Ack()
 		held[2].Ack()
 		for range 3 * n {
-			receive(t, low).Ack()
+			testkit.Receive(t, low).Ack()
 		}
-		waitForStatus(t, st, "high", store.Success, n+1)
-		waitForStatus(t, st, "low", store.Success, 3+3*n)
+		testkit.WaitForStatus(t, st, "high", store.Success, n+1)
+		testkit.WaitForStatus(t, st, "low", store.Success, 3+3*n)
 	})
 }
 
@@ -249,7 +250,7 @@ func TestTheHigherPriorityGoesFirst(t *testing.T) {
 // gets one.
 func TestALowPriorityStillGetsItsOne(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := configured(t, st, pubsub.Config{MaxConcurrency: 1, PollInterval: 20 * time.Millisecond})
 		high, err := ps.Subscriber("high", handlers.Policy{Priority: 9}).Subscribe(t.Context(), "high")
 		require.NoError(t, err)
@@ -258,27 +259,27 @@ func TestALowPriorityStillGetsItsOne(t *testing.T) {
 		for range 3 {
 			require.NoError(t, ps.Publisher().Publish("high", newMessage("x")))
 		}
-		first := receive(t, high)
+		first := testkit.Receive(t, high)
 		require.NoError(t, ps.Publisher().Publish("low", newMessage("x")))
-		receive(t, low).Ack()
+		testkit.Receive(t, low).Ack()
 		first.Ack()
-		receive(t, high).Ack()
-		receive(t, high).Ack()
-		waitForStatus(t, st, "high", store.Success, 3)
-		waitForStatus(t, st, "low", store.Success, 1)
+		testkit.Receive(t, high).Ack()
+		testkit.Receive(t, high).Ack()
+		testkit.WaitForStatus(t, st, "high", store.Success, 3)
+		testkit.WaitForStatus(t, st, "low", store.Success, 1)
 	})
 }
 
 // The tables say what policy the last process came with.
 func TestASubscriptionSaysItsPolicy(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		for _, attempts := range []int{2, 7} {
 			policy := handlers.Policy{Attempts: attempts, Priority: attempts}
 			_, err := newPubSub(t, st).Subscriber("handler", policy).Subscribe(t.Context(), "topic")
 			require.NoError(t, err)
 			var got string
-			require.NoError(t, st.DB().Get(&got, `SELECT policy FROM `+table(st, "subscriptions")))
+			require.NoError(t, st.DB().Get(&got, `SELECT policy FROM `+testkit.Table(st, "subscriptions")))
 			require.JSONEq(t, policy.Describe(), got)
 		}
 	})
@@ -288,7 +289,7 @@ func TestASubscriptionSaysItsPolicy(t *testing.T) {
 // with the run as it failed, and as what it will be, before it is so.
 func TestCallbacksAreToldInTime(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := newPubSub(t, st)
 		type call struct {
 			name  string
@@ -313,7 +314,7 @@ func TestCallbacksAreToldInTime(t *testing.T) {
 			OnFailure: tell("OnFailure"), OnExhausted: tell("OnExhausted"),
 		}, func(store.Run) error { return errWrong })
 		require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
-		waitForStatus(t, st, "handler", store.Failed, 1)
+		testkit.WaitForStatus(t, st, "handler", store.Failed, 1)
 		for _, want := range []struct {
 			name                  string
 			status                store.Status
@@ -323,7 +324,7 @@ func TestCallbacksAreToldInTime(t *testing.T) {
 			{"OnFailure", store.Failed, 1, 2, 4},
 			{"OnExhausted", store.Failed, 1, 2, 4},
 		} {
-			got := receive(t, told)
+			got := testkit.Receive(t, told)
 			require.Equal(t, want.name, got.name)
 			require.Equal(t, want.status, got.run.Status)
 			require.Equal(t, []int{want.cycle, want.tries, want.attempt}, []int{got.run.Cycle, got.run.Tries, got.run.Attempt})
@@ -337,7 +338,7 @@ func TestCallbacksAreToldInTime(t *testing.T) {
 
 func TestACallbackThatFailsIsOnRecordAndChangesNothing(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := newPubSub(t, st)
 		work(t, ps, handlers.Policy{
 			Attempts: 1, Cycles: 1,
@@ -345,7 +346,7 @@ func TestACallbackThatFailsIsOnRecordAndChangesNothing(t *testing.T) {
 			OnExhausted: func(context.Context, store.Run, error) error { panic("no pager") },
 		}, func(store.Run) error { return errWrong })
 		require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
-		waitForStatus(t, st, "handler", store.Failed, 1)
+		testkit.WaitForStatus(t, st, "handler", store.Failed, 1)
 		run := only(t, st)
 		require.Equal(t, store.KindError, run.ErrorKind)
 		require.Equal(t, "it went wrong", run.Error)
@@ -361,7 +362,7 @@ func TestACallbackThatFailsIsOnRecordAndChangesNothing(t *testing.T) {
 // Whoever dies while it tells of the end has not told it: the next does.
 func TestACallbackWhoseProcessDiesIsCalledAgain(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		dying, survived := make(chan struct{}), make(chan struct{})
 		survive := sync.OnceFunc(func() { close(survived) })
 		doomed := newPubSub(t, st)
@@ -386,8 +387,8 @@ func TestACallbackWhoseProcessDiesIsCalledAgain(t *testing.T) {
 			t.Error("its tries are used up, and the handler was called")
 			return nil
 		})
-		require.Equal(t, store.Failed, receive(t, told).Status)
-		waitForStatus(t, st, "handler", store.Failed, 1)
+		require.Equal(t, store.Failed, testkit.Receive(t, told).Status)
+		testkit.WaitForStatus(t, st, "handler", store.Failed, 1)
 		was := only(t, st)
 		survive()
 		require.NoError(t, doomed.Close()) // its end is written, and does not count
@@ -399,14 +400,14 @@ func TestACallbackWhoseProcessDiesIsCalledAgain(t *testing.T) {
 // A run that kills its process each time is not given to the handler for ever.
 func TestARunThatWasAbandonedTooOftenIsFailed(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		const attempts = 3
 		due(t, st)
 		for range attempts {
 			doomed := newPubSub(t, st)
 			messages, err := doomed.Subscriber("handler", handlers.Policy{Attempts: attempts}).Subscribe(t.Context(), "topic")
 			require.NoError(t, err)
-			msg := receive(t, messages)
+			msg := testkit.Receive(t, messages)
 			require.Len(t, storetest.TakeForDead(t, st), 1)
 			msg.Ack() // it does not count any more
 			require.NoError(t, doomed.Close())
@@ -420,8 +421,8 @@ func TestARunThatWasAbandonedTooOftenIsFailed(t *testing.T) {
 			t.Error("the handler was called")
 			return nil
 		})
-		require.ErrorContains(t, receive(t, told), "the process died")
-		waitForStatus(t, st, "handler", store.Failed, 1)
+		require.ErrorContains(t, testkit.Receive(t, told), "the process died")
+		testkit.WaitForStatus(t, st, "handler", store.Failed, 1)
 		require.Equal(t, store.KindAbandoned, only(t, st).ErrorKind)
 		require.Empty(t, told)
 	})
@@ -435,7 +436,7 @@ func TestFewerAttemptsInANewDeploy(t *testing.T) {
 	}{"no cycle left": {1, store.Failed}, "a cycle left": {2, store.Success}} {
 		t.Run(name, func(t *testing.T) {
 			testdb.Each(t, func(t *testing.T, url string) {
-				st := openStore(t, url)
+				st := testkit.OpenStore(t, url)
 				due(t, st)
 				before := newPubSub(t, st)
 				calls := work(t, before, handlers.Policy{Attempts: 10, Backoff: soon}, func(run store.Run) error {
@@ -445,19 +446,19 @@ func TestFewerAttemptsInANewDeploy(t *testing.T) {
 					return fmt.Errorf("attempt %d", run.Attempt)
 				})
 				for range 4 {
-					receive(t, calls)
+					testkit.Receive(t, calls)
 				}
 				require.NoError(t, before.Close())
 
 				calls = work(t, newPubSub(t, st), handlers.Policy{Attempts: 2, Cycles: c.cycles, CycleInterval: time.Millisecond}, func(store.Run) error { return nil })
-				waitForStatus(t, st, "handler", c.want, 1)
+				testkit.WaitForStatus(t, st, "handler", c.want, 1)
 				run := only(t, st)
 				if c.want == store.Failed {
 					require.Empty(t, calls, "not again")
 					require.Equal(t, store.KindError, run.ErrorKind)
 					require.Equal(t, "attempt 3", run.Error)
 				} else {
-					got := receive(t, calls)
+					got := testkit.Receive(t, calls)
 					require.Equal(t, []int{1, 1}, []int{got.Tries, got.Cycle}, "the next cycle")
 				}
 			})
@@ -467,21 +468,21 @@ func TestFewerAttemptsInANewDeploy(t *testing.T) {
 
 func TestAReplayHasAllItsTriesAgain(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := newPubSub(t, st)
 		calls := work(t, ps, handlers.Policy{Attempts: 2, Cycles: 2, CycleInterval: time.Millisecond, Backoff: soon}, func(store.Run) error { return errWrong })
 		require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
 		for range 4 {
-			receive(t, calls)
+			testkit.Receive(t, calls)
 		}
-		waitForStatus(t, st, "handler", store.Failed, 1)
+		testkit.WaitForStatus(t, st, "handler", store.Failed, 1)
 		_, err := replay.One(t.Context(), st, only(t, st).ID, replay.Request{})
 		require.NoError(t, err)
 		for i := range 4 {
-			run := receive(t, calls)
+			run := testkit.Receive(t, calls)
 			require.Equal(t, []int{5 + i, i%2 + 1, i / 2}, []int{run.Attempt, run.Tries, run.Cycle})
 		}
-		waitForStatus(t, st, "handler", store.Failed, 1)
+		testkit.WaitForStatus(t, st, "handler", store.Failed, 1)
 		require.Len(t, attemptsOf(t, st, only(t, st)), 8, "what failed before stays on record")
 	})
 }
@@ -489,7 +490,7 @@ func TestAReplayHasAllItsTriesAgain(t *testing.T) {
 // Without middleware.Record, a nack is a failed attempt, and the policy's too.
 func TestANackIsDecidedByThePolicy(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := newPubSub(t, st)
 		var told atomic.Int64
 		messages, err := ps.Subscriber("handler", handlers.Policy{Attempts: 2, Cycles: 1, Backoff: soon, OnExhausted: func(context.Context, store.Run, error) error {
@@ -498,9 +499,9 @@ func TestANackIsDecidedByThePolicy(t *testing.T) {
 		}}).Subscribe(t.Context(), "topic")
 		require.NoError(t, err)
 		require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
-		receive(t, messages).Nack()
-		receive(t, messages).Nack()
-		waitForStatus(t, st, "handler", store.Failed, 1)
+		testkit.Receive(t, messages).Nack()
+		testkit.Receive(t, messages).Nack()
+		testkit.WaitForStatus(t, st, "handler", store.Failed, 1)
 		require.Equal(t, store.KindNack, only(t, st).ErrorKind)
 		require.EqualValues(t, 1, told.Load())
 	})
@@ -555,7 +556,7 @@ func attemptsOf(t *testing.T, st *store.Store, run store.Run) []store.Attempt {
 // them to those of a lower priority.
 func TestAHandlerOfHigherPriorityThatHasNothingToDoTakesNoSlots(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := configured(t, st, pubsub.Config{MaxConcurrency: 4, PollInterval: 20 * time.Millisecond})
 		subscribeWith := func(handler, topic string, p handlers.Policy) <-chan *message.Message {
 			messages, err := ps.Subscriber(handler, p).Subscribe(t.Context(), topic)
@@ -572,7 +573,7 @@ func TestAHandlerOfHigherPriorityThatHasNothingToDoTakesNoSlots(t *testing.T) {
 		require.NoError(t, tx.Commit())
 		var running []*message.Message
 		for range 4 {
-			running = append(running, receive(t, low))
+			running = append(running, testkit.Receive(t, low))
 		}
 		for _, msg := range running {
 			msg.Ack()
@@ -584,7 +585,7 @@ func TestAHandlerOfHigherPriorityThatHasNothingToDoTakesNoSlots(t *testing.T) {
 // transaction of its caller's.
 func TestAPolicyIsUpdatedAfterAPublishInATransaction(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		sub := store.Subscription{Topic: "topic", Handler: "handler"}
 		require.NoError(t, queue.Of(st).Subscribe(t.Context(), sub, handlers.Policy{Attempts: 2}.Describe()))
 		ps, p := configured(t, st, pubsub.Config{}), handlers.Policy{Attempts: 7}
@@ -595,9 +596,9 @@ func TestAPolicyIsUpdatedAfterAPublishInATransaction(t *testing.T) {
 		require.NoError(t, tx.Commit())
 		messages, err := ps.Subscriber("handler", p).Subscribe(t.Context(), "topic")
 		require.NoError(t, err)
-		receive(t, messages).Ack()
+		testkit.Receive(t, messages).Ack()
 		var policy string
-		require.NoError(t, st.DB().Get(&policy, `SELECT policy FROM `+table(st, "subscriptions")))
+		require.NoError(t, st.DB().Get(&policy, `SELECT policy FROM `+testkit.Table(st, "subscriptions")))
 		require.Contains(t, policy, `"attempts":7`)
 	})
 }
@@ -605,7 +606,7 @@ func TestAPolicyIsUpdatedAfterAPublishInATransaction(t *testing.T) {
 // An exhausted run keeps the attempts that there were, and no other.
 func TestARunThatIsGivenUpKeepsNoAttemptThatNeverWas(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := configured(t, st, pubsub.Config{})
 		require.NoError(t, ps.Register("topic", "handler", handlers.Policy{}))
 		require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
@@ -616,7 +617,7 @@ func TestARunThatIsGivenUpKeepsNoAttemptThatNeverWas(t *testing.T) {
 		require.Contains(t, storetest.TakeForDead(t, st), "dead")
 		_, err = ps.Subscriber("handler", handlers.Policy{Attempts: 1, Cycles: 1}).Subscribe(t.Context(), "topic")
 		require.NoError(t, err)
-		waitForStatus(t, st, "handler", store.Failed, 1)
+		testkit.WaitForStatus(t, st, "handler", store.Failed, 1)
 		run := only(t, st)
 		require.Equal(t, store.KindAbandoned, run.ErrorKind)
 		require.NotEmpty(t, run.Fingerprint)
@@ -629,7 +630,7 @@ func TestARunThatIsGivenUpKeepsNoAttemptThatNeverWas(t *testing.T) {
 // Close does not wait for a callback of a message that was nacked.
 func TestCloseInterruptsACallback(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := configured(t, st, pubsub.Config{GracePeriod: 50 * time.Millisecond})
 		called, told := make(chan struct{}, 1), make(chan error, 1)
 		messages, err := ps.Subscriber("handler", handlers.Policy{
@@ -643,10 +644,10 @@ func TestCloseInterruptsACallback(t *testing.T) {
 		}).Subscribe(t.Context(), "topic")
 		require.NoError(t, err)
 		require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
-		receive(t, messages).Nack()
-		receive(t, called)
+		testkit.Receive(t, messages).Nack()
+		testkit.Receive(t, called)
 		require.NoError(t, ps.Close())
-		require.ErrorIs(t, receive(t, told), context.Canceled)
+		require.ErrorIs(t, testkit.Receive(t, told), context.Canceled)
 		run := only(t, st)
 		require.Equal(t, store.Failed, run.Status, "what was decided stands")
 		attempts, err := st.Attempts(t.Context(), run.ID)

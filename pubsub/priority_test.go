@@ -13,6 +13,7 @@ import (
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -44,13 +45,13 @@ func newLateClaim(t *testing.T, url string) *lateClaim {
 	require.NoError(t, err)
 	for range 8 { // from then on no statement is prepared anew, until there are twice as many runs
 		require.NoError(t, c.ps.Publisher().Publish("warm", newMessage("x")))
-		receive(t, warm).Ack()
+		testkit.Receive(t, warm).Ack()
 	}
-	waitForStatus(t, c.st, "warm", store.Success, 8)
+	testkit.WaitForStatus(t, c.st, "warm", store.Success, 8)
 	require.NoError(t, c.ps.Publisher().Publish("high", newMessage("running")))
-	c.highRunning = receive(t, c.high)
+	c.highRunning = testkit.Receive(t, c.high)
 	require.NoError(t, c.ps.Publisher().Publish("low", newMessage("running")))
-	c.lowRunning = receive(t, c.low)
+	c.lowRunning = testkit.Receive(t, c.low)
 
 	waitUntilNothingWaits(t, c.ps)
 
@@ -130,7 +131,7 @@ func TestAClaimUnderWayDoesNotOvertakeAHigherPriority(t *testing.T) {
 			c := newLateClaim(t, testdb.Postgres(t))
 			// The last slot goes to a run that is handed over, and a slot becomes free.
 			require.NoError(t, c.ps.Publisher().Publish("low", newMessage("handed over")))
-			running := []*message.Message{c.highRunning, receive(t, c.low)}
+			running := []*message.Message{c.highRunning, testkit.Receive(t, c.low)}
 			first := newMessage("first")
 			require.NoError(t, publish(c.ps, first))
 			var held int
@@ -153,14 +154,14 @@ func TestAClaimUnderWayDoesNotOvertakeAHigherPriority(t *testing.T) {
 			c.finish(t, running...)
 			high := 2
 			if name == "a large Publish" {
-				receive(t, c.high).Ack()
+				testkit.Receive(t, c.high).Ack()
 				high++
 			}
-			msg := receive(t, c.low)
+			msg := testkit.Receive(t, c.low)
 			require.Equal(t, c.waiting.UUID, msg.UUID)
 			msg.Ack()
-			waitForStatus(t, c.st, "high", store.Success, high)
-			waitForStatus(t, c.st, "low", store.Success, 3)
+			testkit.WaitForStatus(t, c.st, "high", store.Success, high)
+			testkit.WaitForStatus(t, c.st, "low", store.Success, 3)
 			require.Equal(t, 1, c.waitingRun(t).Tries)
 		})
 	}
@@ -177,7 +178,7 @@ func TestAClaimUnderWayGoesBeforeWhatACallersTransactionPublishes(t *testing.T) 
 		require.NoError(t, c.ps.PublisherTx(tx).Publish("high", second))
 		require.NoError(t, tx.Commit())
 		c.answer.Release()
-		first := receive(t, c.low)
+		first := testkit.Receive(t, c.low)
 		require.Equal(t, c.waiting.UUID, first.UUID)
 		for _, run := range runs(t, c.st, store.Filter{Handler: "high"}) {
 			require.True(t, run.EventID != second.UUID || !run.DueAt.IsZero(), "it waits for a slot")
@@ -194,9 +195,9 @@ func TestAClaimUnderWayGoesBeforeWhatACallersTransactionPublishes(t *testing.T) 
 		case <-time.After(patience):
 			t.Fatal("neither came")
 		}
-		receive(t, c.low).Ack()
-		waitForStatus(t, c.st, "high", store.Success, 2)
-		waitForStatus(t, c.st, "low", store.Success, 3)
+		testkit.Receive(t, c.low).Ack()
+		testkit.WaitForStatus(t, c.st, "high", store.Success, 2)
+		testkit.WaitForStatus(t, c.st, "low", store.Success, 3)
 	})
 }
 
@@ -204,7 +205,7 @@ func TestAClaimUnderWayGoesBeforeWhatACallersTransactionPublishes(t *testing.T) 
 // others, whatever its priority.
 func TestAHandlerThatWaitsForItsOwnSlotsKeepsNoOther(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := configured(t, st, pubsub.Config{MaxConcurrency: 3, PollInterval: noPoll})
 		high, err := ps.Subscriber("high", handlers.Policy{Priority: 1, Concurrency: 1}).Subscribe(t.Context(), "high")
 		require.NoError(t, err)
@@ -212,18 +213,18 @@ func TestAHandlerThatWaitsForItsOwnSlotsKeepsNoOther(t *testing.T) {
 		for range 3 {
 			require.NoError(t, ps.Publisher().Publish("high", newMessage("x")))
 		}
-		running := receive(t, high) // two wait
+		running := testkit.Receive(t, high) // two wait
 		for range 2 {
 			require.NoError(t, ps.Publisher().Publish("low", newMessage("x")))
 		}
-		first, second := receive(t, low), receive(t, low)
+		first, second := testkit.Receive(t, low), testkit.Receive(t, low)
 		for _, msg := range []*message.Message{running, first, second} {
 			msg.Ack()
 		}
 		for range 2 {
-			receive(t, high).Ack()
+			testkit.Receive(t, high).Ack()
 		}
-		waitForStatus(t, st, "high", store.Success, 3)
-		waitForStatus(t, st, "low", store.Success, 2)
+		testkit.WaitForStatus(t, st, "high", store.Success, 3)
+		testkit.WaitForStatus(t, st, "low", store.Success, 2)
 	})
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -36,7 +37,7 @@ func TestConfigNamesTheFieldThatIsWrong(t *testing.T) {
 
 func TestPublishSaysWhatWasWrittenAndWhatNot(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		pub := newPubSub(t, st).Publisher()
 
 		cancelled, cancel := context.WithCancel(context.Background())
@@ -52,24 +53,24 @@ func TestPublishSaysWhatWasWrittenAndWhatNot(t *testing.T) {
 		invalid := newMessage("x")
 		invalid.Metadata.Set("key", "\xff")
 		require.ErrorContains(t, pub.Publish("topic", invalid), "UTF-8")
-		requireCount(t, st, "events", 0)
+		testkit.RequireCount(t, st, "events", 0)
 
 		require.NoError(t, pub.Publish("topic"))
 		require.NoError(t, pub.Publish("topic", newMessage("x")))
-		requireCount(t, st, "events", 1)
+		testkit.RequireCount(t, st, "events", 1)
 	})
 }
 
 func TestPublishingAMessageAgainDoesNothing(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := newPubSub(t, st)
 		require.NoError(t, ps.Register("topic", "handler", again))
 		msg := newMessage("x")
 		require.NoError(t, ps.Publisher().Publish("topic", msg))
 		require.NoError(t, ps.Publisher().Publish("topic", msg))
 		require.NoError(t, ps.Publisher().Publish("topic", newMessage("y"), msg))
-		requireCount(t, st, "handler_runs", 2)
+		testkit.RequireCount(t, st, "handler_runs", 2)
 
 		other := message.NewMessage(msg.UUID, []byte("other"))
 		require.ErrorIs(t, ps.Publisher().Publish("topic", other), store.ErrDuplicateID)
@@ -80,7 +81,7 @@ func TestPublishingAMessageAgainDoesNothing(t *testing.T) {
 // After so many new messages the publisher expects no other ones.
 func TestPublishingAgainWhatIsExpectedToBeNew(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := newPubSub(t, st)
 		messages := subscribe(t, ps, "topic", "handler")
 		publish := func(msgs ...*message.Message) error { return ps.Publisher().Publish("topic", msgs...) }
@@ -107,11 +108,11 @@ func TestPublishingAgainWhatIsExpectedToBeNew(t *testing.T) {
 			}
 			written += 10 + publishAgain()
 			for handled < written {
-				receive(t, messages).Ack()
+				testkit.Receive(t, messages).Ack()
 				handled++
 			}
-			waitForStatus(t, st, "handler", store.Success, written)
-			requireCount(t, st, "handler_runs", written)
+			testkit.WaitForStatus(t, st, "handler", store.Success, written)
+			testkit.RequireCount(t, st, "handler_runs", written)
 		}
 	})
 }
@@ -119,13 +120,13 @@ func TestPublishingAgainWhatIsExpectedToBeNew(t *testing.T) {
 // What is handed over in memory is each handler's own.
 func TestAHandlerMayChangeItsMessage(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := newPubSub(t, st)
 		first, second := subscribe(t, ps, "topic", "first"), subscribe(t, ps, "topic", "second")
 		msg := newMessage("what was said")
 		msg.Metadata.Set("who", "ada")
 		require.NoError(t, ps.Publisher().Publish("topic", msg))
-		received := []*message.Message{receive(t, first), receive(t, second)}
+		received := []*message.Message{testkit.Receive(t, first), testkit.Receive(t, second)}
 		for _, r := range received {
 			require.Equal(t, "what was said", string(r.Payload))
 			require.Equal(t, message.Metadata{"who": "ada"}, r.Metadata)
@@ -141,7 +142,7 @@ func TestAHandlerMayChangeItsMessage(t *testing.T) {
 // What one statement does not take is one transaction all the same.
 func TestALargePublishIsAllOrNothing(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := newPubSub(t, st)
 		require.NoError(t, ps.Register("topic", "handler", again))
 		taken := newMessage("taken")
@@ -153,11 +154,11 @@ func TestALargePublishIsAllOrNothing(t *testing.T) {
 		}
 		bad := message.NewMessage(taken.UUID, []byte("not what was published"))
 		require.ErrorIs(t, ps.Publisher().Publish("topic", append(many, bad)...), store.ErrDuplicateID)
-		requireCount(t, st, "events", 1)
+		testkit.RequireCount(t, st, "events", 1)
 
 		require.NoError(t, ps.Publisher().Publish("topic", many...))
-		requireCount(t, st, "events", 4501)
-		requireCount(t, st, "handler_runs", 4501)
+		testkit.RequireCount(t, st, "events", 4501)
+		testkit.RequireCount(t, st, "handler_runs", 4501)
 
 		large := make([]*message.Message, 5)
 		for i := range large {
@@ -169,7 +170,7 @@ func TestALargePublishIsAllOrNothing(t *testing.T) {
 
 func TestAMessageWithoutUUIDGetsOne(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		msg := message.NewMessage("", []byte("x"))
 		require.NoError(t, newPubSub(t, st).Publisher().Publish("topic", msg))
 		require.NotEmpty(t, msg.UUID)
@@ -181,7 +182,7 @@ func TestAMessageWithoutUUIDGetsOne(t *testing.T) {
 // What a handler publishes says what it follows from.
 func TestCausationIsRecorded(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := newPubSub(t, st)
 		first := newMessage("first")
 		second, third := newMessage("second"), newMessage("third")
@@ -207,7 +208,7 @@ func TestCausationIsRecorded(t *testing.T) {
 
 func TestANilTransactionIsAnError(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		db := st.DB()
 		tx, err := db.BeginTxx(t.Context(), nil)
 		require.NoError(t, err)
@@ -220,28 +221,28 @@ func TestANilTransactionIsAnError(t *testing.T) {
 // A handler that hangs, with every slot it may have, delays nobody else.
 func TestAHangingHandlerDelaysNoOther(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := newPubSub(t, st)
 		hanging := subscribe(t, ps, "topic", "hangs")
 		quick := subscribe(t, ps, "topic", "quick")
 		for range 50 {
 			require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
 		}
-		receive(t, hanging) // and is never acked
+		testkit.Receive(t, hanging) // and is never acked
 		for range 50 {
-			receive(t, quick).Ack()
+			testkit.Receive(t, quick).Ack()
 		}
-		waitForStatus(t, st, "quick", store.Success, 50)
+		testkit.WaitForStatus(t, st, "quick", store.Success, 50)
 	})
 }
 
 func TestCloseGivesRunningHandlersTheGracePeriod(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := newPubSub(t, st)
 		messages := subscribe(t, ps, "topic", "handler")
 		require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
-		msg := receive(t, messages)
+		msg := testkit.Receive(t, messages)
 
 		closed := make(chan error, 1)
 		go func() { closed <- ps.Close() }()
@@ -250,7 +251,7 @@ func TestCloseGivesRunningHandlersTheGracePeriod(t *testing.T) {
 		}
 		require.NoError(t, msg.Context().Err(), "the handler's context is alive during the grace period")
 		msg.Ack()
-		require.NoError(t, receive(t, closed))
+		require.NoError(t, testkit.Receive(t, closed))
 		require.Equal(t, store.Success, only(t, st).Status, "its end is in the database when Close returns")
 		require.ErrorIs(t, msg.Context().Err(), context.Canceled)
 	})
@@ -258,11 +259,11 @@ func TestCloseGivesRunningHandlersTheGracePeriod(t *testing.T) {
 
 func TestWhatOverrunsTheGracePeriodIsDueAgainWithoutLosingTheAttempt(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := newPubSub(t, st)
 		messages := subscribe(t, ps, "topic", "handler")
 		require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
-		msg := receive(t, messages)
+		msg := testkit.Receive(t, messages)
 		require.NoError(t, ps.Close())
 		require.ErrorIs(t, msg.Context().Err(), context.Canceled)
 		msg.Ack() // too late to count
@@ -277,15 +278,15 @@ func TestWhatOverrunsTheGracePeriodIsDueAgainWithoutLosingTheAttempt(t *testing.
 		require.Equal(t, store.KindInterrupted, attempts[0].Kind)
 
 		again := subscribe(t, newPubSub(t, st), "topic", "handler")
-		receive(t, again).Ack()
-		waitForStatus(t, st, "handler", store.Success, 1)
+		testkit.Receive(t, again).Ack()
+		testkit.WaitForStatus(t, st, "handler", store.Success, 1)
 	})
 }
 
 // What was claimed and never delivered is due again at once.
 func TestCloseReleasesWhatNeverStarted(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := newPubSub(t, st)
 		subscribe(t, ps, "topic", "handler") // nobody receives
 		for range 5 {
@@ -304,12 +305,12 @@ func TestCloseReleasesWhatNeverStarted(t *testing.T) {
 
 func TestAClosedPubSubTakesNoSubscriber(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		ps := newPubSub(t, openStore(t, url))
+		ps := newPubSub(t, testkit.OpenStore(t, url))
 		require.NoError(t, ps.Close())
 		_, err := ps.Subscriber("handler", again).Subscribe(t.Context(), "topic")
 		require.ErrorIs(t, err, pubsub.ErrClosed)
 
-		ps = newPubSub(t, openStore(t, url))
+		ps = newPubSub(t, testkit.OpenStore(t, url))
 		sub := ps.Subscriber("handler", again)
 		require.NoError(t, sub.Close())
 		_, err = sub.Subscribe(t.Context(), "topic")
@@ -320,7 +321,7 @@ func TestAClosedPubSubTakesNoSubscriber(t *testing.T) {
 // The runs of a process that died are taken over by one that lives.
 func TestADeadInstanceIsTakenOver(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		require.NoError(t, queue.Of(st).Subscribe(t.Context(), store.Subscription{Topic: "topic", Handler: "handler"}, ""))
 		alive, err := pubsub.New(st, pubsub.Config{HeartbeatInterval: 20 * time.Millisecond, DeadAfter: 200 * time.Millisecond})
 		require.NoError(t, err)
@@ -333,8 +334,8 @@ func TestADeadInstanceIsTakenOver(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, claimed, 1)
 
-		receive(t, subscribe(t, alive, "topic", "handler")).Ack()
-		waitForStatus(t, st, "handler", store.Success, 1)
+		testkit.Receive(t, subscribe(t, alive, "topic", "handler")).Ack()
+		testkit.WaitForStatus(t, st, "handler", store.Success, 1)
 		run := only(t, st)
 		require.Equal(t, 2, run.Attempt)
 		attempts, err := st.Attempts(t.Context(), run.ID)
@@ -353,7 +354,7 @@ func TestADeadInstanceIsTakenOver(t *testing.T) {
 func TestCutConnectionsLoseNothing(t *testing.T) {
 	t.Parallel()
 	url := testdb.Postgres(t)
-	st := openStore(t, url)
+	st := testkit.OpenStore(t, url)
 	ps := newPubSub(t, st)
 	messages := subscribe(t, ps, "topic", "handler")
 
@@ -380,7 +381,7 @@ func TestCutConnectionsLoseNothing(t *testing.T) {
 			require.NoError(t, err)
 		}
 	}
-	waitForStatus(t, st, "handler", store.Success, n)
+	testkit.WaitForStatus(t, st, "handler", store.Success, n)
 	for id := range published {
 		_, ok := handled.Load(id)
 		require.True(t, ok, "event %s was not handled", id)
@@ -391,13 +392,13 @@ func TestCutConnectionsLoseNothing(t *testing.T) {
 
 func TestANackedMessageComesAgain(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := newPubSub(t, st)
 		messages := subscribe(t, ps, "topic", "handler")
 		require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
-		receive(t, messages).Nack()
-		receive(t, messages).Ack()
-		waitForStatus(t, st, "handler", store.Success, 1)
+		testkit.Receive(t, messages).Nack()
+		testkit.Receive(t, messages).Ack()
+		testkit.WaitForStatus(t, st, "handler", store.Success, 1)
 		attempts, err := st.Attempts(t.Context(), only(t, st).ID)
 		require.NoError(t, err)
 		require.Len(t, attempts, 1)
@@ -408,7 +409,7 @@ func TestANackedMessageComesAgain(t *testing.T) {
 // Several processes share a backlog, each run going to one of them.
 func TestInstancesShareABacklog(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		publisher := newPubSub(t, st)
 		require.NoError(t, publisher.Register("topic", "handler", again))
 		const n = 300
@@ -428,7 +429,7 @@ func TestInstancesShareABacklog(t *testing.T) {
 				}
 			}()
 		}
-		waitForStatus(t, st, "handler", store.Success, n)
+		testkit.WaitForStatus(t, st, "handler", store.Success, n)
 		mu.Lock()
 		defer mu.Unlock()
 		require.Len(t, times, n)
@@ -449,18 +450,6 @@ func subscribe(t *testing.T, ps *pubsub.PubSub, topic, handler string) <-chan *m
 	messages, err := ps.Subscriber(handler, again).Subscribe(t.Context(), topic)
 	require.NoError(t, err)
 	return messages
-}
-
-func receive[T any](t *testing.T, from <-chan T) T {
-	t.Helper()
-	select {
-	case v, open := <-from:
-		require.True(t, open, "the channel is closed")
-		return v
-	case <-time.After(patience):
-		t.Fatalf("nothing came within %v", patience)
-		panic("unreachable")
-	}
 }
 
 func runs(t *testing.T, st *store.Store, f store.Filter) []store.Run {
@@ -486,27 +475,4 @@ func leased(t *testing.T, st *store.Store) []store.Run {
 		}
 	}
 	return held
-}
-
-func waitForStatus(t *testing.T, st *store.Store, handler string, status store.Status, n int) {
-	t.Helper()
-	count := 0
-	require.Eventually(t, func() bool {
-		err := st.DB().GetContext(t.Context(), &count, `SELECT count(*) FROM `+table(st, "handler_runs")+` WHERE handler = $1 AND status = $2`, handler, string(status))
-		return err == nil && count == n
-	}, patience, 5*time.Millisecond, "%s runs are %s, want %d", handler, status, n)
-}
-
-func requireCount(t *testing.T, st *store.Store, name string, want int) {
-	t.Helper()
-	var got int
-	require.NoError(t, st.DB().GetContext(t.Context(), &got, `SELECT count(*) FROM `+table(st, name)))
-	require.Equal(t, want, got, name)
-}
-
-func table(st *store.Store, name string) string {
-	if st.DB().DriverName() == "postgres" {
-		return "reprise." + name
-	}
-	return "reprise_" + name
 }

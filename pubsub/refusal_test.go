@@ -14,6 +14,7 @@ import (
 	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -67,7 +68,7 @@ func TestAnInboxHoldsUpNothingForWhatTheDatabaseRefuses(t *testing.T) {
 	for name, code := range map[string]string{"a constraint": "23514", "a trigger": "P0001", "a trigger's own code": "MY001", "locked": "55P03"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			st := openStore(t, testdb.Postgres(t))
+			st := testkit.OpenStore(t, testdb.Postgres(t))
 			allow := refusing(t, st, "INSERT", "events", "culprit", code)
 			transport := make(fed, 10)
 			// They wait in the channel, and so are a batch, before anybody subscribes.
@@ -78,7 +79,7 @@ func TestAnInboxHoldsUpNothingForWhatTheDatabaseRefuses(t *testing.T) {
 			messages, err := in.Subscribe(t.Context(), "topic")
 			require.NoError(t, err)
 			for range 3 {
-				receive(t, messages).Ack()
+				testkit.Receive(t, messages).Ack()
 			}
 			for _, payload := range []string{"1", "2", "3"} {
 				closed(t, all[payload].Acked())
@@ -87,7 +88,7 @@ func TestAnInboxHoldsUpNothingForWhatTheDatabaseRefuses(t *testing.T) {
 			for range 3 {
 				closed(t, culprit.Nacked())
 				closed(t, transport.feed("between")["between"].Acked())
-				receive(t, messages).Ack()
+				testkit.Receive(t, messages).Ack()
 				culprit = culprit.Copy()
 				transport <- culprit
 			}
@@ -99,7 +100,7 @@ func TestAnInboxHoldsUpNothingForWhatTheDatabaseRefuses(t *testing.T) {
 			case <-culprit.Acked():
 			}
 			closed(t, culprit.Acked())
-			require.Equal(t, `"culprit"`, string(receive(t, messages).Payload))
+			require.Equal(t, `"culprit"`, string(testkit.Receive(t, messages).Payload))
 			require.NoError(t, in.Close())
 		})
 	}
@@ -110,7 +111,7 @@ func TestAnInboxHoldsUpNothingForWhatTheDatabaseRefuses(t *testing.T) {
 func TestAnInboxWaitsWhileEverythingIsLocked(t *testing.T) {
 	t.Parallel()
 	databaseURL := testdb.Postgres(t)
-	st := openStore(t, withSetting(t, databaseURL, "lock_timeout", "50"))
+	st := testkit.OpenStore(t, withSetting(t, databaseURL, "lock_timeout", "50"))
 	transport := make(fed, 100)
 	ps := newPubSub(t, st)
 	in, err := ps.Inbox(transport, "handler", again, pubsub.InboxConfig{})
@@ -144,9 +145,9 @@ func TestAnInboxWaitsWhileEverythingIsLocked(t *testing.T) {
 		}()
 	}
 	for range payloads {
-		receive(t, messages).Ack()
+		testkit.Receive(t, messages).Ack()
 	}
-	waitForStatus(t, st, "handler", store.Success, len(payloads))
+	testkit.WaitForStatus(t, st, "handler", store.Success, len(payloads))
 }
 
 // A publisher whose id somebody else holds locked fails alone, and others that
@@ -154,9 +155,9 @@ func TestAnInboxWaitsWhileEverythingIsLocked(t *testing.T) {
 func TestAPublishThatFindsItsIDLockedFailsAlone(t *testing.T) {
 	t.Parallel()
 	databaseURL := testdb.Postgres(t)
-	st := openStore(t, withSetting(t, databaseURL, "lock_timeout", "200"))
+	st := testkit.OpenStore(t, withSetting(t, databaseURL, "lock_timeout", "200"))
 	ps := newPubSub(t, st)
-	other := openStore(t, databaseURL)
+	other := testkit.OpenStore(t, databaseURL)
 	otherPS := newPubSub(t, other)
 	tx, err := other.DB().BeginTxx(t.Context(), nil)
 	require.NoError(t, err)
@@ -175,10 +176,10 @@ func TestAPublishThatFindsItsIDLockedFailsAlone(t *testing.T) {
 	}
 	go func() { busy <- ps.Publisher().Publish("topic", held.Copy()) }()
 	for range cap(errs) - 1 {
-		require.NoError(t, receive(t, errs))
+		require.NoError(t, testkit.Receive(t, errs))
 	}
 	for range 3 {
-		require.True(t, sqldb.Locked(receive(t, busy)))
+		require.True(t, sqldb.Locked(testkit.Receive(t, busy)))
 	}
 }
 
@@ -200,7 +201,7 @@ func TestARelayHoldsUpNothingForWhatCannotBeMarked(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			st := openStore(t, testdb.Postgres(t))
+			st := testkit.OpenStore(t, testdb.Postgres(t))
 			b := &broker{}
 			o := outboxOf(t, newPubSub(t, st), b.transport(pubsub.ViaOutbox), pubsub.OutboxConfig{})
 			payloads := []string{`"1"`, `"culprit"`, `"2"`, `"3"`}
@@ -228,7 +229,7 @@ func TestSubscribingWaitsForWhatPasses(t *testing.T) {
 		t.Run(lockedTable, func(t *testing.T) {
 			t.Parallel()
 			databaseURL := testdb.Postgres(t)
-			st := openStore(t, withSetting(t, databaseURL, "lock_timeout", "10"))
+			st := testkit.OpenStore(t, withSetting(t, databaseURL, "lock_timeout", "10"))
 			log := &logged{to: slog.DiscardHandler}
 			ps, err := pubsub.New(st, pubsub.Config{Logger: slog.New(log)})
 			require.NoError(t, err)
@@ -254,26 +255,26 @@ func TestSubscribingWaitsForWhatPasses(t *testing.T) {
 			}()
 			require.Eventually(t, func() bool { return log.lines() >= 2 }, patience, time.Millisecond)
 			cancel()
-			require.ErrorIs(t, receive(t, stopped), context.Canceled)
+			require.ErrorIs(t, testkit.Receive(t, stopped), context.Canceled)
 			require.NoError(t, lock.Rollback())
-			messages := receive(t, subscribed)
+			messages := testkit.Receive(t, subscribed)
 			require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
-			receive(t, messages).Ack()
-			waitForStatus(t, st, "handler", store.Success, 1)
+			testkit.Receive(t, messages).Ack()
+			testkit.WaitForStatus(t, st, "handler", store.Success, 1)
 		})
 	}
 	t.Run("the server is away", func(t *testing.T) {
 		t.Parallel()
 		server := testdb.NewServer(t)
-		st := openStore(t, server.URL)
+		st := testkit.OpenStore(t, server.URL)
 		ps := newPubSub(t, st)
 		server.Stop()
 		initialized := make(chan error, 1)
 		go func() { initialized <- ps.Subscriber("handler", again).SubscribeInitialize("topic") }()
 		require.Eventually(t, func() bool { return st.DB().PingContext(t.Context()) != nil }, patience, time.Millisecond)
 		server.Start()
-		require.NoError(t, receive(t, initialized))
-		requireCount(t, st, "subscriptions", 1)
+		require.NoError(t, testkit.Receive(t, initialized))
+		testkit.RequireCount(t, st, "subscriptions", 1)
 	})
 }
 
@@ -281,7 +282,7 @@ func TestSubscribingWaitsForWhatPasses(t *testing.T) {
 func TestSubscribingFailsForWhatDoesNotPass(t *testing.T) {
 	t.Parallel()
 	server := testdb.NewServer(t)
-	st := openStore(t, server.URL)
+	st := testkit.OpenStore(t, server.URL)
 	ps := newPubSub(t, st)
 	for _, c := range [][2]string{ // in this order: the second try finds the subscription there
 		{`REVOKE INSERT ON reprise.subscriptions FROM app`, `GRANT INSERT ON reprise.subscriptions TO app`},
@@ -302,7 +303,7 @@ func TestSubscribingFailsForWhatDoesNotPass(t *testing.T) {
 // not taken for known. An Inbox records what was refused when the sequence is set.
 func TestASequenceThatIsBehindLosesNothing(t *testing.T) {
 	t.Parallel()
-	st := openStore(t, testdb.Postgres(t))
+	st := testkit.OpenStore(t, testdb.Postgres(t))
 	ps := newPubSub(t, st)
 	require.NoError(t, ps.Register("topic", "handler", again))
 	var old []*message.Message
@@ -326,7 +327,7 @@ func TestASequenceThatIsBehindLosesNothing(t *testing.T) {
 	require.NotErrorIs(t, err, queue.ErrKnown)
 	require.False(t, errors.Is(err, pubsub.ErrMaybeWritten))
 	require.NoError(t, tx.Rollback())
-	requireCount(t, st, "events", len(old))
+	testkit.RequireCount(t, st, "events", len(old))
 
 	transport := make(fed, 10)
 	in, err := ps.Inbox(transport, "handler", again, pubsub.InboxConfig{})
@@ -339,6 +340,6 @@ func TestASequenceThatIsBehindLosesNothing(t *testing.T) {
 	msg = msg.Copy()
 	transport <- msg
 	closed(t, msg.Acked())
-	require.Equal(t, `"received"`, string(receive(t, messages).Payload))
+	require.Equal(t, `"received"`, string(testkit.Receive(t, messages).Payload))
 	require.NoError(t, in.Close())
 }

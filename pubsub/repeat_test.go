@@ -14,6 +14,7 @@ import (
 
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/middleware"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
@@ -45,7 +46,7 @@ func TestWhatIsPublishedAgainIsAnotherEventIfItsMetadataIs(t *testing.T) {
 		} {
 			t.Run(name+size, func(t *testing.T) {
 				testdb.Each(t, func(t *testing.T, url string) {
-					st := openStore(t, url)
+					st := testkit.OpenStore(t, url)
 					var log lines
 					ps := configured(t, st, pubsub.Config{Logger: log.logger()})
 					messages := subscribe(t, ps, "topic", "handler")
@@ -62,15 +63,15 @@ func TestWhatIsPublishedAgainIsAnotherEventIfItsMetadataIs(t *testing.T) {
 					handled := map[string]int{}
 					handle := func(n int) {
 						for len(handled) < n {
-							msg := receive(t, messages)
+							msg := testkit.Receive(t, messages)
 							if msg.UUID != "large" {
 								require.Equal(t, "x", string(msg.Payload))
 							}
 							handled[msg.UUID]++
 							msg.Ack()
 						}
-						waitForStatus(t, st, "handler", store.Success, n)
-						requireCount(t, st, "handler_runs", n)
+						testkit.WaitForStatus(t, st, "handler", store.Success, n)
+						testkit.RequireCount(t, st, "handler_runs", n)
 					}
 					publish(first)
 					handle(known)
@@ -85,7 +86,7 @@ func TestWhatIsPublishedAgainIsAnotherEventIfItsMetadataIs(t *testing.T) {
 					require.Equal(t, "1", found[0]["event"])
 					require.EqualValues(t, known, found[0]["known"])
 					require.EqualValues(t, known, found[0]["published"])
-					requireCount(t, st, "handler_runs", known)
+					testkit.RequireCount(t, st, "handler_runs", known)
 
 					other := message.NewMessage("1", []byte("x"))
 					other.Metadata.Set("retries", "1")
@@ -95,7 +96,7 @@ func TestWhatIsPublishedAgainIsAnotherEventIfItsMetadataIs(t *testing.T) {
 					publish(other)
 					lines := log.of(t, "known")
 					require.EqualValues(t, known, lines[len(lines)-1]["known"], "the repeat is known as well")
-					requireCount(t, st, "handler_runs", known+1)
+					testkit.RequireCount(t, st, "handler_runs", known+1)
 					for id := range handled {
 						event, err := st.Event(t.Context(), "topic", id)
 						require.NoError(t, err)
@@ -119,7 +120,7 @@ func TestAnEventWithAnEventIDIsHandledOnce(t *testing.T) {
 	for name, event := range map[string]any{"value": declaring{ID: "1"}, "pointer": &declaring{ID: "1"}} {
 		t.Run(name, func(t *testing.T) {
 			testdb.Each(t, func(t *testing.T, url string) {
-				st := openStore(t, url)
+				st := testkit.OpenStore(t, url)
 				ps := newPubSub(t, st)
 				messages := subscribe(t, ps, "pubsub_test.declaring", "handler")
 				for _, tenant := range []string{"a", "b"} {
@@ -129,9 +130,9 @@ func TestAnEventWithAnEventIDIsHandledOnce(t *testing.T) {
 					msg.Metadata.Set("tenant", tenant)
 					require.NoError(t, ps.Publisher().Publish(topic, msg))
 				}
-				receive(t, messages).Ack()
-				waitForStatus(t, st, "handler", store.Success, 1)
-				requireCount(t, st, "handler_runs", 1)
+				testkit.Receive(t, messages).Ack()
+				testkit.WaitForStatus(t, st, "handler", store.Success, 1)
+				testkit.RequireCount(t, st, "handler_runs", 1)
 			})
 		})
 	}
@@ -141,7 +142,7 @@ func TestAnEventWithAnEventIDIsHandledOnce(t *testing.T) {
 // back, is handled.
 func TestAnInboxHandlesWhatComesBackFromAPoisonQueue(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		g := gochannel.NewGoChannel(gochannel.Config{Persistent: true}, watermill.NopLogger{})
 		t.Cleanup(func() { require.NoError(t, g.Close()) })
 		in, err := newPubSub(t, st).Inbox(g, "handler", handlers.Policy{Attempts: 1, Cycles: 1}, pubsub.InboxConfig{})
@@ -161,13 +162,13 @@ func TestAnInboxHandlesWhatComesBackFromAPoisonQueue(t *testing.T) {
 		require.NoError(t, err)
 		sent := newMessage("x")
 		require.NoError(t, g.Publish("topic", sent))
-		msg := receive(t, poisoned)
+		msg := testkit.Receive(t, poisoned)
 		requeued := msg.Copy()
 		msg.Ack()
 		require.Equal(t, sent.UUID, requeued.UUID)
 		requeued.Metadata.Set("retries", "1")
 		require.NoError(t, g.Publish("topic", requeued))
-		waitForStatus(t, st, "handler", store.Failed, 1)
-		waitForStatus(t, st, "handler", store.Success, 1)
+		testkit.WaitForStatus(t, st, "handler", store.Failed, 1)
+		testkit.WaitForStatus(t, st, "handler", store.Success, 1)
 	})
 }

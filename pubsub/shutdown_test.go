@@ -12,6 +12,7 @@ import (
 
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -20,13 +21,13 @@ import (
 // once.
 func TestOnCloseNothingBeginsAndOthersGoOn(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := configured(t, st, pubsub.Config{Concurrency: 2})
 		messages := subscribe(t, ps, "topic", "handler")
 		var running []*message.Message
 		for range 2 {
 			require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
-			running = append(running, receive(t, messages))
+			running = append(running, testkit.Receive(t, messages))
 		}
 		for range 3 {
 			require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
@@ -37,17 +38,17 @@ func TestOnCloseNothingBeginsAndOthersGoOn(t *testing.T) {
 			t.Error("one began")
 		}
 		running[0].Ack() // its slot is free now
-		waitForStatus(t, st, "handler", store.Success, 1)
+		testkit.WaitForStatus(t, st, "handler", store.Success, 1)
 		require.NoError(t, running[1].Context().Err(), "it may go on")
 
 		others := subscribe(t, newPubSub(t, st), "topic", "handler")
 		for range 3 {
-			receive(t, others).Ack()
+			testkit.Receive(t, others).Ack()
 		}
-		waitForStatus(t, st, "handler", store.Success, 4)
+		testkit.WaitForStatus(t, st, "handler", store.Success, 4)
 		running[1].Ack()
-		require.NoError(t, receive(t, closed))
-		waitForStatus(t, st, "handler", store.Success, 5)
+		require.NoError(t, testkit.Receive(t, closed))
+		testkit.WaitForStatus(t, st, "handler", store.Success, 5)
 		for _, run := range runs(t, st, store.Filter{}) {
 			require.Equal(t, 1, run.Tries)
 			require.Empty(t, attemptsOf(t, st, run))
@@ -58,7 +59,7 @@ func TestOnCloseNothingBeginsAndOthersGoOn(t *testing.T) {
 // A failure within the grace period is one like any other.
 func TestAFailureWhileClosingIsThePolicys(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := configured(t, st, pubsub.Config{})
 		finish := make(chan struct{})
 		calls := work(t, ps, handlers.Policy{Backoff: handlers.Backoff{Initial: time.Hour, Maximum: time.Hour}}, func(store.Run) error {
@@ -66,11 +67,11 @@ func TestAFailureWhileClosingIsThePolicys(t *testing.T) {
 			return errWrong
 		})
 		require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
-		receive(t, calls)
+		testkit.Receive(t, calls)
 		closed := make(chan error, 1)
 		go func() { closed <- ps.Close() }()
 		close(finish)
-		require.NoError(t, receive(t, closed))
+		require.NoError(t, testkit.Receive(t, closed))
 		run := only(t, st)
 		require.Equal(t, store.KindError, run.ErrorKind)
 		require.Equal(t, 1, run.Tries)
@@ -84,7 +85,7 @@ func TestWhatWasInterruptedDoesNotCount(t *testing.T) {
 	for name, late := range map[string]error{"success": nil, "error": errWrong, "permanent": handlers.Permanent(errWrong)} {
 		t.Run(name, func(t *testing.T) {
 			testdb.Each(t, func(t *testing.T, url string) {
-				st := openStore(t, url)
+				st := testkit.OpenStore(t, url)
 				ps, err := pubsub.New(st, pubsub.Config{GracePeriod: 50 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)})
 				require.NoError(t, err)
 				policy := handlers.Policy{Attempts: 1, Cycles: 1, OnExhausted: func(context.Context, store.Run, error) error {
@@ -94,7 +95,7 @@ func TestWhatWasInterruptedDoesNotCount(t *testing.T) {
 				messages, err := ps.RecordedSubscriber("handler", policy).Subscribe(t.Context(), "topic")
 				require.NoError(t, err)
 				require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
-				msg := receive(t, messages)
+				msg := testkit.Receive(t, messages)
 				delivery, _ := handlers.DeliveryFrom(msg.Context())
 				ended := make(chan error, 1)
 				go func() {
@@ -102,7 +103,7 @@ func TestWhatWasInterruptedDoesNotCount(t *testing.T) {
 					ended <- delivery.End(msg.Context(), late)
 				}()
 				require.NoError(t, ps.Close())
-				require.NoError(t, receive(t, ended))
+				require.NoError(t, testkit.Receive(t, ended))
 
 				run := only(t, st)
 				require.Equal(t, store.Pending, run.Status)
@@ -115,9 +116,9 @@ func TestWhatWasInterruptedDoesNotCount(t *testing.T) {
 				require.Contains(t, attempts[0].Message, "had not ended after 50ms")
 
 				calls := work(t, newPubSub(t, st), policy, func(store.Run) error { return nil })
-				again := receive(t, calls)
+				again := testkit.Receive(t, calls)
 				require.Equal(t, []int{2, 1, 0}, []int{again.Attempt, again.Tries, again.Cycle})
-				waitForStatus(t, st, "handler", store.Success, 1)
+				testkit.WaitForStatus(t, st, "handler", store.Success, 1)
 			})
 		})
 	}
@@ -125,7 +126,7 @@ func TestWhatWasInterruptedDoesNotCount(t *testing.T) {
 
 func TestSeveralMayClose(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := configured(t, st, pubsub.Config{})
 		sub := ps.Subscriber("handler", again)
 		messages, err := sub.Subscribe(t.Context(), "topic")
@@ -133,7 +134,7 @@ func TestSeveralMayClose(t *testing.T) {
 		for range 5 {
 			require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
 		}
-		msg := receive(t, messages)
+		msg := testkit.Receive(t, messages)
 		var closing sync.WaitGroup
 		for range 4 {
 			for _, closer := range []func() error{ps.Close, sub.Close} {
@@ -152,7 +153,7 @@ func TestSeveralMayClose(t *testing.T) {
 		require.NoError(t, ps.Close())
 		require.Eventually(t, func() bool { return len(leased(t, st)) == 0 }, patience, time.Millisecond)
 		requireNothingHeldByNobody(t, st)
-		requireCount(t, st, "instances", 0)
+		testkit.RequireCount(t, st, "instances", 0)
 	})
 }
 
@@ -160,15 +161,15 @@ func TestSeveralMayClose(t *testing.T) {
 func TestCloseWithoutADatabaseSaysSo(t *testing.T) {
 	t.Parallel()
 	address := testdb.Postgres(t)
-	direct := openStore(t, address)
+	direct := testkit.OpenStore(t, address)
 	w, through := newWire(t, address)
-	ps, err := pubsub.New(openStore(t, through), pubsub.Config{GracePeriod: time.Second, Logger: slog.New(slog.DiscardHandler)})
+	ps, err := pubsub.New(testkit.OpenStore(t, through), pubsub.Config{GracePeriod: time.Second, Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	handleOne(t, direct, ps, subscribe(t, ps, "topic", "handler"), 1)
 	w.sever()
 	closed := make(chan error, 1)
 	go func() { closed <- ps.Close() }()
-	err = receive(t, closed)
+	err = testkit.Receive(t, closed)
 	require.Error(t, err)
 	require.Regexp(t, "deregister instance|did not take the end", err.Error()) // by whether it heard of the end
 }

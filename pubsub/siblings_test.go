@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -39,7 +40,7 @@ func TestASiblingMakesNoOtherEventOfWhatIsKnown(t *testing.T) {
 	for name, publish := range ways {
 		t.Run(name, func(t *testing.T) {
 			testdb.Each(t, func(t *testing.T, url string) {
-				st := openStore(t, url)
+				st := testkit.OpenStore(t, url)
 				ps := newPubSub(t, st)
 				require.NoError(t, ps.Register("topic", "handler", again))
 				publish(t, ps, siblings("1", ""))
@@ -47,8 +48,8 @@ func TestASiblingMakesNoOtherEventOfWhatIsKnown(t *testing.T) {
 				publish(t, ps, siblings("1", "b", "", "a"))
 				publish(t, ps, siblings("2", "a"))
 				publish(t, ps, siblings("2", "", "a", "b"))
-				requireCount(t, st, "events", 6)
-				requireCount(t, st, "handler_runs", 6)
+				testkit.RequireCount(t, st, "events", 6)
+				testkit.RequireCount(t, st, "handler_runs", 6)
 				e, err := st.Event(t.Context(), "topic", "2")
 				require.NoError(t, err)
 				require.Equal(t, "a", e.Metadata["about"])
@@ -61,7 +62,7 @@ func TestASiblingMakesNoOtherEventOfWhatIsKnown(t *testing.T) {
 // payloads differ.
 func TestASiblingInAnInboxMakesNoOtherEventOfWhatIsKnown(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := newPubSub(t, st)
 		payload := func(text string) *message.Message { return message.NewMessage("payload", []byte(text)) }
 		for _, batch := range [][]*message.Message{
@@ -86,8 +87,8 @@ func TestASiblingInAnInboxMakesNoOtherEventOfWhatIsKnown(t *testing.T) {
 			}
 			require.NoError(t, in.Close())
 		}
-		requireCount(t, st, "events", 5) // three of id 1, two of the payloads
-		requireCount(t, st, "handler_runs", 5)
+		testkit.RequireCount(t, st, "events", 5) // three of id 1, two of the payloads
+		testkit.RequireCount(t, st, "handler_runs", 5)
 		e, err := st.Event(t.Context(), "topic", "payload")
 		require.NoError(t, err)
 		require.Equal(t, "first", string(e.Payload))

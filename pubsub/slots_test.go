@@ -12,6 +12,7 @@ import (
 
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -30,7 +31,7 @@ func TestTopicsOfASubscriberShareItsSlots(t *testing.T) {
 
 func shareSlots(t *testing.T, url string, slots, process int) {
 	const n = 10 // messages of a topic by each way
-	st := openStore(t, url)
+	st := testkit.OpenStore(t, url)
 	ps := configured(t, st, pubsub.Config{MaxConcurrency: process, PollInterval: 10 * time.Millisecond})
 	elsewhere := configured(t, st, pubsub.Config{})
 	policy := handlers.Policy{Concurrency: slots}
@@ -84,8 +85,8 @@ func shareSlots(t *testing.T, url string, slots, process int) {
 		}
 	}
 	publishing.Wait()
-	waitForStatus(t, st, "inbox", store.Success, len(topics)*4*n)
-	waitForStatus(t, st, "group", store.Success, len(topics)*3*n) // what the transport brings is the Inbox's
+	testkit.WaitForStatus(t, st, "inbox", store.Success, len(topics)*4*n)
+	testkit.WaitForStatus(t, st, "group", store.Success, len(topics)*3*n) // what the transport brings is the Inbox's
 	require.NoError(t, ps.Close())
 	working.Wait()
 }
@@ -103,7 +104,7 @@ func TestATopicWaitsNoLongerThanItsSiblings(t *testing.T) {
 	require.NoError(t, err)
 	publish := func(topic string) { require.NoError(t, ps.Publisher().Publish(topic, newMessage(topic))) }
 	publish("a")
-	running := receive(t, a)
+	running := testkit.Receive(t, a)
 	publish("b")
 	claimed := gate.After(isClaim)
 	running.Ack()
@@ -118,14 +119,14 @@ func TestATopicWaitsNoLongerThanItsSiblings(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatal("neither came")
 	}
-	receive(t, a).Ack()
-	waitForStatus(t, st, "group", store.Success, 3)
+	testkit.Receive(t, a).Ack()
+	testkit.WaitForStatus(t, st, "group", store.Success, 3)
 }
 
 // A topic that has many runs gets the slots that others do not need.
 func TestATopicGetsTheSlotsThatItsSiblingsDoNotNeed(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := configured(t, st, pubsub.Config{PollInterval: noPoll})
 		subscriber := ps.Subscriber("group", handlers.Policy{Concurrency: 4})
 		require.NoError(t, subscriber.SubscribeInitialize("a"))
@@ -139,11 +140,11 @@ func TestATopicGetsTheSlotsThatItsSiblingsDoNotNeed(t *testing.T) {
 		a, err := subscriber.Subscribe(t.Context(), "a")
 		require.NoError(t, err)
 		for i := range messages { // all are running at once
-			messages[i] = receive(t, a)
+			messages[i] = testkit.Receive(t, a)
 		}
 		for _, msg := range messages {
 			msg.Ack()
 		}
-		waitForStatus(t, st, "group", store.Success, 4)
+		testkit.WaitForStatus(t, st, "group", store.Success, 4)
 	})
 }

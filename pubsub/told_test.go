@@ -10,6 +10,7 @@ import (
 
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -37,7 +38,7 @@ func TestAHandlerIsToldWhatTheDatabaseKnowsOfItsRun(t *testing.T) {
 	for name, publish := range ways {
 		t.Run(name, func(t *testing.T) {
 			testdb.Each(t, func(t *testing.T, url string) {
-				st := openStore(t, url)
+				st := testkit.OpenStore(t, url)
 				ps := newPubSub(t, st)
 				calls := work(t, ps, again, func(run store.Run) error {
 					requireTold(t, st, run)
@@ -47,7 +48,7 @@ func TestAHandlerIsToldWhatTheDatabaseKnowsOfItsRun(t *testing.T) {
 					return nil
 				})
 				publish(t, ps)
-				receive(t, calls)
+				testkit.Receive(t, calls)
 				require.Eventually(t, func() bool {
 					return len(runs(t, st, store.Filter{Status: store.Success})) == len(runs(t, st, store.Filter{}))
 				}, patience, 5*time.Millisecond)
@@ -59,7 +60,7 @@ func TestAHandlerIsToldWhatTheDatabaseKnowsOfItsRun(t *testing.T) {
 // An Inbox hands over what another handler's Inbox has recorded long ago.
 func TestAnInboxTellsWhenAnEventWasPublishedThatIsKnown(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		first, second := make(fed, 1), make(fed, 1)
 		ps := newPubSub(t, st)
 		msg := newMessage("x")
@@ -70,22 +71,22 @@ func TestAnInboxTellsWhenAnEventWasPublishedThatIsKnown(t *testing.T) {
 			require.NoError(t, err)
 			t.Cleanup(func() { require.NoError(t, in.Close()) })
 			transport <- msg.Copy()
-			got := receive(t, messages)
+			got := testkit.Receive(t, messages)
 			d, ok := handlers.DeliveryFrom(got.Context())
 			require.True(t, ok)
 			requireTold(t, st, d.Run())
 			got.Ack()
-			waitForStatus(t, st, handler, store.Success, 1)
-			exec(t, st, `UPDATE `+table(st, "events")+` SET published_at = '2020-02-20T20:20:20.125Z'`)
+			testkit.WaitForStatus(t, st, handler, store.Success, 1)
+			exec(t, st, `UPDATE `+testkit.Table(st, "events")+` SET published_at = '2020-02-20T20:20:20.125Z'`)
 		}
-		requireCount(t, st, "events", 1)
+		testkit.RequireCount(t, st, "events", 1)
 	})
 }
 
 // A callback is told of the attempt that failed, and of the cycle to come.
 func TestACallbackIsToldWhatTheDatabaseKnowsOfItsRun(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := newPubSub(t, st)
 		called := make(chan store.Run, 2)
 		call := func(_ context.Context, run store.Run, _ error) error {
@@ -103,12 +104,12 @@ func TestACallbackIsToldWhatTheDatabaseKnowsOfItsRun(t *testing.T) {
 			return errWrong
 		})
 		require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
-		run := receive(t, called)
+		run := testkit.Receive(t, called)
 		require.Equal(t, store.Pending, run.Status)
 		require.WithinDuration(t, time.Now().Add(time.Hour), run.DueAt, 10*time.Minute)
 		require.Eventually(t, func() bool { return only(t, st).Cycle == 1 }, patience, 5*time.Millisecond)
-		exec(t, st, `UPDATE `+table(st, "handler_runs")+` SET due_at = '2020-02-20T20:20:20.125Z'`)
-		run = receive(t, called)
+		exec(t, st, `UPDATE `+testkit.Table(st, "handler_runs")+` SET due_at = '2020-02-20T20:20:20.125Z'`)
+		run = testkit.Receive(t, called)
 		require.Equal(t, store.Failed, run.Status)
 		require.Zero(t, run.DueAt)
 	})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/pubsub"
 )
 
@@ -37,7 +38,7 @@ func TestAPublishThatNobodyIsSubscribedToIsSaidOnce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			testdb.Each(t, func(t *testing.T, url string) {
-				st := openStore(t, url)
+				st := testkit.OpenStore(t, url)
 				var log lines
 				ps := configured(t, st, pubsub.Config{Logger: log.logger()})
 				require.NoError(t, ps.Register("heard", "handler", again))
@@ -62,7 +63,7 @@ func TestAPublishThatNobodyIsSubscribedToIsSaidOnce(t *testing.T) {
 // Concurrent publishes share statements, of which some events have handlers.
 func TestAPublishForNobodyIsSaidThoughItSharesItsStatement(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		var log lines
 		ps := configured(t, st, pubsub.Config{Logger: log.logger()})
 		require.NoError(t, ps.Register("heard", "handler", again))
@@ -83,7 +84,7 @@ func TestAPublishForNobodyIsSaidThoughItSharesItsStatement(t *testing.T) {
 			release()
 		}
 		for range 2 * n {
-			require.NoError(t, receive(t, ended))
+			require.NoError(t, testkit.Receive(t, ended))
 		}
 		found := log.of(t, "topic")
 		require.Len(t, found, 2)

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -20,7 +21,7 @@ import (
 func TestANoticeWakesTheOtherProcess(t *testing.T) {
 	t.Parallel()
 	url := testdb.Postgres(t)
-	here, there := openStore(t, url), openStore(t, url)
+	here, there := testkit.OpenStore(t, url), testkit.OpenStore(t, url)
 	ps := configured(t, here, pubsub.Config{PollInterval: noPoll, ListenURL: url})
 	other := configured(t, there, pubsub.Config{})
 	messages := subscribe(t, ps, "topic", "handler")
@@ -29,36 +30,36 @@ func TestANoticeWakesTheOtherProcess(t *testing.T) {
 
 	for range 3 {
 		require.NoError(t, other.Publisher().Publish("topic", newMessage("x")))
-		receive(t, messages).Ack()
+		testkit.Receive(t, messages).Ack()
 	}
 
 	tx, err := there.DB().BeginTxx(t.Context(), nil)
 	require.NoError(t, err)
 	require.NoError(t, other.PublisherTx(tx).Publish("topic", newMessage("x")))
 	require.NoError(t, tx.Commit())
-	receive(t, messages).Ack()
+	testkit.Receive(t, messages).Ack()
 
 	require.NoError(t, other.InTx(t.Context(), func(tx *pubsub.Transaction) error {
 		return other.PublisherTx(tx).Publish("topic", newMessage("x"))
 	}))
-	receive(t, messages).Ack()
+	testkit.Receive(t, messages).Ack()
 
 	pid := waitForListener(t, observer, 0)
 	_, err = observer.Exec(`SELECT pg_terminate_backend($1)`, pid)
 	require.NoError(t, err)
 	require.NoError(t, other.Publisher().Publish("topic", newMessage("while nobody listens")))
-	receive(t, messages).Ack()
+	testkit.Receive(t, messages).Ack()
 	waitForListener(t, observer, pid)
 	require.NoError(t, other.Publisher().Publish("topic", newMessage("x")))
-	receive(t, messages).Ack()
-	waitForStatus(t, here, "handler", store.Success, 7)
+	testkit.Receive(t, messages).Ack()
+	testkit.WaitForStatus(t, here, "handler", store.Success, 7)
 }
 
 // Many notices become few, and still nothing is overlooked.
 func TestEveryEventOfABurstArrivesByNotice(t *testing.T) {
 	t.Parallel()
 	url := testdb.Postgres(t)
-	here, there := openStore(t, url), openStore(t, url)
+	here, there := testkit.OpenStore(t, url), testkit.OpenStore(t, url)
 	ps := configured(t, here, pubsub.Config{PollInterval: noPoll, ListenURL: url})
 	other := configured(t, there, pubsub.Config{})
 	messages := subscribe(t, ps, "topic", "handler")
@@ -72,31 +73,31 @@ func TestEveryEventOfABurstArrivesByNotice(t *testing.T) {
 		}
 	}()
 	for range n {
-		receive(t, messages).Ack()
+		testkit.Receive(t, messages).Ack()
 	}
-	waitForStatus(t, here, "handler", store.Success, n)
+	testkit.WaitForStatus(t, here, "handler", store.Success, n)
 }
 
 func TestThePollFindsWhatAnotherProcessPublishes(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		here, there := openStore(t, url), openStore(t, url)
+		here, there := testkit.OpenStore(t, url), testkit.OpenStore(t, url)
 		ps := configured(t, here, pubsub.Config{PollInterval: 100 * time.Millisecond})
 		other := configured(t, there, pubsub.Config{})
 		messages := subscribe(t, ps, "topic", "handler")
 		require.NoError(t, other.Publisher().Publish("topic", newMessage("x")))
-		receive(t, messages).Ack()
+		testkit.Receive(t, messages).Ack()
 		tx, err := there.DB().BeginTxx(t.Context(), nil)
 		require.NoError(t, err)
 		require.NoError(t, other.PublisherTx(tx).Publish("topic", newMessage("x")))
 		require.NoError(t, tx.Commit())
-		receive(t, messages).Ack()
-		waitForStatus(t, here, "handler", store.Success, 2)
+		testkit.Receive(t, messages).Ack()
+		testkit.WaitForStatus(t, here, "handler", store.Success, 2)
 	})
 }
 
 func receiveAcked(t *testing.T, messages <-chan *message.Message) *message.Message {
 	t.Helper()
-	msg := receive(t, messages)
+	msg := testkit.Receive(t, messages)
 	msg.Ack()
 	return msg
 }
@@ -118,7 +119,7 @@ func TestALateCommitWakesTheOtherProcess(t *testing.T) {
 	t.Parallel()
 	url := testdb.Postgres(t)
 	here, gate := openGatedStore(t, url)
-	there := openStore(t, url)
+	there := testkit.OpenStore(t, url)
 	ps := configured(t, here, pubsub.Config{PollInterval: noPoll, ListenURL: url})
 	other := configured(t, there, pubsub.Config{})
 	messages := subscribe(t, ps, "topic", "handler")
@@ -148,7 +149,7 @@ func TestALateCommitWakesTheOtherProcess(t *testing.T) {
 func TestAPublishThatNotifiesNobodyIsFoundByThePoll(t *testing.T) {
 	t.Parallel()
 	url := testdb.Postgres(t)
-	here, there := openStore(t, url), openStore(t, url)
+	here, there := testkit.OpenStore(t, url), testkit.OpenStore(t, url)
 	ps := configured(t, here, pubsub.Config{PollInterval: 20 * time.Millisecond})
 	messages := subscribe(t, ps, "topic", "handler")
 	listener := pq.NewListener(url, time.Second, time.Second, nil)
@@ -169,7 +170,7 @@ func TestAPublishThatNotifiesNobodyIsFoundByThePoll(t *testing.T) {
 		return silent.PublisherTx(tx).Publish("topic", newMessage("x"))
 	}))
 	for range 3 {
-		receive(t, messages).Ack()
+		testkit.Receive(t, messages).Ack()
 	}
 
 	// The first notice is that of the first publish that notifies.
@@ -180,7 +181,7 @@ func TestAPublishThatNotifiesNobodyIsFoundByThePoll(t *testing.T) {
 	require.NoError(t, tx.Commit())
 	notice := receiveFrom(t, listener.Notify)
 	require.Equal(t, process, notice.BePid)
-	receive(t, messages).Ack()
+	testkit.Receive(t, messages).Ack()
 }
 
 func receiveFrom[T any](t *testing.T, ch <-chan T) T {

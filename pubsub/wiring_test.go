@@ -12,6 +12,7 @@ import (
 
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/middleware"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
@@ -33,7 +34,7 @@ func TestARecordedSubscriberWithoutRecordSaysSoAndGoesOn(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			testdb.Each(t, func(t *testing.T, url string) {
 				const n = 10
-				st := openStore(t, url)
+				st := testkit.OpenStore(t, url)
 				var log lines
 				ps := configured(t, st, pubsub.Config{Logger: log.logger()})
 				router := routerOf(t)
@@ -48,8 +49,8 @@ func TestARecordedSubscriberWithoutRecordSaysSoAndGoesOn(t *testing.T) {
 					require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
 				}
 				require.NoError(t, ps.Publisher().Publish("topic", newMessage("fails")))
-				waitForStatus(t, st, "handler", store.Success, n)
-				waitForStatus(t, st, "handler", store.Failed, 1)
+				testkit.WaitForStatus(t, st, "handler", store.Success, n)
+				testkit.WaitForStatus(t, st, "handler", store.Failed, 1)
 				said := 0
 				for _, line := range log.of(t, "handler") {
 					if line["level"] == "ERROR" && line["run"] == nil {
@@ -66,7 +67,7 @@ func TestARecordedSubscriberWithoutRecordSaysSoAndGoesOn(t *testing.T) {
 // Behind Record, a middleware may ack as early as it likes.
 func TestWithRecordNothingIsSaidOfAnEarlyAck(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		var log lines
 		ps := configured(t, st, pubsub.Config{Logger: log.logger()})
 		router := routerOf(t)
@@ -80,7 +81,7 @@ func TestWithRecordNothingIsSaidOfAnEarlyAck(t *testing.T) {
 		for range 3 {
 			require.NoError(t, ps.Publisher().Publish("topic", newMessage("x")))
 		}
-		waitForStatus(t, st, "handler", store.Failed, 3)
+		testkit.WaitForStatus(t, st, "handler", store.Failed, 3)
 		require.EqualValues(t, 3, calls.Load())
 		for _, line := range log.of(t, "msg") {
 			require.NotContains(t, line["msg"], "middleware.Record")
@@ -102,6 +103,6 @@ func start(t *testing.T, router *message.Router) {
 	<-router.Running()
 	t.Cleanup(func() {
 		require.NoError(t, router.Close())
-		require.NoError(t, receive(t, ended))
+		require.NoError(t, testkit.Receive(t, ended))
 	})
 }

@@ -13,13 +13,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
 )
 
 func TestConcurrentPublishesAreAllThereOnce(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := configured(t, st, pubsub.Config{})
 		messages := subscribe(t, ps, "topic", "handler")
 		callers, each := 32, 50
@@ -40,8 +41,8 @@ func TestConcurrentPublishesAreAllThereOnce(t *testing.T) {
 			})
 		}
 		publishConcurrently(t, ps, callers, each)
-		waitForStatus(t, st, "handler", store.Success, callers*each)
-		requireCount(t, st, "events", callers*each)
+		testkit.WaitForStatus(t, st, "handler", store.Success, callers*each)
+		testkit.RequireCount(t, st, "events", callers*each)
 		require.NoError(t, ps.Close())
 		working.Wait()
 		for c := range callers {
@@ -55,7 +56,7 @@ func TestConcurrentPublishesAreAllThereOnce(t *testing.T) {
 // Concurrent calls share transactions.
 func TestConcurrentPublishesAreCoalesced(t *testing.T) {
 	t.Parallel()
-	st := openStore(t, testdb.Postgres(t))
+	st := testkit.OpenStore(t, testdb.Postgres(t))
 	ps := configured(t, st, pubsub.Config{})
 	require.NoError(t, ps.Register("topic", "handler", again))
 	require.NoError(t, ps.Publisher().Publish("topic", newMessage("warm")))
@@ -69,7 +70,7 @@ func TestConcurrentPublishesAreCoalesced(t *testing.T) {
 	waitForGathered(t, ps, callers)
 	release()
 	calls.Wait()
-	requireCount(t, st, "events", 1+2+callers)
+	testkit.RequireCount(t, st, "events", 1+2+callers)
 	var written int
 	require.NoError(t, st.DB().Get(&written, `SELECT count(DISTINCT xmin::text) FROM reprise.events`))
 	// The first, the two of the writers, and the next of each.
@@ -79,7 +80,7 @@ func TestConcurrentPublishesAreCoalesced(t *testing.T) {
 // One that the database or Reprise refuses fails alone.
 func TestABadEventFailsOnlyItsOwnCall(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := configured(t, st, pubsub.Config{})
 		require.NoError(t, ps.Register("topic", "handler", again))
 		taken := newMessage("taken")
@@ -129,10 +130,10 @@ func TestABadEventFailsOnlyItsOwnCall(t *testing.T) {
 		calls.Wait()
 
 		var n int
-		require.NoError(t, st.DB().Get(&n, `SELECT count(*) FROM `+table(st, "events")+` WHERE topic = 'topic'`))
+		require.NoError(t, st.DB().Get(&n, `SELECT count(*) FROM `+testkit.Table(st, "events")+` WHERE topic = 'topic'`))
 		require.Equal(t, 1+good, n)
 		var r int
-		require.NoError(t, st.DB().Get(&r, `SELECT count(*) FROM `+table(st, "handler_runs")+` WHERE topic = 'topic'`))
+		require.NoError(t, st.DB().Get(&r, `SELECT count(*) FROM `+testkit.Table(st, "handler_runs")+` WHERE topic = 'topic'`))
 		require.Equal(t, 1+good, r)
 	})
 }
@@ -141,12 +142,12 @@ func TestABadEventFailsOnlyItsOwnCall(t *testing.T) {
 // in the database, and with the handler.
 func TestTheHandlerGetsWhatTheDatabaseHas(t *testing.T) {
 	t.Parallel()
-	st := openStore(t, testdb.Postgres(t))
+	st := testkit.OpenStore(t, testdb.Postgres(t))
 	ps := configured(t, st, pubsub.Config{})
 	messages := subscribe(t, ps, "topic", "handler")
 	require.NoError(t, ps.Publisher().Publish("topic", newMessage("warm")))
-	receive(t, messages).Ack()
-	waitForStatus(t, st, "handler", store.Success, 1)
+	testkit.Receive(t, messages).Ack()
+	testkit.WaitForStatus(t, st, "handler", store.Success, 1)
 	require.NoError(t, ps.Publisher().Publish("another.topic", newMessage("warm")))
 
 	release := holdEvents(t, st)
@@ -167,7 +168,7 @@ func TestTheHandlerGetsWhatTheDatabaseHas(t *testing.T) {
 	waitForGathered(t, ps, 4)
 	release()
 	calls.Wait()
-	msg := receive(t, messages)
+	msg := testkit.Receive(t, messages)
 	require.Equal(t, id, msg.UUID)
 	msg.Ack()
 	event, err := st.Event(t.Context(), "topic", id)
@@ -179,7 +180,7 @@ func TestTheHandlerGetsWhatTheDatabaseHas(t *testing.T) {
 // A caller that does not want to wait any longer does not, and is told the truth.
 func TestACancelledPublishReturnsAtOnceAndSaysWhatBecameOfIt(t *testing.T) {
 	t.Parallel()
-	st := openStore(t, testdb.Postgres(t))
+	st := testkit.OpenStore(t, testdb.Postgres(t))
 	ps := configured(t, st, pubsub.Config{})
 	require.NoError(t, ps.Publisher().Publish("topic", newMessage("warm")))
 	release := holdEvents(t, st)
@@ -191,11 +192,11 @@ func TestACancelledPublishReturnsAtOnceAndSaysWhatBecameOfIt(t *testing.T) {
 	waitForGathered(t, ps, 1) // it waits its turn
 
 	cancelFirst()
-	err := receive(t, underWay.err)
+	err := testkit.Receive(t, underWay.err)
 	require.ErrorIs(t, err, context.Canceled)
 	require.ErrorContains(t, err, "may have been written")
 	cancelSecond()
-	err = receive(t, queued.err)
+	err = testkit.Receive(t, queued.err)
 	require.ErrorIs(t, err, context.Canceled)
 	require.ErrorContains(t, err, "nothing was written")
 
@@ -285,18 +286,18 @@ func publishing(t *testing.T, ps *pubsub.PubSub) (published, context.CancelFunc)
 // A publish is all or nothing, whatever its size.
 func TestASmallPublishIsAllOrNothing(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := openStore(t, url)
+		st := testkit.OpenStore(t, url)
 		ps := configured(t, st, pubsub.Config{})
 		require.NoError(t, ps.Register("topic", "handler", again))
 		taken := newMessage("taken")
 		require.NoError(t, ps.Publisher().Publish("topic", taken))
 		err := ps.Publisher().Publish("topic", newMessage("new"), message.NewMessage(taken.UUID, []byte("other")))
 		require.ErrorIs(t, err, store.ErrDuplicateID)
-		requireCount(t, st, "events", 1)
+		testkit.RequireCount(t, st, "events", 1)
 
 		twice := newMessage("one")
 		err = ps.Publisher().Publish("topic", twice, message.NewMessage(twice.UUID, []byte("other")))
 		require.ErrorIs(t, err, store.ErrDuplicateID)
-		requireCount(t, st, "events", 1)
+		testkit.RequireCount(t, st, "events", 1)
 	})
 }

@@ -9,7 +9,7 @@ import (
 
 	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/testdb"
-	"github.com/reprise-bus/reprise/migrations"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -126,10 +126,7 @@ func end(t *testing.T, st *store.Store, n int, status store.Status) []int64 {
 
 func openStore(t *testing.T, url string) *store.Store {
 	t.Helper()
-	db := testdb.Open(t, url)
-	require.NoError(t, migrations.Up(t.Context(), db, ""))
-	st, err := store.New(t.Context(), db, "")
-	require.NoError(t, err)
+	st := testkit.OpenStore(t, url)
 	require.NoError(t, queue.Of(st).Subscribe(t.Context(), store.Subscription{Topic: "topic", Handler: "handler"}, ""))
 	return st
 }

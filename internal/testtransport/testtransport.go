@@ -14,14 +14,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/reprise-bus/reprise/handlers"
-	"github.com/reprise-bus/reprise/internal/testdb"
-	"github.com/reprise-bus/reprise/migrations"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/store"
 )
-
-// Patience is how long a test waits for what is to come.
-const Patience = time.Minute
 
 // Again is the policy of a handler that tries again for ever, and soon.
 func Again() handlers.Policy {
@@ -54,16 +50,6 @@ func Subscribe(t testing.TB, sub message.Subscriber, topic string) <-chan *messa
 	return messages
 }
 
-// Store returns the store of a fresh database.
-func Store(t testing.TB, url string) *store.Store {
-	t.Helper()
-	db := testdb.Open(t, url)
-	require.NoError(t, migrations.Up(t.Context(), db, ""))
-	st, err := store.New(t.Context(), db, "")
-	require.NoError(t, err)
-	return st
-}
-
 // PubSub returns one over the store, which is closed when the test ends.
 func PubSub(t testing.TB, st *store.Store) *pubsub.PubSub {
 	t.Helper()
@@ -90,57 +76,14 @@ func Inbox(t testing.TB, ps *pubsub.PubSub, transport *pubsub.Transport, handler
 }
 
 // Message returns one with a UUID. A publisher that minds its context has
-// Patience to send it: longer than it gives itself, since a busy machine may be
+// testkit.Patience to send it: longer than it gives itself, since a busy machine may be
 // slow to answer.
 func Message(t testing.TB, payload string) *message.Message {
-	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 	t.Cleanup(cancel)
 	msg := message.NewMessage(watermill.NewUUID(), []byte(payload))
 	msg.SetContext(ctx)
 	return msg
-}
-
-// Receive returns what comes next, within Patience.
-func Receive[T any](t testing.TB, from <-chan T) T {
-	t.Helper()
-	select {
-	case v, open := <-from:
-		require.True(t, open, "the channel is closed")
-		return v
-	case <-time.After(Patience):
-		t.Fatalf("nothing came within %v", Patience)
-		panic("unreachable")
-	}
-}
-
-// WaitForStatus waits until so many runs of the handler have the status.
-func WaitForStatus(t testing.TB, st *store.Store, handler string, status store.Status, n int) {
-	t.Helper()
-	count := 0
-	require.Eventually(t, func() bool {
-		err := st.DB().GetContext(t.Context(), &count, `SELECT Count(*) FROM `+table(st, "handler_runs")+` WHERE handler = $1 AND status = $2`, handler, string(status))
-		return err == nil && count == n
-	}, Patience, 5*time.Millisecond, "%s runs are %s, want %d", handler, status, n)
-}
-
-// RequireCount requires that the table has so many rows.
-func RequireCount(t testing.TB, st *store.Store, name string, want int) {
-	t.Helper()
-	require.Equal(t, want, Count(t, st, name), name)
-}
-
-// Count returns how many rows the table has.
-func Count(t testing.TB, st *store.Store, name string) (n int) {
-	t.Helper()
-	require.NoError(t, st.DB().GetContext(t.Context(), &n, `SELECT Count(*) FROM `+table(st, name)))
-	return n
-}
-
-func table(st *store.Store, name string) string {
-	if st.DB().DriverName() == "postgres" {
-		return "reprise." + name
-	}
-	return "reprise_" + name
 }
 
 // Logged keeps what is logged, and passes it on.

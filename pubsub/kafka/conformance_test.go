@@ -10,6 +10,7 @@ import (
 
 	"github.com/reprise-bus/reprise/internal/testbroker"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/internal/testtransport"
 	"github.com/reprise-bus/reprise/pubsub/kafka"
 )
@@ -49,7 +50,7 @@ func TestWatermillConformance(t *testing.T) {
 
 func TestWatermillConformanceOfAnInbox(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := testtransport.Store(t, url)
+		st := testkit.OpenStore(t, url)
 		prefix := testbroker.Name("conformance")
 		group := func(t *testing.T, handler string) (message.Publisher, message.Subscriber) {
 			transport := newTransport(t, kafka.Config{GroupPrefix: prefix})

@@ -18,6 +18,7 @@ import (
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/testbroker"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/internal/testtransport"
 	"github.com/reprise-bus/reprise/middleware"
 	"github.com/reprise-bus/reprise/pubsub"
@@ -43,7 +44,7 @@ func serve(t testing.TB, ps *pubsub.PubSub, transport *pubsub.Transport, st *sto
 	<-router.Running()
 	stop = sync.OnceFunc(func() {
 		require.NoError(t, router.Close())
-		require.NoError(t, testtransport.Receive(t, ended))
+		require.NoError(t, testkit.Receive(t, ended))
 	})
 	t.Cleanup(stop)
 	return stop
@@ -52,7 +53,7 @@ func serve(t testing.TB, ps *pubsub.PubSub, transport *pubsub.Transport, st *sto
 // What cannot be decoded is FAILED, and does not come back.
 func TestAnUndecodableMessageFails(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := testtransport.Store(t, url)
+		st := testkit.OpenStore(t, url)
 		topic := testbroker.Topic(t, 1)
 		transport := newTransport(t, kafka.Config{GroupPrefix: topic})
 		require.NoError(t, testtransport.Publisher(t, transport).Publish(topic, testtransport.Message(t, "{no JSON")))
@@ -61,9 +62,9 @@ func TestAnUndecodableMessageFails(t *testing.T) {
 		serve(t, testtransport.PubSub(t, st), transport, st, topic, handlers.New("handler", func(context.Context, created) error {
 			return nil
 		}, handlers.Policy{Attempts: 2, Cycles: 1, Backoff: testtransport.Again().Backoff}))
-		testtransport.WaitForStatus(t, st, "handler", store.Failed, 3)
+		testkit.WaitForStatus(t, st, "handler", store.Failed, 3)
 		waitForCommits(t, client, topic+"handler", topic, 1, 3)
-		testtransport.RequireCount(t, st, "handler_runs", 3)
+		testkit.RequireCount(t, st, "handler_runs", 3)
 		event, err := st.Event(t.Context(), topic, topic+"/0/1")
 		require.NoError(t, err)
 		require.Equal(t, "kafka", event.Source)
@@ -73,7 +74,7 @@ func TestAnUndecodableMessageFails(t *testing.T) {
 // A message that hangs, one that panics, and everything else of their partition.
 func TestAPoisonousMessageHoldsUpNoOther(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := testtransport.Store(t, url)
+		st := testkit.OpenStore(t, url)
 		topic := testbroker.Topic(t, 1)
 		transport := newTransport(t, kafka.Config{GroupPrefix: topic})
 		pub := testtransport.Publisher(t, transport)
@@ -90,18 +91,18 @@ func TestAPoisonousMessageHoldsUpNoOther(t *testing.T) {
 		for i := range 100 {
 			require.NoError(t, pub.Publish(topic, testtransport.Message(t, fmt.Sprintf(`{"N": %d}`, i))))
 		}
-		testtransport.WaitForStatus(t, st, "handler", store.Success, 98)
-		testtransport.WaitForStatus(t, st, "handler", store.Failed, 1)
+		testkit.WaitForStatus(t, st, "handler", store.Success, 98)
+		testkit.WaitForStatus(t, st, "handler", store.Failed, 1)
 		waitForCommits(t, newClient(t), topic+"handler", topic, 1, 100)
 		close(release)
-		testtransport.WaitForStatus(t, st, "handler", store.Success, 99)
+		testkit.WaitForStatus(t, st, "handler", store.Success, 99)
 	})
 }
 
 // A process that records, and dies before the broker hears of it.
 func TestWhatIsDeliveredAgainAfterACrashIsOneRun(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := testtransport.Store(t, url)
+		st := testkit.OpenStore(t, url)
 		topic := testbroker.Topic(t, 1)
 		client := newClient(t)
 		dies := newTransport(t, kafka.Config{GroupPrefix: topic, Sarama: func(c *sarama.Config) {
@@ -115,14 +116,14 @@ func TestWhatIsDeliveredAgainAfterACrashIsOneRun(t *testing.T) {
 			return nil
 		})
 		stop := serve(t, testtransport.PubSub(t, st), dies, st, topic, handler)
-		testtransport.WaitForStatus(t, st, "handler", store.Success, 2)
+		testkit.WaitForStatus(t, st, "handler", store.Success, 2)
 		stop()
 		require.Zero(t, committed(t, client, topic+"handler", topic, 1))
 
 		serve(t, testtransport.PubSub(t, st), newTransport(t, kafka.Config{GroupPrefix: topic}), st, topic, handler)
 		waitForCommits(t, client, topic+"handler", topic, 1, 2)
 		require.EqualValues(t, 2, calls.Load())
-		testtransport.RequireCount(t, st, "handler_runs", 2)
+		testkit.RequireCount(t, st, "handler_runs", 2)
 	})
 }
 
@@ -131,7 +132,7 @@ func TestWhatIsDeliveredAgainAfterACrashIsOneRun(t *testing.T) {
 func TestARebalanceDisturbsNoHandler(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
 		const partitions, n = 6, 600
-		st := testtransport.Store(t, url)
+		st := testkit.OpenStore(t, url)
 		topic := testbroker.Topic(t, partitions)
 		lines, logger := testtransport.NewLogged(t)
 		transport := newTransport(t, kafka.Config{GroupPrefix: topic, Logger: logger, Sarama: func(c *sarama.Config) {
@@ -168,10 +169,10 @@ func TestARebalanceDisturbsNoHandler(t *testing.T) {
 			waitForMembers(t, client, topic+"handler", 1)
 			t.Log("round", round)
 		}
-		require.NoError(t, testtransport.Receive(t, published))
-		testtransport.WaitForStatus(t, st, "handler", store.Success, n)
+		require.NoError(t, testkit.Receive(t, published))
+		testkit.WaitForStatus(t, st, "handler", store.Success, n)
 		waitForCommits(t, client, topic+"handler", topic, partitions, n)
-		testtransport.RequireCount(t, st, "handler_runs", n)
+		testkit.RequireCount(t, st, "handler_runs", n)
 		mu.Lock()
 		defer mu.Unlock()
 		for i := range n {
@@ -185,7 +186,7 @@ func TestARebalanceDisturbsNoHandler(t *testing.T) {
 // received.
 func TestNothingIsLostWhenTheBrokerRestarts(t *testing.T) {
 	t.Parallel()
-	st := testtransport.Store(t, testdb.Postgres(t))
+	st := testkit.OpenStore(t, testdb.Postgres(t))
 	broker := testbroker.OwnKafka(t)
 	testbroker.CreateTopic(t, []string{broker.Addr}, "created", 3)
 	lines, logger := testtransport.NewLogged(t)
@@ -213,8 +214,8 @@ func TestNothingIsLostWhenTheBrokerRestarts(t *testing.T) {
 	}
 	waitForSome := func() {
 		t.Helper()
-		before := testtransport.Count(t, st, "handler_runs")
-		require.Eventually(t, func() bool { return testtransport.Count(t, st, "handler_runs") > before }, patience, 10*time.Millisecond)
+		before := testkit.Count(t, st, "handler_runs")
+		require.Eventually(t, func() bool { return testkit.Count(t, st, "handler_runs") > before }, patience, 10*time.Millisecond)
 	}
 	more()
 	waitForSome()
@@ -228,8 +229,8 @@ func TestNothingIsLostWhenTheBrokerRestarts(t *testing.T) {
 	}
 	cancel()
 	publishing.Wait()
-	testtransport.WaitForStatus(t, st, "handler", store.Success, int(sent.Load()))
-	testtransport.RequireCount(t, st, "handler_runs", int(sent.Load()))
+	testkit.WaitForStatus(t, st, "handler", store.Success, int(sent.Load()))
+	testkit.RequireCount(t, st, "handler_runs", int(sent.Load()))
 	require.Equal(t, 2, lines.Count("receiving"+" created as handler fails"))
 }
 
@@ -238,7 +239,7 @@ func TestNothingIsLostWhenTheBrokerRestarts(t *testing.T) {
 func TestAForeignGroupIsNotDisturbed(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
 		const n = 100
-		st := testtransport.Store(t, url)
+		st := testkit.OpenStore(t, url)
 		topic := testbroker.Topic(t, 3)
 		transport := newTransport(t, kafka.Config{GroupPrefix: topic})
 		foreign := newClient(t, kgo.ConsumeTopics(topic), kgo.ConsumerGroup(topic+"foreign"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit())
@@ -254,7 +255,7 @@ func TestAForeignGroupIsNotDisturbed(t *testing.T) {
 			got[e.N] = true
 		}
 		require.Len(t, got, n)
-		testtransport.WaitForStatus(t, st, "handler", store.Success, n)
+		testkit.WaitForStatus(t, st, "handler", store.Success, n)
 		waitForCommits(t, foreign, topic+"handler", topic, 3, n)
 		require.Zero(t, committed(t, foreign, topic+"foreign", topic, 3), "it has not committed yet")
 		require.NoError(t, foreign.CommitUncommittedOffsets(t.Context()))

@@ -19,6 +19,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/reprise-bus/reprise/internal/testbroker"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/internal/testtransport"
 	"github.com/reprise-bus/reprise/pubsub/kafka"
 	"github.com/reprise-bus/reprise/store"
@@ -92,7 +93,7 @@ func TestAMessageComesBackAsItWas(t *testing.T) {
 	got := map[string]*message.Message{}
 	messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), topic)
 	for range sent {
-		msg := testtransport.Receive(t, messages)
+		msg := testkit.Receive(t, messages)
 		msg.Ack()
 		got[msg.UUID] = msg
 	}
@@ -112,7 +113,7 @@ func TestWatermillKafkaIsUnderstood(t *testing.T) {
 	sent := testtransport.Message(t, "theirs")
 	sent.Metadata.Set("a", "b")
 	require.NoError(t, theirs.Publish(topic, sent))
-	msg := testtransport.Receive(t, testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), topic))
+	msg := testkit.Receive(t, testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), topic))
 	require.True(t, sent.Equals(msg))
 	msg.Ack()
 
@@ -126,8 +127,8 @@ func TestWatermillKafkaIsUnderstood(t *testing.T) {
 	ours := testtransport.Message(t, "ours")
 	require.NoError(t, testtransport.Publisher(t, transport).Publish(topic, ours))
 	messages := testtransport.Subscribe(t, reader, topic)
-	testtransport.Receive(t, messages).Ack()
-	msg = testtransport.Receive(t, messages)
+	testkit.Receive(t, messages).Ack()
+	msg = testkit.Receive(t, messages)
 	require.True(t, ours.Equals(msg))
 	msg.Ack()
 }
@@ -214,7 +215,7 @@ func TestWhoConnectsIsSaid(t *testing.T) {
 				Brokers: cluster.ListenAddrs(), Username: "us=er,", Password: "pässword", Mechanism: mechanism, TLS: trusted,
 			}
 			require.NoError(t, testtransport.Publisher(t, newTransport(t, config)).Publish("topic", testtransport.Message(t, "x")))
-			msg := testtransport.Receive(t, testtransport.Subscribe(t, testtransport.Subscriber(t, newTransport(t, config), "handler"), "topic"))
+			msg := testkit.Receive(t, testtransport.Subscribe(t, testtransport.Subscriber(t, newTransport(t, config), "handler"), "topic"))
 			require.Equal(t, "x", string(msg.Payload))
 			msg.Ack()
 

@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/reprise-bus/reprise/internal/testbroker"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/internal/testtransport"
 	"github.com/reprise-bus/reprise/pubsub/kafka"
 	"github.com/reprise-bus/reprise/store"
@@ -28,7 +29,7 @@ func TestANewHandlerGetsWhatTheTopicHas(t *testing.T) {
 	for _, handler := range []string{"one", "another"} {
 		messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, handler), topic)
 		for range 10 {
-			testtransport.Receive(t, messages).Ack()
+			testkit.Receive(t, messages).Ack()
 		}
 		waitForCommits(t, newClient(t), topic+handler, topic, 3, 10)
 	}
@@ -49,7 +50,7 @@ func TestAForeignMessage(t *testing.T) {
 	for i, handler := range []string{"once", "again"} {
 		transport := newTransport(t, kafka.Config{GroupPrefix: topic})
 		messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, handler), topic)
-		first, tombstone, empty := testtransport.Receive(t, messages), testtransport.Receive(t, messages), testtransport.Receive(t, messages)
+		first, tombstone, empty := testkit.Receive(t, messages), testkit.Receive(t, messages), testkit.Receive(t, messages)
 		require.Equal(t, topic+"/0/0", first.UUID, i)
 		require.Equal(t, map[string]string{"twice": "2", "none": "", "binary": "\xff", "key": "ada"}, map[string]string(first.Metadata))
 		require.Equal(t, topic+"/0/1", tombstone.UUID)
@@ -73,7 +74,7 @@ func TestWhatIsBehindAnUnackedMessageIsNotMarked(t *testing.T) {
 	require.NoError(t, err)
 	messages := testtransport.Subscribe(t, sub, topic)
 	for n := range 5 {
-		msg := testtransport.Receive(t, messages)
+		msg := testkit.Receive(t, messages)
 		require.Equal(t, fmt.Sprint(n), string(msg.Payload))
 		if n != 2 {
 			msg.Ack()
@@ -86,7 +87,7 @@ func TestWhatIsBehindAnUnackedMessageIsNotMarked(t *testing.T) {
 
 	messages = testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), topic)
 	for n := 2; n < 5; n++ {
-		msg := testtransport.Receive(t, messages)
+		msg := testkit.Receive(t, messages)
 		require.Equal(t, fmt.Sprint(n), string(msg.Payload))
 		msg.Ack()
 	}
@@ -101,12 +102,12 @@ func TestANackedMessageComesAgain(t *testing.T) {
 	transport := newTransport(t, kafka.Config{GroupPrefix: topic})
 	require.NoError(t, testtransport.Publisher(t, transport).Publish(topic, testtransport.Message(t, "0"), testtransport.Message(t, "1")))
 	messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), topic)
-	first, second := testtransport.Receive(t, messages), testtransport.Receive(t, messages)
+	first, second := testkit.Receive(t, messages), testkit.Receive(t, messages)
 	second.Ack()
 	for range 3 {
 		require.NoError(t, first.Context().Err())
 		first.Nack()
-		next := testtransport.Receive(t, messages)
+		next := testkit.Receive(t, messages)
 		require.Equal(t, first.UUID, next.UUID)
 		<-first.Context().Done()
 		first = next
@@ -130,7 +131,7 @@ func TestMuchIsUnderWayAtOnce(t *testing.T) {
 	messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), topic)
 	var unacked []*message.Message
 	for len(unacked) <= 500 {
-		unacked = append(unacked, testtransport.Receive(t, messages))
+		unacked = append(unacked, testkit.Receive(t, messages))
 	}
 	for quiet := false; !quiet; {
 		select {
@@ -145,7 +146,7 @@ func TestMuchIsUnderWayAtOnce(t *testing.T) {
 		msg.Ack()
 	}
 	for range n - len(unacked) {
-		testtransport.Receive(t, messages).Ack()
+		testkit.Receive(t, messages).Ack()
 	}
 	waitForCommits(t, client, topic+"handler", topic, 1, n)
 }
@@ -159,11 +160,11 @@ func TestPartitionsThatAreAddedAreNoticed(t *testing.T) {
 	messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), topic)
 	client := newClient(t, kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	produce(t, client, &kgo.Record{Topic: topic, Value: []byte("before")})
-	testtransport.Receive(t, messages).Ack()
+	testkit.Receive(t, messages).Ack()
 	testbroker.AddPartitions(t, testbroker.Kafka(t), topic, 3)
 	after := newClient(t, kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	produce(t, after, &kgo.Record{Topic: topic, Partition: 2, Value: []byte("after")})
-	msg := testtransport.Receive(t, messages)
+	msg := testkit.Receive(t, messages)
 	require.Equal(t, topic+"/2/0", msg.UUID)
 	msg.Ack()
 	waitForCommits(t, client, topic+"handler", topic, 3, 2)
@@ -183,7 +184,7 @@ func TestASubscriptionWaitsForItsTopicAndTheBroker(t *testing.T) {
 	broker.Start()
 	testbroker.CreateTopic(t, []string{broker.Addr}, "late", 1)
 	require.NoError(t, testtransport.Publisher(t, transport).Publish("late", testtransport.Message(t, "x")))
-	testtransport.Receive(t, messages).Ack()
+	testkit.Receive(t, messages).Ack()
 	require.Equal(t, 1, lines.Count("receiving late as handler fails"))
 	require.Equal(t, 1, lines.Count("receiving late as handler works again"))
 
@@ -223,8 +224,8 @@ func TestAMessageTakesItsTime(t *testing.T) {
 	}})
 	require.NoError(t, testtransport.Publisher(t, transport).Publish(topic, testtransport.Message(t, "slow"), testtransport.Message(t, "next")))
 	messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), topic)
-	slow := testtransport.Receive(t, messages)
-	testtransport.Receive(t, messages).Ack()
+	slow := testkit.Receive(t, messages)
+	testkit.Receive(t, messages).Ack()
 	select {
 	case msg := <-messages:
 		t.Fatalf("%s came again", msg.Payload)
@@ -256,7 +257,7 @@ func TestCloseWhileTheBrokerDoesNotAnswer(t *testing.T) {
 	sub, err := transport.Subscriber("handler")
 	require.NoError(t, err)
 	messages := testtransport.Subscribe(t, sub, "topic")
-	defer testtransport.Receive(t, accepted).Close()
+	defer testkit.Receive(t, accepted).Close()
 	began := time.Now()
 	require.NoError(t, sub.Close())
 	_, open := <-messages

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/internal/testtransport"
 	"github.com/reprise-bus/reprise/pubsub/nats"
 )
@@ -48,7 +49,7 @@ func TestWatermillConformance(t *testing.T) {
 
 func TestWatermillConformanceOfAnInbox(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := testtransport.Store(t, url)
+		st := testkit.OpenStore(t, url)
 		transport := newTransport(t, nats.Config{URL: newServer(t).URL, AckWait: 2 * time.Second})
 		group := func(t *testing.T, handler string) (message.Publisher, message.Subscriber) {
 			pub, err := transport.Publisher()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/internal/testtransport"
 	"github.com/reprise-bus/reprise/middleware"
 	"github.com/reprise-bus/reprise/pubsub"
@@ -40,7 +41,7 @@ func serve(t testing.TB, ps *pubsub.PubSub, transport *pubsub.Transport, st *sto
 	<-router.Running()
 	stop = sync.OnceFunc(func() {
 		require.NoError(t, router.Close())
-		require.NoError(t, testtransport.Receive(t, ended))
+		require.NoError(t, testkit.Receive(t, ended))
 	})
 	t.Cleanup(stop)
 	return stop
@@ -49,7 +50,7 @@ func serve(t testing.TB, ps *pubsub.PubSub, transport *pubsub.Transport, st *sto
 // What cannot be decoded is FAILED, and does not come back.
 func TestAnUndecodableMessageFails(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := testtransport.Store(t, url)
+		st := testkit.OpenStore(t, url)
 		s := newServer(t)
 		_, js := s.Client()
 		transport := newTransport(t, nats.Config{URL: s.URL, AckWait: time.Second})
@@ -59,9 +60,9 @@ func TestAnUndecodableMessageFails(t *testing.T) {
 		serve(t, testtransport.PubSub(t, st), transport, st, handlers.New("handler", func(context.Context, created) error {
 			return nil
 		}, handlers.Policy{Attempts: 2, Cycles: 1, Backoff: testtransport.Again().Backoff}))
-		testtransport.WaitForStatus(t, st, "handler", store.Failed, 2)
+		testkit.WaitForStatus(t, st, "handler", store.Failed, 2)
 		waitForAcks(t, js, "created", "handler")
-		testtransport.RequireCount(t, st, "handler_runs", 2)
+		testkit.RequireCount(t, st, "handler_runs", 2)
 		event, err := st.Event(t.Context(), "created", "created/2")
 		require.NoError(t, err)
 		require.Equal(t, "nats", event.Source)
@@ -71,7 +72,7 @@ func TestAnUndecodableMessageFails(t *testing.T) {
 // A message that hangs, one that fails, and everything else.
 func TestAPoisonousMessageHoldsUpNoOther(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := testtransport.Store(t, url)
+		st := testkit.OpenStore(t, url)
 		s := newServer(t)
 		_, js := s.Client()
 		transport := newTransport(t, nats.Config{URL: s.URL})
@@ -89,11 +90,11 @@ func TestAPoisonousMessageHoldsUpNoOther(t *testing.T) {
 		for i := range 100 {
 			require.NoError(t, pub.Publish("created", testtransport.Message(t, fmt.Sprintf(`{"N": %d}`, i))))
 		}
-		testtransport.WaitForStatus(t, st, "handler", store.Success, 98)
-		testtransport.WaitForStatus(t, st, "handler", store.Failed, 1)
+		testkit.WaitForStatus(t, st, "handler", store.Success, 98)
+		testkit.WaitForStatus(t, st, "handler", store.Failed, 1)
 		waitForAcks(t, js, "created", "handler")
 		close(release)
-		testtransport.WaitForStatus(t, st, "handler", store.Success, 99)
+		testkit.WaitForStatus(t, st, "handler", store.Success, 99)
 	})
 }
 
@@ -115,7 +116,7 @@ func (f forgetful) Subscribe(ctx context.Context, topic string) (<-chan *message
 
 func TestWhatIsDeliveredAgainAfterACrashIsOneRun(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := testtransport.Store(t, url)
+		st := testkit.OpenStore(t, url)
 		s := newServer(t)
 		_, js := s.Client()
 		transport := newTransport(t, nats.Config{URL: s.URL, AckWait: 2 * time.Second})
@@ -129,9 +130,9 @@ func TestWhatIsDeliveredAgainAfterACrashIsOneRun(t *testing.T) {
 		require.NoError(t, err)
 		messages := testtransport.Subscribe(t, dies, "created")
 		for range 2 {
-			testtransport.Receive(t, messages).Ack()
+			testkit.Receive(t, messages).Ack()
 		}
-		testtransport.WaitForStatus(t, st, "handler", store.Success, 2)
+		testkit.WaitForStatus(t, st, "handler", store.Success, 2)
 		require.NoError(t, dies.Close())
 		info, err := waitForConsumer(t, js, "created", "handler").Info(t.Context())
 		require.NoError(t, err)
@@ -142,9 +143,9 @@ func TestWhatIsDeliveredAgainAfterACrashIsOneRun(t *testing.T) {
 			return nil
 		}, testtransport.Again()))
 		waitForAcks(t, js, "created", "handler")
-		testtransport.RequireCount(t, st, "events", 2)
-		testtransport.RequireCount(t, st, "handler_runs", 2)
-		testtransport.RequireCount(t, st, "run_attempts", 0)
+		testkit.RequireCount(t, st, "events", 2)
+		testkit.RequireCount(t, st, "handler_runs", 2)
+		testkit.RequireCount(t, st, "run_attempts", 0)
 	})
 }
 
@@ -153,7 +154,7 @@ func TestWhatIsDeliveredAgainAfterACrashIsOneRun(t *testing.T) {
 func TestNothingIsLostWhenTheServerRestarts(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
 		const events, publishers = 600, 4
-		st := testtransport.Store(t, url)
+		st := testkit.OpenStore(t, url)
 		s := newServer(t)
 		_, js := s.Client()
 		transport := newTransport(t, nats.Config{URL: s.URL, AckWait: 2 * time.Second})
@@ -193,10 +194,10 @@ func TestNothingIsLostWhenTheServerRestarts(t *testing.T) {
 		}
 		leaves()
 		publishing.Wait()
-		testtransport.WaitForStatus(t, st, "handler", store.Success, events)
+		testkit.WaitForStatus(t, st, "handler", store.Success, events)
 		waitForAcks(t, js, "created", "handler")
-		testtransport.RequireCount(t, st, "events", events)
-		testtransport.RequireCount(t, st, "handler_runs", events)
+		testkit.RequireCount(t, st, "events", events)
+		testkit.RequireCount(t, st, "handler_runs", events)
 		for n := range calls {
 			require.Positive(t, calls[n].Load(), "event %d", n)
 		}
@@ -206,7 +207,7 @@ func TestNothingIsLostWhenTheServerRestarts(t *testing.T) {
 // Somebody else's consumer of the stream is not disturbed.
 func TestAForeignConsumerIsNotDisturbed(t *testing.T) {
 	testdb.Each(t, func(t *testing.T, url string) {
-		st := testtransport.Store(t, url)
+		st := testkit.OpenStore(t, url)
 		s := newServer(t)
 		_, js := s.Client()
 		transport := newTransport(t, nats.Config{URL: s.URL})
@@ -214,7 +215,7 @@ func TestAForeignConsumerIsNotDisturbed(t *testing.T) {
 		theirs, err := js.CreateConsumer(t.Context(), "created", jetstream.ConsumerConfig{Durable: "theirs", AckPolicy: jetstream.AckExplicitPolicy})
 		require.NoError(t, err)
 		serve(t, testtransport.PubSub(t, st), transport, st, handlers.New("handler", func(context.Context, created) error { return nil }, testtransport.Again()))
-		testtransport.WaitForStatus(t, st, "handler", store.Success, 1)
+		testkit.WaitForStatus(t, st, "handler", store.Success, 1)
 		msg, err := theirs.Next()
 		require.NoError(t, err)
 		require.Equal(t, `{"N": 1}`, string(msg.Data()))

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/internal/testtransport"
 	"github.com/reprise-bus/reprise/pubsub/nats"
 )
@@ -69,7 +70,7 @@ func TestAMessageComesBackAsItWas(t *testing.T) {
 	messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), "topic")
 	requireBack := func(msg *message.Message) {
 		require.NoError(t, pub.Publish("topic", msg))
-		got := testtransport.Receive(t, messages)
+		got := testkit.Receive(t, messages)
 		got.Ack()
 		require.Equal(t, msg.UUID, got.UUID)
 		require.Equal(t, msg.Metadata, got.Metadata)
@@ -116,7 +117,7 @@ func TestWatermillNatsIsUnderstood(t *testing.T) {
 	}}, nil)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, stock.Close()) })
-	got := testtransport.Receive(t, testtransport.Subscribe(t, stock, "topic"))
+	got := testkit.Receive(t, testtransport.Subscribe(t, stock, "topic"))
 	got.Ack()
 	require.Equal(t, msg.UUID, got.UUID)
 	require.Equal(t, msg.Metadata, got.Metadata)
@@ -128,8 +129,8 @@ func TestWatermillNatsIsUnderstood(t *testing.T) {
 	msg.Metadata.Set("a", "b")
 	require.NoError(t, theirs.Publish("topic", msg))
 	messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), "topic")
-	require.Equal(t, "ours", string(testtransport.Receive(t, messages).Payload))
-	got = testtransport.Receive(t, messages)
+	require.Equal(t, "ours", string(testkit.Receive(t, messages).Payload))
+	got = testkit.Receive(t, messages)
 	require.Equal(t, msg.UUID, got.UUID)
 	require.Equal(t, msg.Metadata, got.Metadata)
 }
@@ -210,8 +211,8 @@ func TestAPublishFailsSoonWhileTheServerIsAway(t *testing.T) {
 		return pub.Publish("topic", message.NewMessage(watermill.NewUUID(), []byte("after"))) == nil
 	}, patience, 10*time.Millisecond)
 	messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), "topic")
-	require.Equal(t, "before", string(testtransport.Receive(t, messages).Payload))
-	require.Equal(t, "after", string(testtransport.Receive(t, messages).Payload), "nothing was kept back")
+	require.Equal(t, "before", string(testkit.Receive(t, messages).Payload))
+	require.Equal(t, "after", string(testkit.Receive(t, messages).Payload), "nothing was kept back")
 }
 
 // Somebody takes the message, and never says that it is stored.

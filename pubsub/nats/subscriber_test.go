@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/internal/testkit"
 	"github.com/reprise-bus/reprise/internal/testtransport"
 	"github.com/reprise-bus/reprise/pubsub/nats"
 )
@@ -27,8 +28,8 @@ func TestANewHandlerGetsWhatTheStreamHas(t *testing.T) {
 	require.NoError(t, pub.Publish("topic", testtransport.Message(t, "one"), testtransport.Message(t, "two")))
 	for _, handler := range []string{"first", "second"} {
 		messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, handler), "topic")
-		require.Equal(t, "one", string(testtransport.Receive(t, messages).Payload), handler)
-		require.Equal(t, "two", string(testtransport.Receive(t, messages).Payload), handler)
+		require.Equal(t, "one", string(testkit.Receive(t, messages).Payload), handler)
+		require.Equal(t, "two", string(testkit.Receive(t, messages).Payload), handler)
 	}
 	_, js := s.Client()
 	consumer, err := js.Consumer(t.Context(), "topic", "first")
@@ -81,7 +82,7 @@ func TestManyMessagesAreUnderWayAtOnce(t *testing.T) {
 	require.NoError(t, testtransport.Publisher(t, transport).Publish("topic", many...))
 	messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), "topic")
 	for i := range many {
-		require.Equal(t, fmt.Sprint(i), string(testtransport.Receive(t, messages).Payload))
+		require.Equal(t, fmt.Sprint(i), string(testkit.Receive(t, messages).Payload))
 	}
 }
 
@@ -107,7 +108,7 @@ func TestLargeMessagesWaitForAcks(t *testing.T) {
 				unacked[0].Ack()
 				unacked = unacked[1:]
 			}
-			msg = testtransport.Receive(t, messages)
+			msg = testkit.Receive(t, messages)
 		}
 		unacked = append(unacked, msg)
 		most = max(most, len(unacked))
@@ -121,11 +122,11 @@ func TestWhatIsNotAckedComesAgain(t *testing.T) {
 	transport := newTransport(t, nats.Config{URL: s.URL, AckWait: time.Second})
 	require.NoError(t, testtransport.Publisher(t, transport).Publish("topic", testtransport.Message(t, "x")))
 	messages := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), "topic")
-	first := testtransport.Receive(t, messages)
-	second := testtransport.Receive(t, messages)
+	first := testkit.Receive(t, messages)
+	second := testkit.Receive(t, messages)
 	require.Equal(t, first.UUID, second.UUID, "after AckWait")
 	second.Nack()
-	third := testtransport.Receive(t, messages)
+	third := testkit.Receive(t, messages)
 	require.Equal(t, first.UUID, third.UUID, "after a nack")
 	third.Ack()
 	_, js := s.Client()
@@ -158,7 +159,7 @@ func TestWhatASubscriberDidNotHandOnIsGivenBack(t *testing.T) {
 				info, err := consumer.Info(t.Context())
 				return err == nil && info.NumAckPending > 600 // those that wait here, and some that wait in the client
 			}, patience, time.Millisecond)
-			kept := testtransport.Receive(t, messages)
+			kept := testkit.Receive(t, messages)
 			kept.Ack()
 			require.NoError(t, end(sub, cancel))
 			taken := map[string]bool{kept.UUID: true}
@@ -169,7 +170,7 @@ func TestWhatASubscriberDidNotHandOnIsGivenBack(t *testing.T) {
 
 			next := testtransport.Subscribe(t, testtransport.Subscriber(t, transport, "handler"), "topic")
 			for len(taken) < len(many) {
-				msg := testtransport.Receive(t, next)
+				msg := testkit.Receive(t, next)
 				taken[msg.UUID] = true
 				msg.Ack()
 			}
@@ -186,15 +187,15 @@ func TestCloseDrains(t *testing.T) {
 	require.NoError(t, testtransport.Publisher(t, transport).Publish("topic", testtransport.Message(t, "before"), testtransport.Message(t, "after")))
 	sub := testtransport.Subscriber(t, transport, "handler")
 	messages := testtransport.Subscribe(t, sub, "topic")
-	testtransport.Receive(t, messages).Ack()
-	last := testtransport.Receive(t, messages)
+	testkit.Receive(t, messages).Ack()
+	last := testkit.Receive(t, messages)
 	closed := make(chan error, 1)
 	go func() { closed <- sub.Close() }()
 	_, open := <-messages
 	require.False(t, open)
 	require.NoError(t, last.Context().Err())
 	last.Ack()
-	require.NoError(t, testtransport.Receive(t, closed))
+	require.NoError(t, testkit.Receive(t, closed))
 	_, js := s.Client()
 	waitForAcks(t, js, "topic", "handler")
 	_, err := sub.Subscribe(t.Context(), "topic")
@@ -220,7 +221,7 @@ func TestASubscriptionWaitsForTheServer(t *testing.T) {
 			return err == nil
 		}, patience, 10*time.Millisecond)
 		require.NoError(t, pub.Publish("topic", testtransport.Message(t, fmt.Sprint(outage))))
-		msg := testtransport.Receive(t, messages)
+		msg := testkit.Receive(t, messages)
 		require.Equal(t, fmt.Sprint(outage), string(msg.Payload))
 		msg.Ack()
 		require.NoError(t, pub.Close())
@@ -241,13 +242,13 @@ func TestASubscriptionNoticesSilence(t *testing.T) {
 	pub := testtransport.Publisher(t, newTransport(t, nats.Config{URL: s.URL}))
 	messages := testtransport.Subscribe(t, testtransport.Subscriber(t, newTransport(t, nats.Config{URL: url, Logger: logger, AckWait: 2 * time.Second}), "handler"), "topic")
 	require.NoError(t, pub.Publish("topic", testtransport.Message(t, "before")))
-	testtransport.Receive(t, messages).Ack()
+	testkit.Receive(t, messages).Ack()
 
 	gate.Lock()
 	require.NoError(t, pub.Publish("topic", testtransport.Message(t, "meanwhile")))
 	require.Eventually(t, func() bool { return log.Count("receiving topic from NATS fails") == 1 }, patience, time.Millisecond)
 	gate.Unlock()
-	require.Equal(t, "meanwhile", string(testtransport.Receive(t, messages).Payload))
+	require.Equal(t, "meanwhile", string(testkit.Receive(t, messages).Payload))
 	require.Eventually(t, func() bool { return log.Count("receiving topic from NATS works again") == 1 }, patience, time.Millisecond)
 }
 
@@ -311,7 +312,7 @@ func TestASubscriptionOutlivesItsConsumerAndItsStream(t *testing.T) {
 			return pub.Publish("topic", message.NewMessage(watermill.NewUUID(), []byte(payload))) == nil
 		}, patience, time.Millisecond)
 		for {
-			msg := testtransport.Receive(t, messages)
+			msg := testkit.Receive(t, messages)
 			msg.Ack()
 			if string(msg.Payload) == payload {
 				return
@@ -349,7 +350,7 @@ func TestAForeignMessageHasAnID(t *testing.T) {
 	for _, end := range []func(*message.Message) bool{(*message.Message).Nack, (*message.Message).Ack} {
 		came := map[string]*message.Message{}
 		for range want {
-			msg := testtransport.Receive(t, messages)
+			msg := testkit.Receive(t, messages)
 			require.Contains(t, want, msg.UUID)
 			require.Equal(t, string(want[msg.UUID].Payload), string(msg.Payload))
 			require.Equal(t, want[msg.UUID].Metadata, msg.Metadata)
@@ -378,7 +379,7 @@ func TestAStreamThatExistsIsUsed(t *testing.T) {
 		require.NoError(t, pub.Publish("orders.created", testtransport.Message(t, "created")))
 		require.NoError(t, pub.Publish("orders.paid", testtransport.Message(t, "paid")))
 		for payload, messages := range map[string]<-chan *message.Message{"created": created, "paid": paid} {
-			msg := testtransport.Receive(t, messages)
+			msg := testkit.Receive(t, messages)
 			require.Equal(t, payload, string(msg.Payload))
 			msg.Ack()
 		}
@@ -411,7 +412,7 @@ func TestAConsumerThatExistsIsUsed(t *testing.T) {
 		transport := newTransport(t, nats.Config{URL: s.URL, AckWait: wait})
 		require.NoError(t, testtransport.Publisher(t, transport).Publish("topic", testtransport.Message(t, "x")))
 		sub := testtransport.Subscriber(t, transport, "handler")
-		testtransport.Receive(t, testtransport.Subscribe(t, sub, "topic")).Ack()
+		testkit.Receive(t, testtransport.Subscribe(t, sub, "topic")).Ack()
 		require.NoError(t, sub.Close())
 		consumer, err := js.Consumer(t.Context(), "topic", "handler")
 		require.NoError(t, err)
