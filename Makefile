@@ -54,7 +54,7 @@ conformance: ## the long and the stress form of Watermill's Pub/Sub suite
 	$(GO) run ./internal/testpg -- $(GO) test $(RACE) -tags stress -timeout 60m -run Stress ./pubsub
 
 fuzz: ## fuzz what parses, FUZZTIME=30s each
-	set -e; for target in ./handlers:FuzzPolicy ./store:FuzzGist ./store:FuzzFilter ./store:FuzzCondition ./store:FuzzEvent ./internal/queue:FuzzPayload ./internal/sqldb:FuzzPrintable ./internal/sqldb:FuzzArray ./internal/sqldb:FuzzMetadata ./replay:FuzzReadDocument ./replay:FuzzDocumentPayload \
+	set -e; for target in ./handlers:FuzzPolicy ./store:FuzzMessagePattern ./store:FuzzFilter ./store:FuzzCondition ./store:FuzzEvent ./internal/queue:FuzzPayload ./internal/sqldb:FuzzPrintable ./internal/sqldb:FuzzArray ./internal/sqldb:FuzzMetadata ./replay:FuzzReadDocument ./replay:FuzzDocumentPayload \
 		./internal/visible:FuzzJSON ./cli:FuzzWhen ./cli:FuzzRate ./pubsub/kafka:FuzzParse ./pubsub/nats:FuzzParse; do \
 		$(GO) test -run '^$$' -fuzz "^$${target#*:}$$" -fuzztime $(FUZZTIME) "$${target%:*}"; done
 

@@ -70,7 +70,7 @@ func TestWhatBecomesOfARunThatFailed(t *testing.T) {
 		{"panic", &handlers.PanicError{Value: "boom", Stack: "stack"}, store.KindPanic},
 		{"recovered", wmiddleware.RecoveredPanicError{V: "boom", Stacktrace: "stack"}, store.KindPanic},
 		{"nacked", handlers.ErrNacked, store.KindNack},
-		{"lost", handlers.Lost("the event is gone"), store.KindLost},
+		{"lost", handlers.EventLost("the event is gone"), store.KindLost},
 		{"abandoned", handlers.LastError(store.Run{}), store.KindAbandoned},
 		{"on record", handlers.LastError(store.Run{ErrorKind: store.KindTimeout, Error: "too late"}), store.KindTimeout},
 		{"on record, permanent", handlers.LastError(store.Run{ErrorKind: store.KindPermanent, Error: "no"}), store.KindPermanent},
@@ -116,7 +116,7 @@ func TestWhatIsOnRecordIsNotKeptTwice(t *testing.T) {
 	t.Parallel()
 	run := store.Run{Handler: "mail", Tries: 9, ErrorKind: store.KindAbandoned, Error: "it died"}
 	require.True(t, decided.Decide(run, handlers.LastError(run)).OnRecord)
-	for _, err := range []error{errCause, handlers.LastError(store.Run{}), handlers.Lost("gone"), handlers.ErrNacked} {
+	for _, err := range []error{errCause, handlers.LastError(store.Run{}), handlers.EventLost("gone"), handlers.ErrNacked} {
 		require.False(t, decided.Decide(run, err).OnRecord, "%v", err)
 	}
 }

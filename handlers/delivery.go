@@ -117,7 +117,7 @@ func (d *Delivery) Run() store.Run { return *d.run }
 // End reports how the handler ended, with the outcome that the policy decides
 // and after the callbacks that it asks for. It returns the report's error.
 func (d *Delivery) End(ctx context.Context, err error) error {
-	err = Sound(err)
+	err = SafeError(err)
 	o := d.policy.Decide(*d.run, err)
 	lost := errors.Is(err, store.ErrLeaseLost) // the run is another's by now, and so is its end
 	calling := !lost && (o.NextCycle || o.Status == store.Failed)
@@ -196,7 +196,7 @@ func (d *Delivery) callBack(ctx context.Context, o queue.Outcome, cause error) *
 		if c.call == nil || !c.due {
 			continue
 		}
-		if err := Sound(d.call(ctx, c.call, run, cause)); err != nil {
+		if err := SafeError(d.call(ctx, c.call, run, cause)); err != nil {
 			f := Failure(run.Handler, err)
 			f.Message = c.name + ": " + f.Message
 			failures = append(failures, &f)

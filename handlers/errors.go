@@ -117,15 +117,15 @@ type recorded struct {
 
 func (r *recorded) Error() string { return r.message }
 
-// Lost is the error of a run whose event cannot be had.
-func Lost(why string) error { return &recorded{kind: store.KindLost, message: why} }
+// EventLost is the error of a run whose event cannot be had.
+func EventLost(why string) error { return &recorded{kind: store.KindLost, message: why} }
 
 // ErrNacked is the error of a message that was nacked by who knows whom.
 var ErrNacked error = &recorded{kind: store.KindNack, message: "the message was nacked"}
 
-// Sound returns an error whose methods can be called: err, or when those of err
+// SafeError returns an error whose methods can be called: err, or when those of err
 // panic – a typed nil, as a rule – a *PanicError that says so.
-func Sound(err error) (sound error) {
+func SafeError(err error) (sound error) {
 	defer func() {
 		if value := recover(); value != nil {
 			sound = &PanicError{

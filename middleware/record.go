@@ -171,7 +171,7 @@ func call(msg *message.Message, next message.HandlerFunc, delivery *handlers.Del
 
 	taken := watchPoison(msg)
 	produced, err = next(msg)
-	err = handlers.Sound(err)
+	err = handlers.SafeError(err)
 	returned = true
 	poisoned := taken()
 	switch {

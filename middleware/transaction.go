@@ -152,7 +152,7 @@ func (t transaction) call(msg *message.Message, tx *sqlx.Tx, mark sqldb.Mark) (p
 	}()
 	produced, err = t.next(msg)
 	returned = true
-	if err = handlers.Sound(err); err != nil && t.db.Ended(whole, tx, mark) != nil {
+	if err = handlers.SafeError(err); err != nil && t.db.Ended(whole, tx, mark) != nil {
 		err = endedItself(fmt.Sprintf("returned an error: %v", err))
 	}
 	return produced, err

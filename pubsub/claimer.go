@@ -220,7 +220,7 @@ func (p *PubSub) wants(served map[store.Subscription]bool) (wants []queue.Want, 
 			wants = append(wants, queue.Want{Topic: key.Topic, Handler: key.Handler, N: n})
 		}
 	}
-	p.hungry = len(wants) < waiting
+	p.leftBehind = len(wants) < waiting
 	return wants, stoodBack, p.notes
 }
 
@@ -263,7 +263,7 @@ func (p *PubSub) compare(wants []queue.Want, claimed []*queue.Claimed, noted int
 			continue
 		}
 		p.note(key)
-		p.hungry = true
+		p.leftBehind = true
 		full = append(full, key)
 	}
 	return full, short
@@ -274,7 +274,7 @@ func (p *PubSub) anyFree(keys []store.Subscription) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, key := range keys {
-		if slices.ContainsFunc(p.active[key], p.may) {
+		if slices.ContainsFunc(p.active[key], p.mayBegin) {
 			return true
 		}
 	}

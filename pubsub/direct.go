@@ -46,7 +46,7 @@ func (o *Outbox) refused(err error) bool {
 func (o *Outbox) send(ctx context.Context, e store.Event) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, o.config.SendTimeout, fmt.Errorf("the broker has not taken it within %v", o.config.SendTimeout))
 	defer cancel()
-	publisher, err := o.line.get(ctx, o.spawn)
+	publisher, err := o.connection.get(ctx, o.spawn)
 	if err != nil {
 		return fmt.Errorf("connect to the broker: %w", err)
 	}

@@ -196,7 +196,7 @@ func (h *handover) giveBack() {
 			h.pubsub.free(s)
 		}
 	}
-	if h.pubsub.hungry {
+	if h.pubsub.leftBehind {
 		signal(h.pubsub.wake)
 	}
 }

@@ -39,7 +39,7 @@ type Inbox struct {
 	own    *Subscriber
 	config InboxConfig
 
-	news      news // where another handler has recorded the same events, there are none
+	predictor predictor // where another handler has recorded the same events, there are none
 	once      sync.Once
 	closing   chan struct{}
 	receiving sync.WaitGroup
@@ -322,7 +322,7 @@ func (in *Inbox) receiveOne(ctx context.Context, topic string, e store.Event) er
 // insert takes the cheaper statement for what is likely to be new.
 func (in *Inbox) insert(ctx context.Context, events []store.Event, h *handover) (queue.Received, error) {
 	q := in.pubsub.queue
-	if in.news.expected() {
+	if in.predictor.expectsNew() {
 		received, err := in.try(ctx, q.ReceiveNew, events, h)
 		if !errors.Is(err, queue.ErrKnown) && !sqldb.Collided(err) {
 			return received, err
@@ -333,7 +333,7 @@ func (in *Inbox) insert(ctx context.Context, events []store.Event, h *handover) 
 		received, err = in.try(ctx, q.Receive, events, h)
 		return err
 	})
-	in.news.came(err == nil && received.Known == 0)
+	in.predictor.learn(err == nil && received.Known == 0)
 	return received, err
 }
 

@@ -15,7 +15,7 @@ import (
 // others are publishing the same events: the statement that looks for known ones is
 // tried then, several times, since it locks events in one order.
 func (p *PubSub) insertNow(ctx context.Context, events []store.Event, h *handover) (unique, others []store.Event, inserted queue.Inserted, err error) {
-	if p.news.expected() {
+	if p.predictor.expectsNew() {
 		inserted, err := p.insertBy(ctx, p.queue.InsertNew, p.store.DB(), events, h)
 		if !errors.Is(err, queue.ErrKnown) && !sqldb.Collided(err) {
 			return events, nil, inserted, err
@@ -29,7 +29,7 @@ func (p *PubSub) insertNow(ctx context.Context, events []store.Event, h *handove
 		inserted, err = p.insert(ctx, p.store.DB(), unique, h)
 		return err
 	})
-	p.news.came(err == nil && len(inserted.IDs) == len(events))
+	p.predictor.learn(err == nil && len(inserted.IDs) == len(events))
 	return unique, others, inserted, err
 }
 

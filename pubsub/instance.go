@@ -209,7 +209,7 @@ func (h *heart) beatFormer(ctx context.Context, quiet bool) error {
 // database knows of a claim of its that it does not know of.
 func (h *heart) beat(ctx context.Context, i *identity, quiet bool) (others bool, err error) {
 	p := h.pubsub
-	beat := queue.Beat{Failing: h.unable, Handlers: p.serving()}
+	beat := queue.HeartbeatReport{Failing: h.unable, Handlers: p.serving()}
 	p.mu.Lock()
 	gone, claims := i.gone, i.claims
 	if quiet {

@@ -22,12 +22,12 @@ import (
 // topic says, and loses none while the broker is away: what cannot be sent waits
 // in the database. Run sends it. Safe for concurrent use.
 type Outbox struct {
-	pubsub    *PubSub
-	transport *Transport
-	config    OutboxConfig
-	line      line
-	writer    *writer
-	notifier  *notifier
+	pubsub     *PubSub
+	transport  *Transport
+	config     OutboxConfig
+	connection connection
+	writer     *writer
+	notifier   *notifier
 
 	mu        sync.Mutex
 	diversion map[string]*diversion // by topic
@@ -84,7 +84,7 @@ func (p *PubSub) Outbox(transport *Transport, config OutboxConfig) (*Outbox, err
 	}
 	o := &Outbox{pubsub: p, transport: transport, config: config, diversion: map[string]*diversion{}, known: map[string]bool{}}
 	o.nudge, o.settled = make(chan struct{}, 1), make(chan struct{}, 1)
-	o.line.connect = transport.Publisher
+	o.connection.connect = transport.Publisher
 	o.writer = &writer{now: o.writeNow, large: o.writeLarge, log: p.config.Logger}
 	o.notifier = p.newNotifier(p.db.NotifyOutbox)
 	o.workCtx, o.stopWork = context.WithCancel(context.Background())
@@ -299,7 +299,7 @@ func (o *Outbox) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), max(farewell, 2*o.config.SendTimeout))
 	defer cancel()
 	var err error
-	if !within(ctx, o.work.Wait, func() { err = o.line.close() }) {
+	if !within(ctx, o.work.Wait, func() { err = o.connection.close() }) {
 		return errors.New("the broker has not answered: what was being sent is sent again from the outbox, or its publisher was told")
 	}
 	return err

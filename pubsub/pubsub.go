@@ -125,17 +125,17 @@ func (c Config) Validate() error {
 
 // PubSub is this process's part in the queue. Safe for concurrent use.
 type PubSub struct {
-	store    *store.Store
-	queue    *queue.Queue
-	db       *sqldb.DB
-	config   Config
-	origin   string // of notices
-	finisher *finisher
-	writer   *writer
-	notifier *notifier
-	failures *failures
-	unheard  *unheard
-	news     news // of what is published
+	store     *store.Store
+	queue     *queue.Queue
+	db        *sqldb.DB
+	config    Config
+	origin    string // of notices
+	finisher  *finisher
+	writer    *writer
+	notifier  *notifier
+	failures  *failures
+	unheard   *unheard
+	predictor predictor // of what is published
 
 	mu         sync.Mutex
 	registered map[store.Subscription]*registration
@@ -144,7 +144,7 @@ type PubSub struct {
 	notes      int                                    // of backlogs
 	running    int                                    // slots taken, of all subscriptions
 	closed     bool
-	hungry     bool   // the last claim left runs behind for want of free slots, as far as one can tell
+	leftBehind bool   // the last claim left runs behind for want of free slots, as far as one can tell
 	surveyed   string // the subscriptions, when they were looked at last
 	current    *identity
 	former     []*identity // still holding runs, after an answer was lost

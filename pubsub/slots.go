@@ -41,10 +41,10 @@ func (a *asking) take(n int) int {
 	return n
 }
 
-// may says whether the subscription may begin another run. A Subscriber without
+// mayBegin says whether the subscription may begin another run. A Subscriber without
 // a run may always begin one. Otherwise the process needs a free slot that no handler
 // of a higher priority waits for.
-func (p *PubSub) may(s *subscription) bool {
+func (p *PubSub) mayBegin(s *subscription) bool {
 	if s.slots.free == 0 {
 		return false
 	}
@@ -85,7 +85,7 @@ func (p *PubSub) awaited(subs []*subscription) bool {
 // take takes at most n slots of a subscription and returns how many.
 func (p *PubSub) take(s *subscription, n int) int {
 	taken := 0
-	for taken < n && p.may(s) {
+	for taken < n && p.mayBegin(s) {
 		s.slots.free--
 		p.running++
 		taken++
@@ -104,7 +104,7 @@ func (p *PubSub) free(s *subscription) {
 func (p *PubSub) release(s *subscription) {
 	p.mu.Lock()
 	p.free(s)
-	hungry := p.hungry
+	hungry := p.leftBehind
 	p.mu.Unlock()
 	if hungry {
 		signal(p.wake)

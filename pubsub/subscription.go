@@ -30,9 +30,9 @@ type subscription struct {
 
 	inactive bool // nothing is delivered any more; pubsub.mu is held
 
-	mu     sync.Mutex
-	queue  []*queue.Claimed
-	flying map[*flight]struct{}
+	mu      sync.Mutex
+	queue   []*queue.Claimed
+	tracked map[*flight]struct{}
 
 	queued  chan struct{} // the queue is not empty, perhaps
 	once    sync.Once
@@ -60,7 +60,7 @@ func newSubscription(ctx context.Context, p *PubSub, key store.Subscription, pol
 		out:      make(chan *message.Message),
 		policy:   policy,
 		slots:    slots,
-		flying:   map[*flight]struct{}{},
+		tracked:  map[*flight]struct{}{},
 		queued:   make(chan struct{}, 1),
 		closing:  make(chan struct{}),
 		sealed:   make(chan struct{}),
@@ -131,7 +131,7 @@ func (s *subscription) empty() bool {
 }
 
 func (s *subscription) send(c *queue.Claimed) {
-	f := s.fly(c)
+	f := s.track(c)
 	select {
 	case <-s.closing: // also when somebody receives
 		s.release(f)
@@ -155,8 +155,9 @@ func (s *subscription) send(c *queue.Claimed) {
 	}
 }
 
-// fly makes the message of a run, whose end gives the slot back.
-func (s *subscription) fly(c *queue.Claimed) *flight {
+// track makes the message of a run and keeps it among those in flight. Its end gives the
+// slot back.
+func (s *subscription) track(c *queue.Claimed) *flight {
 	f := &flight{msg: message.NewMessage(c.Event.ID, c.Event.Payload)}
 	if c.Event.Metadata != nil {
 		f.msg.Metadata = c.Event.Metadata
@@ -169,7 +170,7 @@ func (s *subscription) fly(c *queue.Claimed) *flight {
 			s.pubsub.end(o)
 		}
 		s.pubsub.release(s)
-		s.land(f)
+		s.untrack(f)
 		return nil
 	})
 	f.delivery.For(f.msg, func() { go s.await(f, f.end) })
@@ -177,16 +178,16 @@ func (s *subscription) fly(c *queue.Claimed) *flight {
 	f.ctx = cqrs.CtxWithOriginalMessage(f.ctx, f.msg)
 	f.msg.SetContext(f.ctx)
 	s.mu.Lock()
-	s.flying[f] = struct{}{}
+	s.tracked[f] = struct{}{}
 	s.mu.Unlock()
 	return f
 }
 
-// land is called once for each flight, when its end is known, and cancels its
+// untrack is called once for each flight, when its end is known, and cancels its
 // context.
-func (s *subscription) land(f *flight) {
+func (s *subscription) untrack(f *flight) {
 	s.mu.Lock()
-	delete(s.flying, f)
+	delete(s.tracked, f)
 	s.mu.Unlock()
 	f.cancel()
 	s.inFlight.Done()
@@ -201,7 +202,7 @@ func (s *subscription) release(f *flight) {
 // tries are used up by the last error on record.
 func (s *subscription) giveUp(f *flight, unusable string) {
 	if unusable != "" {
-		_ = f.delivery.End(f.ctx, handlers.Lost(unusable)) // our report does not fail
+		_ = f.delivery.End(f.ctx, handlers.EventLost(unusable)) // our report does not fail
 		return
 	}
 	run, err := s.pubsub.store.Run(f.ctx, f.delivery.Run().ID)
@@ -258,8 +259,8 @@ func (s *subscription) attend(f *flight) {
 // without losing the attempt.
 func (s *subscription) interrupt() {
 	s.mu.Lock()
-	flying := make([]*flight, 0, len(s.flying))
-	for f := range s.flying {
+	flying := make([]*flight, 0, len(s.tracked))
+	for f := range s.tracked {
 		flying = append(flying, f)
 	}
 	s.mu.Unlock()

@@ -178,7 +178,7 @@ func (s *saboteur) settled(ctx context.Context, handler string) bool {
 // unserved says whether no process serves the handler, as far as the database can tell.
 func unserved(ctx context.Context, st *store.Store, handler string) bool {
 	instances, err := st.Instances(ctx)
-	return err == nil && !slices.ContainsFunc(instances, func(l store.Living) bool { return slices.Contains(l.Handlers, handler) })
+	return err == nil && !slices.ContainsFunc(instances, func(l store.InstanceState) bool { return slices.Contains(l.Handlers, handler) })
 }
 
 // store is Reprise's, once its tables are there.

@@ -54,7 +54,7 @@ func TestWhatReadersKeepFromSQLiteIsNoSuccess(t *testing.T) {
 	subscription := store.Subscription{Topic: "orders", Handler: "mail"}
 	writes := map[string]func(ctx context.Context) error{
 		"Heartbeat": func(ctx context.Context) error {
-			_, err := queue.Of(st).Heartbeat(ctx, nil, "a", queue.Beat{Holding: &queue.Holding{Recent: 7}})
+			_, err := queue.Of(st).Heartbeat(ctx, nil, "a", queue.HeartbeatReport{Holding: &queue.Holding{Recent: 7}})
 			return err
 		},
 		"Relay": func(ctx context.Context) error { _, err := queue.Of(st).Relay(ctx, "a", time.Minute); return err },

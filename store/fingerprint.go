@@ -14,14 +14,14 @@ import (
 // – ids, numbers, quoted values, addresses, times. It is 16 hexadecimal digits,
 // and the same for a message and for what the database keeps of it.
 func Fingerprint(handler string, kind Kind, message string) string {
-	sum := sha256.Sum256([]byte(handler + "\x00" + string(kind) + "\x00" + Gist(message)))
+	sum := sha256.Sum256([]byte(handler + "\x00" + string(kind) + "\x00" + MessagePattern(message)))
 	return hex.EncodeToString(sum[:8])
 }
 
-// Gist is what a message has in common with those that are alike: each value
+// MessagePattern is what a message has in common with those that are alike: each value
 // in it is replaced by #, or by * if it is quoted. It contains no digit, and is
 // its own gist.
-func Gist(message string) string {
+func MessagePattern(message string) string {
 	message = strings.TrimSpace(spaces.ReplaceAllString(sqldb.Printable(message, sqldb.MaxMessage), ` `))
 	for _, v := range values {
 		message = v.pattern.ReplaceAllString(message, v.sign)

@@ -117,7 +117,7 @@ func TestFailuresOfOneCauseAreAlike(t *testing.T) {
 		"bytes": {"bad byte \xff", "bad byte \xfe\xfd"},
 	} {
 		for _, other := range messages[1:] {
-			require.True(t, alike(messages[0], other), "%s:\n%s\n%s\n%s\n%s", name, messages[0], other, Gist(messages[0]), Gist(other))
+			require.True(t, alike(messages[0], other), "%s:\n%s\n%s\n%s\n%s", name, messages[0], other, MessagePattern(messages[0]), MessagePattern(other))
 		}
 	}
 }
@@ -160,7 +160,7 @@ func TestFailuresOfDifferentCausesAreNot(t *testing.T) {
 		{"an unclosed `quote: broken", "an unclosed `quote: full"},
 		{"a\nb", "a\nc"},
 	} {
-		require.False(t, alike(pair[0], pair[1]), "%s\n%s\n%s", pair[0], pair[1], Gist(pair[0]))
+		require.False(t, alike(pair[0], pair[1]), "%s\n%s\n%s", pair[0], pair[1], MessagePattern(pair[0]))
 	}
 }
 
@@ -193,7 +193,7 @@ func TestTheGistSaysWhatHappened(t *testing.T) {
 		"runtime error: index out of range [5] with length 3":                             "runtime error: index out of range [#] with length #",
 		"json: cannot unmarshal string into Go struct field User.email of type time.Time": "json: cannot unmarshal string into Go struct field User.email of type time.Time",
 	} {
-		require.Equal(t, want, Gist(message))
+		require.Equal(t, want, MessagePattern(message))
 	}
 }
 
@@ -218,7 +218,7 @@ func TestAMessageThatWasCutIsLikeTheWholeOne(t *testing.T) {
 func TestAVeryLongMessageIsFingerprinted(t *testing.T) {
 	t.Parallel()
 	for _, part := range []string{"a", "7", `"`, "'", " '", "`", "a:", "a.b-", "@", "#@", "[:", "a@b", "http://", "\xff", "\x00", "Mon, ", `\`, `"\`} {
-		gist := Gist(strings.Repeat(part, 10<<20/len(part)))
+		gist := MessagePattern(strings.Repeat(part, 10<<20/len(part)))
 		require.LessOrEqual(t, len(gist), sqldb.MaxMessage)
 	}
 }
@@ -247,23 +247,23 @@ func TestOtherDigitsMakeNoDifference(t *testing.T) {
 		renumbered := digit.ReplaceAllStringFunc(message, func(string) string {
 			return fmt.Sprint(rapid.IntRange(0, 9).Draw(t, "digit"))
 		})
-		require.Equal(t, Gist(message), Gist(renumbered), "%q, %q", message, renumbered)
+		require.Equal(t, MessagePattern(message), MessagePattern(renumbered), "%q, %q", message, renumbered)
 	})
 }
 
 // requireGist requires what holds for the gist of any message.
 func requireGist(t require.TestingT, message string) {
-	gist := Gist(message)
+	gist := MessagePattern(message)
 	require.Equal(t, -1, strings.IndexFunc(gist, unicode.IsDigit), "%q: %q", message, gist)
-	require.Equal(t, gist, Gist(gist), "%q", message)
+	require.Equal(t, gist, MessagePattern(gist), "%q", message)
 	require.True(t, utf8.ValidString(gist))
 	require.NotContains(t, gist, "\x00")
 	require.NotContains(t, gist, "\n")
 	require.LessOrEqual(t, len(gist), sqldb.MaxMessage)
-	require.Equal(t, gist, Gist(sqldb.Printable(message, sqldb.MaxMessage)), "%q", message)
+	require.Equal(t, gist, MessagePattern(sqldb.Printable(message, sqldb.MaxMessage)), "%q", message)
 }
 
-func FuzzGist(f *testing.F) {
+func FuzzMessagePattern(f *testing.F) {
 	for _, message := range []string{
 		"", "dial tcp [::1]:80: connect: connection refused", `Get "https://example.com/?a=1": EOF`, `" 'x'`, "5'a' 'b", `"\`, "'\\", "'O'Brien' isn't", "“x", "`a\\`\"",
 		"550 5.1.1 <ada@example.com>: no such user id-20020a", "Wed, 01 Jul 2026 12:00:00 GMT", "May 2nd", "1st May", "a@@b@c #@", "fe80::1%eth0", "\xff\x00\x85", "\u00a0'a'",

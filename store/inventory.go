@@ -82,9 +82,9 @@ func (s *Store) Subscriptions(ctx context.Context) ([]Subscribed, error) {
 	return subscribed, nil
 }
 
-// Living is an instance as it stands in the database. Its Handlers are names only;
+// InstanceState is an instance as it stands in the database. Its Handlers are names only;
 // see Serves.
-type Living struct {
+type InstanceState struct {
 	Instance
 	serving   []string // of Serving
 	StartedAt time.Time
@@ -93,15 +93,15 @@ type Living struct {
 }
 
 // Alive says whether its last heartbeat is younger than its DeadAfter.
-func (l *Living) Alive() bool { return l.Silence <= l.DeadAfter }
+func (l *InstanceState) Alive() bool { return l.Silence <= l.DeadAfter }
 
 // Stuck says whether it is alive, and has not been able to claim for its
 // DeadAfter: nothing that is due reaches its handlers.
-func (l *Living) Stuck() bool { return l.Alive() && l.Failing > l.DeadAfter }
+func (l *InstanceState) Stuck() bool { return l.Alive() && l.Failing > l.DeadAfter }
 
 // Instances returns all instances that are not forgotten, the longest started
 // first.
-func (s *Store) Instances(ctx context.Context) ([]Living, error) {
+func (s *Store) Instances(ctx context.Context) ([]InstanceState, error) {
 	var rows []struct {
 		ID       string     `db:"id"`
 		Host     string     `db:"host"`
@@ -119,9 +119,9 @@ func (s *Store) Instances(ctx context.Context) ([]Living, error) {
 		SELECT id, host, pid, build, handlers, started_at, heartbeat_at, failing_since, heartbeat_interval, dead_after, now() AS now FROM reprise.instances ORDER BY started_at, id`)); err != nil {
 		return nil, fmt.Errorf("list instances: %w", err)
 	}
-	living := make([]Living, len(rows))
+	living := make([]InstanceState, len(rows))
 	for i, r := range rows {
-		living[i] = Living{
+		living[i] = InstanceState{
 			Instance: Instance{
 				ID: r.ID, Host: r.Host, PID: r.PID, Build: r.Build, HeartbeatInterval: seconds(r.Interval), DeadAfter: seconds(r.Dead),
 			},

@@ -225,7 +225,7 @@ func (d *planning) processes() {
 	st := d.st
 	d.wayStep("Register Heartbeat Held Survey SubscriptionKeys", func(ctx context.Context) {
 		require.NoError(d, queue.Of(st).Register(ctx, store.Instance{ID: d.id, Handlers: []string{"mail"}}))
-		_, err := queue.Of(st).Heartbeat(ctx, nil, d.id, queue.Beat{Holding: &queue.Holding{Runs: []int64{1}, Recent: 1 << 40}})
+		_, err := queue.Of(st).Heartbeat(ctx, nil, d.id, queue.HeartbeatReport{Holding: &queue.Holding{Runs: []int64{1}, Recent: 1 << 40}})
 		require.NoError(d, err)
 		_, err = queue.Of(st).Held(ctx, d.id)
 		require.NoError(d, err)
@@ -360,7 +360,7 @@ func (d *planning) receiving() {
 
 func (d *planning) claim(ctx context.Context, n int) []*queue.Claimed {
 	d.Helper()
-	pulse, err := queue.Of(d.st).Heartbeat(ctx, nil, d.id, queue.Beat{})
+	pulse, err := queue.Of(d.st).Heartbeat(ctx, nil, d.id, queue.HeartbeatReport{})
 	require.NoError(d, err)
 	claimed, err := queue.Of(d.st).Claim(ctx, queue.Claimant{Instance: d.id, Claims: pulse.Claims, Held: []int64{1, 2, 3}}, []queue.Want{{Topic: "orders", Handler: "mail", N: n}, {Topic: "orders", Handler: "stock", N: n}, {Topic: "payments", Handler: "pay", N: n}, {Topic: "nothing", Handler: "nobody", N: n}})
 	require.NoError(d, err)

@@ -174,7 +174,7 @@ func TestPreparingAStatementHoldsUpNoOther(t *testing.T) {
 	}, time.Minute, time.Millisecond)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	_, err = queue.Of(st).Heartbeat(ctx, nil, "a", queue.Beat{})
+	_, err = queue.Of(st).Heartbeat(ctx, nil, "a", queue.HeartbeatReport{})
 	require.NoError(t, err)
 	require.NoError(t, lock.Rollback())
 	require.NoError(t, <-claimed)

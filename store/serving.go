@@ -24,7 +24,7 @@ func (sub Subscription) served() string { return sub.Handler + separator + sub.T
 
 // Serves says whether the instance brings due runs of the subscription to its handler.
 // A process of an earlier version, which names no topics, serves all of the handler's.
-func (l *Living) Serves(sub Subscription) bool {
+func (l *InstanceState) Serves(sub Subscription) bool {
 	if !l.Alive() || l.Stuck() || !slices.Contains(l.Handlers, sub.Handler) {
 		return false
 	}

@@ -79,7 +79,7 @@ const (
 )
 
 // Beat is what a heartbeat says.
-type Beat struct {
+type HeartbeatReport struct {
 	Holding  *Holding // nil says nothing of that; otherwise the instance must not claim or record meanwhile
 	Failing  bool     // it cannot claim
 	Handlers []string // what it serves, see Serving; nil says nothing of that
@@ -93,7 +93,7 @@ type Holding struct {
 }
 
 // Pulse is what a heartbeat learns.
-type Pulse struct {
+type HeartbeatResult struct {
 	Claims int64 // of the instance that leased runs
 	Others bool  // instances have been silent for too long: Recover may have something to do
 }
@@ -101,7 +101,7 @@ type Pulse struct {
 // Heartbeat says that the instance is alive, or returns ErrInstanceGone. It reads
 // no other table: whoever locks those does not make the instance look dead. conn
 // is a connection of the pool that the caller keeps for it; nil takes one.
-func (q *Queue) Heartbeat(ctx context.Context, conn *sql.Conn, id string, beat Beat) (pulse Pulse, err error) {
+func (q *Queue) Heartbeat(ctx context.Context, conn *sql.Conn, id string, beat HeartbeatReport) (pulse HeartbeatResult, err error) {
 	if !sqldb.Keepable(id) {
 		return pulse, fmt.Errorf("%w: %.255q", ErrInstanceGone, id)
 	}
@@ -117,7 +117,7 @@ func (q *Queue) Heartbeat(ctx context.Context, conn *sql.Conn, id string, beat B
 		lowest, recent, runs = bound, beat.Holding.Recent, q.db.IDs(beat.Holding.Runs)
 	}
 	asJSON, asIDs := q.db.Casts()
-	var found []Pulse
+	var found []HeartbeatResult
 	ask := func(db sqldb.Queryer) error {
 		return q.db.Query(ctx, db, q.db.SQL(`
 		UPDATE reprise.instances AS i
@@ -132,7 +132,7 @@ func (q *Queue) Heartbeat(ctx context.Context, conn *sql.Conn, id string, beat B
 			[]any{id, beat.Failing, lowest, recent, runs, handlers}, func(rows *sql.Rows) error {
 				found = nil
 				for rows.Next() {
-					var p Pulse
+					var p HeartbeatResult
 					if err := rows.Scan(&p.Claims, &p.Others); err != nil {
 						return err
 					}

@@ -163,7 +163,7 @@ func claiming(promise promise) {
 		again, err := db.Claim(ctx, queue.Claimant{Instance: "a"}, []queue.Want{want(topic, "mail", 1)})
 		require.NoError(t, err)
 		require.Empty(t, again)
-		pulse, err := db.Heartbeat(ctx, nil, "a", queue.Beat{})
+		pulse, err := db.Heartbeat(ctx, nil, "a", queue.HeartbeatReport{})
 		require.NoError(t, err)
 		require.EqualValues(t, 1, pulse.Claims)
 

@@ -43,9 +43,12 @@ func cancelling(promise promise) {
 				_, err := db.End(ctx, []queue.Outcome{{Lease: held, Status: store.Success}})
 				return err
 			},
-			"Record":     func(ctx context.Context) error { _, err := db.Record(ctx, delivered, "mail", "a", false); return err },
-			"Register":   func(ctx context.Context) error { return db.Register(ctx, store.Instance{ID: "new", Host: "host"}) },
-			"Heartbeat":  func(ctx context.Context) error { _, err := db.Heartbeat(ctx, nil, "silent", queue.Beat{}); return err },
+			"Record":   func(ctx context.Context) error { _, err := db.Record(ctx, delivered, "mail", "a", false); return err },
+			"Register": func(ctx context.Context) error { return db.Register(ctx, store.Instance{ID: "new", Host: "host"}) },
+			"Heartbeat": func(ctx context.Context) error {
+				_, err := db.Heartbeat(ctx, nil, "silent", queue.HeartbeatReport{})
+				return err
+			},
 			"Held":       func(ctx context.Context) error { _, err := db.Held(ctx, "a"); return err },
 			"Deregister": func(ctx context.Context) error { return db.Deregister(ctx, "a") },
 			"Recover":    func(ctx context.Context) error { _, err := db.Recover(ctx, "a"); return err },

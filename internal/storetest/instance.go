@@ -32,7 +32,7 @@ func living(promise promise) {
 	promise("a heartbeat keeps an instance alive", func(t *testing.T, db db) {
 		db.register("a")
 		db.silence("a")
-		pulse, err := db.Heartbeat(ctx, nil, "a", queue.Beat{})
+		pulse, err := db.Heartbeat(ctx, nil, "a", queue.HeartbeatReport{})
 		require.NoError(t, err)
 		require.False(t, pulse.Others)
 		requireNobodyDead(t, db)
@@ -40,26 +40,26 @@ func living(promise promise) {
 
 	promise("a heartbeat tells of others that are silent", func(t *testing.T, db db) {
 		db.register("a", "b", "c")
-		pulse, err := db.Heartbeat(ctx, nil, "a", queue.Beat{})
+		pulse, err := db.Heartbeat(ctx, nil, "a", queue.HeartbeatReport{})
 		require.NoError(t, err)
 		require.False(t, pulse.Others)
 		db.silence("b")
-		pulse, err = db.Heartbeat(ctx, nil, "a", queue.Beat{})
+		pulse, err = db.Heartbeat(ctx, nil, "a", queue.HeartbeatReport{})
 		require.NoError(t, err)
 		require.True(t, pulse.Others)
 		require.NoError(t, db.Register(ctx, store.Instance{ID: "b", DeadAfter: 2 * time.Hour}))
 		db.silence("b")
-		pulse, err = db.Heartbeat(ctx, nil, "a", queue.Beat{})
+		pulse, err = db.Heartbeat(ctx, nil, "a", queue.HeartbeatReport{})
 		require.NoError(t, err)
 		require.False(t, pulse.Others, "it is silent for less than its own DeadAfter")
 	})
 
 	promise("who is not known has gone", func(t *testing.T, db db) {
-		_, err := db.Heartbeat(ctx, nil, "a", queue.Beat{})
+		_, err := db.Heartbeat(ctx, nil, "a", queue.HeartbeatReport{})
 		require.ErrorIs(t, err, queue.ErrInstanceGone)
 		db.register("a")
 		require.NoError(t, db.Deregister(ctx, "a"))
-		_, err = db.Heartbeat(ctx, nil, "a", queue.Beat{})
+		_, err = db.Heartbeat(ctx, nil, "a", queue.HeartbeatReport{})
 		require.ErrorIs(t, err, queue.ErrInstanceGone)
 		require.NoError(t, db.Deregister(ctx, "a"), "it is idempotent")
 	})
@@ -180,7 +180,7 @@ func recovering(promise promise) {
 		lost, err := db.End(ctx, []queue.Outcome{{Lease: lease, Status: store.Success}})
 		require.NoError(t, err)
 		require.Equal(t, []queue.Lease{lease}, lost)
-		_, err = db.Heartbeat(ctx, nil, "dead", queue.Beat{})
+		_, err = db.Heartbeat(ctx, nil, "dead", queue.HeartbeatReport{})
 		require.ErrorIs(t, err, queue.ErrInstanceGone)
 		require.Empty(t, db.claim("dead", "mail", 1))
 
@@ -249,7 +249,7 @@ func recovering(promise promise) {
 		}
 		year2000 := time.Since(time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC))
 		for _, beat := range map[string]func(){
-			"Heartbeat": func() { _, err := db.Heartbeat(ctx, nil, "a", queue.Beat{}); require.NoError(t, err) },
+			"Heartbeat": func() { _, err := db.Heartbeat(ctx, nil, "a", queue.HeartbeatReport{}); require.NoError(t, err) },
 			"Register":  func() { db.register("a") },
 		} {
 			set(db, "a", 2*time.Second, 10*time.Second, year2000, year2000, 4*time.Second)
@@ -301,20 +301,20 @@ func recovering(promise promise) {
 		for _, in := range instances {
 			require.Equal(t, map[string][]string{"new": {"mail", "stock"}, "of an earlier version": {"mail"}}[in.ID], in.Handlers)
 		}
-		_, err = db.Heartbeat(ctx, nil, "new", queue.Beat{Handlers: store.Serving(nil)})
+		_, err = db.Heartbeat(ctx, nil, "new", queue.HeartbeatReport{Handlers: store.Serving(nil)})
 		require.NoError(t, err)
 		require.Equal(t, map[store.Subscription]int{mail: 1, left: 1, stock: 0}, served())
 
 		long := store.Subscription{Topic: strings.Repeat("t", 200), Handler: strings.Repeat("h", 200)}
 		require.NoError(t, db.Subscribe(ctx, long, ""))
-		_, err = db.Heartbeat(ctx, nil, "new", queue.Beat{Handlers: store.Serving([]store.Subscription{long})})
+		_, err = db.Heartbeat(ctx, nil, "new", queue.HeartbeatReport{Handlers: store.Serving([]store.Subscription{long})})
 		require.NoError(t, err)
 		require.Equal(t, 1, served()[long], "however long the names are")
 	})
 
 	promise("an instance that cannot claim serves nobody, as soon as that has lasted for its DeadAfter", func(t *testing.T, db db) {
-		beat := func(failing bool) store.Living {
-			_, err := db.Heartbeat(ctx, nil, "a", queue.Beat{Failing: failing})
+		beat := func(failing bool) store.InstanceState {
+			_, err := db.Heartbeat(ctx, nil, "a", queue.HeartbeatReport{Failing: failing})
 			require.NoError(t, err)
 			instances, err := db.Instances(ctx)
 			require.NoError(t, err)
@@ -359,7 +359,7 @@ func recovering(promise promise) {
 		db.register(instance)
 		db.publish(event("new"))
 		lease := db.claimOne(instance, "mail")
-		_, err := db.Heartbeat(ctx, nil, instance, queue.Beat{Holding: &queue.Holding{Recent: lease.RunID}})
+		_, err := db.Heartbeat(ctx, nil, instance, queue.HeartbeatReport{Holding: &queue.Holding{Recent: lease.RunID}})
 		require.NoError(db.t, err)
 		return lease
 	}

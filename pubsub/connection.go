@@ -8,9 +8,9 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// line is the connection to a broker. It is made when it is needed, by one at a
+// connection is that to a broker. It is made when it is needed, by one at a
 // time, and kept.
-type line struct {
+type connection struct {
 	connect func() (message.Publisher, error)
 
 	mu        sync.Mutex
@@ -26,7 +26,7 @@ type attempt struct {
 
 // get returns the publisher, or an error when the attempt to connect that is
 // under way, or that spawn runs now, fails, or ctx ends.
-func (l *line) get(ctx context.Context, spawn func(f func()) bool) (message.Publisher, error) {
+func (l *connection) get(ctx context.Context, spawn func(f func()) bool) (message.Publisher, error) {
 	l.mu.Lock()
 	if l.publisher != nil || l.closed {
 		defer l.mu.Unlock()
@@ -56,7 +56,7 @@ func (l *line) get(ctx context.Context, spawn func(f func()) bool) (message.Publ
 	return l.get(ctx, spawn)
 }
 
-func (l *line) try(a *attempt) {
+func (l *connection) try(a *attempt) {
 	publisher, err := l.connect()
 	if err == nil && publisher == nil {
 		err = errors.New("the transport returned no publisher")
@@ -70,7 +70,7 @@ func (l *line) try(a *attempt) {
 	close(a.over)
 }
 
-func (l *line) close() error {
+func (l *connection) close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.closed = true

@@ -2,19 +2,19 @@ package pubsub
 
 import "sync/atomic"
 
-// news expects the next batch to be new when the last ones were. What is
+// predictor expects the next batch to be new when the last ones were. What is
 // expected to be new is written by a statement that looks for nothing else, and
 // fails when that was wrong.
-type news struct{ batches atomic.Int64 } // since an event was known already
+type predictor struct{ batches atomic.Int64 } // since an event was known already
 
 // likelyNew is after how many batches in which every event was new the next one
 // is expected to be like that.
 const likelyNew = 8
 
-func (n *news) expected() bool { return n.batches.Load() >= likelyNew }
+func (n *predictor) expectsNew() bool { return n.batches.Load() >= likelyNew }
 
-// came is told whether every event of a batch was new.
-func (n *news) came(all bool) {
+// learn is told whether every event of a batch was new.
+func (n *predictor) learn(all bool) {
 	if !all {
 		n.batches.Store(0)
 		return
