@@ -76,15 +76,6 @@ func (q *Queue) InsertLarge(ctx context.Context, tx sqldb.Queryer, events []stor
 	return in, nil
 }
 
-// insertEvents returns the ids and topics of the events that are new, and whether
-// their topics have a subscription, as SQLite's statement does; but that it leaves to
-// insertRuns.
-const insertEvents = `
-		INSERT INTO reprise.events AS was (id, topic, key, payload, payload_bytes, metadata)
-		SELECT id, topic, coalesce(key, ''), text::json, bytes, metadata::json
-		FROM ` + unnested + `) AS e (id, topic, key, text, bytes, metadata)` + inOneOrder + unlessTaken + `
-		RETURNING was.id, was.topic, true`
-
 func (q *Queue) insertChunk(ctx context.Context, tx sqldb.Queryer, query string, args []any, fresh map[store.EventID]bool) (err error) {
 	rows, err := tx.QueryContext(ctx, q.db.Compose(query), args...)
 	if err != nil {

@@ -94,7 +94,7 @@ func (q *Queue) outboxInsert(events []store.Event, states []string) (string, []a
 		WITH written AS (
 			INSERT INTO reprise.outbox AS was (event_id, topic, key, payload, payload_bytes, metadata, state)
 			SELECT id, topic, coalesce(key, ''), text::json, bytes, metadata::json, state
-			FROM ` + unnested + `, $7::text[])
+			FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::text[])
 				WITH ORDINALITY AS e (id, topic, key, text, bytes, metadata, state, place)
 			ORDER BY place
 			ON CONFLICT (event_id, topic) DO UPDATE SET error = reprise.id_taken(was.event_id) -- which fails

@@ -82,65 +82,6 @@ func (q *Queue) receiveBy(ctx context.Context, query, handler string, events []s
 	return in, nil
 }
 
-// The statements of Receive and ReceiveNew. All runs are one INSERT, so that
-// they are in the order of the events.
-const (
-	receivedInput = `
-		WITH input AS (
-			SELECT id, topic, coalesce(key, '') AS key, text, bytes, metadata, place
-			FROM ` + unnested + `) WITH ORDINALITY AS e (id, topic, key, text, bytes, metadata, place)
-		), known AS (
-			` + knownInstance + `$9 FOR KEY SHARE
-		), event AS (
-			INSERT INTO reprise.events AS was (id, topic, key, payload, payload_bytes, metadata, source)
-			SELECT id, topic, key, text::json, bytes, metadata::json, $7
-			FROM input` + inOneOrder
-	receivedReturned = `
-			RETURNING was.id, was.topic
-		)`
-	receivedRuns = `, run AS (
-			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, attempt, tries, instance, due_at, started_at, published_at)
-			SELECT i.id, i.topic, $8, i.key, (k.id IS NOT NULL)::int, (k.id IS NOT NULL)::int, k.id,
-			       CASE WHEN k.id IS NULL THEN now() END, CASE WHEN k.id IS NOT NULL THEN now() END, `
-	receivedEnd = `
-			RETURNING id, event_id, topic, instance, published_at
-		)
-		SELECT cardinality($1::text[]) - (SELECT count(*) FROM event),
-		       count(*) FILTER (WHERE instance IS NULL),
-		       array_agg(id) FILTER (WHERE instance IS NOT NULL),
-		       array_agg(event_id) FILTER (WHERE instance IS NOT NULL),
-		       array_agg(topic) FILTER (WHERE instance IS NOT NULL),
-		       now(), -- when each was published, in microseconds before now
-		       array_agg(CASE WHEN published_at = now() THEN 0 ELSE (extract(epoch FROM now() - published_at) * 1000000)::bigint END)
-		           FILTER (WHERE instance IS NOT NULL),`
-
-	// A subquery for each known event reads no more of a large table than its row,
-	// whatever the planner takes the input for.
-	receiveAny = receivedInput + unlessTaken + receivedReturned + `, seen AS (
-			SELECT i.*, CASE WHEN e.id IS NULL AND i.id <> ALL ($11::text[]) THEN
-			              (SELECT was.metadata::text FROM reprise.events was WHERE was.id = i.id AND was.topic = i.topic) END AS had,
-			       CASE WHEN e.id IS NOT NULL THEN now() -- it is new
-			       ELSE coalesce((SELECT was.published_at FROM reprise.events was WHERE was.id = i.id AND was.topic = i.topic), now()) END AS published_at
-			FROM input i
-			LEFT JOIN event e ON e.id = i.id AND e.topic = i.topic
-		)` + receivedRuns + `i.published_at
-			FROM seen i
-			LEFT JOIN known k ON i.place <= $10
-			WHERE i.had IS NULL OR i.had = i.metadata
-			ORDER BY i.place
-			ON CONFLICT (event_id, topic, handler) DO NOTHING` + receivedEnd + `
-		       (SELECT array_agg(place) FROM seen WHERE had <> metadata),
-		       (SELECT array_agg(had) FROM seen WHERE had <> metadata)
-		FROM run`
-	receiveNew = receivedInput + receivedReturned + receivedRuns + `now()
-			FROM input i
-			LEFT JOIN known k ON i.place <= $10
-			WHERE (SELECT count(*) FROM event) > 0 -- is evaluated first: the events are locked in one order, then the runs
-			ORDER BY i.place` + receivedEnd + `
-		       NULL, NULL
-		FROM run`
-)
-
 func (q *Queue) receive(ctx context.Context, query, handler string, events []store.Event, lease LeaseOnInsert) (in Received, err error) {
 	n := 0
 	for _, w := range lease.Wants {

@@ -1,0 +1,210 @@
+package queue
+
+// The statements by which PostgreSQL publishes, whole: each can be pasted into psql. They
+// are on every publisher's way. What they do not need for a lease they leave out when
+// there is none; those for events that are likely to be new do not look for others first;
+// and a single event has a statement of its own, since an array takes the database half
+// as long again.
+//
+// An event that is there already with another payload makes them fail by reprise.id_taken,
+// whose SQLSTATE is idTaken: nothing is written then, and the error, unlike a violated
+// constraint's, quotes no row.
+//
+// The statements that look for known events insert the events in one order, that of
+// EventID.Compare, whatever the order of publishing: two transactions with the same events
+// then wait for each other instead of deadlocking. Runs are created in the order of
+// publishing, when all events of the statement are there. A lease locks the instance, so
+// that nobody forgets it before the leases are committed.
+//
+// The statements for several events return rows of: how many events are new; which, unless
+// all are; and of the runs of one handler how many they are, and when they are leased their
+// ids and events, in the same order; and when the events were published, which is also when
+// the leased runs started.
+const (
+	// insertOneNew writes one event that is new. It returns a row for each run, or one row
+	// without a run: whether the event was written, the run, its handler, whether it is
+	// leased, and when.
+	//
+	// $1 handlers that a slot waits for, $2 instance, $3 id, $4 topic, $5 key, $6 payload as
+	// text, $7 payload as bytes, $8 metadata.
+	insertOneNew = `
+		WITH known AS (
+			SELECT id FROM reprise.instances WHERE id = $2 FOR KEY SHARE
+		), published AS (
+			INSERT INTO reprise.events AS was (id, topic, key, payload, payload_bytes, metadata)
+			VALUES ($3::text, $4::text, $5::text, $6::text::json, $7::bytea, $8::text::json)
+			RETURNING 1
+		), run AS (
+			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, attempt, tries, instance, due_at, started_at)
+			SELECT $3::text, $4::text, s.handler, $5::text, (k.id IS NOT NULL)::int, (k.id IS NOT NULL)::int, k.id,
+			       CASE WHEN k.id IS NULL THEN now() END, CASE WHEN k.id IS NOT NULL THEN now() END
+			FROM published
+			CROSS JOIN reprise.subscriptions s
+			LEFT JOIN known k ON s.handler = ANY ($1::text[])
+			WHERE s.topic = $4
+			RETURNING id, handler, instance
+		)
+		SELECT EXISTS (SELECT FROM published), r.id, r.handler, r.instance IS NOT NULL, now()
+		FROM (SELECT) one LEFT JOIN run r ON true`
+
+	// insertOneAny is insertOneNew of an event that may be there already.
+	insertOneAny = `
+		WITH known AS (
+			SELECT id FROM reprise.instances WHERE id = $2 FOR KEY SHARE
+		), published AS (
+			INSERT INTO reprise.events AS was (id, topic, key, payload, payload_bytes, metadata)
+			VALUES ($3::text, $4::text, $5::text, $6::text::json, $7::bytea, $8::text::json)
+			ON CONFLICT (id, topic) DO UPDATE SET source = reprise.id_taken(was.id) -- which fails
+			WHERE was.payload::text IS DISTINCT FROM excluded.payload::text
+			OR was.payload_bytes IS DISTINCT FROM excluded.payload_bytes
+			RETURNING 1
+		), run AS (
+			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, attempt, tries, instance, due_at, started_at)
+			SELECT $3::text, $4::text, s.handler, $5::text, (k.id IS NOT NULL)::int, (k.id IS NOT NULL)::int, k.id,
+			       CASE WHEN k.id IS NULL THEN now() END, CASE WHEN k.id IS NOT NULL THEN now() END
+			FROM published
+			CROSS JOIN reprise.subscriptions s
+			LEFT JOIN known k ON s.handler = ANY ($1::text[])
+			WHERE s.topic = $4
+			RETURNING id, handler, instance
+		)
+		SELECT EXISTS (SELECT FROM published), r.id, r.handler, r.instance IS NOT NULL, now()
+		FROM (SELECT) one LEFT JOIN run r ON true`
+
+	// insertNewDue writes events that are new, with runs that are due.
+	//
+	// $1 ids, $2 topics, $3 keys, $4 payloads as texts, $5 payloads as bytes, $6 metadata.
+	insertNewDue = `
+		WITH placed AS (
+			SELECT id, topic, coalesce(key, '') AS key, text, bytes, metadata, place
+			FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::text[]) WITH ORDINALITY AS e (id, topic, key, text, bytes, metadata, place)
+		), published AS (
+			INSERT INTO reprise.events (id, topic, key, payload, payload_bytes, metadata)
+			SELECT id, topic, key, text::json, bytes, metadata::json FROM placed
+		), run AS (
+			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, due_at)
+			SELECT p.id, p.topic, s.handler, p.key, now()
+			FROM placed p JOIN reprise.subscriptions s ON s.topic = p.topic
+			ORDER BY p.place
+			RETURNING 1
+		)
+		SELECT cardinality($1::text[]), NULL, NULL, NULL, NULL, (SELECT count(*) FROM run), NULL, NULL, now()`
+
+	// insertNewLeased is insertNewDue, and leases runs: of each handler those of the events
+	// up to a place.
+	//
+	// $7 instance, $8 topics, $9 handlers, $10 places.
+	insertNewLeased = `
+		WITH placed AS (
+			SELECT id, topic, coalesce(key, '') AS key, text, bytes, metadata, place
+			FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::text[]) WITH ORDINALITY AS e (id, topic, key, text, bytes, metadata, place)
+		), published AS (
+			INSERT INTO reprise.events (id, topic, key, payload, payload_bytes, metadata)
+			SELECT id, topic, key, text::json, bytes, metadata::json FROM placed
+		), known AS (
+			SELECT id FROM reprise.instances WHERE id = $7 FOR KEY SHARE
+		), lease AS (
+			SELECT l.topic, l.handler, l.n
+			FROM unnest($8::text[], $9::text[], $10::bigint[]) AS l (topic, handler, n), known
+		), run AS (
+			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, attempt, tries, instance, due_at, started_at)
+			SELECT p.id, p.topic, s.handler, p.key,
+			       (l.n IS NOT NULL)::int, (l.n IS NOT NULL)::int,
+			       CASE WHEN l.n IS NOT NULL THEN $7 END,
+			       CASE WHEN l.n IS NULL THEN now() END,
+			       CASE WHEN l.n IS NOT NULL THEN now() END
+			FROM placed p
+			JOIN reprise.subscriptions s ON s.topic = p.topic
+			LEFT JOIN lease l ON l.topic = s.topic AND l.handler = s.handler AND p.place <= l.n
+			ORDER BY p.place
+			RETURNING id, event_id, topic, handler, instance
+		)
+		SELECT cardinality($1::text[]), NULL, NULL, r.*, now() FROM (SELECT) one LEFT JOIN (
+			SELECT topic, handler, count(*),
+			       array_agg(id) FILTER (WHERE instance IS NOT NULL), array_agg(event_id) FILTER (WHERE instance IS NOT NULL)
+			FROM run GROUP BY topic, handler, instance IS NULL) r ON true`
+
+	// insertAnyDue is insertNewDue of events that may be there already.
+	insertAnyDue = `
+		WITH input AS (
+			SELECT id, topic, coalesce(key, '') AS key, text, bytes, metadata, place
+			FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::text[]) WITH ORDINALITY AS e (id, topic, key, text, bytes, metadata, place)
+		), published AS (
+			INSERT INTO reprise.events AS was (id, topic, key, payload, payload_bytes, metadata)
+			SELECT id, topic, key, text::json, bytes, metadata::json FROM input
+			ORDER BY topic COLLATE "C", id COLLATE "C"
+			ON CONFLICT (id, topic) DO UPDATE SET source = reprise.id_taken(was.id) -- which fails
+			WHERE was.payload::text IS DISTINCT FROM excluded.payload::text
+			OR was.payload_bytes IS DISTINCT FROM excluded.payload_bytes
+			RETURNING was.id, was.topic
+		), placed AS (
+			SELECT i.id, i.topic, i.key, i.place FROM published p JOIN input i ON i.id = p.id AND i.topic = p.topic
+		), fresh AS (
+			SELECT n, CASE WHEN n < cardinality($1::text[]) THEN (SELECT array_agg(id ORDER BY place) FROM placed) END AS ids,
+			       CASE WHEN n < cardinality($1::text[]) THEN (SELECT array_agg(topic ORDER BY place) FROM placed) END AS topics
+			FROM (SELECT count(*) AS n FROM published) counted
+		), run AS (
+			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, due_at)
+			SELECT p.id, p.topic, s.handler, p.key, now()
+			FROM placed p JOIN reprise.subscriptions s ON s.topic = p.topic
+			ORDER BY p.place
+			RETURNING 1
+		)
+		SELECT f.*, NULL, NULL, (SELECT count(*) FROM run), NULL, NULL, now() FROM fresh f`
+
+	// insertAnyLeased is insertNewLeased of events that may be there already: $10 are numbers
+	// of new events.
+	insertAnyLeased = `
+		WITH input AS (
+			SELECT id, topic, coalesce(key, '') AS key, text, bytes, metadata, place
+			FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::text[]) WITH ORDINALITY AS e (id, topic, key, text, bytes, metadata, place)
+		), published AS (
+			INSERT INTO reprise.events AS was (id, topic, key, payload, payload_bytes, metadata)
+			SELECT id, topic, key, text::json, bytes, metadata::json FROM input
+			ORDER BY topic COLLATE "C", id COLLATE "C"
+			ON CONFLICT (id, topic) DO UPDATE SET source = reprise.id_taken(was.id) -- which fails
+			WHERE was.payload::text IS DISTINCT FROM excluded.payload::text
+			OR was.payload_bytes IS DISTINCT FROM excluded.payload_bytes
+			RETURNING was.id, was.topic
+		), placed AS (
+			SELECT i.id, i.topic, i.key, i.place FROM published p JOIN input i ON i.id = p.id AND i.topic = p.topic
+		), fresh AS (
+			SELECT n, CASE WHEN n < cardinality($1::text[]) THEN (SELECT array_agg(id ORDER BY place) FROM placed) END AS ids,
+			       CASE WHEN n < cardinality($1::text[]) THEN (SELECT array_agg(topic ORDER BY place) FROM placed) END AS topics
+			FROM (SELECT count(*) AS n FROM published) counted
+		), known AS (
+			SELECT id FROM reprise.instances WHERE id = $7 FOR KEY SHARE
+		), lease AS (
+			SELECT l.topic, l.handler, l.n
+			FROM unnest($8::text[], $9::text[], $10::bigint[]) AS l (topic, handler, n), known
+		), run AS (
+			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, attempt, tries, instance, due_at, started_at)
+			SELECT p.id, p.topic, s.handler, p.key,
+			       (l.n IS NOT NULL)::int, (l.n IS NOT NULL)::int,
+			       CASE WHEN l.n IS NOT NULL THEN $7 END,
+			       CASE WHEN l.n IS NULL THEN now() END,
+			       CASE WHEN l.n IS NOT NULL THEN now() END
+			FROM (SELECT *, row_number() OVER (PARTITION BY topic ORDER BY place) AS nth FROM placed) p
+			JOIN reprise.subscriptions s ON s.topic = p.topic
+			LEFT JOIN lease l ON l.topic = s.topic AND l.handler = s.handler AND p.nth <= l.n
+			ORDER BY p.place
+			RETURNING id, event_id, topic, handler, instance
+		)
+		SELECT f.*, r.*, now() FROM fresh f LEFT JOIN (
+			SELECT topic, handler, count(*),
+			       array_agg(id) FILTER (WHERE instance IS NOT NULL), array_agg(event_id) FILTER (WHERE instance IS NOT NULL)
+			FROM run GROUP BY topic, handler, instance IS NULL) r ON true`
+
+	// insertEvents writes the events of a large publish, whose runs insertRuns creates. It
+	// returns the ids and topics of those that are new, and whether their topics have a
+	// subscription, which it leaves to insertRuns. Parameters as insertNewDue.
+	insertEvents = `
+		INSERT INTO reprise.events AS was (id, topic, key, payload, payload_bytes, metadata)
+		SELECT id, topic, coalesce(key, ''), text::json, bytes, metadata::json
+		FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::text[]) AS e (id, topic, key, text, bytes, metadata)
+			ORDER BY topic COLLATE "C", id COLLATE "C"
+			ON CONFLICT (id, topic) DO UPDATE SET source = reprise.id_taken(was.id) -- which fails
+			WHERE was.payload::text IS DISTINCT FROM excluded.payload::text
+			OR was.payload_bytes IS DISTINCT FROM excluded.payload_bytes
+		RETURNING was.id, was.topic, true`
+)
