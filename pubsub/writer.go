@@ -56,7 +56,7 @@ type call struct {
 
 // written is the result of a publish.
 type written struct {
-	known knownEvents // perhaps of others as well
+	known knownEvents // may include events of other publishes
 	err   error
 }
 
