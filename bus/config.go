@@ -57,10 +57,10 @@ type Config struct {
 	// outermost.
 	Middleware []message.HandlerMiddleware
 
-	Concurrency    int           // maximum running runs of one handler in this process, unless Policy.Concurrency is set; default 16
-	MaxConcurrency int           // maximum running runs of all handlers in this process, but a handler without a running run may always begin one; default no limit
-	PollInterval   time.Duration // interval of the search for due runs while nothing wakes the bus; default 1 s
-	GracePeriod    time.Duration // how long running handlers may continue after Run's context has ended; default 10 s
+	Concurrency    int           // running runs of one handler in this process, unless Policy.Concurrency is set; default 16
+	MaxConcurrency int           // running runs of all handlers in this process, but an idle handler may always begin one; default no limit
+	PollInterval   time.Duration // how often to look for due runs when nothing wakes the bus; default 1 s
+	GracePeriod    time.Duration // for running handlers after Run's context has ended; default 10 s
 
 	// HeartbeatInterval is the time between two heartbeats of this process; default 2 s.
 	// After DeadAfter without a heartbeat, by the database's clock, other processes make

@@ -59,9 +59,10 @@ func topic(marshaler cqrs.CommandEventMarshaler, event, pointer any) (string, er
 }
 
 // Message returns the topic of an event and the message to publish. The message's UUID is
-// the result of the event's method EventID, unless that is missing or returns "". Its key
-// is the result of the method EventKey. It has the metadata of bus.WithMetadata, and ctx
-// as its context. The methods may have pointer receivers even if the event is a value.
+// the result of the event's method EventID; if that is missing or returns "", the
+// marshaler sets the UUID. Its key is the result of the method EventKey. It has the
+// metadata of bus.WithMetadata, and ctx as its context. The methods may have pointer
+// receivers even if the event is a value.
 func Message(ctx context.Context, marshaler cqrs.CommandEventMarshaler, event any) (string, *message.Message, error) {
 	if event != nil && isNil(event) {
 		return "", nil, fmt.Errorf("the event is a nil %T: publish an event", event)

@@ -16,8 +16,8 @@ import (
 )
 
 // Policy sets how a handler's runs are executed and retried. A zero field means its
-// default. The defaults suit a handler that sends an e-mail: 3 cycles of 5 attempts
-// within two minutes, one hour apart.
+// default. The defaults suit a handler that sends an e-mail: 3 cycles, one hour apart,
+// each of 5 attempts within two minutes.
 //
 // Between attempts a run waits in the database. After the last attempt of the last cycle
 // it is FAILED, and stays FAILED until somebody replays or discards it.
@@ -78,9 +78,9 @@ type Policy struct {
 	// OnFailure is called after each failed cycle, including the last. OnExhausted is
 	// called when the run is about to become FAILED. Both get the handler's error and the
 	// run as it was in that attempt, but with the status and the last error that will be
-	// written. Each has the timeout of an attempt and keeps the handler's slot. Each is
-	// called once, or again if the process dies before the end is written. An error of a
-	// callback is recorded as an attempt of kind "callback" and changes nothing else.
+	// written. Each has the timeout of an attempt and keeps the handler's slot. A call is
+	// repeated only if the process dies before the end is written. An error of a callback
+	// is recorded as an attempt of kind "callback" and changes nothing else.
 	OnFailure   Callback
 	OnExhausted Callback
 }

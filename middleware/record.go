@@ -247,10 +247,10 @@ func (r recorder) end(ctx context.Context, o queue.Outcome) error {
 	return err
 }
 
-// makeRoom has the stack grow at once, while there is little on it. Watermill
-// gives each message a goroutine of its own, whose small stack would otherwise be
-// doubled, and all on it moved, again and again on the way through the handler:
-// that took a sixth of what a run takes this process.
+// makeRoom grows the stack at once, while there is little on it. Watermill gives each
+// message a goroutine of its own. Its small stack would otherwise be doubled and moved
+// several times on the way through the handler, which took a sixth of this process's
+// time for a run.
 //
 //go:noinline
 func makeRoom() byte {

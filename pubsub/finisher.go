@@ -17,7 +17,7 @@ import (
 
 const (
 	maxBatch = 1000                 // outcomes in one statement
-	pause    = 2 * time.Millisecond // between two statements; one statement for many outcomes costs little more than for one
+	pause    = 2 * time.Millisecond // between two statements; many outcomes cost little more than one
 	// heldUp is how long a statement for a batch may take. After that only the outcomes
 	// whose runs are not locked are written.
 	heldUp = 2 * time.Second

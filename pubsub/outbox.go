@@ -283,9 +283,9 @@ func (o *Outbox) announce() {
 	o.notifier.soon()
 }
 
-// Close waits until the messages under way are sent, at most 10 s or two SendTimeouts,
-// whichever is longer, and closes the connection to the broker. Call it after Run has
-// returned.
+// Close waits for writes to the outbox that are under way, and then for the broker, at
+// most 10 s or two SendTimeouts, whichever is longer. It closes the connection to the
+// broker. Call it after Run has returned.
 func (o *Outbox) Close() error {
 	o.mu.Lock()
 	closed := o.closed

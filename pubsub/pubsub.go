@@ -41,10 +41,10 @@ var ErrClosed = errors.New("the Pub/Sub is closed")
 
 // Config sets how a PubSub works. A zero field means its default.
 type Config struct {
-	Concurrency       int           // maximum running runs of one handler in this process, unless Policy.Concurrency is set; default 16
-	MaxConcurrency    int           // maximum running runs of all handlers in this process, but a handler without a running run may always begin one; default no limit
-	PollInterval      time.Duration // interval of the search for due runs while nothing wakes the claimer; default 1 s
-	GracePeriod       time.Duration // how long running handlers may continue on Close; default 10 s
+	Concurrency       int           // running runs of one handler in this process, unless Policy.Concurrency is set; default 16
+	MaxConcurrency    int           // running runs of all handlers in this process, but an idle handler may always begin one; default no limit
+	PollInterval      time.Duration // how often to look for due runs when nothing wakes the claimer; default 1 s
+	GracePeriod       time.Duration // for running handlers on Close; default 10 s
 	HeartbeatInterval time.Duration // default 2 s
 	DeadAfter         time.Duration // silence after which other instances take over the runs; default 10 s; at least three times HeartbeatInterval
 	MaxPayload        int           // maximum payload of a published message in bytes; default 16 MiB

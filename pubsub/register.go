@@ -30,8 +30,8 @@ const (
 )
 
 // Register adds a handler to this process without subscribing it yet. The subscription is
-// committed before the next publish of this PubSub returns, so that the handler gets
-// every event from then on.
+// in the database before the next publish of this PubSub returns, so that the handler
+// gets every event from then on.
 func (p *PubSub) Register(topic, handler string, policy handlers.Policy) error {
 	sub := store.Subscription{Topic: topic, Handler: handler}
 	if err := sub.Validate(); err != nil {

@@ -25,9 +25,9 @@ const (
 	maxPause   = 2 * time.Second // longest wait before a broker that was away is tried again
 )
 
-// Run sends the messages of the outbox until ctx ends. One process at a time sends. Run
-// returns when no message is under way. Another process sends the messages of a process
-// that died again, after 23 s or eight times SendTimeout, whichever is longer.
+// Run sends the messages of the outbox until ctx ends, in one process at a time. It
+// returns when no message is under way. When a sending process dies, another process
+// sends its messages again after 23 s or eight times SendTimeout, whichever is longer.
 func (o *Outbox) Run(ctx context.Context) {
 	r := &relay{outbox: o, instance: o.pubsub.origin, ttl: max(15*time.Second, 5*o.config.SendTimeout), topics: map[string]bool{}}
 	r.run(ctx)

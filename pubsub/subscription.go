@@ -226,7 +226,6 @@ func (s *subscription) await(f *flight, end func(err error)) {
 	}
 }
 
-// end ends the run.
 func (f *flight) end(err error) {
 	_ = f.delivery.End(f.ctx, err) // our report returns no error
 }
