@@ -167,10 +167,10 @@ func (f *finisher) write(batch []queue.Outcome) (left []queue.Outcome, err error
 	return f.writeFree(batch)
 }
 
-// writeFree does the same for outcomes whose runs are not locked. If the database refuses
-// several together, each is written alone. An outcome that is refused for a reason that
-// may lie outside it is set aside if another was written. Otherwise the database counts
-// as not working.
+// writeFree is write for the outcomes whose runs are not locked. If the database refuses
+// several together, it writes the halves, down to single outcomes. An outcome that is
+// refused for a reason that may lie outside it is set aside if another was written.
+// Otherwise the database counts as not working.
 func (f *finisher) writeFree(batch []queue.Outcome) (left []queue.Outcome, err error) {
 	i := isolation{until: time.Now().Add(heldUp)}
 	left, err = f.isolate(batch, &i)
