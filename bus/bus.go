@@ -1,6 +1,5 @@
-// Package bus wires an application's events to its handlers: it publishes into
-// the application's database and runs the handlers from there, every run on
-// record.
+// Package bus connects an application's events to its handlers. It publishes into the
+// application's database, runs the handlers from there, and records every run.
 package bus
 
 import (
@@ -40,9 +39,9 @@ type Bus struct {
 	ran      bool
 }
 
-// New returns a bus on the application's own pool, Config.DB, and brings its
-// tables up to this program's version. While others lock the tables it waits, until
-// ctx ends; any other error of the database is one of New.
+// New returns a bus on the application's own pool, Config.DB, and migrates its tables to
+// this program's version. While other processes lock the tables, New waits until ctx
+// ends. It returns any other error of the database at once.
 func New(ctx context.Context, config Config) (*Bus, error) {
 	if config.DB == nil {
 		return nil, errors.New("bus: Config.DB is nil: pass the application's *sql.DB, or let bus.Open make a pool from a URL")
@@ -55,8 +54,8 @@ func newBus(ctx context.Context, config Config) (*Bus, error) {
 	if err := config.Validate(); err != nil {
 		return nil, fmt.Errorf("bus: config: %w", err)
 	}
-	// Others may be at work on the tables, such as a process that migrates them.
-	// A database that is not there is an error at once.
+	// Other processes may be at work on the tables, such as one that migrates them. A
+	// database that is away is an error at once.
 	health := outage.Outage{What: "preparing the tables", Log: config.Logger}
 	whenFree := func(f func() error) error { return health.Until(ctx, time.Second, sqldb.Busy, f) }
 	if !config.SkipMigrations {
@@ -89,16 +88,16 @@ func newBus(ctx context.Context, config Config) (*Bus, error) {
 	return b, nil
 }
 
-// Store returns the record: events, runs and attempts.
+// Store returns the record of events, runs and attempts.
 func (b *Bus) Store() *store.Store { return b.store }
 
-// DB returns the pool.
+// DB returns the bus's pool: Config.DB, or the pool that Open made.
 func (b *Bus) DB() *sql.DB { return b.config.DB }
 
-// Run runs the handlers until ctx ends. Then nothing new starts, running
-// handlers get the grace period, their ends are written, and what has not
-// ended is due again. It returns nil after such a shutdown. Run can be called
-// once; publishing works before, during and after it.
+// Run runs the handlers until ctx ends. Then it starts no new run, gives running handlers
+// the grace period and writes their ends. Runs that have not ended are due again. Run
+// returns nil after such a shutdown. It can be called once. Publishing works before,
+// during and after Run.
 func (b *Bus) Run(ctx context.Context) error {
 	b.mu.Lock()
 	if b.ran {
@@ -120,7 +119,7 @@ func (b *Bus) Run(ctx context.Context) error {
 	stop()
 	besides.Wait()
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-		err = nil // a shutdown before everything was up
+		err = nil // ctx ended before all subscribers were up
 	}
 	if err := errors.Join(err, b.pubsub.Close()); err != nil {
 		return fmt.Errorf("bus: %w", err)
@@ -128,10 +127,10 @@ func (b *Bus) Run(ctx context.Context) error {
 	return nil
 }
 
-// route runs Watermill's router. When ctx ends, the subscribers close their
-// channels, and the router waits for the handlers that are running.
+// route runs Watermill's router. When ctx ends, the subscribers close their channels, and
+// the router waits for running handlers.
 func (b *Bus) route(ctx context.Context) error {
-	if len(b.handlers) == 0 { // the router would wait for one for ever
+	if len(b.handlers) == 0 { // the router would wait for a handler for ever
 		<-ctx.Done()
 		return nil
 	}
@@ -145,12 +144,12 @@ func (b *Bus) route(ctx context.Context) error {
 	return router.Run(ctx)
 }
 
-// spare is how many connections are left to the bus itself, and to handlers
-// that use the pool, when every transactional handler has one.
+// spare is how many connections must remain for the bus itself, and for handlers that use
+// the pool, when every transactional handler holds one.
 const spare = 4
 
-// checkPool reports a pool that transactional handlers could take whole, so that
-// this process would fall silent. SQLite has one writer anyway.
+// checkPool reports a pool that transactional handlers could use up, so that this process
+// could send no heartbeat. SQLite has one writer in any case.
 func (b *Bus) checkPool() error {
 	most := b.config.DB.Stats().MaxOpenConnections
 	if most == 0 || b.store.Database().OneWriter() {
@@ -182,7 +181,7 @@ func (b *Bus) router() (*message.Router, error) {
 	}
 	router.AddMiddleware(settled, middleware.Record(b.store))
 	router.AddMiddleware(b.config.Middleware...)
-	subscribers := map[string]message.Subscriber{} // by name: the topics of a group share its slots
+	subscribers := map[string]message.Subscriber{} // by handler name: the topics of a group share its slots
 	for _, r := range b.handlers {
 		if subscribers[r.Name] == nil {
 			if subscribers[r.Name], err = b.subscriber(r.Name, r.Policy); err != nil {
@@ -200,8 +199,8 @@ func (b *Bus) router() (*message.Router, error) {
 	return router, nil
 }
 
-// Close closes the pool that Open made; the pool of New stays open. Call it
-// when Run has returned and nothing is published any more.
+// Close closes the pool that Open made; it leaves the pool of New open. Call Close after
+// Run has returned and the last publish has ended.
 func (b *Bus) Close() error {
 	var err error
 	if b.outbox != nil {
@@ -211,7 +210,7 @@ func (b *Bus) Close() error {
 	if b.owned == nil {
 		return err
 	}
-	// To say farewell to a connection that was lost already is no failure.
+	// An error from closing a connection that was lost already does not count.
 	var lost *net.OpError
 	if closed := b.owned.Close(); !errors.As(closed, &lost) {
 		err = errors.Join(err, closed)

@@ -16,116 +16,115 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// Config sets what a Bus does. A zero field means its default; a value without
-// meaning is an error of Open and New that names the field.
+// Config sets how a Bus works. A zero field means its default. For an invalid value, Open
+// and New return an error that names the field.
 type Config struct {
-	// DB is the application's pool, for New: PostgreSQL through lib/pq or
-	// pgx's database/sql driver, or SQLite. It stays the application's to
-	// close. Of a *sqlx.DB, it is the field DB.
+	// DB is the application's pool, for New: PostgreSQL through lib/pq or pgx's
+	// database/sql driver, or SQLite. For a *sqlx.DB, pass its field DB. The bus does not
+	// close it.
 	//
 	// Open a SQLite file with
 	// "file:app.db?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_txlock=immediate".
-	// Without these, Reprise waits for its turn to write all the same, and sets
-	// a busy timeout on the connections that it uses, but transactions of the
-	// application's own may fail with SQLITE_BUSY: New warns of that. It leaves
-	// the file's journal mode as it is. A memory database needs
-	// SetMaxOpenConns(1), or a cache that the connections share.
+	// Without these settings Reprise still waits for its turn to write, and sets a busy
+	// timeout on the connections that it uses. The application's own transactions may
+	// then fail with SQLITE_BUSY; New logs a warning. Reprise never changes the file's
+	// journal mode. An in-memory database needs SetMaxOpenConns(1), or a cache that the
+	// connections share.
 	DB *sql.DB
 
-	// Schema holds Reprise's tables; on SQLite it is a prefix of their names.
-	// Default "reprise".
+	// Schema is the PostgreSQL schema of Reprise's tables. On SQLite it is a prefix of
+	// the table names. Default "reprise".
 	Schema string
 
-	// SkipMigrations leaves the tables alone: where they are not of this
-	// program's version, Open and New return a *migrations.VersionError. For
-	// teams that call migrations.Up in a step of their own.
+	// SkipMigrations leaves the tables as they are, for applications that call
+	// migrations.Up in a step of their own. If the tables are not of this program's
+	// version, Open and New return a *migrations.VersionError.
 	SkipMigrations bool
 
-	// Marshaler makes messages of events and back, and names them: the name is
-	// the topic. Default: JSON, named by the event's method EventName.
+	// Marshaler converts events to messages and back, and names the events. The name is
+	// the topic. Default: JSON, with the name from the event's method EventName.
 	Marshaler cqrs.CommandEventMarshaler
 
-	// OnPublish is called for each event of Publish and PublishTx, and OnSend for each
-	// command of Send and SendTx, before anything is written: params.Message is what
-	// will be published and can be changed, and its Context() is the caller's. With an
-	// error nothing of the call is published. Both may be called concurrently.
+	// OnPublish is called for each event of Publish and PublishTx, OnSend for each
+	// command of Send and SendTx, before anything is written. params.Message is the
+	// message to be published; the function may change it. Its Context() is the caller's.
+	// If the function returns an error, the call publishes nothing. Both functions may be
+	// called concurrently.
 	OnPublish cqrs.OnEventSendFn
 	OnSend    cqrs.CommandBusOnSendFn
 
-	// Middleware wraps every handler, inside the recording, in this order.
+	// Middleware wraps every handler, inside middleware.Record. The first is the
+	// outermost.
 	Middleware []message.HandlerMiddleware
 
-	Concurrency    int           // runs of one handler that this process works on at once, unless its policy says; default 16
-	MaxConcurrency int           // runs of all handlers at once, though a handler without any may always begin one; default no limit
-	PollInterval   time.Duration // between looks for due runs when nothing wakes the bus; default 1 s
-	GracePeriod    time.Duration // that running handlers get when Run's context ends; default 10 s
+	Concurrency    int           // running runs of one handler in this process, unless Policy.Concurrency is set; default 16
+	MaxConcurrency int           // running runs of all handlers in this process, but an idle handler may always begin one; default no limit
+	PollInterval   time.Duration // how often to look for due runs when nothing wakes the bus; default 1 s
+	GracePeriod    time.Duration // for running handlers after Run's context has ended; default 10 s
 
-	// HeartbeatInterval is how often this process says that it is alive, and
-	// DeadAfter how long it must have been silent, by the database's clock, until
-	// others make its runs due again. Both stand in the database: processes with
-	// different settings can live together. DeadAfter is at least three times
-	// HeartbeatInterval. Default 2 s and 10 s.
+	// HeartbeatInterval is the time between two heartbeats of this process; default 2 s.
+	// After DeadAfter without a heartbeat, by the database's clock, other processes make
+	// its runs due again; default 10 s. DeadAfter must be at least three times
+	// HeartbeatInterval. Both are stored in the database, so processes with different
+	// settings can work together.
 	HeartbeatInterval time.Duration
 	DeadAfter         time.Duration
 
-	// Transport carries events between processes, such as that of pubsub/kafka:
-	// what is published goes to the broker, and what the broker delivers is
-	// recorded and handled as ever. Default: the database carries them.
+	// Transport carries events between processes through a broker, such as the one of
+	// pubsub/kafka. Published events go to the broker. Delivered events are recorded and
+	// handled as usual. Default: the database carries the events.
 	Transport *pubsub.Transport
 
-	// Topics says something of single topics. An application that names topics
-	// here decides on which of them operators may publish; one that names none
-	// allows all.
+	// Topics configures single topics. If it is empty, operators may publish on every
+	// topic. Otherwise they may publish only on topics with Manual.
 	Topics map[string]Topic
 
-	// SendTimeout is how long the broker of a Transport may take for an event
-	// until that goes by the outbox. Default 2 s.
+	// SendTimeout is how long the broker of a Transport may take for one event. After
+	// that the event goes into the outbox. Default 2 s.
 	SendTimeout time.Duration
 
-	// MaxPayload is how many bytes the payload of a published event may have:
-	// Publish, PublishTx and InTx refuse a larger one with pubsub.ErrTooLarge. It
-	// is kept in memory several times on its way. What a broker delivers is
-	// recorded whatever its size. Default 16 MiB.
+	// MaxPayload is the maximum size of a published payload in bytes. Publish, PublishTx
+	// and InTx refuse a larger one with pubsub.ErrTooLarge. A payload is copied in memory
+	// several times on its way. Messages that a broker delivers are recorded whatever
+	// their size. Default 16 MiB.
 	MaxPayload int
 
-	// Retention is how long an event is kept after it was published and all its
-	// runs have ended; then Run deletes it with its runs. One with a FAILED run
-	// stays, until that is replayed, discarded or pruned by hand. One with a
-	// DISCARDED run stays as long as the discard can be undone, unless
-	// PruneDiscarded says otherwise. What is deleted in a day is one action on
-	// record. Default: all stay.
+	// Retention is how long an event is kept after it was published. Run then deletes the
+	// event and its runs, once all of them have ended. An event with a FAILED run stays
+	// until the run is replayed, discarded or pruned by hand. An event with a DISCARDED
+	// run stays as long as the discard can be undone, unless PruneDiscarded is true. The
+	// deletions of one day are one action on record. Default: all events stay.
 	Retention      time.Duration
 	PruneDiscarded bool
 
 	Logger *slog.Logger // default slog.Default()
 
-	// ListenURL is the PostgreSQL URL of a connection of the bus's own, on
-	// which it hears at once what other processes publish; without it, the poll
-	// finds that. It must not lead through a transaction pooler. Open takes its
-	// own URL by default.
+	// ListenURL is the PostgreSQL URL of a separate connection, on which the bus listens
+	// for publishes of other processes. Without it, the bus finds them by polling. It
+	// must not lead through a transaction pooler. Default: the URL given to Open; with
+	// New, none.
 	ListenURL string
 
-	// SkipNotify publishes without NOTIFY: PostgreSQL lets only one of the
-	// transactions that notify commit at a time. Other processes then find what is
-	// published by their poll, within their PollInterval. This process still hears
-	// what others notify, where it has a ListenURL.
+	// SkipNotify publishes without NOTIFY, because PostgreSQL commits transactions that
+	// notify one at a time. Other processes then find published events by polling, within
+	// their PollInterval. If ListenURL is set, this process still receives the notices of
+	// other processes.
 	SkipNotify bool
 
-	// Unprepared does without prepared statements, which a transaction pooler
-	// such as PgBouncer does not keep. The driver, too, must prepare nothing: with
-	// lib/pq add binary_parameters=yes to the URL, with pgx
-	// default_query_exec_mode=exec.
+	// Unprepared avoids prepared statements, which a transaction pooler such as PgBouncer
+	// does not keep. The driver must prepare none either: with lib/pq add
+	// binary_parameters=yes to the URL, with pgx default_query_exec_mode=exec.
 	Unprepared bool
 }
 
-// Topic is what an application says of a topic. A zero field means its default.
+// Topic is the configuration of one topic. A zero field means its default.
 type Topic struct {
-	// Mode is how its events are published; default the Transport's. Without a
-	// Transport it can only be pubsub.ViaDatabase.
+	// Mode is how events of the topic are published; default the Transport's mode.
+	// Without a Transport only pubsub.ViaDatabase is allowed.
 	Mode pubsub.Mode
 
-	Manual      bool   // operators may publish on it, from the command line
-	Description string // for them: what an event there brings about
+	Manual      bool   // operators may publish on the topic from the command line
+	Description string // shown to operators: the effect of an event on the topic
 }
 
 func (c *Config) setDefaults() {
@@ -141,7 +140,7 @@ func (c *Config) setDefaults() {
 	c.Logger = brief.Logger(c.Logger)
 }
 
-// Validate reports every field that has no meaning.
+// Validate reports every invalid field.
 func (c Config) Validate() error {
 	errs := []error{c.pubsub().Validate()}
 	if c.Retention < 0 {

@@ -16,7 +16,7 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// routed is the handler's name in Watermill's router, where no two have the same.
+// routed returns the handler's name in Watermill's router, where names are unique.
 func routed(h registry.Handler) string {
 	if h.Is == registry.OfGroup {
 		return h.Name + " " + h.Topic
@@ -24,52 +24,51 @@ func routed(h registry.Handler) string {
 	return h.Name
 }
 
-// Handle registers handlers, those of handlers.New or any cqrs.EventHandler,
-// each on the topic that its event is named. All are registered, or, with an
-// error, none. It comes before Run. A handler of events that could never be
-// published, named or decoded is an error.
+// Handle registers handlers: those of handlers.New or any cqrs.EventHandler, each on the
+// topic that its event's name gives. On an error it registers none. Call Handle before
+// Run. A handler of events that could never be published, named or decoded is an error.
 //
-// The subscriptions are in the database when Handle returns, which takes it 10 s at
-// most. A handler gets every event whose publish is committed after its first
-// registration, by whatever process, whenever that transaction began; with a
-// Transport, all that the broker still has of the topic. A process that only
-// publishes registers its handlers too, and leaves Run to others: then nothing that
-// it publishes comes too early. Do not call Handle while a transaction is open that
-// takes the only connection of the pool.
+// Handle returns when the subscriptions are committed, or with an error after 10 s. From
+// its first registration on, a handler gets every event whose publish is committed later,
+// whichever process publishes it and whenever that transaction began. With a Transport it
+// gets all events of the topic that the broker still has. A process that only publishes
+// should register its handlers too, and leave Run to others: then nothing that it
+// publishes comes before the subscription. Do not call Handle while an open transaction
+// holds the only connection of the pool.
 func (b *Bus) Handle(hs ...cqrs.EventHandler) error {
 	fresh, err := registry.Events(hs)
 	return b.register(fresh, err)
 }
 
-// HandleCommands registers handlers of commands, those of cqrs.NewCommandHandler or
-// of handlers.New, as Handle does those of events. A command has exactly one handler:
-// HandleCommands returns an error when any other handler of the command is registered
-// here, or has its subscription in the database. To rename a handler, remove the
-// subscription of the old name first, with "reprise handlers remove".
+// HandleCommands registers handlers of commands, of cqrs.NewCommandHandler or of
+// handlers.New, as Handle registers handlers of events. A command has exactly one
+// handler: HandleCommands returns an error if another handler of the command is
+// registered in this process or subscribed in the database. To rename a handler, first
+// remove the subscription of the old name with "reprise handlers remove".
 //
-// Two processes that register different handlers of one new command at the same
-// moment may both succeed; the next start of either reports it.
+// If two processes register different handlers of one new command at the same moment,
+// both may succeed. The next start of either returns the error.
 func (b *Bus) HandleCommands(hs ...cqrs.CommandHandler) error {
 	fresh, err := registry.Commands(hs)
 	return b.register(fresh, err)
 }
 
-// HandleGroup registers handlers of several types of events under one name, those
-// of cqrs.NewGroupEventHandler or any other: what Handle says holds for each of them.
-// The name is the group's identity in the database, and the policy is that of each
-// member; what members say of a name or a policy does not count.
+// HandleGroup registers handlers of several types of events under one name: those of
+// cqrs.NewGroupEventHandler or any other. Each is registered as Handle does it. The name
+// is the group's identity in the database. The policy applies to each member; a member's
+// own name and policy are ignored.
 //
-// Each type is a topic with a subscription, runs and retries of its own: an event
-// that fails holds up no other, and events of different types are handled in no
-// certain order. The types share the slots of Policy.Concurrency: with 1, a process
-// handles one event of the group at once. A group has one handler for a type.
+// Each type is a topic with a subscription, runs and retries of its own. An event that
+// fails delays no other, and events of different types have no order. The types share the
+// slots of Policy.Concurrency: with 1, a process handles one event of the group at a
+// time. A group has one handler for a type.
 func (b *Bus) HandleGroup(name string, policy handlers.Policy, members ...cqrs.GroupEventHandler) error {
 	fresh, err := registry.Group(name, policy, members)
 	return b.register(fresh, err)
 }
 
-// register subscribes handlers, all of them or none. failed is the error of making
-// them, if any.
+// register subscribes all of the handlers or none. failed is the error of making them, if
+// any.
 func (b *Bus) register(fresh []registry.Handler, failed error) error {
 	if failed != nil {
 		return fmt.Errorf("bus: %w", failed)
@@ -90,11 +89,11 @@ func (b *Bus) register(fresh []registry.Handler, failed error) error {
 	return nil
 }
 
-// subscribing is how long Handle waits for the database.
+// subscribing is how long Handle may wait for the database.
 const subscribing = 10 * time.Second
 
-// subscribe registers handlers and puts their subscriptions into the database, or
-// leaves no trace of them in this process.
+// subscribe registers handlers and commits their subscriptions. On an error it removes
+// the handlers from this process again.
 func (b *Bus) subscribe(fresh []registry.Handler) (err error) {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), subscribing, fmt.Errorf("the database did not take the subscriptions within %v", subscribing))
 	defer cancel()

@@ -9,8 +9,8 @@ import (
 	"github.com/reprise-bus/reprise/handlers"
 )
 
-// logger passes on what Watermill logs. What it calls information is for
-// debugging here, and its traces, several for each message, are left out.
+// logger passes Watermill's log on. Watermill's level INFO becomes DEBUG. Its traces,
+// several for each message, are dropped.
 func logger(log *slog.Logger) watermill.LoggerAdapter {
 	return untraced{watermill.NewSlogLoggerWithLevelMapping(log, map[slog.Level]slog.Level{slog.LevelInfo: slog.LevelDebug})}
 }
@@ -19,9 +19,9 @@ type untraced struct{ watermill.LoggerAdapter }
 
 func (untraced) Trace(string, watermill.LogFields) {}
 
-// settled keeps the errors of handlers from the router, which would log each as an
-// ERROR and nack a message that nobody listens to: Record has told the run's end, and
-// the failure is logged by the subscriber.
+// settled hides the errors of handlers from the router, which would log each as an ERROR
+// and nack the message. Record has reported the run's end by then, and the subscriber
+// logs the failure.
 func settled(next message.HandlerFunc) message.HandlerFunc {
 	return func(msg *message.Message) ([]*message.Message, error) {
 		_, ours := handlers.DeliveryFrom(msg.Context())

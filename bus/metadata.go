@@ -10,11 +10,11 @@ import (
 	"github.com/reprise-bus/reprise/internal/metadata"
 )
 
-// WithMetadata returns a context under which everything is published with the
-// entries: by Publish, PublishTx, Send and SendTx, such as the tenant or the user of
-// a request. It adds to the metadata of contexts around it. An entry goes before one
-// of the same name that the marshaler sets; a key that the event has by EventKey
-// stays. It does not go on by itself to what the event's handlers publish.
+// WithMetadata returns a context whose entries are added to the metadata of every message
+// that is published with it, by Publish, PublishTx, Send and SendTx. Examples are the
+// tenant or the user of a request. The entries are added to those of parent contexts. An
+// entry replaces the marshaler's entry of the same name, but not a key from EventKey. The
+// event's handlers do not pass the entries on to what they publish.
 func WithMetadata(ctx context.Context, entries message.Metadata) context.Context {
 	return metadata.With(ctx, entries)
 }

@@ -9,14 +9,15 @@ import (
 	"github.com/reprise-bus/reprise/internal/database"
 )
 
-// Open returns a bus on a pool of its own, which Close closes:
+// Open returns a bus on a pool that it opens, and migrates its tables to this program's
+// version. Close closes the pool. The URL is one of
 //
 //	postgres://user:password@host:5432/database?sslmode=disable
 //	sqlite:app.db, sqlite:/var/lib/app/app.db, sqlite::memory:
 //
-// and brings its tables up to this program's version. The pool is also the
-// application's to use: see Bus.DB. A SQLite pool has one connection, since
-// SQLite has one writer: a transaction that is open makes everybody else wait.
+// The application may use the pool, too: see Bus.DB. A SQLite pool has one connection,
+// because SQLite has one writer: while a transaction is open, every other statement
+// waits.
 func Open(ctx context.Context, databaseURL string, config Config) (*Bus, error) {
 	if config.DB != nil {
 		return nil, errors.New("bus: Open with Config.DB set: use bus.New for a pool of your own")

@@ -13,24 +13,24 @@ import (
 	"github.com/reprise-bus/reprise/pubsub"
 )
 
-// ErrMaybeWritten is wrapped by the error of a Publish or InTx of which nobody
-// knows whether it was committed; with any other error nothing was. To be sure,
-// publish the same events again: those with an EventID are written once.
+// ErrMaybeWritten is wrapped by the error of a Publish or InTx whose commit is in doubt.
+// After any other error nothing was written. To be sure, publish the same events again:
+// an event with an EventID is written once.
 var ErrMaybeWritten = pubsub.ErrMaybeWritten
 
-// Publish commits the events, each with a run for every subscribed handler:
-// all of them or, with an error other than ErrMaybeWritten, none. It does not
-// wait for handlers.
+// Publish commits the events, each with one run for every subscribed handler. It commits
+// all events or, with an error other than ErrMaybeWritten, none. It does not wait for
+// handlers.
 //
-// An event that has a method EventKey() string gets that key. One that has a
-// method EventID() string gets that id, which is to be unique on its topic:
-// publishing it again does nothing, whatever its metadata is, since a handler that
-// is tried again publishes it with another trace. (A message of a
-// pubsub.Publisher with other metadata is another event: see there.) Inside a
-// handler, pass its ctx: the event then carries correlation and causation ids.
+// An event's key is the result of its method EventKey() string, if it has one. Its id is
+// the result of its method EventID() string, if it has one; the id must be unique on its
+// topic. An event whose id is known is not published again, even if its metadata differs,
+// since a handler that is retried publishes it with another trace. (With a
+// pubsub.Publisher, a message with other metadata is another event; see there.) Inside a
+// handler, pass the handler's ctx: the event then carries correlation and causation ids.
 //
-// With a Transport, one event is with the broker or in the outbox when Publish
-// returns; several, being all or none, go by the outbox.
+// With a Transport, a single event is with the broker or in the outbox when Publish
+// returns. Several events of one call go into the outbox, since they are all or nothing.
 func (b *Bus) Publish(ctx context.Context, events ...any) error {
 	return b.publish(ctx, b.onPublish, events)
 }
@@ -46,20 +46,20 @@ func (b *Bus) publish(ctx context.Context, hook hook, events []any) error {
 	return b.publishTogether(ctx, batches)
 }
 
-// PublishTx writes the events in the caller's transaction, a *sql.Tx or
-// *sqlx.Tx on the bus's database: they exist, and their handlers run, when the
-// caller commits. After an error on PostgreSQL, roll back.
+// PublishTx writes the events in the caller's transaction, a *sql.Tx or *sqlx.Tx on the
+// bus's database. When the caller commits, the events exist and their handlers run. After
+// an error on PostgreSQL, roll back.
 func (b *Bus) PublishTx(ctx context.Context, tx pubsub.Tx, events ...any) error {
 	return b.publishTx(ctx, tx, b.onPublish, events)
 }
 
-// Send publishes a command as Publish does an event, for the one handler that
-// HandleCommands has registered, by whatever process. It does not wait for it.
+// Send publishes a command, as Publish does an event, for the one handler that
+// HandleCommands registered in any process. It does not wait for the handler.
 //
-// A command that no handler is registered for is on record and has no run. That is no
-// error, since the process that handles it may be deployed later: Send warns of it in
-// the log, once for each command, as Publish does of an event that nobody is
-// subscribed to. With a Transport nothing is known of the handlers of a command that
+// A command without a registered handler is recorded and has no run. This is no error,
+// since the process that handles the command may be deployed later. Send logs one warning
+// for each command without a handler, as Publish does for an event without a
+// subscription. With a Transport, nothing is known about the handlers of a command that
 // goes to the broker.
 func (b *Bus) Send(ctx context.Context, command any) error {
 	return b.publish(ctx, b.onSend, []any{command})
@@ -84,8 +84,8 @@ func (b *Bus) publishTx(ctx context.Context, tx pubsub.Tx, hook hook, events []a
 // Tx is the transaction of InTx: a *sqlx.Tx.
 type Tx = pubsub.Transaction
 
-// InTx runs f in a transaction on the bus's database and commits it, or rolls
-// it back when f returns an error or panics:
+// InTx runs f in a transaction on the bus's database and commits it. It rolls back when f
+// returns an error or panics:
 //
 //	err := b.InTx(ctx, func(tx *bus.Tx) error {
 //		if _, err := tx.ExecContext(ctx, `INSERT INTO users …`); err != nil {
@@ -94,21 +94,20 @@ type Tx = pubsub.Transaction
 //		return b.PublishTx(ctx, tx, UserSignedUp{…})
 //	})
 //
-// The transaction has the isolation level that is the database's default. Where
-// that is serializable or repeatable read, InTx can fail with SQLSTATE 40001, as
-// at any level with 40P01, a deadlock: nothing was written, and InTx does not call
-// f again, since f is yours. Call InTx again, by store.Again for one.
+// The isolation level is the database's default. At serializable or repeatable read InTx
+// can fail with SQLSTATE 40001, and at any level with 40P01, a deadlock. Then nothing was
+// written. InTx does not call f again; call InTx again, for example with store.Again.
 //
-// What f publishes through PublishTx reaches its handlers right after the
-// commit. Keep f short: it holds slots of the handlers until then. An error of
-// f is returned as it is. What f has published it must not undo by rolling back
-// to a savepoint: the handlers would get it all the same. It leaves commit and
-// rollback to InTx: where f has ended tx itself, InTx returns store.ErrEnded.
+// Events that f publishes through PublishTx reach their handlers right after the commit.
+// Until then the transaction holds slots of these handlers, so keep f short. InTx returns
+// an error of f unchanged. f must not undo a publish by a rollback to a savepoint: the
+// handlers would get the event all the same. f must not commit or roll back tx: if it
+// does, InTx returns store.ErrEnded.
 //
-// On SQLite, and on a pool of one connection, nothing else can be written until
-// f has returned: Publish and InTx return an error at once when f calls them.
-// Publish in a transaction that the application has begun by itself there waits
-// until its context ends: use PublishTx.
+// On SQLite, and on a pool of one connection, nothing else can be written until f has
+// returned. Publish and InTx return an error at once when f calls them there. In a
+// transaction that the application began itself, Publish waits there until its context
+// ends: use PublishTx.
 func (b *Bus) InTx(ctx context.Context, f func(tx *Tx) error) error {
 	return b.pubsub.InTx(ctx, f)
 }
@@ -119,7 +118,7 @@ type batch struct {
 	messages []*message.Message
 }
 
-// marshal makes messages of events, in order, by topic.
+// marshal makes messages of the events, grouped by topic, in order.
 func (b *Bus) marshal(ctx context.Context, hook hook, events []any) ([]batch, error) {
 	var batches []batch
 	place := map[string]int{}
@@ -151,8 +150,8 @@ func publish(to message.Publisher, batches []batch) error {
 	return nil
 }
 
-// publishTogether publishes on several topics in one transaction: the topics in
-// one order everywhere, so that two of them with the same events do not deadlock.
+// publishTogether publishes on several topics in one transaction. It sorts the topics, so
+// that two calls with the same events do not deadlock.
 func (b *Bus) publishTogether(ctx context.Context, batches []batch) error {
 	slices.SortFunc(batches, func(a, b batch) int { return strings.Compare(a.topic, b.topic) })
 	return b.pubsub.PublishInTx(ctx, func(tx *Tx) error { return publish(b.publisherTx(tx), batches) })

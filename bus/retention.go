@@ -9,8 +9,8 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// pruneLoop deletes what is older than Config.Retention, again and again until
-// ctx ends. Any number of processes may do so at once.
+// pruneLoop deletes events older than Config.Retention at intervals until ctx ends. Any
+// number of processes may do this at once.
 func (b *Bus) pruneLoop(ctx context.Context) {
 	interval := min(max(b.config.Retention/10, time.Second), time.Hour)
 	for {

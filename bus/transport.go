@@ -11,11 +11,10 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// What the bus does one way when the database carries the events, and another
-// when a transport does.
+// This file holds what differs between a bus on the database and a bus on a transport.
 
-// connect makes the outbox of the transport, and tells operators what the
-// application says of its topics.
+// connect makes the outbox of the transport and writes the topics' configuration to the
+// database, for operators.
 func (b *Bus) connect(ctx context.Context) (err error) {
 	if b.config.Transport != nil {
 		if b.outbox, err = b.pubsub.Outbox(b.config.Transport, b.config.outbox()); err != nil {
@@ -54,7 +53,7 @@ func (b *Bus) publisherTx(tx pubsub.Tx) message.Publisher {
 	return b.outbox.PublisherTx(tx)
 }
 
-// subscriber returns the one that a handler's runs come from, on all its topics.
+// subscriber returns the subscriber of a handler's runs, on all its topics.
 func (b *Bus) subscriber(name string, policy handlers.Policy) (message.Subscriber, error) {
 	t := b.config.Transport
 	if t == nil {

@@ -11,9 +11,9 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// Accepts returns the topic of the events that a handler makes by its NewEvent or
-// NewCommand. It reports events that could not be published, named or decoded by the
-// marshaler, whatever is in them, and says what to write instead.
+// Accepts returns the topic of a handler's events, given an event from its NewEvent or
+// NewCommand. It returns an error if such events could never be published, named or
+// decoded by the marshaler, and the error says what to write instead.
 func Accepts(marshaler cqrs.CommandEventMarshaler, event any) (topic string, err error) {
 	if err := decodable(event); err != nil {
 		return "", err
@@ -21,8 +21,8 @@ func Accepts(marshaler cqrs.CommandEventMarshaler, event any) (topic string, err
 	if topic, err = Topic(marshaler, event); err != nil {
 		return "", err
 	}
-	// A zero event may not marshal, and an empty payload not decode, for what they
-	// lack: what counts is that the marshaler takes the type.
+	// A zero event may fail to marshal because fields are missing, and an empty payload
+	// may fail to decode. Only errors about the type count here.
 	defer func() {
 		if p := recover(); p != nil {
 			topic, err = "", fmt.Errorf("event %T: the marshaler %T panics on one that is zero (%v): let it return an error", event, marshaler, p)
@@ -40,7 +40,7 @@ func Accepts(marshaler cqrs.CommandEventMarshaler, event any) (topic string, err
 	return topic, nil
 }
 
-// decodable reports what no payload can be decoded into.
+// decodable reports an event into which no payload can be decoded.
 func decodable(event any) error {
 	v := reflect.ValueOf(event)
 	switch {
@@ -64,8 +64,8 @@ func decodable(event any) error {
 	return nil
 }
 
-// copied reports a type whose values must not be copied, as a handler of values does
-// it for each event.
+// copied reports a type whose values must not be copied. A handler of values would copy
+// one for each event.
 func copied(of reflect.Type) error {
 	if !locks(of) {
 		return nil
@@ -75,7 +75,7 @@ func copied(of reflect.Type) error {
 
 var locker = reflect.TypeFor[sync.Locker]()
 
-// locks says of a type what go vet's copylocks does.
+// locks reports whether go vet's copylocks would report a copy of the type.
 func locks(of reflect.Type) bool {
 	switch of.Kind() {
 	case reflect.Array:

@@ -2,8 +2,8 @@ package handlers
 
 import "github.com/ThreeDotsLabs/watermill/components/cqrs"
 
-// OfCommand returns a handler of commands as one of events, with the policy that it
-// has.
+// OfCommand returns a handler of events made of a handler of commands, with the same
+// policy.
 func OfCommand(h cqrs.CommandHandler) *Handler {
 	if own, ours := h.(*Handler); ours || h == nil {
 		return own
@@ -11,7 +11,8 @@ func OfCommand(h cqrs.CommandHandler) *Handler {
 	return &Handler{name: h.HandlerName(), newEvent: h.NewCommand, handle: h.Handle, policies: []Policy{PolicyOf(h)}}
 }
 
-// OfGroup returns a member of a group as a handler of the group's name and policy.
+// OfGroup returns a handler made of a member of a group, with the group's name and
+// policy.
 func OfGroup(name string, policy Policy, member cqrs.GroupEventHandler) *Handler {
 	own, ours := member.(*Handler)
 	switch {

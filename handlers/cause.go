@@ -8,9 +8,9 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// Follow adds to the metadata of a message that a handler publishes the ids and
-// the trace of the message being handled, unless they are set. It returns the
-// metadata, which it makes if there is none.
+// Follow adds the correlation id, the causation id and the trace of the message being
+// handled to the metadata of a message that its handler publishes. Entries that are set
+// stay. It returns the metadata, a new map if metadata is nil.
 func Follow(metadata message.Metadata, cause *message.Message) message.Metadata {
 	if metadata == nil {
 		metadata = message.Metadata{}

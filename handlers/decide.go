@@ -8,8 +8,8 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// Decide returns what becomes of a run whose attempt ended with err, nil or
-// not. It only reads: run is the run as it was when the attempt began.
+// Decide returns the outcome of an attempt that ended with err, which may be nil. run is
+// the run as it was when the attempt began. Decide changes nothing.
 func (p Policy) Decide(run store.Run, err error) queue.Outcome {
 	p = p.withDefaults()
 	if err == nil {
@@ -44,9 +44,9 @@ func (p Policy) Decide(run store.Run, err error) queue.Outcome {
 	}
 }
 
-// snoozedOut says whether the run has snoozed as often as the policy allows. Nothing
-// in the run says how often that was since its last replay: then each MaxSnoozes-th
-// snooze of its life is the last.
+// snoozedOut reports whether the run has snoozed as often as the policy allows. The run
+// does not store how often it snoozed since its last replay. So in a replayed run each
+// MaxSnoozes-th snooze of its life is the last.
 func (p Policy) snoozedOut(run store.Run) bool {
 	snoozes := run.Attempt - run.Tries
 	switch {
@@ -58,9 +58,8 @@ func (p Policy) snoozedOut(run store.Run) bool {
 	return true
 }
 
-// Exhausted says whether the run has used up the tries of its cycle before the
-// current one: then the handler is not called, and LastError is what to decide
-// by.
+// Exhausted reports whether the tries of the run's cycle were used up before the current
+// attempt. Then the handler is not called, and LastError is the error to decide by.
 func (p Policy) Exhausted(run store.Run) bool {
 	return run.Tries > p.withDefaults().Attempts
 }

@@ -15,67 +15,66 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// Delivery is a leased run on its way through its handler. Whoever delivers
-// the message puts the Delivery into the message's context; whoever learns how
-// the handler ended calls End, and of several the first counts. Safe for
-// concurrent use.
+// Delivery carries a leased run through its handler. The code that delivers the message
+// puts the Delivery into the message's context. End, Abort, Acknowledge and Committed
+// report the end of the run; only the first report counts. Safe for concurrent use.
 //
-// A context travels further than its message: a handler that publishes through
-// Watermill's GoChannel with PreserveContext gives it to other handlers. A
-// Delivery therefore counts for one message, one handler and one attempt only.
+// A context can outlive its message: a handler that publishes through Watermill's
+// GoChannel with PreserveContext passes its context to other handlers. A Delivery
+// therefore counts for one message, one handler and one attempt only.
 type Delivery struct {
 	run     *store.Run
 	policy  *Policy
 	report  func(o queue.Outcome, written bool) error
-	msg     *message.Message // nil: any with the id of the run's event
-	acks    func()           // waits for the ack of the message, and does not block
+	msg     *message.Message // nil: any message with the id of the run's event
+	acks    func()           // waits for the ack of the message without blocking; may be nil
 	begun   atomic.Pointer[begin]
-	decided atomic.Pointer[decision] // the handler's part is over, its callbacks' perhaps not
-	ended   atomic.Bool              // it is reported
+	decided atomic.Pointer[decision] // set when the handler has ended; callbacks may still run
+	ended   atomic.Bool              // the end is reported
 }
 
-// begin is the message and the handler that a middleware has begun a Delivery
-// with; without a message, an ack or a nack has ended it before any middleware.
+// begin is the message and the handler of the middleware that has begun a Delivery.
+// Without a message, an ack or a nack ended the Delivery before any middleware began.
 type begin struct {
 	msg            *message.Message
-	handler, topic string // as the router names them
+	handler, topic string // the router's names
 }
 
-// NewDelivery returns a Delivery whose end is told to report, once; written
-// says that the database has it already. Nobody changes the run or the policy
-// as long as it lasts.
+// NewDelivery returns a Delivery that passes its end to report, once. written means that
+// the end is in the database already. The run and the policy must not change while the
+// Delivery is in use.
 func NewDelivery(run *store.Run, policy *Policy, report func(o queue.Outcome, written bool) error) *Delivery {
 	return &Delivery{run: run, policy: policy, report: report}
 }
 
-// For makes the Delivery count for this message only. wait is called when the
-// handler has returned messages to publish: it must not block, and whoever made
-// the Delivery then calls End with the ack or the nack of the message. Call For
-// before the Delivery is in the message's context; it returns the Delivery.
+// For makes the Delivery count for this message only, and returns the Delivery. AwaitAck
+// calls wait when the handler has returned messages to publish. wait must not block; its
+// owner then calls End upon the message's ack or nack. Call For before the Delivery is
+// put into the message's context.
 func (d *Delivery) For(msg *message.Message, wait func()) *Delivery {
 	d.msg, d.acks = msg, wait
 	return d
 }
 
-// Begin says that a middleware is about to call the handler, and will report its
-// end: from then on Acknowledge does nothing. It returns false when the attempt
-// was begun or has ended before.
+// Begin records that a middleware is about to call the handler. From then on the
+// middleware reports the end, and Acknowledge does nothing. Begin returns false if the
+// attempt has begun or ended before.
 func (d *Delivery) Begin(msg *message.Message) bool {
 	ctx := msg.Context()
 	b := &begin{msg, message.HandlerNameFromCtx(ctx), message.SubscribeTopicFromCtx(ctx)}
 	return d.decided.Load() == nil && d.begun.CompareAndSwap(nil, b)
 }
 
-// Begun says whether a middleware has begun, and will report the end whatever
-// becomes of the message.
+// Begun reports whether a middleware has begun. It will report the end, whatever happens
+// to the message.
 func (d *Delivery) Begun() bool {
 	b := d.begun.Load()
 	return b != nil && b.msg != nil
 }
 
-// Acknowledge reports an end that the message's ack (err is nil) or nack tells,
-// unless a middleware has begun: then the message was acknowledged from within the
-// handler, and the middleware reports the end.
+// Acknowledge ends the run by the message's ack (err is nil) or nack. If a middleware has
+// begun, Acknowledge does nothing: the message was acknowledged inside the handler, and
+// the middleware reports the end.
 func (d *Delivery) Acknowledge(ctx context.Context, err error) error {
 	if !d.begun.CompareAndSwap(nil, &begin{}) {
 		return nil
@@ -83,22 +82,21 @@ func (d *Delivery) Acknowledge(ctx context.Context, err error) error {
 	return d.End(ctx, err)
 }
 
-// Acknowledged says whether the end was told by Acknowledge, before a middleware
-// has begun.
+// Acknowledged reports whether Acknowledge ended the run before a middleware began.
 func (d *Delivery) Acknowledged() bool {
 	b := d.begun.Load()
 	return b != nil && b.msg == nil
 }
 
-// AwaitsAck says whether whoever made the Delivery can wait for acks.
+// AwaitsAck reports whether the Delivery has a function that waits for the ack.
 func (d *Delivery) AwaitsAck() bool { return d.acks != nil }
 
-// AwaitAck leaves the end to the message's ack or nack: the router acks it when it
-// has published what the handler returned.
+// AwaitAck leaves the end to the message's ack or nack. The router acks the message when
+// it has published what the handler returned.
 func (d *Delivery) AwaitAck() { d.acks() }
 
-// Decided returns the outcome, once there is one: it is final, but perhaps not
-// reported yet.
+// Decided returns the outcome and true once there is one. The outcome is final, but may
+// not be reported yet.
 func (d *Delivery) Decided() (queue.Outcome, bool) {
 	if first := d.decided.Load(); first != nil {
 		return first.outcome, true
@@ -114,12 +112,12 @@ func (d *Delivery) Again(run *store.Run, report func(o queue.Outcome, written bo
 // Run returns the run as it was leased.
 func (d *Delivery) Run() store.Run { return *d.run }
 
-// End reports how the handler ended, with the outcome that the policy decides
-// and after the callbacks that it asks for. It returns the report's error.
+// End reports that the handler ended with err. The policy decides the outcome; the
+// callbacks that it asks for are called first. End returns the error of report.
 func (d *Delivery) End(ctx context.Context, err error) error {
 	err = SafeError(err)
 	o := d.policy.Decide(*d.run, err)
-	lost := errors.Is(err, store.ErrLeaseLost) // the run is another's by now, and so is its end
+	lost := errors.Is(err, store.ErrLeaseLost) // another instance holds the run and decides its end
 	calling := !lost && (o.NextCycle || o.Status == store.Failed)
 	if !d.decide(o, calling) {
 		return nil
@@ -131,9 +129,9 @@ func (d *Delivery) End(ctx context.Context, err error) error {
 	return err
 }
 
-// Abort reports an outcome that is not the handler's: the run was never
-// started, or interrupted. When it is a callback that is interrupted, the
-// handler's outcome stands. It says whether that was the end of it.
+// Abort reports an outcome that is not the handler's: the run was never started, or was
+// interrupted. If a callback is running, the handler's outcome is reported, with a
+// failure of kind "callback". Abort returns true if this call reported the end.
 func (d *Delivery) Abort(o queue.Outcome) bool {
 	if !d.decide(o, false) {
 		first := d.decided.Load()
@@ -143,11 +141,11 @@ func (d *Delivery) Abort(o queue.Outcome) bool {
 		o = first.outcome
 		o.Callback = &store.Failure{Kind: store.KindCallback, Message: "the process shut down before the callback had returned"}
 	}
-	first, _ := d.end(o, false) // who aborts has nobody to tell
+	first, _ := d.end(o, false) // the caller of Abort has no use for the error
 	return first
 }
 
-// Committed reports a success that the database has already.
+// Committed reports a success that is in the database already.
 func (d *Delivery) Committed() {
 	o := queue.Outcome{Status: store.Success}
 	if d.decide(o, false) {
@@ -155,19 +153,18 @@ func (d *Delivery) Committed() {
 	}
 }
 
-// decision is an outcome, and whether callbacks are called before it is
-// reported.
+// decision is an outcome, and whether callbacks are called before it is reported.
 type decision struct {
 	outcome queue.Outcome
 	calling bool
 }
 
-// decide says whether this is the first outcome, which stands.
+// decide stores the first outcome. It returns false if there was one before.
 func (d *Delivery) decide(o queue.Outcome, calling bool) bool {
 	return d.decided.CompareAndSwap(nil, &decision{o, calling})
 }
 
-// end reports, once.
+// end reports the outcome, once.
 func (d *Delivery) end(o queue.Outcome, written bool) (first bool, err error) {
 	if !d.ended.CompareAndSwap(false, true) {
 		return false, nil
@@ -176,8 +173,8 @@ func (d *Delivery) end(o queue.Outcome, written bool) (first bool, err error) {
 	return true, d.report(o, written)
 }
 
-// callBack calls what the policy has to be called for the outcome, and returns
-// what failed of it.
+// callBack calls the callbacks that are due for the outcome, and returns their failures
+// as one.
 func (d *Delivery) callBack(ctx context.Context, o queue.Outcome, cause error) *store.Failure {
 	run := *d.run
 	run.Status, run.ErrorKind, run.Error, run.Fingerprint = o.Status, o.Failure.Kind, o.Failure.Message, o.Failure.Fingerprint
@@ -205,8 +202,8 @@ func (d *Delivery) callBack(ctx context.Context, o queue.Outcome, cause error) *
 	return joined(failures)
 }
 
-// call calls one callback, which gets as long as an attempt, in a goroutine that
-// it may end.
+// call calls one callback, with the timeout of an attempt, in a goroutine of its own: the
+// callback may call runtime.Goexit.
 func (d *Delivery) call(ctx context.Context, callback Callback, run store.Run, cause error) error {
 	if timeout := d.policy.AttemptTimeout(); timeout > 0 {
 		var cancel context.CancelFunc
@@ -227,7 +224,7 @@ func (d *Delivery) call(ctx context.Context, callback Callback, run store.Run, c
 	return <-ended
 }
 
-// joined makes one failure of those of several callbacks.
+// joined makes one failure of the failures of several callbacks.
 func joined(failures []*store.Failure) *store.Failure {
 	if len(failures) == 0 {
 		return nil
@@ -249,9 +246,8 @@ func WithDelivery(ctx context.Context, d *Delivery) context.Context {
 	return context.WithValue(ctx, deliveryKey{}, d)
 }
 
-// DeliveryFrom returns the delivery that the context carries, if any. The context
-// must be that of the delivery's handler: in a handler that another handler's
-// context has reached with a message, there is none.
+// DeliveryFrom returns the delivery that ctx carries, if any. It returns false in the
+// context of another handler, which may have got this one with a message.
 func DeliveryFrom(ctx context.Context) (*Delivery, bool) {
 	d, ok := ctx.Value(deliveryKey{}).(*Delivery)
 	if !ok {
@@ -263,9 +259,9 @@ func DeliveryFrom(ctx context.Context) (*Delivery, bool) {
 	return d, true
 }
 
-// DeliveryOf returns the delivery that the message's context carries, and whether
-// it was made for this message. Once Begin was called, that is the message of Begin
-// and no copy.
+// DeliveryOf returns the delivery that the message's context carries, and whether it was
+// made for this message. After Begin, only the message given to Begin counts, and no copy
+// of it.
 func DeliveryOf(msg *message.Message) (*Delivery, bool) {
 	ctx := msg.Context()
 	d, ok := ctx.Value(deliveryKey{}).(*Delivery)
@@ -278,11 +274,11 @@ func DeliveryOf(msg *message.Message) (*Delivery, bool) {
 	if d.msg == msg {
 		return d, true
 	}
-	// It may be a copy that a subscriber's decorator has made.
+	// msg may be a copy made by a subscriber's decorator.
 	return d, msg.UUID == d.run.EventID && (d.msg == nil || within(ctx, d.run.Handler, d.run.Topic))
 }
 
-// within says whether the router has named this handler and topic last.
+// within reports whether handler and topic are the router's latest in ctx.
 func within(ctx context.Context, handler, topic string) bool {
 	return message.HandlerNameFromCtx(ctx) == handler && message.SubscribeTopicFromCtx(ctx) == topic
 }

@@ -11,14 +11,15 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// This file has both directions of a handler's error: what a handler returns to say
-// more than "failed" (Permanent, SkipCycle, Snooze, Undecodable), and Failure, which
-// makes of any error the kind and the message that go on record. Policy.Decide, in
-// decide.go, makes of the kind what becomes of the run.
+// This file has the errors that a handler returns to say more than "failed" (Permanent,
+// SkipCycle, Snooze, Undecodable), and Failure, which converts any error to the kind and
+// message on record. Policy.Decide, in decide.go, decides by the kind what happens to the
+// run.
 
-// Undecodable marks an error as one of the payload: the handler cannot read
-// the event, and will not the next time. Func does it for the payloads that
-// the marshaler refuses; a handler that decodes by itself can say so too.
+// Undecodable marks an error of the payload: the handler cannot read the event, now or
+// later. The run is FAILED at once. Func marks payloads that the marshaler refuses; a
+// handler that decodes payloads itself may use the mark, too. It returns nil for a nil
+// error.
 func Undecodable(err error) error {
 	if err == nil {
 		return nil
@@ -33,20 +34,20 @@ func (u *undecodable) Unwrap() error { return u.err }
 
 // PanicError is the error of a handler that panicked.
 type PanicError struct {
-	Value any    // what was given to panic
-	Stack string // of the goroutine that panicked
+	Value any    // the argument of panic
+	Stack string // stack of the goroutine that panicked
 }
 
 func (p *PanicError) Error() string { return fmt.Sprintf("panic: %v", p.Value) }
 
-// Unwrap returns the error that was given to panic, if it was one.
+// Unwrap returns the argument of panic if it was an error, and nil otherwise.
 func (p *PanicError) Unwrap() error {
 	err, _ := p.Value.(error)
 	return err
 }
 
-// Permanent marks an error that trying again does not mend: the run is FAILED
-// at once. It is nil for a nil error.
+// Permanent marks an error that another attempt would not mend: the run is FAILED at
+// once. It returns nil for a nil error.
 func Permanent(err error) error {
 	if err == nil {
 		return nil
@@ -59,9 +60,9 @@ type permanent struct{ err error }
 func (p *permanent) Error() string { return p.err.Error() }
 func (p *permanent) Unwrap() error { return p.err }
 
-// SkipCycle marks an error that the rest of this cycle does not mend: the run
-// rests for the cycle interval and goes on with the next cycle, or is FAILED
-// when this was the last. It is nil for a nil error.
+// SkipCycle marks an error that the remaining attempts of this cycle would not mend. The
+// run waits for the cycle interval and continues with the next cycle. In the last cycle
+// the run is FAILED. It returns nil for a nil error.
 func SkipCycle(err error) error {
 	if err == nil {
 		return nil
@@ -74,24 +75,24 @@ type skipCycle struct{ err error }
 func (s *skipCycle) Error() string { return s.err.Error() }
 func (s *skipCycle) Unwrap() error { return s.err }
 
-// Snooze is what a handler returns that wants to be called again after d, and that
-// has not failed: it costs no attempt and leaves none on record. A d of less than
-// MinSnooze is MinSnooze. A run may snooze Policy.MaxSnoozes times.
+// Snooze returns the error of a handler that has not failed and wants to be called again
+// after d. A snooze costs no try and leaves no attempt on record. d is raised to
+// MinSnooze if it is shorter. A run may snooze Policy.MaxSnoozes times.
 func Snooze(d time.Duration) error { return &snooze{min(max(d, MinSnooze), century)} }
 
-// MinSnooze is the shortest Snooze: a handler that wants to be called again at once
-// is called ten times a second.
+// MinSnooze is the shortest wait of a Snooze: a handler that always snoozes for less is
+// called ten times a second.
 const MinSnooze = 100 * time.Millisecond
 
 type snooze struct{ d time.Duration }
 
 func (s *snooze) Error() string { return fmt.Sprintf("snoozed for %v", s.d) }
 
-// TimeoutError is the error of a handler that failed after its policy's
-// Timeout was over.
+// TimeoutError is the error of a handler that failed after its policy's Timeout had
+// passed.
 type TimeoutError struct {
 	Timeout time.Duration
-	Err     error // what the handler returned
+	Err     error // the handler's error
 }
 
 func (t *TimeoutError) Error() string {
@@ -99,8 +100,8 @@ func (t *TimeoutError) Error() string {
 }
 func (t *TimeoutError) Unwrap() error { return t.Err }
 
-// LastError returns the failure that a run has on record as an error of the
-// same kind and message.
+// LastError returns the last failure on record of a run, as an error of the same kind and
+// message.
 func LastError(run store.Run) error {
 	if run.ErrorKind == "" {
 		return &recorded{kind: store.KindAbandoned, message: "no attempt is left, and none that failed is on record"}
@@ -108,23 +109,23 @@ func LastError(run store.Run) error {
 	return &recorded{run.ErrorKind, run.Error, true}
 }
 
-// recorded is an error of an earlier attempt, or of nobody's handler.
+// recorded is an error of an earlier attempt, or an error that no handler returned.
 type recorded struct {
 	kind     store.Kind
 	message  string
-	onRecord bool // as an attempt
+	onRecord bool // the failure is on record as an attempt
 }
 
 func (r *recorded) Error() string { return r.message }
 
-// EventLost is the error of a run whose event cannot be had.
+// EventLost returns the error of a run whose event cannot be read.
 func EventLost(why string) error { return &recorded{kind: store.KindLost, message: why} }
 
-// ErrNacked is the error of a message that was nacked by who knows whom.
+// ErrNacked is the error of an attempt whose message was nacked without an error.
 var ErrNacked error = &recorded{kind: store.KindNack, message: "the message was nacked"}
 
-// SafeError returns an error whose methods can be called: err, or when those of err
-// panic – a typed nil, as a rule – a *PanicError that says so.
+// SafeError returns err if its methods can be called. If they panic, usually because of a
+// typed nil, it returns a *PanicError that says so.
 func SafeError(err error) (sound error) {
 	defer func() {
 		if value := recover(); value != nil {
@@ -137,18 +138,18 @@ func SafeError(err error) (sound error) {
 	if err != nil {
 		_ = err.Error()
 		_ = errors.Is(err, store.ErrLeaseLost)
-		_ = errors.As(err, new(*snooze)) // as far as it is wrapped
+		_ = errors.As(err, new(*snooze)) // walks all wrapped errors
 	}
 	return err
 }
 
-// Failure classes the error of a handler's run, wrapped or not. Of several
-// marks the first of these counts: a panic, Undecodable, Permanent, SkipCycle.
-// The error is Sound.
+// Failure classifies the error of a handler's run, wrapped or not. If err bears several
+// marks, the first of these counts: a panic, Undecodable, Permanent, SkipCycle. err must
+// be one that SafeError has returned, and not nil.
 func Failure(handler string, err error) store.Failure {
 	var (
 		panicked   *PanicError
-		recovered  wmiddleware.RecoveredPanicError // by the application's own middleware.Recoverer
+		recovered  wmiddleware.RecoveredPanicError // of the application's own middleware.Recoverer
 		decoding   *undecodable
 		hopeless   *permanent
 		skipping   *skipCycle
@@ -160,7 +161,7 @@ func Failure(handler string, err error) store.Failure {
 	switch {
 	case errors.As(err, &panicked):
 		kind, stack = store.KindPanic, panicked.Stack
-	case errors.As(err, &recovered): // its own text would repeat the stack
+	case errors.As(err, &recovered): // the text of recovered would repeat the stack
 		kind, text, stack = store.KindPanic, fmt.Sprintf("panic: %v", recovered.V), recovered.Stacktrace
 	case errors.As(err, &decoding):
 		kind = store.KindUndecodable

@@ -1,10 +1,9 @@
-// Package handlers says what a handler is: a named function that reacts to the
-// events of one topic, with a Policy for its failures.
+// Package handlers defines handlers: named functions that react to the events of one
+// topic, each with a Policy for its failures.
 //
-// Who writes handlers needs New and Policy; Permanent, SkipCycle and Snooze to
-// say more by an error; and Tx in a transactional handler. The rest – Delivery,
-// Failure, Sound and what they are made of – is for those who build subscribers
-// and middleware.
+// To write handlers you need New and Policy; Permanent, SkipCycle and Snooze for errors
+// that say more; and Tx in a transactional handler. The rest, such as Delivery, Failure
+// and SafeError, is for authors of subscribers and middleware.
 package handlers
 
 import (
@@ -17,15 +16,15 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// Handler is a named function that takes one type of event, or of command. It is a
-// Watermill cqrs.EventHandler, cqrs.GroupEventHandler and cqrs.CommandHandler, and
-// wherever Reprise takes a handler, any of those will do.
+// Handler is a named function for one type of event or command. It implements Watermill's
+// cqrs.EventHandler, cqrs.GroupEventHandler and cqrs.CommandHandler. Reprise accepts any
+// implementation of these wherever it takes a handler.
 type Handler struct {
 	name     string
 	newEvent func() any
-	unfit    error // why no handler can take such events
+	unfit    error // why no handler can take events of this type
 	handle   func(ctx context.Context, event any) error
-	policies []Policy // one at most
+	policies []Policy // at most one
 }
 
 var (
@@ -33,21 +32,20 @@ var (
 	_ cqrs.CommandHandler = (*Handler)(nil)
 )
 
-// New returns a handler of events of type E, or *E: what is published may be either.
-// Write *E for a type that must not be copied, such as a message of protobuf.
+// New returns a handler of events of type E or *E. Published events may be values or
+// pointers. Use *E for a type that must not be copied, such as a protobuf message.
 //
-// The name is the handler's identity in the database: it is written by hand,
-// unique in the application, and stays what it is when the code moves. The
-// function is called concurrently; a nil error is the run's success. It may
-// see an event more than once, so it should be idempotent: the event's id is
-// that of cqrs.OriginalMessageFromCtx(ctx).
+// The name is the handler's identity in the database. Write it by hand, unique in the
+// application, and keep it when the code moves. The function is called concurrently. A
+// nil error makes the run a SUCCESS. The function may get an event more than once, so it
+// should be idempotent. The event's id is the UUID of cqrs.OriginalMessageFromCtx(ctx).
 //
-// At most one policy says what becomes of its runs; without one, it is the
-// zero Policy with its defaults.
+// Pass at most one policy. Without one, the handler has the zero Policy with its
+// defaults.
 func New[E any](name string, handle func(ctx context.Context, event E) error, policy ...Policy) *Handler {
 	h := &Handler{name: name, policies: policy}
 	of := reflect.TypeFor[E]()
-	pointer := of.Kind() == reflect.Pointer // which must not become a pointer to a pointer
+	pointer := of.Kind() == reflect.Pointer // E is *T: NewEvent must not return a **T
 	if pointer {
 		h.newEvent = func() any { return reflect.New(of.Elem()).Interface() }
 	} else {
@@ -67,13 +65,13 @@ func New[E any](name string, handle func(ctx context.Context, event E) error, po
 // HandlerName implements cqrs.EventHandler.
 func (h *Handler) HandlerName() string { return h.name }
 
-// NewEvent implements cqrs.EventHandler: it returns a pointer to a new event.
+// NewEvent implements cqrs.EventHandler. It returns a pointer to a new event.
 func (h *Handler) NewEvent() any { return h.newEvent() }
 
-// NewCommand implements cqrs.CommandHandler: it is NewEvent.
+// NewCommand implements cqrs.CommandHandler. It does the same as NewEvent.
 func (h *Handler) NewCommand() any { return h.newEvent() }
 
-// Handle implements cqrs.EventHandler; event is what NewEvent returned.
+// Handle implements cqrs.EventHandler. event must come from NewEvent.
 func (h *Handler) Handle(ctx context.Context, event any) error { return h.handle(ctx, event) }
 
 // Policy returns the handler's policy.
@@ -84,8 +82,8 @@ func (h *Handler) Policy() Policy {
 	return h.policies[0]
 }
 
-// PolicyOf returns the policy of any handler: what its method Policy() returns,
-// if it has one, or else the zero Policy.
+// PolicyOf returns the policy of any handler: the result of its method Policy(), or the
+// zero Policy if it has no such method.
 func PolicyOf(h any) Policy {
 	if with, ok := h.(interface{ Policy() Policy }); ok {
 		return with.Policy()
@@ -93,7 +91,7 @@ func PolicyOf(h any) Policy {
 	return Policy{}
 }
 
-// Validate reports a handler that could never run; Accepts says it of the events.
+// Validate reports a handler that could never run. Accepts does the same for its events.
 func Validate(h cqrs.EventHandler) error {
 	own, ours := h.(*Handler)
 	switch {
@@ -114,8 +112,8 @@ func Validate(h cqrs.EventHandler) error {
 	return nil
 }
 
-// Func makes a handler what Watermill's router takes. A payload that the
-// marshaler does not decode is an Undecodable error.
+// Func returns the handler as a function for Watermill's router. A payload that the
+// marshaler cannot decode is an Undecodable error.
 func Func(h cqrs.EventHandler, marshaler cqrs.CommandEventMarshaler) message.NoPublishHandlerFunc {
 	return func(msg *message.Message) error {
 		event := h.NewEvent()

@@ -16,13 +16,13 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// This file makes a message of what an application publishes: Topic and Message name
-// and marshal it, here for bus and reprisetest alike. Declare marks a message whose
-// event has an id of the application's own.
+// This file converts published events to messages, for bus and reprisetest. Topic and
+// Message name and marshal an event. Declare marks a message whose id comes from the
+// application.
 
-// JSON returns the marshaler that is the bus's default: payloads are JSON, an
-// event's topic is what its method EventName returns, and ids are near each
-// other in the index when they are near in time.
+// JSON returns the bus's default marshaler. Payloads are JSON, the topic of an event is
+// the result of its method EventName, and ids are UUIDv7: ids near in time are near in
+// the index.
 func JSON() cqrs.CommandEventMarshaler {
 	return cqrs.JSONMarshaler{
 		NewUUID:      func() string { return uuid.Must(uuid.NewV7()).String() },
@@ -30,15 +30,15 @@ func JSON() cqrs.CommandEventMarshaler {
 	}
 }
 
-// Topic returns the topic of an event, which is its name by the marshaler: the same
-// for a value, a pointer, and a pointer to a pointer, nil or not. An event without a
-// name is an error, and so is a name that no topic can have.
+// Topic returns the topic of an event: its name by the marshaler. A value, a pointer and
+// a pointer to a pointer have the same topic, nil or not. It returns an error for an
+// event without a name and for a name that cannot be a topic.
 func Topic(marshaler cqrs.CommandEventMarshaler, event any) (string, error) {
 	return topic(marshaler, event, pointerTo(event))
 }
 
-// topic returns the name of the pointer to the event; of the event as it is given
-// only where the marshaler names no pointers.
+// topic returns the name of the pointer to the event. It uses the name of the event as
+// given only if the marshaler has no name for the pointer.
 func topic(marshaler cqrs.CommandEventMarshaler, event, pointer any) (string, error) {
 	if event == nil {
 		return "", errors.New("the event is nil")
@@ -48,7 +48,8 @@ func topic(marshaler cqrs.CommandEventMarshaler, event, pointer any) (string, er
 		return "", fmt.Errorf("event %T has no name: give it a method EventName() string, such as \"user.signed_up\", or set the marshaler to one that names events", event)
 	}
 	if strings.HasSuffix(name, "]") && strings.Count(name, "[") != strings.Count(name, "]") {
-		// cqrs.StructName takes what comes after the last dot: of page.Of[users.User], User].
+		// cqrs.StructName returns what follows the last dot: "User]" for
+		// page.Of[users.User].
 		return "", fmt.Errorf("event %T is named %q, which is the end of its name only, as of other generic types: set the marshaler's GenerateName to cqrs.FullyQualifiedStructName, or to handlers.EventName and give the event a method EventName() string", event, name)
 	}
 	if err := store.ValidTopic(name); err != nil {
@@ -57,11 +58,11 @@ func topic(marshaler cqrs.CommandEventMarshaler, event, pointer any) (string, er
 	return name, nil
 }
 
-// Message returns the message that an event is published as, and its topic. Its
-// UUID is what the event's method EventID returns, if it has one that does not
-// return "", and its key what EventKey does; it has the metadata of
-// bus.WithMetadata, and its context is ctx. The methods may be the pointer's, also
-// where the event is a value.
+// Message returns the topic of an event and the message to publish. The message's UUID is
+// the result of the event's method EventID; if that is missing or returns "", the
+// marshaler sets the UUID. Its key is the result of the method EventKey. It has the
+// metadata of bus.WithMetadata, and ctx as its context. The methods may have pointer
+// receivers even if the event is a value.
 func Message(ctx context.Context, marshaler cqrs.CommandEventMarshaler, event any) (string, *message.Message, error) {
 	if event != nil && isNil(event) {
 		return "", nil, fmt.Errorf("the event is a nil %T: publish an event", event)
@@ -91,22 +92,22 @@ func Message(ctx context.Context, marshaler cqrs.CommandEventMarshaler, event an
 
 type declaredKey struct{}
 
-// Declare says that the message's UUID is the identity of its event, as Message does
-// for one that has an EventID: published again it is the same event, whatever its
-// metadata says. A copy of the message does not say so.
+// Declare marks the message's UUID as the identity of its event, as Message does for an
+// event with an EventID. A message with the same UUID is then the same event, whatever
+// its metadata says. A copy of the message is not marked.
 func Declare(msg *message.Message) {
 	msg.SetContext(context.WithValue(msg.Context(), declaredKey{}, msg))
 }
 
-// Declared says whether Declare was called for the message, and its context is still
-// that, or of that.
+// Declared reports whether Declare was called for the message and its context still is,
+// or derives from, the one that Declare set.
 func Declared(msg *message.Message) bool {
 	of, _ := msg.Context().Value(declaredKey{}).(*message.Message)
 	return of == msg
 }
 
-// marshal gives the marshaler the event as it was published. Where the marshaler
-// names or takes only the pointer, it gets that.
+// marshal gives the marshaler the event as it was published. If the marshaler names or
+// takes only the pointer, it gets the pointer.
 func marshal(marshaler cqrs.CommandEventMarshaler, event, pointer any, topic string) (*message.Message, error) {
 	if reflect.TypeOf(event) == reflect.TypeOf(pointer) || marshaler.Name(event) != topic {
 		return marshaler.Marshal(pointer)

@@ -2,14 +2,14 @@ package handlers
 
 import "reflect"
 
-// Named is an event that says what it is called, such as "user.signed_up". The
-// name is its topic: it stays what it is when the type is renamed or moved.
+// Named is an event with a name, such as "user.signed_up". The name is its topic. Keep it
+// when the type is renamed or moved.
 type Named interface {
 	EventName() string
 }
 
-// EventName returns the name of an event, given as a value, a pointer or a
-// pointer to a pointer, nil or not; it is "" when the event is not Named.
+// EventName returns the name of an event, given as a value, a pointer or a pointer to a
+// pointer, nil or not. It returns "" if the event is not Named.
 func EventName(event any) string {
 	if named, ok := pointerTo(event).(Named); ok {
 		return named.EventName()
@@ -17,9 +17,9 @@ func EventName(event any) string {
 	return ""
 }
 
-// pointerTo returns a pointer to the event, whose methods are all that the event
-// has. Of a value, it points to a copy; of a pointer to a pointer, it is the last
-// one; in place of a nil pointer, it points to a zero event. Of nil, it is nil.
+// pointerTo returns a pointer to the event, which has all methods of the event. For a
+// value it points to a copy. For a pointer to a pointer it is the innermost pointer. For
+// a nil pointer it points to a zero event. For nil it is nil.
 func pointerTo(event any) any {
 	v := reflect.ValueOf(event)
 	for v.Kind() == reflect.Pointer {
@@ -39,7 +39,7 @@ func pointerTo(event any) any {
 	return p.Interface()
 }
 
-// isNil says whether the event is nil, a nil pointer, or a pointer to one.
+// isNil reports whether the event is nil, a nil pointer, or a pointer to a nil pointer.
 func isNil(event any) bool {
 	v := reflect.ValueOf(event)
 	for v.Kind() == reflect.Pointer && !v.IsNil() {

@@ -15,118 +15,115 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// Policy says what becomes of a handler's runs, above all of those that fail.
-// A zero field means its default; the defaults suit a handler that sends an
-// e-mail: five attempts within two minutes, the same after an hour, and once
-// more after another.
+// Policy sets how a handler's runs are executed and retried. A zero field means its
+// default. The defaults suit a handler that sends an e-mail: 3 cycles, one hour apart,
+// each of 5 attempts within two minutes.
 //
-// A failed run waits in the database for its next attempt. When no attempt is
-// left in any cycle it is FAILED, and stays so until somebody replays it.
+// Between attempts a run waits in the database. After the last attempt of the last cycle
+// it is FAILED, and stays FAILED until somebody replays or discards it.
 type Policy struct {
-	Attempts      int           // in a cycle; default 5
+	Attempts      int           // per cycle; default 5
 	Cycles        int           // default 3
-	CycleInterval time.Duration // from the end of one cycle to the next; default 1 h
+	CycleInterval time.Duration // from the end of one cycle to the start of the next; default 1 h
 	Backoff       Backoff       // between the attempts of a cycle
 
-	// Timeout is when an attempt's context ends: default 1 min, negative for
-	// never. What the handler returns counts, whenever it does: one that does
-	// not heed its context keeps its slot.
+	// Timeout is the time after which an attempt's context ends. Default 1 min; negative:
+	// never. The handler's result counts even if it returns later: a nil error is a
+	// success. A handler that ignores its context keeps its slot.
 	Timeout time.Duration
 
-	// MaxSnoozes is how many attempts of a run may end without costing a try, which
-	// is what a Snooze does: default 10,000, negative for no limit. The Snooze after
-	// that makes the run FAILED, of kind "snooze". The count is Run.Attempt minus
-	// Run.Tries: attempts of earlier cycles and interrupted ones are in it. A run
-	// that was replayed gets up to as many again.
+	// MaxSnoozes is how many attempts of a run may end without costing a try, as by
+	// Snooze. Default 10,000; negative: no limit. The next Snooze makes the run FAILED,
+	// of kind "snooze". The count is Run.Attempt minus Run.Tries; it includes attempts of
+	// earlier cycles and interrupted attempts. A replay allows up to MaxSnoozes more.
 	MaxSnoozes int
 
-	// Concurrency is how many runs a process works on at once, of a group those of
-	// all its types of events together; default the bus's.
+	// Concurrency is how many runs of the handler a process works on at once. A group
+	// shares it among all its types of events. Default: the bus's Concurrency.
 	Concurrency int
 
-	// Priority decides which handler gets a slot of the process when
-	// MaxConcurrency of the bus allows fewer runs than are due: the one with the
-	// highest priority. Default 0; it may be negative.
+	// Priority decides which handler gets a free slot when the bus's MaxConcurrency
+	// allows fewer runs than are due: the handler with the highest Priority. Default 0;
+	// negative values are allowed.
 	//
-	// When Publish or InTx has returned, no run of a lower priority begins in
-	// this process before the run of the new event, with one exception: a handler
-	// that has no run may always begin one. Runs that become due in another way
-	// (a retry, a replay, an event that another process or a caller's transaction
-	// has published) are seen by the next claim: the runs of a lower priority that
-	// a claim under way has leased may begin first, one for each slot that was
-	// free when that claim began.
+	// After Publish or InTx has returned, no run of a lower priority begins in this
+	// process before the run of the new event, with one exception: a handler without a
+	// running run may always begin one. Runs that become due in another way (a retry, a
+	// replay, an event published by another process or in a caller's transaction) are
+	// found by the next claim. Runs of a lower priority that a current claim has leased
+	// may begin before them, one for each slot that was free when that claim began.
 	Priority int
 
-	// From is which events a handler gets that the database does not know yet:
-	// by default those that are published from its registration on.
+	// From is which earlier events a new handler gets. Default: none, only events
+	// published after its registration.
 	From From
 
-	// Transactional gives the handler a transaction on the bus's database, Tx,
-	// which commits together with the run's SUCCESS, or not at all: what the
-	// handler writes through it is committed exactly once. Whether it is right beside
-	// what other transactions write is up to its Isolation. On SQLite one such
-	// handler runs at a time, and nothing else is written meanwhile.
+	// Transactional gives the handler a transaction on the bus's database, which Tx
+	// returns. The transaction commits together with the run's SUCCESS, or not at all:
+	// what the handler writes through it is committed exactly once. Isolation decides how
+	// it behaves beside other transactions. On SQLite one transactional handler runs at a
+	// time, and nothing else is written meanwhile.
 	Transactional bool
 
 	// Isolation is the isolation level of a transactional handler's transaction:
-	// sql.LevelReadCommitted, LevelRepeatableRead or LevelSerializable; default the
-	// database's, which on PostgreSQL is READ COMMITTED unless somebody has set
-	// another. At READ COMMITTED, a handler that reads a row, computes and writes it
-	// back loses what others write in between: lock the row with SELECT … FOR UPDATE,
-	// if it is there already, or take a higher level. On SQLite every transaction is
-	// serializable, whatever this says. A transaction that the database refuses for
-	// others at the same time is tried again at once, and costs no attempt.
+	// sql.LevelReadCommitted, LevelRepeatableRead or LevelSerializable. Default: the
+	// database's, on PostgreSQL READ COMMITTED unless configured otherwise. At READ
+	// COMMITTED, a handler that reads a row, computes and writes the row back loses
+	// writes of other transactions in between. Lock an existing row with SELECT … FOR
+	// UPDATE, or use a higher level. On SQLite every transaction is serializable,
+	// whatever Isolation says. When the database refuses a transaction because of
+	// concurrent ones, the handler is called again at once, in the same attempt.
 	Isolation sql.IsolationLevel
 
-	// OnFailure is called after each cycle that failed, the last one included;
-	// OnExhausted when the run is about to become FAILED. Either is given the
-	// handler's error and the run as it was in that attempt, but with its status
-	// and its last error as they will be; it gets as long as an attempt, and
-	// holds the handler's slot. It is called once, and again only when the
-	// process dies before the end is written. If it fails itself, that is kept
-	// as an attempt of kind "callback", and changes nothing else.
+	// OnFailure is called after each failed cycle, including the last. OnExhausted is
+	// called when the run is about to become FAILED. Both get the handler's error and the
+	// run as it was in that attempt, but with the status and the last error that will be
+	// written. Each has the timeout of an attempt and keeps the handler's slot. A call is
+	// repeated only if the process dies before the end is written. An error of a callback
+	// is recorded as an attempt of kind "callback" and changes nothing else.
 	OnFailure   Callback
 	OnExhausted Callback
 }
 
-// From is where a new handler begins.
+// From says where a new handler begins.
 type From string
 
-// Beginning is all events of the handler's topic that are still in the
-// database, the oldest first: a backfill, which is on record as one, goes on
-// while the handler runs. An event whose publishing transaction is still open
-// when the handler is registered may be missed; a later backfill finds it.
+// Beginning means all events of the handler's topic that are still in the database,
+// oldest first. They come by a backfill, which is recorded as an operation and continues
+// while the handler runs. It may miss an event whose publishing transaction is open when
+// the handler is registered; a later backfill finds that event.
 const Beginning From = "beginning"
 
-// Callback is told of a run that failed. It may be called concurrently.
+// Callback is called for a run whose cycle has failed. It may be called concurrently.
 type Callback func(ctx context.Context, run store.Run, cause error) error
 
-// Backoff is the wait between two attempts: Initial, then Factor times the last
-// one up to Maximum, each spread at random by the part Jitter to either side.
+// Backoff is the wait between two attempts of a cycle. The first wait is Initial; each
+// later wait is the previous one times Factor, at most Maximum. Each wait is randomised
+// by the fraction Jitter in both directions.
 type Backoff struct {
 	Initial time.Duration // default 1 s
 	Factor  float64       // default 4
 	Maximum time.Duration // default 10 min, or Initial if that is more
-	Jitter  float64       // of the wait, below 1; default 0.2, negative for none
+	Jitter  float64       // fraction of the wait, below 1; default 0.2, negative: none
 }
 
-// AttemptTimeout returns Timeout with its default, and 0 for never.
+// AttemptTimeout returns Timeout or its default, and 0 for no timeout.
 func (p Policy) AttemptTimeout() time.Duration { return max(p.withDefaults().Timeout, 0) }
 
-// Limits returns Attempts and Cycles with their defaults.
+// Limits returns Attempts and Cycles or their defaults.
 func (p Policy) Limits() (attempts, cycles int) {
 	p = p.withDefaults()
 	return p.Attempts, p.Cycles
 }
 
-// What is more than anybody means, and less than the columns hold.
+// Upper limits: above any sensible setting, and below the limits of the columns.
 const (
 	maxTries = 1_000_000_000
 	century  = 100 * 365 * 24 * time.Hour
 )
 
-// withDefaults returns the policy with every zero field filled in, but
-// Concurrency, whose default is not its own.
+// withDefaults returns the policy with every zero field filled in, except Concurrency,
+// whose default is the bus's.
 func (p Policy) withDefaults() Policy {
 	def(&p.Attempts, 5)
 	def(&p.Cycles, 3)
@@ -147,7 +144,7 @@ func def[T comparable](field *T, value T) {
 	}
 }
 
-// Validate reports every field that has no meaning.
+// Validate reports every invalid field.
 func (p Policy) Validate() error {
 	p = p.withDefaults()
 	var errs []error
@@ -171,7 +168,7 @@ func (p Policy) Validate() error {
 	return errors.Join(errs...)
 }
 
-// wait returns the backoff after the given try of a cycle, the first being 1.
+// wait returns the backoff after the given try of a cycle. The first try is 1.
 func (b Backoff) wait(try int) time.Duration {
 	wait := backoff.ExponentialBackOff{
 		InitialInterval:     b.Initial,
@@ -181,13 +178,13 @@ func (b Backoff) wait(try int) time.Duration {
 	}
 	wait.Reset()
 	next := wait.NextBackOff()
-	for range min(max(try, 1), 10_000) - 1 { // it is the maximum by then, or nearly constant
+	for range min(max(try, 1), 10_000) - 1 { // after 10,000 steps the wait is the maximum, or nearly constant
 		next = wait.NextBackOff()
 	}
 	return min(next, b.Maximum)
 }
 
-// describedPolicy is a policy as the subscription keeps it for its readers.
+// describedPolicy is a policy as the table of subscriptions shows it.
 type describedPolicy struct {
 	Attempts      int     `json:"attempts"`
 	Cycles        int     `json:"cycles"`
@@ -205,8 +202,8 @@ type describedPolicy struct {
 	From          From    `json:"from,omitempty"`
 }
 
-// Describe returns a valid policy as JSON for those who read the tables, with
-// its defaults filled in and without its callbacks.
+// Describe returns a valid policy as JSON for readers of the tables, with defaults filled
+// in and without callbacks.
 func (p Policy) Describe() string {
 	p = p.withDefaults()
 	timeout := p.Timeout.String()
@@ -217,7 +214,7 @@ func (p Policy) Describe() string {
 	if p.Isolation != sql.LevelDefault {
 		isolation = strings.ToLower(p.Isolation.String())
 	}
-	described, _ := json.Marshal(describedPolicy{ // numbers and strings: it always marshals
+	described, _ := json.Marshal(describedPolicy{ // numbers and strings always marshal
 		Attempts: p.Attempts, Cycles: p.Cycles, CycleInterval: p.CycleInterval.String(),
 		Initial: p.Backoff.Initial.String(), Factor: p.Backoff.Factor,
 		Maximum: p.Backoff.Maximum.String(), Jitter: max(p.Backoff.Jitter, 0),

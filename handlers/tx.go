@@ -20,13 +20,13 @@ func WithTx(ctx context.Context, tx *sqlx.Tx) context.Context {
 	return context.WithValue(ctx, txKey{}, ownTx{tx, message.HandlerNameFromCtx(ctx), message.SubscribeTopicFromCtx(ctx)})
 }
 
-// Tx returns the transaction of a handler whose policy is Transactional. It
-// commits together with the run's SUCCESS when the handler returns nil, and is
-// rolled back otherwise: do neither yourself, nor by SQL. A handler that does is
-// FAILED at once. In other handlers, ok is false, also where the context of a
-// transactional one has come with a message.
+// Tx returns the transaction of a handler whose policy is Transactional. It commits
+// together with the run's SUCCESS when the handler returns nil, and is rolled back
+// otherwise. Do not commit or roll it back yourself, nor by SQL: the run would be FAILED
+// at once. In other handlers ok is false, even if a message brought them the context of a
+// transactional one.
 //
-// What else the handler publishes belongs into it: bus.PublishTx(ctx, tx, …).
+// To publish in the transaction, use bus.PublishTx(ctx, tx, …).
 func Tx(ctx context.Context) (tx *sqlx.Tx, ok bool) {
 	own, ok := ctx.Value(txKey{}).(ownTx)
 	if !ok || !within(ctx, own.handler, own.topic) {

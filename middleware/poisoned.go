@@ -16,10 +16,10 @@ const (
 	poisonedSubscriber = "subscriber_poisoned"
 )
 
-// watchPoison returns a function that, after the handler, tells whether a
-// PoisonQueue has taken the message meanwhile and hidden the handler's error. A
-// message that was poisoned before and came back to its handler bears the same
-// metadata: one entry is taken away as long as the handler is at work.
+// watchPoison returns a function to be called after the handler. It reports whether a
+// PoisonQueue has taken the message and hidden the handler's error. A message that was
+// poisoned earlier and came back to its handler has the same metadata, so one entry is
+// removed while the handler runs.
 func watchPoison(msg *message.Message) (taken func() error) {
 	ctx := msg.Context()
 	here := func() bool {

@@ -1,4 +1,4 @@
-// Package middleware holds Watermill middleware, one to a file.
+// Package middleware holds Watermill middleware, one per file.
 package middleware
 
 import (
@@ -17,53 +17,52 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// Record keeps every run of the router's handlers in the store: PENDING is
-// committed before the handler's first line; SUCCESS, or FAILED with the error
-// or the panic and its stack, after its last.
+// Record records every run of the router's handlers in the store. PENDING is committed
+// before the handler starts. SUCCESS, or FAILED with the error or the panic and its
+// stack, is committed after the handler has ended.
 //
-// It works on any subscriber. On one of package pubsub the run exists already,
-// and the policy decides what becomes of a failed one. On any other, Record writes
-// the event and the run when the message arrives, returns when the end is
-// committed, and leaves acks, nacks and redeliveries to the subscriber: a
-// redelivered message is another attempt of the same run, unless the run succeeded
-// or was discarded, in which case the message is acked and the handler not called.
-// Should the database be out of reach, the handler is not called and the message
-// is nacked. Another message under the UUID of one that is on record has an event
-// and a run of its own: see pubsub.Publisher. Record then sets msg.UUID to the id
-// of that event. Text that no database keeps is made keepable, as by an Inbox. A
-// message without a UUID is another event each time it comes.
+// Record works on any subscriber. On one of package pubsub the run exists already, and
+// the policy decides about a failure. On any other, Record writes the event and the run
+// when the message arrives, and returns when the end is committed. It leaves acks, nacks
+// and redeliveries to the subscriber. A redelivered message is another attempt of the
+// same run. If the run is SUCCESS or DISCARDED, the message is acked and the handler not
+// called. If the database is away, the message is nacked and the handler not called.
+//
+// A different message under a recorded UUID has an event and a run of its own: see
+// pubsub.Publisher. Record then sets msg.UUID to the id of that event. Text that no
+// database can keep is made keepable, as by an Inbox. A message without a UUID is a new
+// event each time it comes.
 //
 // # Order
 //
-// What stands inside Record (after it in AddMiddleware) belongs to the attempt: its
-// errors are the attempt's, and it is called once for each attempt. That is the
-// place of Transaction, of timeouts, and of Watermill's Recoverer, Throttle,
-// CircuitBreaker and IgnoreErrors (what it ignores is a SUCCESS).
+// Middleware inside Record (after it in AddMiddleware) belongs to the attempt: its errors
+// are the attempt's, and it is called once for each attempt. Put there Transaction,
+// timeouts, and Watermill's Recoverer, Throttle, CircuitBreaker and IgnoreErrors (an
+// ignored error is a SUCCESS).
 //
-// Watermill's PoisonQueue takes a message away from its handler, after which the
-// error is gone. It belongs outside Record on a foreign subscriber: the run is
-// FAILED, and then the message is published to the poison topic. Inside Record the
-// run is FAILED at once, without another attempt. On a subscriber of package pubsub
-// use none: FAILED is the poison queue, and outside Record PoisonQueue would publish
-// after each attempt.
+// Watermill's PoisonQueue takes a message away from its handler and hides the error. On a
+// foreign subscriber put it outside Record: the run is FAILED, and then the message is
+// published to the poison topic. Inside Record, the run is FAILED at once, without
+// another attempt. On a subscriber of package pubsub use no PoisonQueue: FAILED replaces
+// the poison queue, and outside Record PoisonQueue would publish after each attempt.
 //
-// Watermill's Retry works inside Record, where its tries are one attempt, and on a
-// foreign subscriber also outside, where each is an attempt of the run. On a
-// subscriber of package pubsub, Record refuses to call the handler again for an
-// attempt that has ended: the policy tries again.
+// Watermill's Retry works inside Record, where its tries are one attempt. On a foreign
+// subscriber it also works outside, where each try is an attempt of the run. On a
+// subscriber of package pubsub the policy retries: Record refuses to call the handler
+// again for an attempt that has ended.
 //
-// An ack before the handler has returned, as by Watermill's InstantAck, does not end
-// the run. A nack by the handler itself makes the attempt a failure.
+// An ack before the handler has returned, as by Watermill's InstantAck, does not end the
+// run. A nack by the handler itself makes the attempt a failure.
 //
-// A handler that returns messages to publish has succeeded, on a subscriber of
-// package pubsub, when the router has published them and acks the message; with an
-// ack before that they are not published, and the run is FAILED. On any other
-// subscriber it has succeeded when it returns, and is called again on redelivery
-// even then. The messages get the correlation and causation ids of the one that the
-// handler was given.
+// A handler may return messages to publish. On a subscriber of package pubsub its run is
+// a SUCCESS when the router has published them and acks the message. If the message was
+// acked before that, they are not published, and the run is FAILED. On any other
+// subscriber the run is a SUCCESS when the handler returns, and the handler is called
+// again on redelivery even then. The messages get the correlation and causation ids of
+// the message that the handler got.
 //
-// Record does not change what the handler returns; a panic, also one of an
-// error's own methods, becomes a *handlers.PanicError.
+// Record passes the handler's result on unchanged, but a panic, also one in a method of
+// an error, becomes a *handlers.PanicError.
 func Record(st *store.Store) message.HandlerMiddleware {
 	r := recorder{store: st, instance: queue.NewInstanceID()}
 	if st != nil { // reprisetest has no store: its runs are in memory
@@ -92,7 +91,7 @@ func (r recorder) handle(msg *message.Message, next message.HandlerFunc) ([]*mes
 		return r.handleAgain(msg, next, delivery)
 	}
 	if delivery != nil {
-		// The context is that of another handler, and ends when that one has.
+		// The context is another handler's, and ends when that handler has ended.
 		msg.SetContext(context.WithoutCancel(msg.Context()))
 	}
 	run, err := r.record(msg)
@@ -101,22 +100,21 @@ func (r recorder) handle(msg *message.Message, next message.HandlerFunc) ([]*mes
 	})
 }
 
-// handleAgain takes up a message that comes here for the second time, or that was
-// acknowledged before it came.
+// handleAgain handles a message that reaches Record a second time, or that was
+// acknowledged before it reached Record.
 func (r recorder) handleAgain(msg *message.Message, next message.HandlerFunc, delivery *handlers.Delivery) ([]*message.Message, error) {
 	o, decided := delivery.Decided()
 	was := delivery.Run()
 	switch {
 	case delivery.Acknowledged():
-		// The ack has made a SUCCESS of a run that has not started, and has ended
-		// the context.
+		// The ack ended a run that had not started as a SUCCESS, and ended the context.
 		msg.SetContext(context.WithoutCancel(msg.Context()))
-	case !decided: // in another Record, around this one
+	case !decided: // in another Record around this one
 		return call(msg, next, delivery)
 	case o.Status == store.Success:
 		return nil, nil
 	case o.Status == store.Failed && was.Instance == r.instance:
-		// On a foreign subscriber: tried again by a middleware around this one.
+		// On a foreign subscriber, a middleware around this one tries again.
 	default:
 		return nil, fmt.Errorf("record: attempt %d of run %d has ended, and the handler's policy decides when there is another: put what calls a handler again, such as Watermill's Retry, after middleware.Record", was.Attempt, was.ID)
 	}
@@ -126,8 +124,8 @@ func (r recorder) handleAgain(msg *message.Message, next message.HandlerFunc, de
 
 type report = func(o queue.Outcome, written bool) error
 
-// attempt calls the handler for a run that Record holds, unless err says that there
-// is none.
+// attempt calls the handler for a run that Record holds. If err is not nil there is no
+// run.
 func (r recorder) attempt(msg *message.Message, next message.HandlerFunc, run store.Run, err error, of func(*store.Run, report) *handlers.Delivery) ([]*message.Message, error) {
 	if errors.Is(err, store.ErrDone) {
 		return nil, nil
@@ -135,7 +133,7 @@ func (r recorder) attempt(msg *message.Message, next message.HandlerFunc, run st
 	if err != nil {
 		return nil, err
 	}
-	msg.UUID = run.EventID // which the message may not have had
+	msg.UUID = run.EventID // the message may have had no UUID
 	ctx := context.WithoutCancel(msg.Context())
 	delivery := of(&run, func(o queue.Outcome, written bool) error {
 		if written {
@@ -148,11 +146,11 @@ func (r recorder) attempt(msg *message.Message, next message.HandlerFunc, run st
 	return call(msg, next, delivery)
 }
 
-// once is the policy on a foreign subscriber, to which redelivery is left.
+// once is the policy on a foreign subscriber, which redelivers by itself.
 var once = handlers.Policy{Attempts: 1, Cycles: 1}
 
-// call runs the handler and reports its end, whichever way it ends. Where somebody
-// waits for acks, the ack is the success of a handler that produced messages.
+// call runs the handler and reports its end, however it ends. If the Delivery awaits
+// acks, a handler that produced messages succeeds by the ack.
 func call(msg *message.Message, next message.HandlerFunc, delivery *handlers.Delivery) (produced []*message.Message, err error) {
 	ctx := msg.Context() // before other middleware shortens its life
 	returned := false
@@ -161,7 +159,7 @@ func call(msg *message.Message, next message.HandlerFunc, delivery *handlers.Del
 			return
 		}
 		value := recover()
-		if value == nil { // the goroutine ends here: nobody will ack the message
+		if value == nil { // runtime.Goexit: nobody will ack the message
 			defer msg.Nack()
 			value = "the handler called runtime.Goexit"
 		}
@@ -177,9 +175,9 @@ func call(msg *message.Message, next message.HandlerFunc, delivery *handlers.Del
 	switch {
 	case err != nil:
 		return produced, also(err, delivery.End(ctx, err))
-	case poisoned != nil: // the middleware outside sees that the message is dealt with
+	case poisoned != nil: // the middleware outside sees a message that is dealt with
 		return produced, delivery.End(ctx, poisoned)
-	case closed(msg.Nacked()): // by the handler, which asks for another attempt
+	case closed(msg.Nacked()): // the handler nacked to ask for another attempt
 		return produced, delivery.End(ctx, handlers.ErrNacked)
 	case len(produced) == 0:
 		return produced, delivery.End(ctx, nil)
@@ -200,7 +198,7 @@ func call(msg *message.Message, next message.HandlerFunc, delivery *handlers.Del
 	return produced, nil // published, then acked
 }
 
-// closed says whether an ack or a nack was sent.
+// closed reports whether an ack or a nack was sent.
 func closed(sent <-chan struct{}) bool {
 	select {
 	case <-sent:
@@ -210,7 +208,7 @@ func closed(sent <-chan struct{}) bool {
 	}
 }
 
-// also adds an error of ours to the handler's, which stays as it is otherwise.
+// also joins an error of ours to the handler's. Without one, err stays as it is.
 func also(err, ours error) error {
 	if ours == nil {
 		return err
@@ -240,7 +238,7 @@ func (r recorder) record(msg *message.Message) (store.Run, error) {
 	return r.queue.Record(ctx, e.Keepable().Unmark(), handler, r.instance, produces)
 }
 
-// end writes the end of a run, also when the message's context has ended.
+// end writes the end of a run, even if the message's context has ended.
 func (r recorder) end(ctx context.Context, o queue.Outcome) error {
 	lost, err := r.queue.End(ctx, []queue.Outcome{o})
 	if err == nil && len(lost) > 0 {
@@ -249,10 +247,10 @@ func (r recorder) end(ctx context.Context, o queue.Outcome) error {
 	return err
 }
 
-// makeRoom has the stack grow at once, while there is little on it. Watermill
-// gives each message a goroutine of its own, whose small stack would otherwise be
-// doubled, and all on it moved, again and again on the way through the handler:
-// that took a sixth of what a run takes this process.
+// makeRoom grows the stack at once, while there is little on it. Watermill gives each
+// message a goroutine of its own. Its small stack would otherwise be doubled and moved
+// several times on the way through the handler, which took a sixth of this process's
+// time for a run.
 //
 //go:noinline
 func makeRoom() byte {

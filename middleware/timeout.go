@@ -10,13 +10,13 @@ import (
 	"github.com/reprise-bus/reprise/handlers"
 )
 
-// Timeout ends the message's context after d. An error that the handler
-// returns later than that becomes a *handlers.TimeoutError around it; a nil is
-// a success all the same, though a transaction in the context is gone by then. Nothing stops a handler that does not heed its
-// context.
+// Timeout ends the message's context after d. An error that the handler returns after
+// that is wrapped in a *handlers.TimeoutError. A nil error is a success all the same, but
+// a transaction in the context is rolled back by then. Nothing stops a handler that
+// ignores its context.
 //
-// Watermill's own Timeout leaves the message with a cancelled context and the
-// error as it is.
+// Watermill's own Timeout leaves the message with a cancelled context and does not change
+// the error.
 func Timeout(d time.Duration) message.HandlerMiddleware {
 	over := fmt.Errorf("the handler's timeout of %v is over", d)
 	return func(next message.HandlerFunc) message.HandlerFunc {

@@ -17,29 +17,27 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// Transaction gives the handler a transaction on the store's database, which
-// handlers.Tx finds in its context. It commits together with the run's SUCCESS
-// when the handler returns nil, and is rolled back otherwise: also when the
-// run was given to another meanwhile, so that what the handler wrote through it
-// is committed exactly once. It belongs inside Record and innermost, around the
-// handler alone.
+// Transaction gives the handler a transaction on the store's database, which handlers.Tx
+// returns. The transaction commits together with the run's SUCCESS when the handler
+// returns nil, and is rolled back otherwise. It is also rolled back when another instance
+// has got the run meanwhile, so that the handler's writes through it are committed
+// exactly once. Put Transaction inside Record and innermost, around the handler alone.
 //
-// When the database refuses the transaction only because of others at the same
-// time (a serialization failure, a deadlock, SQLITE_BUSY), nothing of it is
-// written, and the handler is called again in the same attempt. If that goes on,
-// the run is due again in a second, and the try is given back. So it is when the
-// transaction could not begin before the message's context ended.
+// When the database refuses the transaction because of concurrent ones (a serialization
+// failure, a deadlock, SQLITE_BUSY), nothing of it is written, and the handler is called
+// again in the same attempt. If that continues, the run is due again after 1 s, and the
+// try is given back. The same holds when the message's context ends before the
+// transaction has begun.
 //
-// The transaction has the isolation level that is given, at most one, or else the
-// database's default. On SQLite every transaction is serializable.
+// isolation is the isolation level, at most one; default the database's. On SQLite every
+// transaction is serializable.
 //
-// A handler that ends the transaction itself, by Commit or Rollback, or by SQL, is
-// FAILED at once: another attempt could write the same once more. That is not seen
-// of a handler that overruns its context, which rolls back what is open.
+// A handler that ends the transaction itself, by Commit or Rollback or by SQL, is FAILED
+// at once: another attempt could write the same again. This is not detected for a handler
+// that overruns its context, which rolls an open transaction back.
 //
-// A handler that returns messages to publish is refused, since the router would
-// publish them outside the transaction: publish with bus.PublishTx, or
-// pubsub.PublisherTx.
+// A handler that returns messages to publish is refused, since the router would publish
+// them outside the transaction. Publish with bus.PublishTx or pubsub.PublisherTx.
 func Transaction(st *store.Store, isolation ...sql.IsolationLevel) message.HandlerMiddleware {
 	var options *sql.TxOptions
 	if len(isolation) > 0 && isolation[0] != sql.LevelDefault && !st.Database().OneWriter() {
@@ -64,8 +62,8 @@ func Transaction(st *store.Store, isolation ...sql.IsolationLevel) message.Handl
 	}
 }
 
-// notStarted is the error of a transaction of which nothing remains, through no
-// fault of the handler's.
+// notStarted returns the error of a transaction that left nothing behind, through no
+// fault of the handler.
 func notStarted(err error) error { return fmt.Errorf("%w: %w", handlers.Snooze(time.Second), err) }
 
 type transaction struct {
@@ -77,8 +75,8 @@ type transaction struct {
 	next     message.HandlerFunc
 }
 
-// run calls the handler in a transaction, and returns why it has failed, or that
-// the transaction has collided with others.
+// run calls the handler in a transaction. It returns why the attempt failed, or the error
+// of a collision with other transactions.
 func (t transaction) run(msg *message.Message) (failed, collided error) {
 	whole := msg.Context()
 	tx, over, err := t.db.Begin(whole, t.options)
@@ -97,7 +95,8 @@ func (t transaction) run(msg *message.Message) (failed, collided error) {
 		if done {
 			return
 		}
-		// Also when the handler panics. What it has ended cannot be rolled back.
+		// This runs also when the handler panics. A transaction that the handler ended
+		// cannot be rolled back.
 		if undone := rollback(tx); !errors.Is(failed, store.ErrEnded) {
 			failed = errors.Join(failed, undone)
 		}
@@ -138,15 +137,15 @@ func (t transaction) run(msg *message.Message) (failed, collided error) {
 	return nil, nil
 }
 
-// call calls the handler. One that fails after it has ended its transaction itself
-// must not be called again: each attempt would commit what it writes once more.
+// call calls the handler. A handler that fails after it has ended its transaction itself
+// must not be called again: each attempt would commit its writes once more.
 func (t transaction) call(msg *message.Message, tx *sqlx.Tx, mark sqldb.Mark) (produced []*message.Message, err error) {
 	whole, returned := msg.Context(), false
 	defer func() {
 		if returned || t.db.Ended(whole, tx, mark) == nil {
 			return
 		}
-		if value := recover(); value != nil { // or it has called runtime.Goexit
+		if value := recover(); value != nil { // nil after runtime.Goexit
 			err = endedItself(fmt.Sprintf("panicked: %v\n%s", value, debug.Stack()))
 		}
 	}()
@@ -158,13 +157,13 @@ func (t transaction) call(msg *message.Message, tx *sqlx.Tx, mark sqldb.Mark) (p
 	return produced, err
 }
 
-// endedItself is the error of a handler that has ended its transaction itself. What
-// the handler failed with is in its text only: no mark of that error counts.
+// endedItself returns the error of a handler that ended its transaction itself. The
+// handler's own error is part of the text only, so that no mark of it counts.
 func endedItself(how string) error {
 	return handlers.Permanent(fmt.Errorf("%w: what it wrote may be committed without the run's SUCCESS, or gone; leave commit and rollback of handlers.Tx(ctx) to the bus. The handler %s", store.ErrEnded, how))
 }
 
-// split tells the error of a collision from any other.
+// split separates the error of a collision from any other error.
 func split(err error) (failed, collided error) {
 	if sqldb.Collided(err) {
 		return nil, err
@@ -172,9 +171,9 @@ func split(err error) (failed, collided error) {
 	return err, nil
 }
 
-// inDoubt asks the database what became of a commit that came back with an
-// error, and returns nil when the run has succeeded. If it does not answer, the
-// run is due again, which counts only if the commit does not.
+// inDoubt asks the database whether a commit that returned an error was done. It returns
+// nil if the run has succeeded. If the database does not answer, the run is due again;
+// that end counts only if the commit does not.
 func inDoubt(ctx context.Context, st *store.Store, delivery *handlers.Delivery, err error) error {
 	if sqldb.Refused(err) {
 		return err
@@ -196,7 +195,7 @@ func inDoubt(ctx context.Context, st *store.Store, delivery *handlers.Delivery, 
 	}
 }
 
-// patience is how long the database may take to say what became of a commit.
+// patience is how long the database may take to tell the result of a commit.
 const patience = 30 * time.Second
 
 // rollback does nothing to a transaction that has ended.

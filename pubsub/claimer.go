@@ -15,15 +15,15 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// This file claims due runs, from the free slots to the handlers' channels: wants says
-// how many runs of which handler there is room for, lease and claimEach claim them,
-// compare notes which handlers may have a backlog, and dispatch sends the runs down
-// their subscriptions. slots.go counts the slots; handover.go reserves some of them
-// for runs that a publish hands over without a claim.
+// This file claims due runs, from the free slots to the handlers' channels. wants
+// computes how many runs of each handler there is room for. lease and claimEach claim
+// them. compare notes which handlers may have a backlog. dispatch sends the runs down
+// their subscriptions. slots.go counts the slots; handover.go reserves some of them for
+// runs that a publish hands over without a claim.
 
-// claimLoop leases due runs for the free slots of all subscriptions, when it
-// is woken and once a PollInterval. After a publish in a caller's transaction
-// it looks again soon, and then ever more rarely: the commit is the caller's.
+// claimLoop leases due runs for the free slots of all subscriptions, when it is woken and
+// after each PollInterval. After a publish in a caller's transaction it looks again after
+// 1 ms and then less and less often, since only the caller knows when it commits.
 func (p *PubSub) claimLoop(ctx context.Context) {
 	health := outage.Outage{What: "claiming due runs", Log: p.config.Logger}
 	pace := outage.Pace(5 * time.Second)
@@ -58,14 +58,13 @@ func (p *PubSub) claimLoop(ctx context.Context) {
 	}
 }
 
-// claim leases runs for the free slots there are and passes them on. It says
-// whether there may be more due runs and free slots for them, and whether it
-// asked the database at all.
+// claim leases runs for the free slots and delivers them. more means that there may be
+// more due runs and free slots for them. asked means that it sent a statement.
 //
-// Slots of the process that one handler asked for and had no runs for go to
-// those who had to stand back.
+// Slots that one handler cannot use go to handlers that MaxConcurrency or shared slots
+// had cut short.
 func (p *PubSub) claim(ctx context.Context) (more, asked bool, err error) {
-	served := map[store.Subscription]bool{} // all that is due
+	served := map[store.Subscription]bool{} // handlers whose due runs are all leased
 	for {
 		wants, stoodBack, noted := p.wants(served)
 		if len(wants) == 0 {
@@ -91,7 +90,7 @@ func (p *PubSub) claim(ctx context.Context) (more, asked bool, err error) {
 	}
 }
 
-// lease claims, under a new identity if the answer to the last one was lost.
+// lease claims runs, under a new identity if the last answer was lost.
 func (p *PubSub) lease(ctx context.Context, wants []queue.Want) ([]*queue.Claimed, error) {
 	if err := p.claiming.lock(ctx); err != nil {
 		return nil, err
@@ -110,9 +109,9 @@ func (p *PubSub) lease(ctx context.Context, wants []queue.Want) ([]*queue.Claime
 	return p.claimEach(ctx, wants)
 }
 
-// claimEach claims for each subscription by itself: a run of one that the database
-// refuses to lease, such as by a trigger of somebody's, keeps no other from its runs.
-// It fails when it claimed for all and all fail.
+// claimEach claims for each subscription alone. So a run that the database refuses to
+// lease, for example because of a trigger, does not stop other subscriptions. claimEach
+// returns an error only if it claimed for all active subscriptions and all failed.
 func (p *PubSub) claimEach(ctx context.Context, wants []queue.Want) (claimed []*queue.Claimed, err error) {
 	var errs []error
 	for _, w := range wants {
@@ -141,7 +140,7 @@ func (p *PubSub) activeSubscriptions() int {
 	return len(p.active)
 }
 
-// accepted notes that what is wanted can be claimed.
+// accepted notes that these claims work.
 func (p *PubSub) accepted(wants ...queue.Want) {
 	for _, w := range wants {
 		if key := (store.Subscription{Topic: w.Topic, Handler: w.Handler}); p.refused[key] {
@@ -151,7 +150,7 @@ func (p *PubSub) accepted(wants ...queue.Want) {
 	}
 }
 
-// claimAs claims as the current identity, which is not in doubt.
+// claimAs claims as the current identity, which must not be in doubt.
 func (p *PubSub) claimAs(ctx context.Context, wants []queue.Want) ([]*queue.Claimed, error) {
 	p.mu.Lock()
 	i := p.current
@@ -172,11 +171,10 @@ func (p *PubSub) claimAs(ctx context.Context, wants []queue.Want) ([]*queue.Clai
 	return claimed, err
 }
 
-// wants is one for each subscription with free slots, but for those that are
-// served. Without any, a slot that becomes free wakes the claimer. stoodBack
-// says that somebody wants less than it has slots, for the sake of others, be they
-// topics that share its slots or handlers that share the process's; noted up to when
-// backlogs were noted.
+// wants returns one Want for each subscription with free slots, except those in served.
+// If a subscription has none, the next free slot wakes the claimer. stoodBack means that
+// a subscription wants less than it has free slots, in favour of topics that share its
+// slots or of other handlers in the process. noted is the number of backlog notes so far.
 func (p *PubSub) wants(served map[store.Subscription]bool) (wants []queue.Want, stoodBack bool, noted int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -224,8 +222,8 @@ func (p *PubSub) wants(served map[store.Subscription]bool) (wants []queue.Want, 
 	return wants, stoodBack, p.notes
 }
 
-// byPriority returns what is served here, in random order where the priority is
-// the same: nobody is always first. mu is held.
+// byPriority returns the subscriptions served here, by priority, and in random order
+// within a priority. mu must be held.
 func (p *PubSub) byPriority() []store.Subscription {
 	keys := slices.Collect(maps.Keys(p.active))
 	if p.config.MaxConcurrency > 0 {
@@ -234,8 +232,8 @@ func (p *PubSub) byPriority() []store.Subscription {
 	return keys
 }
 
-// priority is that of a subscription which is served here, and otherwise 0; mu
-// is held.
+// priority returns the priority of a subscription served here, otherwise 0. mu must be
+// held.
 func (p *PubSub) priority(key store.Subscription) int {
 	if subs := p.active[key]; len(subs) > 0 {
 		return subs[0].policy.Priority
@@ -243,9 +241,8 @@ func (p *PubSub) priority(key store.Subscription) int {
 	return 0
 }
 
-// compare returns which wants were met in full, so that there may be more due
-// runs, and which came back short. Those have no backlog, unless one was noted
-// while the claim was under way.
+// compare returns which wants were met in full, so that more runs may be due, and which
+// came back short. The short ones have no backlog, unless one was noted during the claim.
 func (p *PubSub) compare(wants []queue.Want, claimed []*queue.Claimed, noted int) (full, short []store.Subscription) {
 	got := make(map[store.Subscription]int, len(wants))
 	for _, c := range claimed {
@@ -269,7 +266,7 @@ func (p *PubSub) compare(wants []queue.Want, claimed []*queue.Claimed, noted int
 	return full, short
 }
 
-// anyFree says whether one of them may begin another run.
+// anyFree reports whether one of the subscriptions may begin another run.
 func (p *PubSub) anyFree(keys []store.Subscription) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -281,16 +278,15 @@ func (p *PubSub) anyFree(keys []store.Subscription) bool {
 	return false
 }
 
-// note says that a subscription may have a backlog; mu is held.
+// note notes that a subscription may have a backlog. mu must be held.
 func (p *PubSub) note(key store.Subscription) {
 	p.notes++
 	p.backlog[key] = p.notes
 }
 
-// dispatch gives claimed runs to subscriptions with a free slot, the higher
-// priority first. A run that may not begin is due again: its slot went to a run
-// that was handed over, or a handler of a higher priority has come to wait for
-// it, while the claim was under way.
+// dispatch gives claimed runs to subscriptions with a free slot, by priority. A run
+// without a slot is due again: during the claim, a handed-over run took its slot, or a
+// handler of a higher priority began to wait for it.
 func (p *PubSub) dispatch(claimed []*queue.Claimed) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -313,8 +309,8 @@ func (p *PubSub) dispatch(claimed []*queue.Claimed) {
 // end hands an outcome to the finisher.
 func (p *PubSub) end(o queue.Outcome) { p.finisher.add(o) }
 
-// ended is told what the finisher has written. It wakes the claimer when a run
-// that is to be tried again is due, unless the poll is as good.
+// ended takes note of the outcomes that the finisher has written. It wakes the claimer
+// when a run is due again, unless PollInterval is shorter.
 func (p *PubSub) ended(outcomes []queue.Outcome) {
 	p.forget(outcomes)
 	for _, o := range outcomes {

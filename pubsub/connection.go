@@ -8,8 +8,8 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// connection is that to a broker. It is made when it is needed, by one at a
-// time, and kept.
+// connection is the connection to a broker. It is made when first needed, by one
+// goroutine at a time, and kept.
 type connection struct {
 	connect func() (message.Publisher, error)
 
@@ -24,8 +24,8 @@ type attempt struct {
 	err  error
 }
 
-// get returns the publisher, or an error when the attempt to connect that is
-// under way, or that spawn runs now, fails, or ctx ends.
+// get returns the publisher. It joins an attempt to connect that is under way, or starts
+// one with spawn. It returns an error if the attempt fails or ctx ends.
 func (l *connection) get(ctx context.Context, spawn func(f func()) bool) (message.Publisher, error) {
 	l.mu.Lock()
 	if l.publisher != nil || l.closed {

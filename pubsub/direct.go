@@ -10,8 +10,8 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// direct sends an event to the broker or, if that fails or the topic is
-// diverted, writes it into the outbox.
+// direct sends an event to the broker. If that fails, or the topic is diverted, it writes
+// the event into the outbox.
 func (o *Outbox) direct(ctx context.Context, e store.Event) error {
 	written, err := o.enter(ctx, e.Topic)
 	if err != nil {
@@ -41,8 +41,8 @@ func (o *Outbox) refused(err error) bool {
 	return o.transport.Refused != nil && o.transport.Refused(err)
 }
 
-// send returns when the broker has the event, or an error when that fails, takes
-// too long, or ctx ends; then the broker may get it all the same.
+// send returns nil when the broker has the event. It returns an error when sending fails,
+// takes longer than SendTimeout, or ctx ends; the broker may get the event all the same.
 func (o *Outbox) send(ctx context.Context, e store.Event) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, o.config.SendTimeout, fmt.Errorf("the broker has not taken it within %v", o.config.SendTimeout))
 	defer cancel()
@@ -62,7 +62,8 @@ func (o *Outbox) send(ctx context.Context, e store.Event) error {
 	}
 }
 
-// spawn runs f in a goroutine that Close waits for, unless that has been called.
+// spawn runs f in a goroutine that Close waits for. It returns false if the Outbox is
+// closed.
 func (o *Outbox) spawn(f func()) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -73,7 +74,7 @@ func (o *Outbox) spawn(f func()) bool {
 	return true
 }
 
-// outgoing is the message of an event.
+// outgoing returns the message of an event.
 func outgoing(e store.Event) *message.Message {
 	msg := message.NewMessage(e.ID, e.Payload)
 	maps.Copy(msg.Metadata, e.Metadata)

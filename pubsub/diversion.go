@@ -6,25 +6,24 @@ import (
 	"time"
 )
 
-// diversion is a topic whose events this process writes into the outbox rather
-// than send them, since others of the topic are there that must not be
-// overtaken.
+// diversion is a topic whose events this process writes into the outbox instead of
+// sending them, because earlier events of the topic are there and must not be overtaken.
 type diversion struct {
-	writing int           // by publishes that are under way
+	writing int           // publishes under way
 	entered int           // publishes so far
-	barrier chan struct{} // closed when publishes may go on; nil: they may
+	barrier chan struct{} // closed when publishes may go on; nil: they need not wait
 }
 
-// What ends a diversion while events are published: when little is left to be
-// sent, publishes wait until that is sent, but no longer than this.
+// How a diversion ends while events are published: when at most nearlySent events are
+// left to send, publishes wait until these are sent, standstill at most.
 const (
 	nearlySent = 100
 	standstill = 50 * time.Millisecond
 )
 
-// enter returns nil for a topic whose events are sent directly, and for one that
-// is diverted a function to call when the event is in the outbox. It returns an
-// error when ctx ends before that is known.
+// enter returns nil for a topic whose events are sent directly. For a diverted topic it
+// returns a function to call when the event is in the outbox. It returns an error if ctx
+// ends first.
 func (o *Outbox) enter(ctx context.Context, topic string) (written func(), err error) {
 	o.recall(ctx, topic)
 	for {
@@ -48,9 +47,8 @@ func (o *Outbox) enter(ctx context.Context, topic string) (written func(), err e
 	}
 }
 
-// recall diverts a topic of which an earlier process has left something in the
-// outbox. It asks once; while the database does not answer, what can be sent is
-// sent.
+// recall diverts a topic if an earlier process left events of it in the outbox. It asks
+// once. While the database does not answer, events are sent directly.
 func (o *Outbox) recall(ctx context.Context, topic string) {
 	o.mu.Lock()
 	known := o.known[topic]
@@ -69,8 +67,8 @@ func (o *Outbox) recall(ctx context.Context, topic string) {
 	o.known[topic] = err == nil
 }
 
-// divert diverts a topic, if its events are sent directly, while something is
-// written into the outbox, and then until nothing of the topic is to be sent.
+// divert diverts a topic of mode Direct: while a publish writes into the outbox, and then
+// until nothing of the topic is left to send.
 func (o *Outbox) divert(topic string) (written func()) {
 	if o.Mode(topic) != Direct {
 		return func() {}
@@ -89,7 +87,7 @@ func (o *Outbox) divert(topic string) (written func()) {
 	return o.join(d)
 }
 
-// join counts a publish that writes; mu is held.
+// join counts a publish that writes. mu must be held.
 func (o *Outbox) join(d *diversion) (written func()) {
 	d.writing++
 	d.entered++
@@ -100,7 +98,7 @@ func (o *Outbox) join(d *diversion) (written func()) {
 	}
 }
 
-// watch ends the diversions that are over, until there are none.
+// watch ends diversions that are over, until there are none.
 func (o *Outbox) watch() {
 	const first, most = 10 * time.Millisecond, time.Second
 	for wait := first; ; wait = min(2*wait, most) {
@@ -120,7 +118,8 @@ func (o *Outbox) watch() {
 	}
 }
 
-// pause waits, or until something has been sent. It says whether to go on.
+// pause waits for the given time, or until something has been sent. It returns false when
+// the Outbox is closing.
 func (o *Outbox) pause(wait time.Duration) bool {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
@@ -143,8 +142,8 @@ func (o *Outbox) divertedTopics() (topics []string) {
 	return topics
 }
 
-// reopen ends the diversion of a topic when all of it is sent. It makes
-// publishes wait for that moment when it is near, and the broker works.
+// reopen ends the diversion of a topic when everything is sent. When that moment is near
+// and the broker works, publishes wait for it.
 func (o *Outbox) reopen(topic string) {
 	n, failing, err := o.pubsub.queue.Backlog(o.workCtx, topic, nearlySent+1)
 	if err != nil || failing || n > nearlySent {
@@ -166,17 +165,17 @@ func (o *Outbox) bar(topic string) {
 	o.diversion[topic].barrier = make(chan struct{})
 }
 
-// unbar lets them go on.
+// unbar lets them continue.
 func (o *Outbox) unbar(topic string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if d := o.diversion[topic]; d != nil && d.barrier != nil { // or it is another one, already
+	if d := o.diversion[topic]; d != nil && d.barrier != nil { // another diversion may have begun
 		close(d.barrier)
 		d.barrier = nil
 	}
 }
 
-// endDiversion does so if nothing of the topic is to be sent.
+// endDiversion ends the diversion if nothing of the topic is left to send.
 func (o *Outbox) endDiversion(topic string) bool {
 	o.mu.Lock()
 	d := o.diversion[topic]
@@ -188,7 +187,7 @@ func (o *Outbox) endDiversion(topic string) bool {
 	waiting, err := o.pubsub.queue.Waiting(o.workCtx, topic)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if err != nil || waiting || d.entered > entered { // the last was perhaps not seen
+	if err != nil || waiting || d.entered > entered { // the last event may not have been seen
 		return false
 	}
 	close(d.barrier)

@@ -12,12 +12,12 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// What one handler's failures may write into the log: so many lines for failures
-// that are alike, then their number once each summaryInterval, until an interval
-// passes with fewer. The record has all of them.
+// Limits of what one handler's failures write into the log: linesOfAGroup lines for
+// failures that are alike, then one summary each summaryInterval, until an interval
+// passes without a failure. The database has all failures.
 const (
 	linesOfAGroup   = 10
-	groupsOfHandler = 20 // more of one handler are counted together
+	groupsOfHandler = 20 // further groups of a handler are counted together
 	summaryInterval = 30 * time.Second
 )
 
@@ -27,27 +27,27 @@ type failures struct {
 
 	mu     sync.Mutex
 	tally  map[failureGroup]*tally
-	groups map[string]int // in tally, by handler
+	groups map[string]int // groups in tally, by handler
 }
 
-// failureGroup is failures that are alike. Without a fingerprint it is all others of
-// the handler.
+// failureGroup is a group of failures that are alike. The group without a fingerprint
+// holds all others of the handler.
 type failureGroup struct{ handler, fingerprint string }
 
 type tally struct {
-	lines    int // logged since the last interval with fewer than linesOfAGroup
+	lines    int // logged since the group was last quiet for an interval
 	attempts int // not logged since the last summary
-	failed   int // of these, how many left a run FAILED
+	failed   int // how many of attempts left a run FAILED
 	kind     store.Kind
-	last     string // error
+	last     string // last error
 }
 
 func newFailures(log *slog.Logger) *failures {
 	return &failures{log: log, tally: map[failureGroup]*tally{}, groups: map[string]int{}}
 }
 
-// report logs an attempt that failed, a line for each or, in a storm, their number
-// later. What is no failure it does not log.
+// report logs a failed attempt with a line of its own or, in a storm, as part of a later
+// summary. It does not log interrupted attempts.
 func (f *failures) report(run *store.Run, policy *handlers.Policy, o queue.Outcome) {
 	if o.Failure == nil || o.Failure.Kind == store.KindInterrupted {
 		return
@@ -71,7 +71,8 @@ func (f *failures) report(run *store.Run, policy *handlers.Policy, o queue.Outco
 	f.log.Warn("attempt failed, the run is tried again", append(attrs, "next", time.Now().Add(o.Delay).UTC().Format(time.RFC3339))...)
 }
 
-// admit says whether the failure gets a line of its own, and counts it otherwise.
+// admit reports whether the failure gets a line of its own. Otherwise it counts the
+// failure.
 func (f *failures) admit(handler string, o queue.Outcome) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -97,7 +98,7 @@ func (f *failures) admit(handler string, o queue.Outcome) bool {
 	return false
 }
 
-// loop sums up once each interval until ctx ends, and once more then.
+// loop logs a summary each interval until ctx ends, and a last one then.
 func (f *failures) loop(ctx context.Context) {
 	ticker := time.NewTicker(summaryInterval)
 	defer ticker.Stop()
@@ -112,8 +113,8 @@ func (f *failures) loop(ctx context.Context) {
 	}
 }
 
-// sumUp logs how many failures had no line of their own. A group of which there were
-// none gets lines again.
+// sumUp logs how many failures had no line of their own. A group without such failures
+// gets lines again.
 func (f *failures) sumUp() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

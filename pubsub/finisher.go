@@ -17,40 +17,39 @@ import (
 
 const (
 	maxBatch = 1000                 // outcomes in one statement
-	pause    = 2 * time.Millisecond // between two statements: one for many costs little more than one for one
-	// heldUp is how long a statement for a batch may take until its outcomes are
-	// written as far as nobody has locked their runs.
+	pause    = 2 * time.Millisecond // between two statements; many outcomes cost little more than one
+	// heldUp is how long a statement for a batch may take. After that only the outcomes
+	// whose runs are not locked are written.
 	heldUp = 2 * time.Second
-	// longest is how long one may take that waits for nobody.
+	// longest is how long a statement that waits for no lock may take.
 	longest = 10 * time.Second
 )
 
-// finisher writes how runs ended: what gathers while one batch is written is
-// the next batch. An outcome that the database does not take is kept and tried
-// again; should the process die first, the run is recovered like any that a
-// dead instance held.
+// finisher writes the ends of runs. Outcomes that arrive while one batch is written form
+// the next batch. An outcome that cannot be written is kept and retried. If the process
+// dies first, the run is recovered like every run of a dead instance.
 //
-// An outcome whose run somebody has locked, or that the database refuses for what
-// is in it, is set aside and tried again by itself: it holds up no other.
+// An outcome whose run is locked, or that the database refuses for its content, is set
+// aside and retried separately: it delays no other.
 type finisher struct {
 	queue   *queue.Queue
 	db      *sqldb.DB
 	log     *slog.Logger
-	written func([]queue.Outcome) // called when outcomes are in the database
+	written func([]queue.Outcome) // called with the written outcomes
 
 	mu      sync.Mutex
 	waiting []queue.Outcome
 
-	// Of the loop alone:
+	// Used by the loop only:
 	aside []queue.Outcome
-	told  map[queue.Lease]bool // of what is aside, that it was logged
+	told  map[queue.Lease]bool // outcomes set aside that were logged
 	pace  *backoff.ExponentialBackOff
-	due   time.Time // when what is aside is tried again
+	due   time.Time // when the outcomes set aside are retried
 
 	more   chan struct{}
 	ctx    context.Context
-	cancel context.CancelFunc // gives up on what cannot be written
-	quit   chan struct{}      // write what is waiting, then end
+	cancel context.CancelFunc // gives up on outcomes that cannot be written
+	quit   chan struct{}      // write the waiting outcomes, then end
 	ended  chan struct{}
 }
 
@@ -63,7 +62,7 @@ func newFinisher(q *queue.Queue, db *sqldb.DB, log *slog.Logger, written func([]
 	return f
 }
 
-// add hands an outcome over; it never blocks.
+// add hands an outcome over. It never blocks.
 func (f *finisher) add(o queue.Outcome) {
 	f.mu.Lock()
 	f.waiting = append(f.waiting, o)
@@ -73,8 +72,8 @@ func (f *finisher) add(o queue.Outcome) {
 
 func (f *finisher) start() { go f.loop() }
 
-// close writes what is waiting, as long as ctx allows, and ends the goroutine,
-// unless the database keeps it waiting even then.
+// close writes the waiting outcomes until ctx ends, and then ends the goroutine, unless
+// the database blocks it for 1 s more.
 func (f *finisher) close(ctx context.Context) error {
 	close(f.quit)
 	defer f.cancel()
@@ -116,7 +115,7 @@ func (f *finisher) loop() {
 			return
 		}
 		select {
-		case <-time.After(pause - time.Since(last)): // at once, when the last is a while ago
+		case <-time.After(pause - time.Since(last)): // at once if the last statement is long ago
 		case <-f.quit:
 		}
 		f.flush(&health)
@@ -148,11 +147,11 @@ func (f *finisher) flush(health *outage.Outage) {
 	}
 }
 
-// write writes a batch and returns what is left of it: what has to be set aside or,
-// with an error, what waits until the database works.
+// write writes a batch. It returns the outcomes to set aside or, with an error, the
+// outcomes that must wait until the database works.
 func (f *finisher) write(batch []queue.Outcome) (left []queue.Outcome, err error) {
 	most := heldUp
-	if f.db.OneWriter() { // it locks no rows, and may have others write first
+	if f.db.OneWriter() { // SQLite has no row locks, and may let other writers go first
 		most = longest
 	}
 	ctx, cancel := context.WithTimeout(f.ctx, most)
@@ -168,9 +167,10 @@ func (f *finisher) write(batch []queue.Outcome) (left []queue.Outcome, err error
 	return f.writeFree(batch)
 }
 
-// writeFree is write for what nobody has locked; of what is refused together each
-// is written for itself. What is refused for a reason that need not be in it is set
-// aside if something else was written, and otherwise the database does not work.
+// writeFree is write for the outcomes whose runs are not locked. If the database refuses
+// several together, it writes the halves, down to single outcomes. An outcome that is
+// refused for a reason that may lie outside it is set aside if another was written.
+// Otherwise the database counts as not working.
 func (f *finisher) writeFree(batch []queue.Outcome) (left []queue.Outcome, err error) {
 	i := isolation{until: time.Now().Add(heldUp)}
 	left, err = f.isolate(batch, &i)
@@ -186,20 +186,20 @@ func (f *finisher) writeFree(batch []queue.Outcome) (left []queue.Outcome, err e
 	return left, nil
 }
 
-// isolation is what one search for culprits has found.
+// isolation is the result of one search for the outcomes that the database refuses.
 type isolation struct {
-	wrote    bool            // something
-	suspects []queue.Outcome // each refused alone, for a reason that need not be in it
-	err      error           // of the last of them
-	failed   int             // statements that failed so
-	until    time.Time       // it goes on no longer, unless what is refused is so for what is in it
+	wrote    bool            // at least one outcome was written
+	suspects []queue.Outcome // refused alone, each for a reason that may lie outside it
+	err      error           // error of the last suspect
+	failed   int             // statements that failed for such a reason
+	until    time.Time       // end of the search, except for outcomes refused for their content
 }
 
-// searched is how many statements may fail in one search, which takes no longer than
-// heldUp: a server that gives up waiting for locks takes its time for each.
+// searched is how many statements may fail in one search. The search also ends after
+// heldUp, because a server that waits for locks takes its time for each statement.
 const searched = 64
 
-// isolate returns what is left, or an error when it searches no further.
+// isolate returns the outcomes that are left, or an error when the search ends.
 func (f *finisher) isolate(batch []queue.Outcome, i *isolation) (left []queue.Outcome, err error) {
 	ctx, cancel := context.WithTimeout(f.ctx, longest)
 	defer cancel()
@@ -231,7 +231,7 @@ func (f *finisher) isolate(batch []queue.Outcome, i *isolation) (left []queue.Ou
 	return append(left[:len(left):len(left)], more...), err
 }
 
-// free tells what is written, and returns what is locked.
+// free reports the written outcomes and returns those whose runs are locked.
 func (f *finisher) free(batch []queue.Outcome, lost, locked []queue.Lease, i *isolation) (left []queue.Outcome) {
 	waits := make(map[queue.Lease]bool, len(locked))
 	for _, l := range locked {
@@ -251,7 +251,7 @@ func (f *finisher) free(batch []queue.Outcome, lost, locked []queue.Lease, i *is
 	return left
 }
 
-// done tells what is written, and what did not count.
+// done reports the written outcomes and logs those that did not count.
 func (f *finisher) done(batch []queue.Outcome, lost []queue.Lease) {
 	for _, l := range lost {
 		f.log.Warn("a handler ended after its run was given to another: this end does not count", "run", l.RunID, "attempt", l.Attempt, "instance", l.Instance)
@@ -286,17 +286,17 @@ func (f *finisher) setAside(outcomes []queue.Outcome) {
 	f.aside = append(f.aside, outcomes...)
 }
 
-// tryAside tries again to write what is aside.
+// tryAside retries the outcomes set aside.
 func (f *finisher) tryAside() {
 	before := len(f.aside)
-	f.aside, _ = f.writeFree(f.aside) // whatever keeps them, they are tried again
+	f.aside, _ = f.writeFree(f.aside) // retried later, whatever the error
 	if len(f.aside) < before {
 		f.pace.Reset()
 	}
 	f.due = time.Now().Add(f.pace.NextBackOff())
 }
 
-// flushAside does so until nothing is left or the finisher gives up.
+// flushAside retries until nothing is left or the finisher gives up.
 func (f *finisher) flushAside() {
 	for len(f.aside) > 0 && f.ctx.Err() == nil {
 		f.tryAside()

@@ -9,22 +9,21 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// handover is slots that are reserved for runs which a publish is about to
-// create: the insert leases them, and after the commit they are delivered in
-// memory. Every handover is delivered or cancelled. Where an insert cannot lease,
-// a handover has no slots: it notes what becomes due.
+// handover is a set of slots reserved for runs that a publish is about to create. The
+// insert leases the runs, and after the commit they are delivered in memory. Every
+// handover must be delivered or cancelled. Where an insert cannot lease, a handover has
+// no slots and only notes what becomes due.
 type handover struct {
 	pubsub  *PubSub
-	leaser  *identity                              // under which the insert leases
-	slots   map[store.Subscription][]*subscription // one entry a slot
+	leaser  *identity                              // identity under which the insert leases
+	slots   map[store.Subscription][]*subscription // one entry for each slot
 	want    []queue.Want
-	short   []store.Subscription // had fewer free slots than events to come
+	short   []store.Subscription // subscriptions with fewer free slots than events to come
 	claimed []*queue.Claimed
 }
 
-// reserve takes free slots of subscriptions here, as many as they have events
-// to come. Where a backlog waits for the slots, none are taken: what is older goes
-// first.
+// reserve takes free slots of the subscriptions here, one for each event to come. It
+// takes none where a backlog waits for the slots: older runs come first.
 func (p *PubSub) reserve(events []store.Event) *handover {
 	coming := map[string]int{}
 	for _, e := range events {
@@ -33,8 +32,8 @@ func (p *PubSub) reserve(events []store.Event) *handover {
 	return p.reserveFor(func(key store.Subscription) int { return coming[key.Topic] })
 }
 
-// reserveFor takes free slots for as many events as are coming to each
-// subscription.
+// reserveFor takes free slots for as many events as coming returns for each subscription.
+// It returns nil if the PubSub is closed.
 func (p *PubSub) reserveFor(coming func(key store.Subscription) int) *handover {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -60,7 +59,7 @@ func (p *PubSub) reserveFor(coming func(key store.Subscription) int) *handover {
 	return h
 }
 
-// noteDue notes that runs of events have become due without a handover.
+// noteDue notes that runs of the events have become due without a handover.
 func (p *PubSub) noteDue(events []store.Event, in queue.Inserted) {
 	if in.Due == 0 {
 		return
@@ -74,7 +73,7 @@ func (p *PubSub) noteDue(events []store.Event, in queue.Inserted) {
 	}
 }
 
-// take reserves at most n slots of a handler; pubsub.mu is held.
+// take reserves at most n slots of a handler. pubsub.mu must be held.
 func (h *handover) take(key store.Subscription, subs []*subscription, n int) int {
 	var slots []*subscription
 	for _, s := range subs {
@@ -91,8 +90,8 @@ func (h *handover) take(key store.Subscription, subs []*subscription, n int) int
 
 func (h *handover) wanted() bool { return h != nil && len(h.want) > 0 }
 
-// begin and inserted are around the insert: until it is known what it leased,
-// the instance may hold more than it knows.
+// begin is called before the insert, and inserted after it. In between, the instance may
+// hold more runs than it knows.
 func (h *handover) begin() {
 	if h.wanted() {
 		h.pubsub.mu.Lock()
@@ -117,9 +116,8 @@ func (h *handover) lease() queue.LeaseOnInsert {
 	return queue.LeaseOnInsert{Instance: h.leaser.id, Wants: h.want}
 }
 
-// leased is told which runs the statement leased, before its commit is known.
-// The events are the handover's from then on: the first handler of each gets it
-// as it is, the others a copy.
+// leased notes the runs that the statement leased, before its commit is known. It takes
+// over the events: the first handler of each gets the event itself, the others a copy.
 func (h *handover) leased(leased []queue.LeasedRun, events []store.Event) {
 	if len(leased) == 0 {
 		return
@@ -147,8 +145,8 @@ func (h *handover) leased(leased []queue.LeasedRun, events []store.Event) {
 	}
 }
 
-// deliver is called after the commit. A run whose subscription has closed
-// meanwhile is due again.
+// deliver is called after the commit. A run whose subscription has closed meanwhile is
+// due again.
 func (h *handover) deliver() {
 	if h == nil {
 		return
@@ -167,7 +165,7 @@ func (h *handover) deliver() {
 		}
 		s.deliver(c)
 	}
-	for _, key := range h.short { // again: a claim under way may not have seen what is due
+	for _, key := range h.short { // noted again, since a claim under way may not have seen the due runs
 		if len(h.pubsub.active[key]) > 0 {
 			h.pubsub.note(key)
 		}
@@ -175,7 +173,7 @@ func (h *handover) deliver() {
 	h.giveBack()
 }
 
-// cancel is called when nothing was committed, or nobody knows.
+// cancel is called when nothing was committed, or when the result is unknown.
 func (h *handover) cancel() {
 	if h == nil {
 		return
@@ -189,7 +187,7 @@ func (h *handover) cancel() {
 	h.giveBack()
 }
 
-// giveBack frees the slots that got no run; pubsub.mu is held.
+// giveBack frees the slots that got no run. pubsub.mu must be held.
 func (h *handover) giveBack() {
 	for _, slots := range h.slots {
 		for _, s := range slots {

@@ -10,36 +10,35 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// identity is an instance id under which this process holds runs: those that it
-// leased and whose end is not in the database yet.
+// identity is an instance id under which this process holds runs: runs that it leased and
+// whose ends are not in the database yet.
 //
-// When the answer to a statement that may have leased runs is lost, nobody
-// knows what it did, nor whether it will still do it: the server may be at it
-// for as long as something blocks it. From then on the process leases under a
-// new identity. The old one ends the runs that it knows of, gives back what it
-// finds that it does not, and is forgotten; what comes later than that leases
-// nothing, since a lease needs the instance's row.
+// When the answer to a statement that may have leased runs is lost, its effect is
+// unknown, and the server may still be executing it. From then on the process leases
+// under a new identity. The old one ends the runs that it knows, gives back leases that
+// it does not know, and is deregistered. A statement that runs after that leases nothing,
+// since a lease needs the instance's row.
 //
-// PubSub.mu is held by the callers of all methods.
+// Callers of all methods must hold PubSub.mu.
 type identity struct {
 	id        string
-	runs      map[int64]int       // how often: a run may be claimed again before its last end is known to be written
-	highest   int64               // run ever seen
-	inserting map[*handover]int64 // inserts under way that lease: what they create is higher than this
-	claims    int64               // that leased runs, as far as one knows
+	runs      map[int64]int       // count per run: a run may be claimed again before its last end is known to be written
+	highest   int64               // highest run id seen
+	inserting map[*handover]int64 // leasing inserts under way; the runs that they create have higher ids
+	claims    int64               // known claims that leased runs
 	doubtful  bool                // an answer was lost
-	gone      bool                // it was silent for so long that others took over
+	gone      bool                // others took over its runs after a long silence
 
-	asked time.Time // when the database was last asked what it holds; claiming is held for this
+	asked time.Time // when the database was last asked for its leases; guarded by claiming
 }
 
-// newIdentity returns one that holds no run up to the newest that has been seen.
+// newIdentity returns an identity that holds no run with an id up to newest.
 func newIdentity(newest int64) *identity {
 	return &identity{id: queue.NewInstanceID(), highest: newest, runs: map[int64]int{}, inserting: map[*handover]int64{}}
 }
 
-// begin notes that an insert is about to lease runs. Their ids will be higher
-// than any that has been seen.
+// begin notes that an insert is about to lease runs. Their ids will be higher than the
+// highest id seen.
 func (i *identity) begin(h *handover) { i.inserting[h] = i.highest }
 
 func (i *identity) add(run int64) {
@@ -55,13 +54,14 @@ func (i *identity) remove(run int64) {
 
 func (i *identity) has(run int64) bool { return i.runs[run] > 0 }
 
-// idle says that nothing is held or on its way, as far as one knows.
+// idle reports whether the identity, as far as known, holds no run and has no insert
+// under way.
 func (i *identity) idle() bool { return len(i.runs) == 0 && len(i.inserting) == 0 }
 
-// saw notes the newest run that there is.
+// saw notes the newest run.
 func (i *identity) saw(run int64) { i.highest = max(i.highest, run) }
 
-// holding is which runs it holds, or nil when nobody knows.
+// holding returns the runs that the identity holds, or nil if they are unknown.
 func (i *identity) holding() *queue.Holding {
 	if i.doubtful {
 		return nil
@@ -69,7 +69,7 @@ func (i *identity) holding() *queue.Holding {
 	return &queue.Holding{Runs: slices.Collect(maps.Keys(i.runs)), Recent: i.settled()}
 }
 
-// settled is the id up to which no insert under way can have leased anything.
+// settled returns the highest run id below all runs that an insert under way may lease.
 func (i *identity) settled() int64 {
 	settled := i.highest
 	for _, floor := range i.inserting {
@@ -78,22 +78,22 @@ func (i *identity) settled() int64 {
 	return settled
 }
 
-// doubt notes that the answer to a statement that may have leased runs to the
-// identity was lost.
+// doubt notes that the answer to a statement that may have leased runs to the identity
+// was lost.
 func (p *PubSub) doubt(i *identity) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	i.doubtful = true
 }
 
-// identity returns the one under which runs are leased now.
+// identity returns the identity under which runs are leased now.
 func (p *PubSub) identity() *identity {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.current
 }
 
-// forget is told which runs have ended.
+// forget removes runs that have ended.
 func (p *PubSub) forget(ended []queue.Outcome) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -107,13 +107,13 @@ func (p *PubSub) forget(ended []queue.Outcome) {
 	}
 }
 
-// identities returns all that are not forgotten yet; mu is held.
+// identities returns the former identities and the current one. mu must be held.
 func (p *PubSub) identities() []*identity {
 	return append(p.former[:len(p.former):len(p.former)], p.current)
 }
 
-// renew takes a new identity when the current one is in doubt, and gives back
-// at once what it may have leased without knowing. claiming is held.
+// renew takes a new identity if the current one is in doubt, and gives back at once the
+// leases that the old one does not know. claiming must be held.
 func (p *PubSub) renew(ctx context.Context) error {
 	p.mu.Lock()
 	doubtful, newest := p.current.doubtful, p.current.highest
@@ -133,8 +133,8 @@ func (p *PubSub) renew(ctx context.Context) error {
 	return p.giveBackUnknown(ctx, old)
 }
 
-// retire ends former identities that hold nothing any more, and gives back what
-// has turned up for the others.
+// retire deregisters former identities that hold nothing, and gives back leases that the
+// others do not know.
 func (p *PubSub) retire(ctx context.Context) error {
 	p.mu.Lock()
 	former := append([]*identity(nil), p.former...)
@@ -143,7 +143,7 @@ func (p *PubSub) retire(ctx context.Context) error {
 		p.mu.Lock()
 		idle := i.idle()
 		p.mu.Unlock()
-		if idle || time.Since(i.asked) > p.config.DeadAfter { // the longer it is, the more there is to look through
+		if idle || time.Since(i.asked) > p.config.DeadAfter { // the longer the wait, the more there is to search
 			if err := p.giveBackUnknown(ctx, i); err != nil {
 				return err
 			}
@@ -166,9 +166,8 @@ func (p *PubSub) retire(ctx context.Context) error {
 	return nil
 }
 
-// giveBackUnknown gives back the leases that the database knows of and this
-// process does not, but for what an insert that is under way may just have
-// leased.
+// giveBackUnknown gives back leases that the database has and this process does not know.
+// It leaves leases that an insert under way may have just made.
 func (p *PubSub) giveBackUnknown(ctx context.Context, i *identity) error {
 	p.mu.Lock()
 	settled := i.settled()
@@ -187,7 +186,7 @@ func (p *PubSub) giveBackUnknown(ctx context.Context, i *identity) error {
 		unknown = append(unknown, queue.Outcome{Lease: l, Status: store.Pending, Refund: true})
 	}
 	p.mu.Unlock()
-	_, _, err = p.queue.EndUnlocked(ctx, unknown) // what is locked is for the next time
+	_, _, err = p.queue.EndUnlocked(ctx, unknown) // locked runs wait for the next call
 	if len(unknown) > 0 {
 		signal(p.wake)
 	}

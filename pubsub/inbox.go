@@ -20,26 +20,26 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// Inbox is the subscriber of a handler whose messages another transport
-// delivers: what any Watermill subscriber brings is recorded, acknowledged once
-// that is committed, and then handled like what was published here, with
-// retries, policy and replays. A message that is slow or fails holds up no
-// other. One that is delivered again is recognised by its UUID, payload and
-// metadata, acknowledged, and not handled again. Another message under the same
-// UUID is another event, with an id of its own: see Publisher.Publish. One that the
-// database refuses for what it is, such as by a trigger of the application's, is
-// logged and given back to the transport, after up to 10 s, and holds up no other
-// either.
+// Inbox is the subscriber of a handler whose messages another transport delivers, through
+// any Watermill subscriber. A message is recorded, acknowledged after the commit, and
+// then handled like an event published here, with retries, policy and replays. A slow or
+// failing message delays no other.
 //
-// The wrapped subscriber acknowledges by consumer group: give each handler one
-// of its own, as its name. While the database is away nothing is acknowledged.
+// A redelivered message is recognised by its UUID, payload and metadata, acknowledged,
+// and not handled again. A different message under the same UUID is another event with an
+// id of its own: see Publisher.Publish. A message that the database refuses for its
+// content, for example by a trigger of the application, is logged and nacked after up to
+// 10 s. It delays no other message either.
+//
+// The wrapped subscriber acknowledges by consumer group: give each handler a group of its
+// own, such as its name. While the database is away nothing is acknowledged.
 type Inbox struct {
 	pubsub *PubSub
 	inner  message.Subscriber
 	own    *Subscriber
 	config InboxConfig
 
-	predictor predictor // where another handler has recorded the same events, there are none
+	predictor predictor // expects known events where another handler records the same events
 	once      sync.Once
 	closing   chan struct{}
 	receiving sync.WaitGroup
@@ -50,16 +50,15 @@ var (
 	_ message.SubscribeInitializer = (*Inbox)(nil)
 )
 
-// InboxConfig sets what an Inbox does. A zero field means its default.
+// InboxConfig sets how an Inbox works. A zero field means its default.
 type InboxConfig struct {
-	// Source is what events that come this way have as their Source; default
-	// the type of the wrapped subscriber.
+	// Source is the Source of events that this Inbox records; default the type of the
+	// wrapped subscriber.
 	Source string
 
-	// Identify returns the id of a message that has no UUID, which must be the
-	// same whenever the transport delivers it again, such as made of its topic,
-	// partition and offset. Without one, or where it returns "", the message
-	// gets a new id each time it comes.
+	// Identify returns the id of a message that has no UUID. The id must be the same at
+	// each delivery, for example made of topic, partition and offset. Without Identify,
+	// or if it returns "", the message gets a new id at each delivery.
 	Identify func(msg *message.Message) string
 
 	// Recorded is for a router whose first middleware is middleware.Record: see
@@ -84,8 +83,8 @@ func (p *PubSub) Inbox(inner message.Subscriber, handler string, policy handlers
 	}, nil
 }
 
-// SubscribeInitialize prepares the subscription here, and at the transport if
-// that needs it.
+// SubscribeInitialize prepares the subscription in the database, and at the transport if
+// inner is a message.SubscribeInitializer.
 func (in *Inbox) SubscribeInitialize(topic string) error {
 	if err := in.own.SubscribeInitialize(topic); err != nil {
 		return err
@@ -96,10 +95,9 @@ func (in *Inbox) SubscribeInitialize(topic string) error {
 	return nil
 }
 
-// Subscribe delivers the handler's due runs on the topic, those that the
-// transport brings and all others, as Subscriber.Subscribe does. A transport
-// that is away, or ends the subscription by itself, is subscribed to again until
-// that works: what is due here is handled meanwhile.
+// Subscribe delivers the handler's due runs on the topic, from the transport and from
+// elsewhere, as Subscriber.Subscribe does. If the transport is away or ends the
+// subscription, Subscribe retries in the background, and due runs are handled meanwhile.
 func (in *Inbox) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	out, err := in.own.Subscribe(ctx, topic)
@@ -117,11 +115,11 @@ func (in *Inbox) Subscribe(ctx context.Context, topic string) (<-chan *message.M
 	return out, nil
 }
 
-// Close ends what the transport delivers, and what is delivered here, as
-// Subscriber.Close does.
+// Close closes the wrapped subscriber and ends the delivery here, as Subscriber.Close
+// does.
 func (in *Inbox) Close() error {
 	var err error
-	in.once.Do(func() { // a router closes it once for each topic
+	in.once.Do(func() { // a router calls Close once for each topic
 		close(in.closing)
 		err = in.inner.Close()
 	})
@@ -129,8 +127,8 @@ func (in *Inbox) Close() error {
 	return errors.Join(err, in.own.Close())
 }
 
-// receiveAll receives, and subscribes to the transport again when that ends,
-// until the Inbox does.
+// receiveAll receives messages until the Inbox ends. It subscribes to the transport again
+// when the transport ends the subscription.
 func (in *Inbox) receiveAll(ctx context.Context, topic string, from <-chan *message.Message, err error) {
 	health := outage.Outage{What: "subscribing handler " + in.own.handler + " to topic " + topic + " at " + in.config.Source, Log: in.pubsub.config.Logger}
 	pace := outage.Pace(maxPause)
@@ -161,8 +159,8 @@ func (in *Inbox) receiveAll(ctx context.Context, topic string, from <-chan *mess
 	}
 }
 
-// receive records what the transport delivers until it delivers no more: what
-// gathers while one batch is written is the next.
+// receive records messages in batches until the transport delivers no more. Messages that
+// arrive while one batch is written form the next.
 func (in *Inbox) receive(ctx context.Context, topic string, from <-chan *message.Message) {
 	r := recorder{
 		inbox: in, topic: topic,
@@ -177,7 +175,7 @@ func (in *Inbox) receive(ctx context.Context, topic string, from <-chan *message
 			if len(left) == 0 {
 				continue
 			}
-			for _, l := range append(left, receipt{messages: batch}) { // another process may have it at once
+			for _, l := range append(left, receipt{messages: batch}) { // another process may get the message at once
 				l.nack()
 			}
 			return
@@ -185,8 +183,8 @@ func (in *Inbox) receive(ctx context.Context, topic string, from <-chan *message
 	}
 }
 
-// gathered returns the message and those that wait behind it: of a subscriber
-// whose channel has no buffer, few or none.
+// gathered returns the first message and the messages waiting in the channel, at most 500
+// and about 8 MiB. Without a buffer in the channel there are few or none.
 func gathered(first *message.Message, from <-chan *message.Message) []*message.Message {
 	const most = 500
 	batch, size := []*message.Message{first}, len(first.Payload)
@@ -204,7 +202,7 @@ func gathered(first *message.Message, from <-chan *message.Message) []*message.M
 	return batch
 }
 
-// receipt is an event and the messages, of one batch, that brought it.
+// receipt is an event, and the messages of one batch that brought it.
 type receipt struct {
 	event    store.Event
 	messages []*message.Message
@@ -222,21 +220,21 @@ func (r receipt) nack() {
 	}
 }
 
-// culpritPause is how long a message is kept at most that the database refuses,
-// before the transport delivers it again.
+// culpritPause is how long a message that the database refuses is kept at most before it
+// is nacked.
 const culpritPause = 10 * time.Second
 
-// recorder records what one subscription delivers.
+// recorder records the messages of one subscription.
 type recorder struct {
 	inbox    *Inbox
 	topic    string
 	health   outage.Outage
 	culprits *backoff.ExponentialBackOff
-	refused  time.Time // the last culprit
+	refused  time.Time // time of the last refused message
 }
 
-// record writes the batch, however long that takes, and acknowledges what it has
-// written. It returns what it has not written before ctx ended.
+// record writes the batch, retries without limit, and acknowledges the messages that it
+// has written. When ctx ends it returns the others.
 func (r *recorder) record(ctx context.Context, batch []receipt) (left []receipt) {
 	for pace := outage.Pace(5 * time.Second); ; {
 		var err error
@@ -253,8 +251,9 @@ func (r *recorder) record(ctx context.Context, batch []receipt) (left []receipt)
 	}
 }
 
-// write records a batch in one statement or, when the database refuses some of
-// it, each event for itself. It returns what is still to be written, and why.
+// write records a batch in one statement. If the database refuses part of the batch,
+// write tries each event alone. It returns the events that are still to be written, and
+// why.
 func (r *recorder) write(ctx context.Context, batch []receipt) (left []receipt, err error) {
 	if len(batch) > 1 {
 		events := make([]store.Event, len(batch))
@@ -287,8 +286,8 @@ func (r *recorder) write(ctx context.Context, batch []receipt) (left []receipt, 
 	return nil, nil
 }
 
-// refuse gives a message that the database refuses back to the transport, after a
-// pause that grows while messages are refused.
+// refuse nacks a message that the database refuses, after a pause that grows while
+// messages are refused.
 func (r *recorder) refuse(ctx context.Context, culprit receipt, err error) {
 	if time.Since(r.refused) > 2*culpritPause {
 		r.culprits.Reset()
@@ -309,8 +308,8 @@ func (r *recorder) refuse(ctx context.Context, culprit receipt, err error) {
 	})
 }
 
-// receiveOne records one event, under an id of its own when its id is that of
-// another event that is there.
+// receiveOne records one event. If its id belongs to another event, the event gets an id
+// of its own.
 func (in *Inbox) receiveOne(ctx context.Context, topic string, e store.Event) error {
 	err := in.receiveTogether(ctx, topic, []store.Event{e})
 	if errors.Is(err, store.ErrDuplicateID) {
@@ -319,7 +318,7 @@ func (in *Inbox) receiveOne(ctx context.Context, topic string, e store.Event) er
 	return err
 }
 
-// insert takes the cheaper statement for what is likely to be new.
+// insert tries the cheaper statement first when the events are probably new.
 func (in *Inbox) insert(ctx context.Context, events []store.Event, h *handover) (queue.Received, error) {
 	q := in.pubsub.queue
 	if in.predictor.expectsNew() {
@@ -339,8 +338,8 @@ func (in *Inbox) insert(ctx context.Context, events []store.Event, h *handover) 
 
 type receive func(ctx context.Context, handler string, events []store.Event, lease queue.LeaseOnInsert) (queue.Received, error)
 
-// try runs one statement. If nobody knows what it has leased, neither does this
-// process, and goes on as another.
+// try runs one statement. If its result is unknown, it may have leased runs: the process
+// continues under a new identity.
 func (in *Inbox) try(ctx context.Context, receive receive, events []store.Event, h *handover) (queue.Received, error) {
 	received, err := receive(ctx, in.own.handler, events, h.lease())
 	if h.wanted() && (received.Resent || err != nil && !sqldb.Refused(err)) {
@@ -350,8 +349,8 @@ func (in *Inbox) try(ctx context.Context, receive receive, events []store.Event,
 	return received, err
 }
 
-// receiveTogether records the events in one statement, and hands those that are
-// new to the handler as far as it has free slots.
+// receiveTogether records the events in one statement and hands the new ones to the
+// handler, as far as it has free slots.
 func (in *Inbox) receiveTogether(ctx context.Context, topic string, events []store.Event) error {
 	p := in.pubsub
 	key := store.Subscription{Topic: topic, Handler: in.own.handler}
@@ -374,7 +373,8 @@ func (in *Inbox) receiveTogether(ctx context.Context, topic string, events []sto
 	if len(received.Other) == 0 {
 		return nil
 	}
-	// Their ids are known. What differs may be no more than a trace.
+	// The ids of these events are known. They may differ from the recorded event in the
+	// trace only.
 	others := make([]store.Event, len(received.Other))
 	for i, other := range received.Other {
 		if e := events[other.Event]; e.Repeats(other.Metadata) {
@@ -386,7 +386,7 @@ func (in *Inbox) receiveTogether(ctx context.Context, topic string, events []sto
 	return in.receiveTogether(ctx, topic, others)
 }
 
-// event is the message as the database keeps it.
+// event returns the message as the database stores it.
 func (in *Inbox) event(topic string, msg *message.Message) store.Event {
 	e := store.Event{ID: msg.UUID, Topic: topic, Key: msg.Metadata.Get(store.KeyMetadata), Payload: bytes.Clone(msg.Payload), Source: in.config.Source}
 	if e.ID == "" && in.config.Identify != nil {
@@ -399,9 +399,9 @@ func (in *Inbox) event(topic string, msg *message.Message) store.Event {
 	return e.Keepable().Unmark()
 }
 
-// receipts makes events of messages, one of those that are there twice. Those under
-// one id that say something else are later: which of them is the event of that id,
-// what the database has by then decides.
+// receipts converts messages to events, and combines equal messages into one receipt. A
+// different message under the same id goes into later: the first one written becomes the
+// event of that id.
 func (in *Inbox) receipts(topic string, batch []*message.Message) (receipts []receipt, later []*message.Message) {
 	known := make(map[string]int, len(batch))
 	receipts = make([]receipt, 0, len(batch))

@@ -9,11 +9,11 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// insertNow is insert in a transaction of its own, of events that need not be
-// unique; it returns those that it gave to the statement, and the others of their
-// ids. Those that are likely to be new are written as such first. After a collision,
-// others are publishing the same events: the statement that looks for known ones is
-// tried then, several times, since it locks events in one order.
+// insertNow inserts events, which need not be unique, in a transaction of its own. It
+// returns the events that it gave to the statement, and the others with the same ids. If
+// the events are probably new, it first tries the statement for new events. A collision
+// means that other processes publish the same events. Then it tries, several times, the
+// statement that looks for known events, which locks events in one order.
 func (p *PubSub) insertNow(ctx context.Context, events []store.Event, h *handover) (unique, others []store.Event, inserted queue.Inserted, err error) {
 	if p.predictor.expectsNew() {
 		inserted, err := p.insertBy(ctx, p.queue.InsertNew, p.store.DB(), events, h)
@@ -33,13 +33,13 @@ func (p *PubSub) insertNow(ctx context.Context, events []store.Event, h *handove
 	return unique, others, inserted, err
 }
 
-// insert writes unique events in one statement, with the leases that the
-// handover asks for.
+// insert writes unique events in one statement, with the leases that the handover asks
+// for.
 func (p *PubSub) insert(ctx context.Context, db sqldb.Queryer, events []store.Event, h *handover) (queue.Inserted, error) {
 	return p.insertBy(ctx, p.queue.Insert, db, events, h)
 }
 
-// insertion is the store's Insert or InsertNew.
+// insertion is the queue's Insert or InsertNew.
 type insertion func(ctx context.Context, q sqldb.Queryer, events []store.Event, lease queue.LeaseOnInsert) (queue.Inserted, error)
 
 func (p *PubSub) insertBy(ctx context.Context, insert insertion, db sqldb.Queryer, events []store.Event, h *handover) (queue.Inserted, error) {
@@ -53,8 +53,8 @@ func (p *PubSub) insertBy(ctx context.Context, insert insertion, db sqldb.Querye
 		return queue.Inserted{}, err
 	}
 	if h.wanted() && len(in.IDs) < len(events) {
-		// database/sql runs a statement again whose connection was lost: what
-		// is there already may have been leased by the first time.
+		// database/sql repeats a statement whose connection was lost: the first execution
+		// may have written and leased these events.
 		p.doubt(h.leaser)
 		defer signal(p.wake)
 	}

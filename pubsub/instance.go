@@ -17,17 +17,17 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// This file keeps the process alive for the others. Two loops do it, so that a slow
-// look at the tables delays no heartbeat:
+// This file writes the heartbeats of this process. Two loops do it, so that a slow
+// statement delays no heartbeat:
 //
-//   - heartbeatLoop writes the heartbeats of the current identity and of former ones,
-//     on a connection of its own. identity.go says what an identity is.
-//   - lookLoop takes over the runs of dead instances and, more rarely, surveys the
-//     tables: it notes the newest run, subscribes again where a subscription is gone,
-//     and counts failures.
+//   - heartbeatLoop writes the heartbeats of the current identity and of former ones, on
+//     a connection of its own. identity.go says what an identity is.
+//   - lookLoop takes over the runs of dead instances. Less often, it surveys the tables:
+//     it notes the newest run, subscribes again where a subscription is gone, and counts
+//     failures.
 
 func (p *PubSub) describe(id string, handlers []string) store.Instance {
-	host, _ := os.Hostname() // "" is honest
+	host, _ := os.Hostname() // "" when the host name is unknown
 	i := store.Instance{
 		ID: id, Host: host, PID: os.Getpid(), Handlers: handlers,
 		HeartbeatInterval: p.config.HeartbeatInterval, DeadAfter: p.config.DeadAfter,
@@ -39,13 +39,13 @@ func (p *PubSub) describe(id string, handlers []string) store.Instance {
 }
 
 const (
-	// gather is how long a heartbeat that tells of a new handler waits for others.
+	// gather is how long a heartbeat for a new handler waits for more new handlers.
 	gather = 20 * time.Millisecond
-	// surveyEvery is how many heartbeats there are to a look at the tables.
+	// surveyEvery is how many heartbeats there are for each survey of the tables.
 	surveyEvery = 2
 )
 
-// heartbeatLoop keeps this instance alive, and has lookLoop look around.
+// heartbeatLoop sends the heartbeats of this instance and tells lookLoop what to do.
 func (p *PubSub) heartbeatLoop(ctx context.Context) {
 	looks := make(chan look, 1)
 	var looking sync.WaitGroup
@@ -56,14 +56,14 @@ func (p *PubSub) heartbeatLoop(ctx context.Context) {
 	h := &heart{pubsub: p}
 	defer h.disconnect()
 	health := outage.Outage{What: "heartbeat", Log: p.config.Logger}
-	var soon <-chan time.Time // after one that failed: others judge by those that came
+	var soon <-chan time.Time // retry after a failed heartbeat: other instances judge by successful ones
 	for n := 0; ; n++ {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		case <-soon:
-		case <-p.serve: // whoever looks for somebody who serves a handler finds us soon
+		case <-p.serve: // other processes must soon see that this one serves a new handler
 			select {
 			case <-ctx.Done():
 				return
@@ -80,20 +80,20 @@ func (p *PubSub) heartbeatLoop(ctx context.Context) {
 		if l := (look{others, err == nil && n%surveyEvery == 0}); l != (look{}) {
 			select {
 			case looks <- l:
-			default: // the one before is under way; another heartbeat will ask again
+			default: // the last look is under way; another heartbeat will ask again
 			}
 		}
 	}
 }
 
-// look is what a heartbeat asks for: to take over from dead instances, and to look
-// at the tables.
+// look is a request of a heartbeat: to take over from dead instances, and to survey the
+// tables.
 type look struct{ others, survey bool }
 
-// lookLoop looks around until ctx ends. It is no part of heartbeatLoop: its
-// statements may wait for a table that somebody has locked, and longer than their
-// context says. lib/pq asks the server once to cancel a statement, and if the server
-// has not begun with it by then, nothing comes of it.
+// lookLoop takes over and surveys until ctx ends. It is not part of heartbeatLoop,
+// because its statements may wait for a locked table longer than their context allows.
+// lib/pq asks the server only once to cancel a statement, and the request has no effect
+// if the server has not begun the statement.
 func (p *PubSub) lookLoop(ctx context.Context, looks <-chan look) {
 	surveying := outage.Outage{What: "looking at the tables", Log: p.config.Logger}
 	recovering := outage.Outage{What: "taking over from dead instances", Log: p.config.Logger}
@@ -109,7 +109,7 @@ func (p *PubSub) lookLoop(ctx context.Context, looks <-chan look) {
 			recovering.Report(ctx, p.recoverDead(brief))
 		}
 		if l.survey {
-			if err := p.survey(brief); err == nil || sqldb.Answered(err) && !sqldb.Transient(err) { // when the database is away, others say so
+			if err := p.survey(brief); err == nil || sqldb.Answered(err) && !sqldb.Transient(err) { // other loops log that the database is away
 				surveying.Report(ctx, err)
 			}
 		}
@@ -117,20 +117,20 @@ func (p *PubSub) lookLoop(ctx context.Context, looks <-chan look) {
 	}
 }
 
-// heart is what the heartbeat loop remembers.
+// heart is the state of the heartbeat loop.
 type heart struct {
 	pubsub *PubSub
-	conn   *sql.Conn // kept for heartbeats: the pool may be busy for longer than others wait; nil: the pool does
-	silent int       // heartbeats since a claim went well, that were too many
-	stuck  bool      // it was said that nothing can be claimed
-	unable bool      // what failing said last
+	conn   *sql.Conn // connection for heartbeats, since the pool may be busy for too long; nil: use the pool
+	silent int       // heartbeats in a row without a recent claim
+	stuck  bool      // it was logged that nothing can be claimed
+	unable bool      // last result of failing
 }
 
-// connectionsToSpare is how many connections a pool must allow for one to be kept
-// for heartbeats.
+// connectionsToSpare is the smallest connection limit of a pool at which one connection
+// is kept for heartbeats.
 const connectionsToSpare = 4
 
-// connect takes a connection from the pool, unless the pool has few.
+// connect takes a connection from the pool, unless the pool has too few.
 func (h *heart) connect(ctx context.Context) error {
 	pool := h.pubsub.store.DB()
 	if most := pool.Stats().MaxOpenConnections; h.conn != nil || h.pubsub.db.OneWriter() || most > 0 && most < connectionsToSpare {
@@ -145,17 +145,16 @@ func (h *heart) connect(ctx context.Context) error {
 
 func (h *heart) disconnect() {
 	if h.conn != nil {
-		_ = h.conn.Close() // it goes back to the pool, or is lost anyway
+		_ = h.conn.Close() // returns it to the pool, or it is lost anyway
 		h.conn = nil
 	}
 }
 
-// beatAll tells the database that the instance is alive, under each of its
-// identities, which runs it holds and what it serves. It says whether other
-// instances are silent.
+// beatAll sends a heartbeat for each identity of the instance, with the runs that it
+// holds and the handlers that it serves. It reports whether other instances are silent.
 //
-// A claim that the database holds up, or work that an identity in doubt makes,
-// delays the heartbeat only for a moment. Then nothing is said of the runs.
+// A claim that the database holds up, or the work for an identity in doubt, delays the
+// heartbeat for a moment only. Then the heartbeat does not report the runs.
 func (h *heart) beatAll(ctx context.Context) (others bool, err error) {
 	p := h.pubsub
 	h.unable = h.failing()
@@ -178,8 +177,8 @@ func (h *heart) beatAll(ctx context.Context) (others bool, err error) {
 	return others, errors.Join(err, h.beatFormer(ctx, quiet))
 }
 
-// beatFormer does it for identities of before. Not for long: a statement of theirs
-// may be stuck in the database, and hold their row.
+// beatFormer sends the heartbeats of former identities, for a short time only: a stuck
+// statement of theirs may hold their rows locked.
 func (h *heart) beatFormer(ctx context.Context, quiet bool) error {
 	p := h.pubsub
 	p.mu.Lock()
@@ -204,9 +203,9 @@ func (h *heart) beatFormer(ctx context.Context, quiet bool) error {
 	return nil
 }
 
-// beat is the heartbeat of one identity; quiet says that nothing is being claimed.
-// An identity is in doubt when others have taken it for dead, and when the
-// database knows of a claim of its that it does not know of.
+// beat sends the heartbeat of one identity. quiet means that nothing is being claimed.
+// The identity is in doubt if other instances took it for dead, or if the database knows
+// of a claim that the identity does not know.
 func (h *heart) beat(ctx context.Context, i *identity, quiet bool) (others bool, err error) {
 	p := h.pubsub
 	beat := queue.HeartbeatReport{Failing: h.unable, Handlers: p.serving()}
@@ -238,9 +237,9 @@ func (h *heart) beat(ctx context.Context, i *identity, quiet bool) (others bool,
 	return pulse.Others, err
 }
 
-// failing says whether this process cannot claim: at two heartbeats in a row it has
-// not been able to for longer than it waits between two claims. One is no sign: the
-// process may have slept, and the heartbeat be the first to go on.
+// failing reports whether this process cannot claim: at two heartbeats in a row the last
+// claim was longer ago than PollInterval plus HeartbeatInterval. One heartbeat is not
+// enough: after a suspend the heartbeat may be the first to continue.
 func (h *heart) failing() bool {
 	p := h.pubsub
 	silent := time.Since(time.Unix(0, p.claimed.Load()))
@@ -269,9 +268,9 @@ func (p *PubSub) recoverDead(ctx context.Context) error {
 	return err
 }
 
-// survey looks which runs there are, so that whoever recovers this instance need
-// not look at older ones, whether its subscriptions are still there, and whether
-// there are failures to count.
+// survey notes the newest run, so that a recovery of this instance need not read older
+// ones. It subscribes again if subscriptions are missing, and counts failures if some are
+// uncounted.
 func (p *PubSub) survey(ctx context.Context) error {
 	found, err := p.queue.Survey(ctx)
 	if err != nil {
@@ -298,8 +297,8 @@ func (p *PubSub) survey(ctx context.Context) error {
 	return nil
 }
 
-// countFailures counts failures for a moment; what is left is counted after the next
-// survey, or by others.
+// countFailures counts failures for a short time. The rest is counted after the next
+// survey, or by other processes.
 func (p *PubSub) countFailures(ctx context.Context) error {
 	brief, cancel := context.WithTimeout(ctx, p.config.aside())
 	defer cancel()

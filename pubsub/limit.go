@@ -9,17 +9,17 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// ErrTooLarge is returned for a message with more payload than
-// Config.MaxPayload, or more metadata than MaxMetadata. Nothing is published.
+// ErrTooLarge is returned for a message whose payload exceeds Config.MaxPayload or whose
+// metadata exceeds MaxMetadata. Nothing is published.
 var ErrTooLarge = errors.New("the message is too large")
 
-// MaxMetadata is how many bytes the keys and values of a message's metadata may
-// have together.
+// MaxMetadata is the maximum size in bytes of a message's metadata, keys and values
+// together.
 const MaxMetadata = 1 << 20
 
-// checkSizes reports a message that is too large to be published. What a broker
-// has delivered to an Inbox is recorded whatever its size: refusing it would
-// block the messages behind it.
+// checkSizes reports a message that is too large to be published. A message that a broker
+// delivers to an Inbox is recorded whatever its size: refusing it would block the
+// messages behind it.
 func (c *Config) checkSizes(topic string, messages []*message.Message) error {
 	for _, msg := range messages {
 		if len(msg.Payload) > c.MaxPayload {
@@ -36,6 +36,5 @@ func (c *Config) checkSizes(topic string, messages []*message.Message) error {
 	return nil
 }
 
-// DefaultMaxPayload is how many bytes the payload of a message may have that is
-// published, unless it is told.
+// DefaultMaxPayload is the default of Config.MaxPayload, in bytes.
 const DefaultMaxPayload = store.DefaultMaxPayload

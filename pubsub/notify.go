@@ -13,11 +13,11 @@ import (
 	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
-// quiet is how long a process waits between two notices: what others miss of
-// one they find by the next.
+// quiet is the shortest time between two notices of a process. A process that misses a
+// notice finds the runs by a later one or by polling.
 const quiet = 5 * time.Millisecond
 
-// announce tells this process and the others that runs are due.
+// announce tells this and the other processes that runs are due.
 func (p *PubSub) announce(inserted queue.Inserted) {
 	if inserted.Due > 0 {
 		signal(p.wake)
@@ -25,8 +25,8 @@ func (p *PubSub) announce(inserted queue.Inserted) {
 	}
 }
 
-// announceTx does it for runs that are due when the caller's transaction
-// commits: the notice is part of the transaction.
+// announceTx does the same for runs that are due when the caller's transaction commits.
+// The notice is part of the transaction.
 func (p *PubSub) announceTx(ctx context.Context, tx Tx, inserted queue.Inserted) error {
 	if inserted.Due == 0 {
 		return nil
@@ -38,16 +38,16 @@ func (p *PubSub) announceTx(ctx context.Context, tx Tx, inserted queue.Inserted)
 	return p.db.Notify(ctx, tx, p.origin)
 }
 
-// notifier sends notices to the other processes on the database. Its goroutine
-// lives as long as one is to be sent.
+// notifier sends notices to the other processes on the database. Its goroutine lives
+// while a notice is waiting.
 type notifier struct {
-	send func(ctx context.Context) error // nil where nobody can be told
+	send func(ctx context.Context) error // nil: notices are not possible or not wanted
 
 	mu      sync.Mutex
 	last    time.Time
 	pending bool
 
-	notices sync.RWMutex // held for reading while one is on its way
+	notices sync.RWMutex // held for reading while a notice is under way
 }
 
 func (p *PubSub) newNotifier(notify func(ctx context.Context, q sqldb.Execer, from string) error) *notifier {
@@ -57,8 +57,8 @@ func (p *PubSub) newNotifier(notify func(ctx context.Context, q sqldb.Execer, fr
 	return &notifier{send: func(ctx context.Context) error { return notify(ctx, p.store.DB(), p.origin) }}
 }
 
-// soon sends a notice as soon as one may be sent, and does not wait for it. One
-// that fails is none: the others poll.
+// soon sends a notice as soon as allowed, without waiting. A failed notice is not
+// repeated: other processes poll.
 func (n *notifier) soon() {
 	if n.send == nil {
 		return
@@ -85,16 +85,15 @@ func (n *notifier) soon() {
 	}()
 }
 
-// wait returns when what is on its way has been sent; others may go on to
-// publish meanwhile.
+// wait returns when the notices under way have been sent. Publishing may go on meanwhile.
 func (n *notifier) wait() {
 	n.notices.Lock()
 	defer n.notices.Unlock()
 }
 
-// listenLoop wakes the claimer when another process has something due, and the
-// relay when one has something to be sent. The
-// listener connects again by itself; what was missed meanwhile is looked for.
+// listenLoop wakes the claimer when another process has made runs due, and the relay when
+// another process has something to send. The listener reconnects by itself. After each
+// reconnect both are woken, since notices may have been lost.
 func (p *PubSub) listenLoop(ctx context.Context) {
 	health := outage.Outage{What: "listening for notices of other processes", Log: p.config.Logger}
 	listener := pq.NewListener(p.config.ListenURL, 100*time.Millisecond, 10*time.Second, func(event pq.ListenerEventType, err error) {
@@ -108,13 +107,13 @@ func (p *PubSub) listenLoop(ctx context.Context) {
 	var listening sync.WaitGroup
 	defer listening.Wait()
 	defer listener.Close()
-	listening.Go(func() { _ = listener.Listen(p.db.Channel()) }) // returns once connected, or closed
+	listening.Go(func() { _ = listener.Listen(p.db.Channel()) }) // returns when connected or closed
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case n := <-listener.Notify:
-			if n == nil { // it was disconnected
+			if n == nil { // the connection was lost
 				signal(p.wake)
 				signal(p.relay)
 				continue

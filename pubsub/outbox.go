@@ -18,9 +18,9 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// Outbox publishes events that a Transport carries, each as the mode of its
-// topic says, and loses none while the broker is away: what cannot be sent waits
-// in the database. Run sends it. Safe for concurrent use.
+// Outbox publishes events over a Transport, each by the mode of its topic. While the
+// broker is away it loses none: events that cannot be sent wait in the database, from
+// where Run sends them. Safe for concurrent use.
 type Outbox struct {
 	pubsub     *PubSub
 	transport  *Transport
@@ -31,29 +31,28 @@ type Outbox struct {
 
 	mu        sync.Mutex
 	diversion map[string]*diversion // by topic
-	known     map[string]bool       // topics whose messages in the outbox this process would know of
+	known     map[string]bool       // topics whose PENDING messages in the outbox this process knows of
 	watching  bool                  // watch is running
 	closed    bool
 
-	nudge    chan struct{} // something is to be sent soon: a caller's transaction
-	settled  chan struct{} // a topic has nothing to be sent any more, perhaps
+	nudge    chan struct{} // something will be sent soon: a caller's transaction
+	settled  chan struct{} // a topic may have nothing left to send
 	work     sync.WaitGroup
 	workCtx  context.Context
 	stopWork context.CancelFunc
 }
 
-// OutboxConfig sets what an Outbox does. A zero field means its default.
+// OutboxConfig sets how an Outbox works. A zero field means its default.
 type OutboxConfig struct {
-	// Topics says how events of a topic are published, unless it is as the
-	// Transport's Mode says.
+	// Topics sets the mode of single topics; default the Transport's Mode.
 	Topics map[string]Mode
 
-	// SendTimeout is how long the broker may take for one message. What it has
+	// SendTimeout is how long the broker may take for one message. A message that it has
 	// not taken by then is sent again later, from the outbox. Default 2 s.
 	SendTimeout time.Duration
 }
 
-// Validate reports every field that has no meaning.
+// Validate reports every invalid field.
 func (c OutboxConfig) Validate() error {
 	var errs []error
 	for topic, mode := range c.Topics {
@@ -67,8 +66,8 @@ func (c OutboxConfig) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Outbox returns one for what the transport carries. It does nothing until it
-// is used; Close it before the PubSub.
+// Outbox returns an Outbox for the transport. It does nothing until it is used. Close it
+// before the PubSub.
 func (p *PubSub) Outbox(transport *Transport, config OutboxConfig) (*Outbox, error) {
 	if transport == nil {
 		return nil, errors.New("outbox: the transport is nil: without one, publish by PubSub.Publisher")
@@ -103,31 +102,31 @@ func (o *Outbox) Mode(topic string) Mode {
 
 func (o *Outbox) held(topic string) bool { return o.Mode(topic) == Hold }
 
-// OutboxPublisher is a Watermill publisher of events that a Transport carries.
+// OutboxPublisher is a Watermill publisher of events over a Transport.
 type OutboxPublisher struct {
 	outbox *Outbox
-	tx     Tx // nil: not in a transaction of the caller's
+	tx     Tx // nil: not in a caller's transaction
 }
 
 var _ message.Publisher = (*OutboxPublisher)(nil)
 
-// Publisher returns a publisher whose messages are with the broker, or committed
-// to the outbox, when Publish returns.
+// Publisher returns a publisher. When its Publish returns, the broker has the messages,
+// or they are committed to the outbox.
 func (o *Outbox) Publisher() *OutboxPublisher { return &OutboxPublisher{outbox: o} }
 
-// PublisherTx returns a publisher that writes in the caller's transaction: what
-// it publishes is sent when the caller has committed, and never if not.
+// PublisherTx returns a publisher that writes in the caller's transaction. Its messages
+// are sent after the caller has committed; after a rollback they are not.
 func (o *Outbox) PublisherTx(tx Tx) *OutboxPublisher { return &OutboxPublisher{outbox: o, tx: tx} }
 
-// Publish publishes the messages, as Publisher.Publish does in the database: all
-// of them or, with an error other than ErrMaybeWritten, none. Several messages
-// of one call go by the outbox, since no broker takes all or none. What the
-// broker refuses for what it is, such as a message that is too large, is an
-// error of Publish if it was sent directly; in the outbox it is REFUSED.
+// Publish publishes the messages, as Publisher.Publish does in the database: all of them
+// or, with an error other than ErrMaybeWritten, none. Several messages of one call go
+// into the outbox, since no broker takes all or none. If the broker refuses a message for
+// its content, such as a message that is too large, Publish returns an error for a
+// message sent directly; a message in the outbox becomes REFUSED.
 //
-// Messages of one key that one process publishes one after the other are sent
-// in that order, unless the first was published by PublisherTx in a transaction
-// other than InTx's, and the next directly.
+// Messages of one key that one process publishes one after the other are sent in that
+// order. The exception: the first was published by PublisherTx in a transaction other
+// than InTx's, and the next directly.
 func (p *OutboxPublisher) Publish(topic string, messages ...*message.Message) error {
 	if len(messages) == 0 {
 		return nil
@@ -166,7 +165,7 @@ func (p *OutboxPublisher) publish(ctx context.Context, topic string, messages []
 	if p.tx != nil {
 		return o.writeTx(ctx, p.tx, events)
 	}
-	if err := o.pubsub.wouldWaitForItself(ctx); err != nil { // if the broker does not take it
+	if err := o.pubsub.wouldWaitForItself(ctx); err != nil { // the event may have to go into the outbox
 		return err
 	}
 	switch {
@@ -207,7 +206,7 @@ func (o *Outbox) writeNow(ctx context.Context, events []store.Event) (knownEvent
 	return known, nil
 }
 
-// writeRepeats is what PubSub.insertRepeats is for the database.
+// writeRepeats does for the outbox what PubSub.insertRepeats does for the database.
 func (o *Outbox) writeRepeats(ctx context.Context, q sqldb.Queryer, events, others []store.Event, fresh []store.EventID) (knownEvents, error) {
 	if len(fresh) == len(events) && len(others) == 0 {
 		return nil, nil
@@ -223,7 +222,7 @@ func (o *Outbox) writeRepeats(ctx context.Context, q sqldb.Queryer, events, othe
 	return known, nil
 }
 
-// writeLarge writes what one statement does not take, in a transaction.
+// writeLarge writes, in one transaction, more events than one statement takes.
 func (o *Outbox) writeLarge(ctx context.Context, events []store.Event, committing *atomic.Bool) (known knownEvents, err error) {
 	err = o.pubsub.inOneTx(ctx, committing, func(tx *sqlx.Tx) (err error) {
 		known, err = o.writeChunks(ctx, tx, events)
@@ -277,14 +276,16 @@ func (o *Outbox) writeTx(ctx context.Context, tx Tx, events []store.Event) error
 	return o.pubsub.db.NotifyOutbox(ctx, tx, o.pubsub.origin)
 }
 
-// announce tells the relay, here or elsewhere, that there is something to send.
+// announce tells the relay, in this or another process, that the outbox has something to
+// send.
 func (o *Outbox) announce() {
 	signal(o.pubsub.relay)
 	o.notifier.soon()
 }
 
-// Close waits for what is being sent, for as long as that may take, and closes
-// the connection to the broker. Run has returned before.
+// Close waits for writes to the outbox that are under way, and then for the broker, at
+// most 10 s or two SendTimeouts, whichever is longer. It closes the connection to the
+// broker. Call it after Run has returned.
 func (o *Outbox) Close() error {
 	o.mu.Lock()
 	closed := o.closed

@@ -9,7 +9,7 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// owed creates the runs that a subscription which is served here may lack.
+// owed creates the runs that a subscription served here may lack.
 func (p *PubSub) owed(sub store.Subscription) {
 	p.loops.Go(func() { p.settle(p.loopCtx, sub) })
 	if p.registered[sub].beginning {
@@ -17,9 +17,9 @@ func (p *PubSub) owed(sub store.Subscription) {
 	}
 }
 
-// catchUp creates the runs of past events that a handler is still to get, the
-// ones of its own registration or of an operator's request that was left.
-// Processes that serve the same handler share the work.
+// catchUp creates the runs of past events that a handler should still get: from its own
+// registration, or from an operator's unfinished backfill. Processes that serve the same
+// handler share the work.
 func (p *PubSub) catchUp(ctx context.Context, sub store.Subscription) {
 	health := outage.Outage{What: "backfill of handler " + sub.Handler, Log: p.config.Logger}
 	pace := outage.Pace(5 * time.Second)
@@ -42,8 +42,7 @@ func (p *PubSub) catchUp(ctx context.Context, sub store.Subscription) {
 	}
 }
 
-// takePast takes up one batch of each open backfill, and says whether there was
-// one.
+// takePast processes one batch of each open backfill. It returns true if there was one.
 func (p *PubSub) takePast(ctx context.Context, sub store.Subscription) (more bool, err error) {
 	open, err := p.store.OpenBackfills(ctx, sub)
 	for _, o := range open {

@@ -2,18 +2,18 @@ package pubsub
 
 import "sync/atomic"
 
-// predictor expects the next batch to be new when the last ones were. What is
-// expected to be new is written by a statement that looks for nothing else, and
-// fails when that was wrong.
-type predictor struct{ batches atomic.Int64 } // since an event was known already
+// predictor expects the events of the next batch to be new if those of the last batches
+// were. Such a batch is written by a statement that does not look for known events, and
+// fails if there is one.
+type predictor struct{ batches atomic.Int64 } // batches since an event was known already
 
-// likelyNew is after how many batches in which every event was new the next one
-// is expected to be like that.
+// likelyNew is after how many batches of new events in a row the next is expected to be
+// new.
 const likelyNew = 8
 
 func (n *predictor) expectsNew() bool { return n.batches.Load() >= likelyNew }
 
-// learn is told whether every event of a batch was new.
+// learn notes whether every event of a batch was new.
 func (n *predictor) learn(all bool) {
 	if !all {
 		n.batches.Store(0)

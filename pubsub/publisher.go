@@ -18,56 +18,54 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// Metadata that Reprise writes to what a handler publishes.
+// Metadata keys that Reprise sets on messages that a handler publishes.
 const (
-	CorrelationIDMetadata = store.CorrelationIDMetadata // Watermill's: the id of the event that began it all
+	CorrelationIDMetadata = store.CorrelationIDMetadata // Watermill's: the id of the first event of the chain
 	CausationIDMetadata   = store.CausationIDMetadata   // the id of the event whose handler published this one
 )
 
-// Tx is a transaction of the caller's: *sql.Tx, *sqlx.Tx and *Transaction are.
+// Tx is a caller's transaction: a *sql.Tx, a *sqlx.Tx or a *Transaction.
 type Tx interface {
 	wsql.ContextExecutor
 	Commit() error
 	Rollback() error
 }
 
-// Publisher is a Watermill publisher of events and their runs. It is
-// watermill-sql's, with the statement and the connection that the store wants.
+// Publisher is a Watermill publisher that writes events and their runs.
 type Publisher struct {
 	pubsub *PubSub
-	tx     Tx // nil: committed on its own
+	tx     Tx // nil: each publish commits by itself
 }
 
 var _ message.Publisher = (*Publisher)(nil)
 
-// Publisher returns a publisher whose messages are committed when Publish
-// returns. Concurrent calls share statements.
+// Publisher returns a publisher whose messages are committed when Publish returns.
+// Concurrent calls share statements.
 func (p *PubSub) Publisher() *Publisher { return &Publisher{pubsub: p} }
 
-// PublisherTx returns a publisher that writes in the caller's transaction:
-// what it publishes exists when the caller commits, and never if not. With the
-// Transaction of InTx, runs are handed to their handlers right after the
-// commit; with any other they are due, and found by notice or by poll.
+// PublisherTx returns a publisher that writes in the caller's transaction. The events
+// exist when the caller has committed; after a rollback they do not. With the Transaction
+// of InTx, runs are handed to their handlers right after the commit. With any other
+// transaction they are due, and found by a notice or by polling.
 func (p *PubSub) PublisherTx(tx Tx) *Publisher { return &Publisher{pubsub: p, tx: tx} }
 
-// Publish writes the messages, each as an event with a run for every
-// subscribed handler: all of them or, with an error other than ErrMaybeWritten,
-// none. A message without a UUID gets one.
+// Publish writes the messages, each as an event with one run for every subscribed
+// handler. It writes all of them or, with an error other than ErrMaybeWritten, none. A
+// message without a UUID gets one.
 //
-// Publishing the very same message again (UUID, payload and metadata) does nothing,
-// and is logged. The same UUID and payload with other metadata is another event,
-// which repeats the first: so Watermill's PoisonQueue and requeuer publish. It gets
-// an id of its own, the same whenever it is published, the first one's id in its
-// metadata (store.RepeatsMetadata), and runs. Correlation and causation ids and the
-// trace make no difference. Another payload under a UUID that the topic has already
-// is store.ErrDuplicateID.
+// A message with the UUID, payload and metadata of a published one is not published
+// again; this is logged. A message with the same UUID and payload and other metadata is
+// another event, which repeats the first; Watermill's PoisonQueue and requeuer publish
+// such messages. The repeat gets runs, and an id made of its content, which is the same
+// at each publish. Its metadata has the first event's id (store.RepeatsMetadata).
+// Correlation and causation ids and the trace do not count as a difference. Another
+// payload under a UUID that the topic has already is store.ErrDuplicateID.
 //
-// The first message's context bounds the call, which returns at once when it
-// ends; the error says whether the events may have been written. If so,
-// publish the same messages again, which is safe.
+// When the first message's context ends, Publish returns at once. The error says whether
+// the events may have been written. If so, publish the same messages again; this is safe.
 //
-// Inside a handler, pass the handler's context on with the message
-// (SetContext): the event then carries the correlation and causation ids.
+// Inside a handler, set the handler's context on the message (SetContext): the event then
+// carries the correlation and causation ids.
 func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	if len(messages) == 0 {
 		return nil
@@ -106,9 +104,8 @@ var (
 	errInsideItself  = fmt.Errorf("publish in the transaction that is open, bus.PublishTx(ctx, tx, …) with the tx of InTx, or of handlers.Tx(ctx) in a transactional handler, and begin no other: %w", store.ErrWaitsForItself)
 )
 
-// wouldWaitForItself returns an error when ctx is that of a handler whose
-// transaction keeps everything else from being written, or when the caller is
-// the code of such a transaction.
+// wouldWaitForItself returns an error if ctx is that of a handler whose transaction keeps
+// everything else from being written, or if the caller runs inside such a transaction.
 func (p *PubSub) wouldWaitForItself(ctx context.Context) error {
 	if _, transactional := handlers.Tx(ctx); transactional && p.db.OneWriter() {
 		return errWaitForItself
@@ -119,13 +116,13 @@ func (p *PubSub) wouldWaitForItself(ctx context.Context) error {
 	return nil
 }
 
-// Close does nothing: the PubSub and the pool are closed by who made them.
-// Watermill's router closes the publishers of its handlers while others may
-// still publish.
+// Close does nothing: the owners of the PubSub and the pool close them. Watermill's
+// router closes the publishers of its handlers while others may still publish.
 func (p *Publisher) Close() error { return nil }
 
-// eventsOf copies the messages, so that the caller may do with them what it
-// likes, and checks them, so that a bad one fails before it is among others.
+// eventsOf copies the messages, so that the caller may change them afterwards. It
+// validates them, so that an invalid message fails before it is written together with
+// others.
 func eventsOf(topic string, messages []*message.Message) ([]store.Event, error) {
 	if err := store.ValidTopic(topic); err != nil {
 		return nil, err
@@ -143,8 +140,8 @@ func eventsOf(topic string, messages []*message.Message) ([]store.Event, error) 
 	return events, nil
 }
 
-// EventOf returns the event that a message with a UUID is published as. It
-// shares nothing with the message.
+// EventOf returns the event that a message with a UUID is published as. The event shares
+// no memory with the message.
 func EventOf(topic string, msg *message.Message) store.Event {
 	return store.Event{
 		ID:       msg.UUID,
@@ -157,8 +154,8 @@ func EventOf(topic string, msg *message.Message) store.Event {
 	}
 }
 
-// metadataOf returns the message's metadata, with the ids and the trace of what
-// it follows from when it is published inside a handler.
+// metadataOf returns the message's metadata. Inside a handler it adds the ids and the
+// trace of the message being handled.
 func metadataOf(msg *message.Message) message.Metadata {
 	metadata := maps.Clone(msg.Metadata)
 	if cause := cqrs.OriginalMessageFromCtx(msg.Context()); cause != nil {

@@ -1,13 +1,13 @@
-// Package pubsub is a Watermill Pub/Sub over the store: a Publisher that
-// writes an event and its runs, and a Subscriber for each handler that leases
-// due runs and delivers them as messages.
+// Package pubsub is a Watermill Pub/Sub over the store. A Publisher writes an event and
+// its runs. Each handler has a Subscriber that leases due runs and delivers them as
+// messages.
 //
 //	claimer ──▶ subscription ──▶ Watermill's router ──▶ handler
 //	   ▲                                                  │ ack, nack or Delivery.End
 //	   └──────── store ◀──────────── finisher ◀───────────┘
 //
-// A PubSub is one instance: one claimer, one finisher and one heartbeat serve
-// all of its handlers.
+// A PubSub is one instance: one claimer, one finisher and one heartbeat serve all of its
+// handlers.
 package pubsub
 
 import (
@@ -29,35 +29,35 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// farewell is how long Close waits for the database to take what is left to say.
+// farewell is how long Close waits for the database to take the last ends.
 const farewell = 10 * time.Second
 
-// DefaultConcurrency is how many runs of one handler a process works on at
-// once, unless it is told.
+// DefaultConcurrency is the default of Config.Concurrency: how many runs of one handler a
+// process works on at once.
 const DefaultConcurrency = 16
 
-// ErrClosed is returned by what is called on a closed PubSub.
+// ErrClosed is returned by calls on a closed PubSub.
 var ErrClosed = errors.New("the Pub/Sub is closed")
 
-// Config sets what a PubSub does. A zero field means its default.
+// Config sets how a PubSub works. A zero field means its default.
 type Config struct {
-	Concurrency       int           // runs of one handler that this process works on at once, unless its policy says; default 16
-	MaxConcurrency    int           // runs of all handlers at once, though a handler without any may always begin one; default no limit
-	PollInterval      time.Duration // between looks for due runs when nothing wakes the claimer; default 1 s
-	GracePeriod       time.Duration // that running handlers get on Close; default 10 s
+	Concurrency       int           // running runs of one handler in this process, unless Policy.Concurrency is set; default 16
+	MaxConcurrency    int           // running runs of all handlers in this process, but an idle handler may always begin one; default no limit
+	PollInterval      time.Duration // how often to look for due runs when nothing wakes the claimer; default 1 s
+	GracePeriod       time.Duration // for running handlers on Close; default 10 s
 	HeartbeatInterval time.Duration // default 2 s
-	DeadAfter         time.Duration // of silence until another instance takes over the runs; default 10 s
-	MaxPayload        int           // bytes of a message that is published; default 16 MiB
+	DeadAfter         time.Duration // silence after which other instances take over the runs; default 10 s; at least three times HeartbeatInterval
+	MaxPayload        int           // maximum payload of a published message in bytes; default 16 MiB
 	Logger            *slog.Logger  // default slog.Default()
 
-	// ListenURL is the PostgreSQL URL of a connection of its own, on which the
-	// PubSub listens for what other processes publish. Without it, or behind a
-	// transaction pooler, that is found by the poll.
+	// ListenURL is the PostgreSQL URL of a separate connection, on which the PubSub
+	// listens for publishes of other processes. Without it, or behind a transaction
+	// pooler, the PubSub finds them by polling.
 	ListenURL string
 
-	// SkipNotify publishes without NOTIFY: PostgreSQL lets only one of the
-	// transactions that notify commit at a time. Other processes then find runs that are due, and
-	// events in the outbox, by their poll: within their PollInterval.
+	// SkipNotify publishes without NOTIFY, because PostgreSQL commits transactions that
+	// notify one at a time. Other processes then find due runs, and events in the outbox,
+	// by polling, within their PollInterval.
 	SkipNotify bool
 }
 
@@ -83,12 +83,12 @@ func (c *Config) setDefaults() {
 	c.Logger = brief.Logger(c.Logger)
 }
 
-// aside is for how long other work may delay a heartbeat.
+// aside returns how long other work may delay a heartbeat.
 func (c *Config) aside() time.Duration {
 	return max(c.HeartbeatInterval/2, min(c.DeadAfter/10, time.Second))
 }
 
-// Validate reports every field that has no meaning.
+// Validate reports every invalid field.
 func (c Config) Validate() error {
 	c.setDefaults()
 	var errs []error
@@ -129,47 +129,47 @@ type PubSub struct {
 	queue     *queue.Queue
 	db        *sqldb.DB
 	config    Config
-	origin    string // of notices
+	origin    string // sender id in notices
 	finisher  *finisher
 	writer    *writer
 	notifier  *notifier
 	failures  *failures
 	unheard   *unheard
-	predictor predictor // of what is published
+	predictor predictor // of published events
 
 	mu         sync.Mutex
 	registered map[store.Subscription]*registration
-	active     map[store.Subscription][]*subscription // delivering
-	backlog    map[store.Subscription]int             // there may be due runs that found no free slot: nothing overtakes them; when that was noted last
-	notes      int                                    // of backlogs
-	running    int                                    // slots taken, of all subscriptions
+	active     map[store.Subscription][]*subscription // those that deliver
+	backlog    map[store.Subscription]int             // subscriptions that may have due runs without a free slot, which nothing overtakes; the value is notes at the last note
+	notes      int                                    // number of backlog notes so far
+	running    int                                    // slots taken by all subscriptions
 	closed     bool
-	leftBehind bool   // the last claim left runs behind for want of free slots, as far as one can tell
-	surveyed   string // the subscriptions, when they were looked at last
+	leftBehind bool   // the last claim probably left runs behind for want of free slots
+	surveyed   string // the subscriptions at the last survey
 	current    *identity
-	former     []*identity // still holding runs, after an answer was lost
+	former     []*identity // identities that still hold runs after a lost answer
 
 	starting sync.Mutex
-	started  bool // starting is held
-	claiming turn // nothing is being claimed while the heartbeat says what is held
+	started  bool // guarded by starting
+	claiming turn // held while claiming, and while a heartbeat reports the held runs
 
-	claimed atomic.Int64                // when a claim went well last, in Unix nanoseconds
-	refused map[store.Subscription]bool // to be claimed for; claiming is held
+	claimed atomic.Int64                // time of the last successful claim, in Unix nanoseconds
+	refused map[store.Subscription]bool // subscriptions whose claims the database refuses; guarded by claiming
 
 	wake  chan struct{} // something may be due
 	nudge chan struct{} // something will be due soon: a caller's transaction
-	serve chan struct{} // something else is served now
-	relay chan struct{} // something is to be sent from the outbox
+	serve chan struct{} // the served handlers have changed
+	relay chan struct{} // the outbox has something to send
 
 	subscriptions sync.WaitGroup     // goroutines of subscriptions
-	handovers     sync.WaitGroup     // neither delivered nor cancelled
-	loops         sync.WaitGroup     // claimer, heartbeat
+	handovers     sync.WaitGroup     // handovers neither delivered nor cancelled
+	loops         sync.WaitGroup     // the loops, such as claimer and heartbeat
 	stop          context.CancelFunc // ends the loops
 	loopCtx       context.Context
 }
 
-// New returns a PubSub over the store. It does nothing until it is used, and
-// runs goroutines from the first Subscribe until Close.
+// New returns a PubSub over the store. It does nothing until it is used, and runs
+// goroutines from the first Subscribe until Close.
 func New(st *store.Store, config Config) (*PubSub, error) {
 	if st == nil {
 		return nil, errors.New("pubsub: the store is nil: make one with store.New")
@@ -239,18 +239,18 @@ func (p *PubSub) isClosed() bool {
 	return p.closed
 }
 
-// serving is what has a subscriber here, as the database is told.
+// serving returns the subscriptions that have a subscriber here, as the database stores
+// them.
 func (p *PubSub) serving() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return store.Serving(slices.Collect(maps.Keys(p.active)))
 }
 
-// Close stops delivering, gives running handlers the grace period, writes how
-// they ended, and makes due again what did not end. It returns when all
-// goroutines have ended, or with an error when the database has not answered
-// for ten seconds. A second Close waits for publishes that are under way.
-// Publishing goes on working.
+// Close stops delivering, gives running handlers the grace period and writes their ends.
+// Runs that have not ended are due again. Close returns when all goroutines have ended,
+// or with an error after the database has not answered for 10 s. A second Close waits for
+// publishes under way. Publishing still works after Close.
 func (p *PubSub) Close() error {
 	p.mu.Lock()
 	if p.closed {
@@ -283,20 +283,20 @@ func (p *PubSub) Close() error {
 		return nil
 	}
 	unwritten := p.finisher.close(ctx)
-	if ctx.Err() != nil { // what follows may still be done at once
+	if ctx.Err() != nil { // the last statements may still succeed at once
 		ctx, cancel = context.WithTimeout(context.Background(), farewell/5)
 		defer cancel()
 	}
 	if !within(ctx, p.handovers.Wait) {
-		// While one is under way this instance may yet come to hold a run, and
-		// must not be forgotten.
+		// While a handover is under way this instance may still get a run, so its row
+		// must stay.
 		return errors.Join(unwritten, fmt.Errorf("a transaction of InTx is still open: what it publishes runs %v after its commit", p.config.DeadAfter))
 	}
 	return errors.Join(unwritten, p.leave(ctx))
 }
 
-// leave gives back what this process may hold without knowing, and is gone, as
-// soon as the database takes it.
+// leave gives back the runs that this process may hold without knowing, and deletes the
+// instance, as soon as the database accepts that.
 func (p *PubSub) leave(ctx context.Context) error {
 	for _, i := range p.identities() {
 		pace := outage.Pace(5 * time.Second)
@@ -308,14 +308,14 @@ func (p *PubSub) leave(ctx context.Context) error {
 			select {
 			case <-ctx.Done():
 				return err
-			case <-time.After(pace.NextBackOff()): // a connection that was lost a moment ago, perhaps
+			case <-time.After(pace.NextBackOff()): // the connection may have been lost a moment ago
 			}
 		}
 	}
 	return nil
 }
 
-// within says whether all of it was over before ctx ended. What is not goes on.
+// within reports whether all waits returned before ctx ended. The others continue.
 func within(ctx context.Context, waits ...func()) bool {
 	done := make(chan struct{})
 	go func() {
@@ -332,7 +332,7 @@ func within(ctx context.Context, waits ...func()) bool {
 	}
 }
 
-// turn is a lock that is waited for no longer than one likes.
+// turn is a lock; waiting for it ends with a context.
 type turn chan struct{}
 
 func (t turn) lock(ctx context.Context) error {
@@ -346,7 +346,7 @@ func (t turn) lock(ctx context.Context) error {
 
 func (t turn) unlock() { <-t }
 
-// signal sends to a channel of capacity one, which never blocks.
+// signal sends to a channel of capacity 1 and never blocks.
 func signal(ch chan struct{}) {
 	select {
 	case ch <- struct{}{}:

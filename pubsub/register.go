@@ -13,25 +13,25 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// registration is how far a subscription that this process knows of has come.
+// registration is the state of a subscription that this process knows.
 type registration struct {
-	policy    string // as its readers see it
-	beginning bool   // it gets past events, too, if it is new
+	policy    string // as stored for readers
+	beginning bool   // a new subscription gets past events, too
 	step      step
 }
 
 type step int
 
 const (
-	unknown     step = iota // nobody has looked
+	unknown     step = iota // not looked up yet
 	uncommitted             // written in a transaction that may have been rolled back
 	present                 // in the database, perhaps with another policy
-	subscribed              // in the database, as it is here
+	subscribed              // in the database, with this policy
 )
 
-// Register makes a handler of this process known without subscribing it yet.
-// Its subscription is in the database before the next publish of this PubSub
-// returns, so that no event from then on is missed.
+// Register adds a handler to this process without subscribing it yet. The subscription is
+// in the database before the next publish of this PubSub returns, so that the handler
+// gets every event from then on.
 func (p *PubSub) Register(topic, handler string, policy handlers.Policy) error {
 	sub := store.Subscription{Topic: topic, Handler: handler}
 	if err := sub.Validate(); err != nil {
@@ -48,8 +48,8 @@ func (p *PubSub) Register(topic, handler string, policy handlers.Policy) error {
 	return nil
 }
 
-// Unregister makes a handler of this process unknown again, that nothing subscribes
-// here. A subscription that is in the database stays there.
+// Unregister removes a handler from this process if nothing is subscribed for it here. A
+// subscription in the database stays.
 func (p *PubSub) Unregister(topic, handler string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -59,18 +59,18 @@ func (p *PubSub) Unregister(topic, handler string) {
 	}
 }
 
-// SubscribeRegistered puts the subscriptions of all registered handlers into the
-// database: every event that is committed from then on gets its runs. An event of a
-// transaction that is open at this moment may get them when it has ended, from a
-// process that serves the handler.
+// SubscribeRegistered commits the subscriptions of all registered handlers. Every event
+// that is committed from then on gets its runs. An event of a transaction that is open at
+// this moment may get them after that transaction has ended, from a process that serves
+// the handler.
 //
-// While the database is away or busy it waits, until ctx ends.
+// While the database is away or busy, SubscribeRegistered waits, until ctx ends.
 func (p *PubSub) SubscribeRegistered(ctx context.Context) error {
 	health := outage.Outage{What: "subscribing handlers", Log: p.config.Logger}
 	return health.Until(ctx, time.Second, sqldb.Transient, func() error { return p.subscribeRegistered(ctx) })
 }
 
-// subscribeRegistered puts what is registered into the database.
+// subscribeRegistered commits the registered subscriptions.
 func (p *PubSub) subscribeRegistered(ctx context.Context) error {
 	for _, m := range p.missing(subscribed) {
 		subscribe := p.queue.Subscribe
@@ -85,10 +85,10 @@ func (p *PubSub) subscribeRegistered(ctx context.Context) error {
 	return nil
 }
 
-// subscribeRegisteredTx does it in a caller's transaction, where it takes no
-// lock on what is there already. What it had to write may be rolled back, and
-// what was written so before may be the transaction's own: neither is known to
-// stay.
+// subscribeRegisteredTx subscribes in a caller's transaction, where it takes no lock on
+// existing subscriptions. A subscription that it writes may be rolled back, and an
+// existing one may have been written by the same transaction: neither counts as
+// committed.
 func (p *PubSub) subscribeRegisteredTx(ctx context.Context, tx Tx) error {
 	for _, m := range p.missing(present) {
 		fresh, err := p.queue.SubscribeTx(ctx, tx, m.sub, m.policy)
@@ -110,8 +110,8 @@ func (p *PubSub) subscribeRegisteredTx(ctx context.Context, tx Tx) error {
 	return nil
 }
 
-// subscribeAgain puts subscriptions of this process back that somebody has removed
-// meanwhile, and says so.
+// subscribeAgain subscribes again where a subscription of this process was removed
+// meanwhile, and logs that.
 func (p *PubSub) subscribeAgain(ctx context.Context) error {
 	there, err := p.store.SubscriptionKeys(ctx)
 	if err != nil {
@@ -143,14 +143,14 @@ func (p *PubSub) subscribeAgain(ctx context.Context) error {
 	return nil
 }
 
-// missing is a subscription that has not come as far as it should.
+// missing is a subscription that has not reached the needed step.
 type missing struct {
 	sub store.Subscription
 	registration
 }
 
-// missing returns them in one order everywhere, so that two processes do not
-// lock the rows crosswise.
+// missing returns the subscriptions in the same order in all processes, so that two
+// processes do not deadlock on the rows.
 func (p *PubSub) missing(enough step) []missing {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -167,7 +167,7 @@ func (p *PubSub) missing(enough step) []missing {
 func (p *PubSub) mark(s step, sub store.Subscription) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if r := p.registered[sub]; r != nil { // or it was unregistered meanwhile
+	if r := p.registered[sub]; r != nil { // nil: unregistered meanwhile
 		r.step = s
 	}
 }

@@ -15,38 +15,38 @@ import (
 )
 
 // This file sends the outbox. One process at a time is the relay (look, leads,
-// maySucceed). It sends each topic by itself (sendTopic), a batch at a time, and each
-// key in order (lanesOf). What the broker has taken is remembered until the database
-// has it (endings), so that a refused UPDATE sends nothing twice.
+// maySucceed). It sends each topic by itself (sendTopic), in batches, and each key in
+// order (lanesOf). It remembers which messages the broker has taken until the database
+// knows (endings), so that a refused UPDATE sends nothing twice.
 
 const (
-	relayBatch = 500             // messages that are read at once
-	relayLanes = 64              // messages that are sent at once
-	maxPause   = 2 * time.Second // until a broker that was away is tried again
+	relayBatch = 500             // messages read at once
+	relayLanes = 64              // messages sent at once
+	maxPause   = 2 * time.Second // longest wait before a broker that was away is tried again
 )
 
-// Run sends what is in the outbox, in one process at a time, until ctx ends. It
-// returns when nothing is being sent any more. What is in the hands of a process
-// that dies is sent again by another, after 23 s or eight times SendTimeout.
+// Run sends the messages of the outbox until ctx ends, in one process at a time. It
+// returns when no message is under way. When a sending process dies, another process
+// sends its messages again after 23 s or eight times SendTimeout, whichever is longer.
 func (o *Outbox) Run(ctx context.Context) {
 	r := &relay{outbox: o, instance: o.pubsub.origin, ttl: max(15*time.Second, 5*o.config.SendTimeout), topics: map[string]bool{}}
 	r.run(ctx)
 }
 
-// relay is the one process that sends, or would be.
+// relay is the sending process, or one that would like to be.
 type relay struct {
 	outbox   *Outbox
 	instance string
 	ttl      time.Duration
 
-	until   time.Time          // it is the relay at least until then or, if it is not, does not ask before
-	lead    context.Context    // while it is
+	until   time.Time          // if leading: it leads at least until then; if not: it does not ask before
+	lead    context.Context    // context of leading; nil: not leading
 	resign  context.CancelFunc // ends lead
 	silent  string             // another relay whose time is over
-	since   time.Time          // that was seen
-	sending sync.WaitGroup     // one goroutine a topic
+	since   time.Time          // when that was noticed
+	sending sync.WaitGroup     // one goroutine for each topic
 	mu      sync.Mutex
-	topics  map[string]bool // that have one
+	topics  map[string]bool // topics with a goroutine
 }
 
 func (r *relay) run(ctx context.Context) {
@@ -58,10 +58,10 @@ func (r *relay) run(ctx context.Context) {
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
-		case <-r.outbox.nudge: // soon, and then ever more rarely: the commit is the caller's
+		case <-r.outbox.nudge: // soon, then less and less often: the caller commits
 			wait = time.Millisecond
 		case <-p.relay:
-			select { // what is written meanwhile is found, too
+			select { // also finds what is written during the wait
 			case <-ctx.Done():
 			case <-time.After(quiet - time.Since(looked)):
 			}
@@ -77,10 +77,10 @@ func (r *relay) run(ctx context.Context) {
 	r.sending.Wait()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
 	defer cancel()
-	_ = p.queue.ResignRelay(ctx, r.instance) // or its time is over by itself
+	_ = p.queue.ResignRelay(ctx, r.instance) // on an error the relay's time runs out by itself
 }
 
-// look becomes the relay if it can, and has every topic sent that waits.
+// look becomes the relay if it can, and starts sending every waiting topic.
 func (r *relay) look(ctx context.Context) error {
 	leading, err := r.leads(ctx)
 	if err != nil || !leading {
@@ -101,7 +101,7 @@ func (r *relay) look(ctx context.Context) error {
 	return nil
 }
 
-// leads says whether this process is the relay, and sees to it that it stays so.
+// leads reports whether this process is the relay, and renews its time.
 func (r *relay) leads(ctx context.Context) (bool, error) {
 	now := time.Now()
 	switch {
@@ -129,7 +129,7 @@ func (r *relay) leads(ctx context.Context) (bool, error) {
 		}
 		return true, nil
 	case err != nil && r.lead != nil && now.Before(r.until.Add(-r.ttl/3)):
-		return true, err // it still is
+		return true, err // it still leads
 	}
 	if r.lead != nil {
 		r.resign()
@@ -139,9 +139,10 @@ func (r *relay) leads(ctx context.Context) (bool, error) {
 	return false, err
 }
 
-// maySucceed says whether another relay, whose time is over, has not come back for
-// so long that it is gone. It may have slept, with this process, the database or the
-// whole machine, and would go on sending as this process begins.
+// maySucceed reports whether another relay has been silent for half a ttl since this
+// process noticed that its time was over. The other relay may have been suspended, with
+// this process, the database or the whole machine, and would go on sending as this
+// process begins.
 func (r *relay) maySucceed(by string, over bool, now time.Time) bool {
 	if !over || by != r.silent {
 		r.silent, r.since = "", time.Time{}
@@ -153,7 +154,7 @@ func (r *relay) maySucceed(by string, over bool, now time.Time) bool {
 	return now.Sub(r.since) >= r.ttl/2
 }
 
-// sendTopic sends what is PENDING of a topic until nothing is, or ctx ends.
+// sendTopic sends the PENDING messages of a topic until none is left or ctx ends.
 func (r *relay) sendTopic(ctx context.Context, topic string) {
 	p := r.outbox.pubsub
 	health := outage.Outage{What: "sending what is in the outbox on topic " + topic, Log: p.config.Logger}
@@ -169,7 +170,7 @@ func (r *relay) sendTopic(ctx context.Context, topic string) {
 			r.mu.Unlock()
 			signal(r.outbox.settled)
 			if ctx.Err() == nil {
-				signal(p.relay) // for what was written when we had looked already
+				signal(p.relay) // for messages written after the last look
 			}
 			return
 		case err == nil || ended > 0 && errors.Is(err, errUnmarked):
@@ -183,22 +184,22 @@ func (r *relay) sendTopic(ctx context.Context, topic string) {
 	}
 }
 
-// endings are the events, by their ids in the outbox, that the broker has taken
-// or refused and that may not be marked so yet.
+// endings holds the events, by their ids in the outbox, that the broker has taken or
+// refused and that may not be marked so yet.
 type endings map[int64]ending
 
 type ending struct {
-	operation int64 // after another one, the event is to be sent again
-	refused   error // nil: it is sent
+	operation int64 // a later operation sends the event again
+	refused   error // nil: the event is sent
 }
 
-// errUnmarked is no reason for other events to wait: this process does not send
-// again what it could not mark.
+// errUnmarked lets other events go on: this process does not send an event again that it
+// could not mark.
 var errUnmarked = errors.New("what the broker has taken or refused cannot be marked so in the outbox: another transaction has locked it, or the database refuses it")
 
-// sendBatch sends the oldest messages of a topic, those of one key one after the
-// other, and marks how that ended. It returns how many it has seen the end of. What
-// has ended before and is still PENDING it does not send again, but marks again.
+// sendBatch sends the oldest messages of a topic, those of one key in order, and marks
+// the results. It returns how many messages the broker took or refused. Messages that it
+// took or refused before and that are still PENDING are only marked again.
 func (r *relay) sendBatch(ctx context.Context, topic string, over endings) (ended int, err error) {
 	q := r.outbox.pubsub.queue
 	batch, err := q.NextOutgoing(ctx, topic, relayBatch, maxBytes)
@@ -214,7 +215,7 @@ func (r *relay) sendBatch(ctx context.Context, topic string, over endings) (ende
 	defer stop(nil)
 	var (
 		lanes  sync.WaitGroup
-		mu     sync.Mutex // of over, too
+		mu     sync.Mutex // guards over, too
 		failed store.Outgoing
 		cause  error
 	)
@@ -230,8 +231,8 @@ func (r *relay) sendBatch(ctx context.Context, topic string, over endings) (ende
 				if known {
 					continue
 				}
-				// One that is on its way is waited for, also when others failed
-				// or this is the end.
+				// A message under way is waited for, even after a failure or when ctx has
+				// ended.
 				err := r.outbox.send(context.WithoutCancel(ctx), m.Event)
 				refused := err != nil && r.outbox.refused(err)
 				if refused {
@@ -254,7 +255,7 @@ func (r *relay) sendBatch(ctx context.Context, topic string, over endings) (ende
 		})
 	}
 	lanes.Wait()
-	// Though ctx may have ended: what is not marked is sent again.
+	// ctx may have ended, but an unmarked message would be sent again.
 	mark, cancel := context.WithTimeout(context.WithoutCancel(ctx), farewell)
 	defer cancel()
 	ended = len(over) - before
@@ -268,8 +269,8 @@ func (r *relay) sendBatch(ctx context.Context, topic string, over endings) (ende
 	return ended, err
 }
 
-// keep forgets what is not in the batch of what is PENDING, and what somebody has
-// asked to be sent again since it ended. It returns how many are left.
+// keep forgets messages that are no longer PENDING, and messages that an operation has
+// sent again since. It returns how many are left.
 func (e endings) keep(batch []store.Outgoing) int {
 	if len(e) == 0 {
 		return 0
@@ -285,8 +286,8 @@ func (e endings) keep(batch []store.Outgoing) int {
 	return len(e)
 }
 
-// mark marks what has ended. When the database refuses to mark some of what was
-// sent, each is tried alone.
+// mark marks the results in the outbox. If the database refuses to mark the sent messages
+// together, each is tried alone.
 func (r *relay) mark(ctx context.Context, over endings) error {
 	q := r.outbox.pubsub.queue
 	var (
@@ -301,7 +302,7 @@ func (r *relay) mark(ctx context.Context, over endings) error {
 			errs = append(errs, err)
 		}
 	}
-	slices.Sort(sent) // in one order everywhere
+	slices.Sort(sent) // same order in all processes
 	err := q.Sent(ctx, sent)
 	if err != nil && len(sent) > 1 && ctx.Err() == nil && divisible(err) {
 		err = nil

@@ -10,20 +10,20 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// knownEvents are those of a publish for which nothing was written, since the topic
-// has them already: by topic, and the id that each has as a repeat, which is made of
-// all that it is.
+// knownEvents holds the events of a publish for which nothing was written, because the
+// topic has them already. The key is the topic and the id that the event has as a repeat,
+// which is made of its whole content.
 type knownEvents map[store.EventID]bool
 
 func (k knownEvents) add(e *store.Event) { k[store.EventID{Topic: e.Topic, ID: e.Repeat().ID}] = true }
 
-// metadataOfKnown returns the metadata that the database has of events.
+// metadataOfKnown returns the metadata of events as the database has it.
 type metadataOfKnown func(ctx context.Context, q sqldb.Queryer, ids []store.EventID) (map[store.EventID]map[string]string, error)
 
-// repeatsAmong looks at the events that an insert of unique events did not write,
-// and at the others of the same ids, which were no part of it: it returns those that
-// repeat what the database has under their id, each under an id of its own, and those
-// that are that event.
+// repeatsAmong looks at the events that an insert of unique events did not write, and at
+// the others with the same ids, which the insert left out. It returns the events that
+// repeat the database's event under their id, each with an id of its own, and the events
+// that are the database's event.
 func repeatsAmong(ctx context.Context, db sqldb.Queryer, events, others []store.Event, fresh []store.EventID, look metadataOfKnown) ([]store.Event, knownEvents, error) {
 	written := make(map[store.EventID]bool, len(fresh))
 	for _, id := range fresh {
@@ -60,9 +60,9 @@ func repeatsAmong(ctx context.Context, db sqldb.Queryer, events, others []store.
 	return repeats, known, err
 }
 
-// insertRepeats follows an insert of unique events that has written those of in: of
-// the rest, and of the others of their ids, it inserts those that repeat an event.
-// Their runs are due.
+// insertRepeats follows an insert of unique events, of which it wrote those in in. Of the
+// rest, and of the others with the same ids, it inserts those that repeat an event. Their
+// runs are due.
 func (p *PubSub) insertRepeats(ctx context.Context, db sqldb.Queryer, events, others []store.Event, in queue.Inserted) (more queue.Inserted, known knownEvents, err error) {
 	if len(in.IDs) == len(events) && len(others) == 0 {
 		return more, nil, nil
@@ -79,7 +79,7 @@ func (p *PubSub) insertRepeats(ctx context.Context, db sqldb.Queryer, events, ot
 	return more, known, nil
 }
 
-// addMissing adds the repeats that are not among those that were written.
+// addMissing adds the repeats that were not written.
 func (k knownEvents) addMissing(repeats []store.Event, fresh []store.EventID) {
 	for i := range repeats {
 		k[repeats[i].EventID()] = true
@@ -106,8 +106,7 @@ func (k knownEvents) of(events []store.Event) (n int, first store.EventID) {
 	return n, first
 }
 
-// sayKnown logs, once for a publish, that some of its events will be handled by
-// nobody because of it.
+// sayKnown logs, once for a publish, that some of its events were known and got no run.
 func sayKnown(ctx context.Context, log *slog.Logger, events []store.Event, known knownEvents) {
 	n, first := known.of(events)
 	if n == 0 {

@@ -9,15 +9,15 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// settle creates the runs that transactions owe to a subscription which were open
-// when it was committed, and returns when all of them have ended. Processes that
-// serve the same handler may all do so.
+// settle creates the runs that a subscription lacks because a publishing transaction was
+// open when the subscription was committed. It returns when all of these transactions
+// have ended. Several processes that serve the handler may do this at once.
 func (p *PubSub) settle(ctx context.Context, sub store.Subscription) {
 	health := outage.Outage{What: "looking for what was published while handler " + sub.Handler + " came up", Log: p.config.Logger}
 	pace := outage.Pace(p.config.PollInterval)
 	for open := ""; ; {
 		still, created, err := p.queue.Settle(ctx, sub, open)
-		if err == nil || sqldb.Unacceptable(err) { // when the database does not work, others say so
+		if err == nil || sqldb.Unacceptable(err) { // other loops log that the database does not work
 			health.Report(ctx, err)
 		}
 		if created > 0 {

@@ -6,20 +6,20 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// Slots: how many runs this process works on at once, by Subscriber and in
-// all. pubsub.mu is held by the callers of what does not lock it.
+// This file counts slots: how many runs this process works on at once, for each
+// Subscriber and in all. Callers must hold pubsub.mu unless the function locks it.
 
-// slots are those of one Subscriber, which its topics share.
+// slots are the slots of one Subscriber. Its topics share them.
 type slots struct {
 	all, free int
-	of        []*subscription // that are active
+	of        []*subscription // active subscriptions
 }
 
-// asking divides free slots among the topics that share them, so that one claim can
-// look for runs of all.
-type asking struct{ free, topics int } // that are left
+// asking divides free slots among the topics that share them, so that one claim can look
+// for runs of all.
+type asking struct{ free, topics int } // what is left
 
-// asking begins to divide the slots among the topics that are not served.
+// asking begins to divide the free slots among the topics that are not in served.
 func (s *slots) asking(served map[store.Subscription]bool) *asking {
 	var topics []store.Subscription
 	for _, sub := range s.of {
@@ -30,10 +30,10 @@ func (s *slots) asking(served map[store.Subscription]bool) *asking {
 	return &asking{free: s.free, topics: len(topics)}
 }
 
-// share is how many slots the next topic may ask for.
+// share returns how many slots the next topic may ask for.
 func (a *asking) share() int { return (a.free + a.topics - 1) / a.topics }
 
-// take gives the next topic its share, or n if that is less, and returns how many.
+// take gives the next topic its share, or n if that is less, and returns the number.
 func (a *asking) take(n int) int {
 	n = min(n, a.share())
 	a.free -= n
@@ -41,9 +41,9 @@ func (a *asking) take(n int) int {
 	return n
 }
 
-// mayBegin says whether the subscription may begin another run. A Subscriber without
-// a run may always begin one. Otherwise the process needs a free slot that no handler
-// of a higher priority waits for.
+// mayBegin reports whether the subscription may begin another run. A Subscriber without a
+// run may always begin one. Otherwise the process needs a free slot that no handler of a
+// higher priority waits for.
 func (p *PubSub) mayBegin(s *subscription) bool {
 	if s.slots.free == 0 {
 		return false
@@ -52,8 +52,8 @@ func (p *PubSub) mayBegin(s *subscription) bool {
 	return p.config.MaxConcurrency == 0 || idle || p.running+p.kept(s.key) < p.config.MaxConcurrency
 }
 
-// kept is how many slots of the process are kept for handlers of a higher
-// priority: those with a backlog, as far as their own slots go.
+// kept returns how many slots of the process are kept for handlers of a higher priority
+// that have a backlog, at most their own free slots.
 func (p *PubSub) kept(key store.Subscription) int {
 	n := 0
 	var counted []*slots
@@ -71,8 +71,8 @@ func (p *PubSub) kept(key store.Subscription) int {
 	return n
 }
 
-// awaited says whether a backlog waits for slots of the subscriptions, theirs or that
-// of another topic that shares the slots.
+// awaited reports whether a backlog waits for slots of the subscriptions: their own
+// backlog, or one of another topic that shares the slots.
 func (p *PubSub) awaited(subs []*subscription) bool {
 	return slices.ContainsFunc(subs, func(s *subscription) bool {
 		return slices.ContainsFunc(s.slots.of, func(sharing *subscription) bool {
@@ -82,7 +82,7 @@ func (p *PubSub) awaited(subs []*subscription) bool {
 	})
 }
 
-// take takes at most n slots of a subscription and returns how many.
+// take takes at most n slots of a subscription and returns the number taken.
 func (p *PubSub) take(s *subscription, n int) int {
 	taken := 0
 	for taken < n && p.mayBegin(s) {
@@ -99,8 +99,7 @@ func (p *PubSub) free(s *subscription) {
 	p.running--
 }
 
-// release gives a slot back and wakes the claimer if there may be due runs for
-// it.
+// release gives a slot back and wakes the claimer if due runs may be waiting for it.
 func (p *PubSub) release(s *subscription) {
 	p.mu.Lock()
 	p.free(s)

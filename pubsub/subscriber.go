@@ -16,13 +16,13 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// Subscriber is a Watermill subscriber for one handler: its due runs, each as
-// a message. Subscribers of one handler, here and in other processes, share
-// its runs. Each works on Policy.Concurrency runs at once, on all its topics together.
+// Subscriber is a Watermill subscriber for one handler: it delivers each due run as a
+// message. Subscribers of one handler, in this and other processes, share its runs. Each
+// works on Policy.Concurrency runs at once, on all its topics together.
 //
-// A message whose handler is wrapped in middleware.Record is ended by it.
-// Otherwise an ack is the run's success, and a nack a failed attempt, whose
-// cause nobody knows. What becomes of it is the policy's to decide.
+// If the handler is wrapped in middleware.Record, Record ends the run. Otherwise an ack
+// is the run's success, and a nack is a failed attempt of unknown cause. The policy
+// decides about the run.
 type Subscriber struct {
 	pubsub   *PubSub
 	handler  string
@@ -40,18 +40,18 @@ var (
 	_ message.SubscribeInitializer = (*Subscriber)(nil)
 )
 
-// Subscriber returns a subscriber for the handler, whose name is its identity
-// in the database: what Watermill calls a consumer group. Of the policy, Timeout
-// and Transactional are up to middleware.
+// Subscriber returns a subscriber for the handler. The name is the handler's identity in
+// the database, like Watermill's consumer group. The policy's Timeout and Transactional
+// have no effect here: middleware implements them.
 func (p *PubSub) Subscriber(handler string, policy handlers.Policy) *Subscriber {
 	return p.subscriber(handler, policy, false)
 }
 
-// RecordedSubscriber is Subscriber for a router whose first middleware is
-// middleware.Record and whose handler publishes nothing by returning it. Record
-// then tells how each run ended, and nobody waits for acks and nacks, which
-// saves a goroutine a message. Where the first message shows that Record is missing,
-// an error is logged, and the subscriber works as Subscriber does.
+// RecordedSubscriber returns a Subscriber for a router whose first middleware is
+// middleware.Record and whose handler returns no messages to publish. Record reports the
+// end of each run, and no goroutine waits for acks and nacks, which saves one per
+// message. If the first message shows that Record is missing, an error is logged, and the
+// subscriber works as Subscriber does.
 func (p *PubSub) RecordedSubscriber(handler string, policy handlers.Policy) *Subscriber {
 	return p.subscriber(handler, policy, true)
 }
@@ -61,15 +61,15 @@ func (p *PubSub) subscriber(handler string, policy handlers.Policy, recorded boo
 	return &Subscriber{pubsub: p, handler: handler, policy: policy, slots: &slots{all: n, free: n}, recorded: recorded}
 }
 
-// SubscribeInitialize puts the subscription into the database: events that are
-// published from then on are delivered by a later Subscribe. While the database is
-// away or busy it waits, until the PubSub is closed.
+// SubscribeInitialize commits the subscription. A later Subscribe delivers all events
+// that are published from then on. While the database is away or busy,
+// SubscribeInitialize waits, until the PubSub is closed.
 func (s *Subscriber) SubscribeInitialize(topic string) error {
 	return s.begin(s.pubsub.loopCtx, topic, s.pubsub.subscribeRegistered)
 }
 
-// begin registers the handler and does what it takes in the database for that to
-// count, again and again until ctx ends while what makes it fail is transient.
+// begin registers the handler and then runs the given functions. It retries while the
+// error is transient, until ctx ends.
 func (s *Subscriber) begin(ctx context.Context, topic string, does ...func(ctx context.Context) error) error {
 	if err := s.pubsub.Register(topic, s.handler, s.policy); err != nil {
 		return err
@@ -92,13 +92,13 @@ func (s *Subscriber) begin(ctx context.Context, topic string, does ...func(ctx c
 	return err
 }
 
-// Subscribe delivers the handler's due runs on the topic until ctx ends or the
-// Subscriber is closed; then the channel is closed. Messages that are being
-// handled at that moment stay alive: their contexts are cancelled by their ack
-// or nack, or when the grace period is over. They carry the values of ctx.
+// Subscribe delivers the handler's due runs on the topic until ctx ends or the Subscriber
+// is closed. Then it closes the channel. Messages that are being handled at that moment
+// stay alive: their contexts end with their ack or nack, or after the grace period. They
+// carry the values of ctx.
 //
-// While the database is away or busy, Subscribe waits until that is over or ctx
-// ends. What will not pass by itself, such as a missing permission, is an error.
+// While the database is away or busy, Subscribe waits until it works or ctx ends. A
+// lasting problem, such as a missing permission, is an error.
 func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
 	if err := s.begin(ctx, topic, s.pubsub.subscribeRegistered, s.pubsub.start); err != nil {
 		return nil, fmt.Errorf("subscribe handler %q to topic %q: %w", s.handler, topic, err)
@@ -116,8 +116,8 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	return sub.out, nil
 }
 
-// Close ends all subscriptions of this Subscriber and returns when their
-// messages have been handled or the grace period is over.
+// Close ends all subscriptions of this Subscriber. It returns when their messages have
+// been handled or the grace period is over.
 func (s *Subscriber) Close() error {
 	s.mu.Lock()
 	s.closed = true
@@ -140,7 +140,7 @@ func (p *PubSub) activate(ctx context.Context, s *subscription) error {
 	}
 	p.active[s.key] = append(p.active[s.key], s)
 	s.slots.of = append(s.slots.of, s)
-	p.note(s.key) // what was published before is older than what comes now
+	p.note(s.key) // events published before are older than those to come
 	p.subscriptions.Go(func() { s.run(ctx) })
 	p.owed(s.key)
 	signal(p.wake)

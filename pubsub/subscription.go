@@ -15,30 +15,30 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// subscription is one call of Subscribe. Its pump sends leased runs down the
-// channel as messages; each is in flight until its end is known.
+// subscription is one call of Subscribe. Its pump sends leased runs down the channel as
+// messages. A message is in flight until its run has ended.
 type subscription struct {
 	pubsub   *PubSub
 	key      store.Subscription
-	ctx      context.Context // of messages
+	ctx      context.Context // parent of the messages' contexts
 	policy   handlers.Policy
-	slots    *slots      // those of the Subscriber
-	recorded bool        // Record tells the ends; nobody waits for acks
-	attended atomic.Bool // Record has been seen to do so
-	unheard  sync.Once   // that it does not is said
+	slots    *slots      // shared with the Subscriber's other subscriptions
+	recorded bool        // Record reports the ends; no goroutine waits for acks
+	attended atomic.Bool // Record has been seen to begin a run
+	unheard  sync.Once   // logs once that Record is missing
 	out      chan *message.Message
 
-	inactive bool // nothing is delivered any more; pubsub.mu is held
+	inactive bool // nothing is delivered any more; guarded by pubsub.mu
 
 	mu      sync.Mutex
 	queue   []*queue.Claimed
 	tracked map[*flight]struct{}
 
-	queued  chan struct{} // the queue is not empty, perhaps
+	queued  chan struct{} // the queue may not be empty
 	once    sync.Once
 	closing chan struct{} // nothing more is sent
 	sealed  chan struct{} // nothing more is queued
-	ended   chan struct{} // all is done
+	ended   chan struct{} // everything has ended
 
 	inFlight sync.WaitGroup
 }
@@ -47,7 +47,7 @@ type subscription struct {
 type flight struct {
 	msg      *message.Message
 	delivery *handlers.Delivery
-	ctx      context.Context // the message's, to begin with
+	ctx      context.Context // the message's first context
 	cancel   context.CancelFunc
 }
 
@@ -70,8 +70,8 @@ func newSubscription(ctx context.Context, p *PubSub, key store.Subscription, pol
 
 func (s *subscription) close() { s.once.Do(func() { close(s.closing) }) }
 
-// run lives as long as the subscription, and brings its end about: first
-// nothing new, then the grace period for what is running.
+// run lives as long as the subscription and ends it: first nothing new is sent, then
+// running handlers get the grace period.
 func (s *subscription) run(ctx context.Context) {
 	defer close(s.ended)
 	var pumping sync.WaitGroup
@@ -91,8 +91,8 @@ func (s *subscription) run(ctx context.Context) {
 	s.inFlight.Wait()
 }
 
-// deliver queues a leased run, for which a slot is taken; pubsub.mu is held and
-// the subscription is active.
+// deliver queues a leased run, for which a slot is taken. pubsub.mu must be held and the
+// subscription be active.
 func (s *subscription) deliver(c *queue.Claimed) {
 	s.inFlight.Add(1)
 	s.mu.Lock()
@@ -101,7 +101,8 @@ func (s *subscription) deliver(c *queue.Claimed) {
 	signal(s.queued)
 }
 
-// pump sends what is queued, and releases it once the subscription is closing.
+// pump sends queued runs. Once the subscription is closing, it makes them due again
+// instead.
 func (s *subscription) pump() {
 	for {
 		s.mu.Lock()
@@ -133,7 +134,7 @@ func (s *subscription) empty() bool {
 func (s *subscription) send(c *queue.Claimed) {
 	f := s.track(c)
 	select {
-	case <-s.closing: // also when somebody receives
+	case <-s.closing: // also when the channel has a receiver
 		s.release(f)
 		return
 	default:
@@ -155,7 +156,7 @@ func (s *subscription) send(c *queue.Claimed) {
 	}
 }
 
-// track makes the message of a run and keeps it among those in flight. Its end gives the
+// track makes the message of a run and keeps it in tracked. The end of the run gives the
 // slot back.
 func (s *subscription) track(c *queue.Claimed) *flight {
 	f := &flight{msg: message.NewMessage(c.Event.ID, c.Event.Payload)}
@@ -183,7 +184,7 @@ func (s *subscription) track(c *queue.Claimed) *flight {
 	return f
 }
 
-// untrack is called once for each flight, when its end is known, and cancels its
+// untrack is called once for each flight, when its run has ended, and cancels its
 // context.
 func (s *subscription) untrack(f *flight) {
 	s.mu.Lock()
@@ -198,23 +199,23 @@ func (s *subscription) release(f *flight) {
 	f.delivery.Abort(queue.Outcome{Status: store.Pending, Refund: true})
 }
 
-// giveUp ends, without a try, a run whose event is unusable, or a cycle whose
-// tries are used up by the last error on record.
+// giveUp ends a run without calling the handler: because its event is unusable, or
+// because its tries are used up. In the second case the last error on record decides.
 func (s *subscription) giveUp(f *flight, unusable string) {
 	if unusable != "" {
-		_ = f.delivery.End(f.ctx, handlers.EventLost(unusable)) // our report does not fail
+		_ = f.delivery.End(f.ctx, handlers.EventLost(unusable)) // our report returns no error
 		return
 	}
 	run, err := s.pubsub.store.Run(f.ctx, f.delivery.Run().ID)
-	if err != nil { // later, then
+	if err != nil { // try again later
 		f.delivery.Abort(queue.Outcome{Status: store.Pending, Delay: s.pubsub.config.PollInterval, Refund: true})
 		return
 	}
 	_ = f.delivery.End(f.ctx, handlers.LastError(run))
 }
 
-// await calls end with what the message's ack or nack says, unless the run ends
-// before: by middleware.Record, or by interrupt.
+// await calls end upon the message's ack or nack, unless the run ends before: by
+// middleware.Record or by interrupt.
 func (s *subscription) await(f *flight, end func(err error)) {
 	select {
 	case <-f.msg.Acked():
@@ -225,20 +226,18 @@ func (s *subscription) await(f *flight, end func(err error)) {
 	}
 }
 
-// end ends the run.
 func (f *flight) end(err error) {
-	_ = f.delivery.End(f.ctx, err) // our report does not fail
+	_ = f.delivery.End(f.ctx, err) // our report returns no error
 }
 
 // acknowledge ends the run unless middleware.Record is at work.
 func (f *flight) acknowledge(err error) {
-	_ = f.delivery.Acknowledge(f.ctx, err) // our report does not fail
+	_ = f.delivery.Acknowledge(f.ctx, err) // our report returns no error
 }
 
-// attend sees to it that middleware.Record tells the end of the run, as was said. If
-// a message is acked or nacked that Record has not seen, no end would ever be told,
-// and all slots would be taken for good: it is ended as by await, and an error names
-// the mistake.
+// attend checks that middleware.Record reports the end of the run. A message that is
+// acked or nacked without Record would keep its slot for ever. Its run ends by the ack or
+// nack, and an error is logged once.
 func (s *subscription) attend(f *flight) {
 	s.await(f, func(err error) {
 		if !f.delivery.Begun() && f.ctx.Err() == nil {
@@ -255,8 +254,8 @@ func (s *subscription) attend(f *flight) {
 	}
 }
 
-// interrupt ends what has not ended within the grace period: it is due again,
-// without losing the attempt.
+// interrupt ends the runs that have not ended within the grace period. They are due
+// again, and the try is given back.
 func (s *subscription) interrupt() {
 	s.mu.Lock()
 	flying := make([]*flight, 0, len(s.tracked))

@@ -10,41 +10,41 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// Transport carries events from process to process in place of the database: a
-// broker, through a Watermill publisher and subscribers. pubsub/kafka and
-// pubsub/nats make one; of any other Watermill Pub/Sub, fill in the fields.
+// Transport carries events between processes instead of the database: a broker, through a
+// Watermill publisher and subscribers. pubsub/kafka and pubsub/nats make one. For any
+// other Watermill Pub/Sub, fill in the fields.
 type Transport struct {
-	// Name is what events that come this way have as their Source, such as
-	// "kafka".
+	// Name is the Source of events that the transport delivers, such as "kafka".
 	Name string
 
-	// Mode is how events are published whose topic does not say; default Direct.
+	// Mode is how events are published on topics without a mode of their own; default
+	// Direct.
 	Mode Mode
 
-	// Publisher connects to the broker. It is called until it has succeeded
-	// once, never twice at a time; what it returns must be safe for concurrent
-	// use, and its Publish return when the broker has the message for good.
+	// Publisher connects to the broker. It is called until it has succeeded once, never
+	// concurrently. The publisher must be safe for concurrent use, and its Publish must
+	// return only when the broker has stored the message.
 	Publisher func() (message.Publisher, error)
 
-	// Subscriber returns the subscriber of a handler, whose name is its consumer
-	// group: of several processes that serve it, one gets each message. It need
-	// not connect before Subscribe.
+	// Subscriber returns the subscriber of a handler. The handler's name is its consumer
+	// group: of the processes that serve the handler, one gets each message. The
+	// subscriber need not connect before Subscribe.
 	Subscriber func(handler string) (message.Subscriber, error)
 
-	// Topic reports a name that no topic of the broker can have; default: of none.
-	// What it reports is refused by the bus's Handle, and by a publish that goes to
-	// the broker or the outbox.
+	// Topic returns an error for a name that no topic of the broker can have. Default:
+	// every name is allowed. The bus's Handle, and a publish to the broker or the outbox,
+	// return this error.
 	Topic func(topic string) error
 
 	// Identify returns the id of a message without a UUID; see InboxConfig.
 	Identify func(msg *message.Message) string
 
-	// Refused says of an error of the publisher that it is about that message,
-	// and will not go away, such as "too large"; default: of none.
+	// Refused reports whether an error of the publisher is about that message and will
+	// not go away, such as "too large". Default: no error is.
 	Refused func(err error) bool
 }
 
-// ValidTopic reports a name that no topic can have, here or at the broker.
+// ValidTopic returns an error for a name that no topic can have, here or at the broker.
 func (t *Transport) ValidTopic(topic string) error {
 	if err := store.ValidTopic(topic); err != nil || t == nil || t.Topic == nil {
 		return err
@@ -60,26 +60,26 @@ type Mode string
 
 // The modes.
 const (
-	// Direct sends an event to the broker and, when that fails, writes it into
-	// the outbox, from where it is sent as soon as the broker is back.
+	// Direct sends an event to the broker. If that fails, the event goes into the outbox
+	// and is sent when the broker is back.
 	Direct Mode = "direct"
 
 	// ViaOutbox writes every event into the outbox first.
 	ViaOutbox Mode = "outbox"
 
-	// Hold writes every event into the outbox, where it stays until somebody
-	// releases it.
+	// Hold writes every event into the outbox, where it stays until an operator releases
+	// it.
 	Hold Mode = "hold"
 
-	// ViaDatabase publishes as without a transport, while what the transport
-	// brings is still received: the first step of a move, and the last one back.
+	// ViaDatabase publishes as without a transport, while messages of the transport are
+	// still received. It is the first step of a move to a broker, and the last step back.
 	ViaDatabase Mode = "database"
 )
 
 // Modes returns all modes.
 func Modes() []Mode { return []Mode{Direct, ViaOutbox, Hold, ViaDatabase} }
 
-// ParseMode returns the mode of that name; "" is none.
+// ParseMode returns the mode of that name. For "" it returns "".
 func ParseMode(name string) (Mode, error) {
 	var names []string
 	for _, m := range Modes() {
@@ -94,7 +94,7 @@ func ParseMode(name string) (Mode, error) {
 	return "", fmt.Errorf("mode %q: want %s", name, strings.Join(names, ", "))
 }
 
-// Validate reports every field that has no meaning.
+// Validate reports every invalid field.
 func (t *Transport) Validate() error {
 	var errs []error
 	switch t.Name {

@@ -12,45 +12,41 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// Transaction is one that InTx commits.
+// Transaction is a transaction that InTx commits.
 type Transaction struct {
 	*sqlx.Tx
 	handovers []*handover
 	inserted  queue.Inserted
-	outgoing  []func() // told of the commit
+	outgoing  []func() // called after the commit
 }
 
-// published says whether anything was.
+// published reports whether anything was published.
 func (tx *Transaction) published() bool {
 	return len(tx.handovers) > 0 || tx.inserted.Due > 0 || len(tx.outgoing) > 0
 }
 
-// InTx runs f in a transaction and commits it, or rolls it back when f returns
-// an error or panics. What f publishes through PublisherTx is handed to its
-// handlers right after the commit, as with Publisher.
+// InTx runs f in a transaction and commits it. It rolls back when f returns an error or
+// panics. Events that f publishes through PublisherTx are handed to their handlers right
+// after the commit, as with Publisher. Until then the transaction holds slots of these
+// handlers, so keep f short.
 //
-// On SQLite, and on a pool of one connection, nothing else can be written until
-// f has returned: Publish and InTx that f calls return an error at once. Those
-// that it calls by way of another goroutine, and waits for, wait until their
-// contexts end.
+// On SQLite, and on a pool of one connection, nothing else can be written until f has
+// returned. Publish and InTx return an error at once when f calls them. If f calls them
+// in another goroutine and waits for it, they wait until their contexts end.
 //
-// The transaction has the isolation level that is the database's default, since f
-// is the caller's: where that is serializable or repeatable read, InTx can fail
-// with SQLSTATE 40001, as at any level with 40P01, a deadlock. Nothing is written
-// then, and the caller may call InTx again.
+// The isolation level is the database's default, since f is the caller's. At serializable
+// or repeatable read InTx can fail with SQLSTATE 40001, and at any level with 40P01, a
+// deadlock. Then nothing is written, and the caller may call InTx again.
 //
-// f leaves the end of the transaction to InTx: where it has committed or rolled back
-// itself, InTx returns store.ErrEnded and ErrMaybeWritten.
-//
-// The slots that are reserved for that are taken until then: keep f short. What
-// f has published it must not undo by rolling back to a savepoint: the handlers
-// would get it all the same.
+// f must not end the transaction: if it commits or rolls back, InTx returns
+// store.ErrEnded and ErrMaybeWritten. f must not undo a publish by a rollback to a
+// savepoint: the handlers would get the event all the same.
 func (p *PubSub) InTx(ctx context.Context, f func(tx *Transaction) error) error {
 	return p.inTx(ctx, nil, f)
 }
 
-// PublishInTx is InTx for an f that only publishes, through PublisherTx: READ
-// COMMITTED, and again from the beginning of f after a collision with others.
+// PublishInTx is InTx for an f that only publishes, through PublisherTx. The isolation
+// level is READ COMMITTED. After a collision with other transactions f is called again.
 func (p *PubSub) PublishInTx(ctx context.Context, f func(tx *Transaction) error) error {
 	return store.Again(ctx, func() error { return p.inTx(ctx, p.db.TxOptions(), f) })
 }
@@ -89,8 +85,8 @@ func (p *PubSub) inTx(ctx context.Context, options *sql.TxOptions, f func(tx *Tr
 		if !ended && tx.published() {
 			ended = p.db.Over(ctx, begun) != nil
 		}
-		// A rollback after a commit that failed does nothing. Nor does it when
-		// f has ended the transaction itself: perhaps it was a commit.
+		// A rollback after a failed commit does nothing, and neither does a rollback
+		// after f has ended the transaction itself, perhaps by a commit.
 		undone := begun.Rollback()
 		if undone == nil && !ended {
 			return
@@ -107,7 +103,7 @@ func (p *PubSub) inTx(ctx context.Context, options *sql.TxOptions, f func(tx *Tr
 	if err := f(tx); err != nil {
 		return err
 	}
-	if tx.published() { // or the commit of some drivers succeeds without a transaction
+	if tx.published() { // the commit of some drivers succeeds without a transaction
 		if p.db.Over(ctx, begun) != nil {
 			return endedItself(store.ErrEnded)
 		}
@@ -122,7 +118,7 @@ func (p *PubSub) inTx(ctx context.Context, options *sql.TxOptions, f func(tx *Tr
 	return nil
 }
 
-// endedItself is the error of an InTx whose function has ended the transaction.
+// endedItself returns the error of an InTx whose function has ended the transaction.
 func endedItself(err error) error {
 	return maybeWritten(fmt.Errorf("commit: %w: leave both to InTx, which commits when its function returns nil", err))
 }
@@ -139,7 +135,7 @@ func (p *PubSub) publishTx(ctx context.Context, tx Tx, events []store.Event) err
 		p.heard(events, inserted)
 		return p.announceTx(ctx, tx, inserted)
 	}
-	if len(split(events)) > 1 { // nobody has that many free slots
+	if len(split(events)) > 1 { // no handler has that many free slots
 		inserted, known, err := p.insertDue(ctx, tx, events)
 		own.inserted.Due += inserted.Due
 		if err == nil {

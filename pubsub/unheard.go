@@ -10,24 +10,24 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// unheard warns once of each topic on which this process publishes and to which
-// nobody is subscribed. Safe for concurrent use.
+// unheard logs one warning for each topic on which this process publishes and that has no
+// subscription. Safe for concurrent use.
 type unheard struct {
 	log *slog.Logger
 
 	mu     sync.Mutex
-	topics map[string]bool // by topic, whether somebody was subscribed when it was looked at last
+	topics map[string]bool // by topic: it had a subscription when last checked
 }
 
-// maxTopics is how many topics are remembered. Of more nothing is said.
+// maxTopics is how many topics are remembered. Further topics get no warning.
 const maxTopics = 10_000
 
 func newUnheard(log *slog.Logger) *unheard {
 	return &unheard{log: log, topics: map[string]bool{}}
 }
 
-// note says what is known of a topic now. The first time that nobody is subscribed is
-// logged, and the next one after somebody was.
+// note stores whether a topic has a subscription now. It logs the first time without one,
+// and the next time after there was one.
 func (u *unheard) note(topic string, subscribed bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -42,7 +42,7 @@ func (u *unheard) note(topic string, subscribed bool) {
 	}
 }
 
-// unknown returns those of the topics of which nothing is known.
+// unknown returns the topics about which nothing is known.
 func (u *unheard) unknown(topics []string) []string {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -52,7 +52,7 @@ func (u *unheard) unknown(topics []string) []string {
 	return slices.DeleteFunc(topics, func(topic string) bool { _, known := u.topics[topic]; return known })
 }
 
-// heard notes what an insert says of who is subscribed.
+// heard notes what an insert says about subscriptions.
 func (p *PubSub) heard(events []store.Event, inserted queue.Inserted) {
 	for _, topic := range inserted.Unheard {
 		p.unheard.note(topic, false)
@@ -62,9 +62,9 @@ func (p *PubSub) heard(events []store.Event, inserted queue.Inserted) {
 	}
 }
 
-// heardAll is heard for a statement of this process's own. Where it was for several
-// topics, and has created runs, nothing says of which: the database is asked of the
-// topics that are new to this process.
+// heardAll is heard for a statement of this process's own. If the statement had several
+// topics and created runs, it is unclear for which topics. Then heardAll asks the
+// database about topics that are new to this process.
 func (p *PubSub) heardAll(ctx context.Context, events []store.Event, inserted queue.Inserted) {
 	p.heard(events, inserted)
 	if len(inserted.IDs) == 0 || len(inserted.Unheard) > 0 || !severalTopics(events) || !p.queue.LeasesOnInsert() {

@@ -18,52 +18,49 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// What one statement takes at most. A publish of more is several statements in
-// one transaction.
+// Limits of one statement. A larger publish is several statements in one transaction.
 const (
 	maxEvents = 2000
 	maxBytes  = 8 << 20
 )
 
 const (
-	// maxWriters is how many statements are under way at once: while the
-	// database works on one, the next gathers.
+	// maxWriters is how many statements are under way at once: while the database works
+	// on one, the next gathers.
 	maxWriters = 2
-	// patience is how long callers that publish one event after the other are
-	// waited for.
+	// patience is how long a writer waits for callers that publish one event after the
+	// other.
 	patience = 100 * time.Microsecond
 )
 
-// writer makes concurrent publishes share statements: while some are being
-// written, others gather and are the next. Its goroutines live as long as
-// something is waiting.
+// writer makes concurrent publishes share statements: calls that arrive while some are
+// being written form the next statement. Its goroutines live while calls are waiting.
 type writer struct {
-	now   func(ctx context.Context, events []store.Event) (knownEvents, error)                          // writes them in one statement
-	large func(ctx context.Context, events []store.Event, committing *atomic.Bool) (knownEvents, error) // in several, and one transaction
+	now   func(ctx context.Context, events []store.Event) (knownEvents, error)                          // writes the events in one statement
+	large func(ctx context.Context, events []store.Event, committing *atomic.Bool) (knownEvents, error) // writes the events in several statements and one transaction
 	log   *slog.Logger
 
 	mu      sync.Mutex
 	waiting []*call
 	writing int
 
-	batches sync.RWMutex // held for reading while one is written
+	batches sync.RWMutex // held for reading while a batch is written
 }
 
 // call is one publish on its way.
 type call struct {
 	events []store.Event
 	bytes  int
-	ended  chan written // of capacity one: nobody may be waiting any more
+	ended  chan written // capacity 1: the caller may have left
 }
 
-// written is how a publish ended.
+// written is the result of a publish.
 type written struct {
-	known knownEvents // perhaps of others as well
+	known knownEvents // may include events of other publishes
 	err   error
 }
 
-// publish returns when the events are committed, or have not been, or when ctx
-// ends.
+// publish returns when the events are committed, when that has failed, or when ctx ends.
 func (w *writer) publish(ctx context.Context, events []store.Event) error {
 	if len(split(events)) > 1 {
 		return w.publishLarge(ctx, events)
@@ -88,8 +85,8 @@ func (w *writer) publish(ctx context.Context, events []store.Event) error {
 	return maybeWritten(context.Cause(ctx))
 }
 
-// publishLarge does not wait for a driver that does not hear that ctx ended,
-// as while it connects.
+// publishLarge returns when ctx ends even if the driver does not notice that, as while it
+// connects.
 func (w *writer) publishLarge(ctx context.Context, events []store.Event) error {
 	var committing atomic.Bool
 	ended := make(chan written, 1)
@@ -108,14 +105,14 @@ func (w *writer) publishLarge(ctx context.Context, events []store.Event) error {
 	if committing.Load() {
 		return maybeWritten(context.Cause(ctx))
 	}
-	return nothingWritten(context.Cause(ctx)) // nor will it be: Commit refuses, now that ctx has ended
+	return nothingWritten(context.Cause(ctx)) // and never will be: Commit refuses after ctx has ended
 }
 
-// ErrMaybeWritten is wrapped by the error of a publish of which nobody knows
-// whether it was committed: publish the same messages again to be sure.
+// ErrMaybeWritten is wrapped by the error of a publish whose commit is in doubt. To be
+// sure, publish the same messages again.
 var ErrMaybeWritten = errors.New("the events may have been written: publish the same messages again to be sure")
 
-// whatIsKnown adds to the error of a statement whether it was written.
+// whatIsKnown adds to the error of a statement whether the events may have been written.
 func whatIsKnown(err error) error {
 	if sqldb.Refused(err) {
 		return nothingWritten(err)
@@ -139,8 +136,7 @@ func (w *writer) withdraw(c *call) bool {
 	return false
 }
 
-// wait returns when what is being written has been; others may go on to
-// publish meanwhile.
+// wait returns when the statements under way have ended. Publishing may go on meanwhile.
 func (w *writer) wait() {
 	w.batches.Lock()
 	defer w.batches.Unlock()
@@ -152,8 +148,8 @@ func (w *writer) write() {
 	}
 }
 
-// writeNext writes the calls of the next statement and returns what
-// writeTogether does, or 0 with none left.
+// writeNext writes the calls of the next statement. It returns the result of
+// writeTogether, or 0 if no call is left.
 func (w *writer) writeNext() (callers int) {
 	w.batches.RLock()
 	defer w.batches.RUnlock()
@@ -164,9 +160,9 @@ func (w *writer) writeNext() (callers int) {
 	return w.writeTogether(calls)
 }
 
-// gather gives the callers that were just told the moment they need to call
-// again, and so to be written together with those who wait already: or the two
-// halves would take turns for ever.
+// gather waits until the callers that just got their result can call again, so that they
+// are written together with the waiting calls. Otherwise the two halves would take turns
+// for ever.
 func (w *writer) gather(callers int) {
 	if callers == 1 {
 		return
@@ -182,8 +178,7 @@ func (w *writer) count() int {
 	return len(w.waiting)
 }
 
-// take returns the calls of the next statement; with none left the goroutine
-// is done.
+// take returns the calls of the next statement. If there are none, the goroutine is done.
 func (w *writer) take() []*call {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -204,10 +199,10 @@ func (w *writer) take() []*call {
 	return calls
 }
 
-// writeTogether writes calls in one statement. When the database refuses some
-// of that, each is tried alone, so that only the culprit fails. The statement is not
-// bound to any caller's context: it is everybody's. It returns how many callers
-// there were by its end, told and waiting.
+// writeTogether writes calls in one statement. If the database refuses part of it, each
+// call is tried alone, so that only the refused one fails. The statement is not bound to
+// a caller's context, since it is shared. writeTogether returns the number of callers:
+// those of this statement and those waiting at its end.
 func (w *writer) writeTogether(calls []*call) (callers int) {
 	events := calls[0].events
 	for _, c := range calls[1:] {
@@ -233,13 +228,13 @@ func (w *writer) writeTogether(calls []*call) (callers int) {
 	return callers
 }
 
-// divisible says of the error of a batch that parts of it may be accepted.
+// divisible reports whether parts of a batch that failed with err may be accepted.
 func divisible(err error) bool { return sqldb.Refused(err) && sqldb.Answered(err) }
 
-// alone tries the parts of a batch that was refused one by one. When two in a row
-// find something locked, what is locked is not theirs alone: the parts behind
-// them do not wait for it as well. When none of the first is accepted, for a reason
-// that need not be in it, the database accepts nothing.
+// alone tries the parts of a refused batch one by one. It gives up when two parts in a
+// row find something locked: the lock is not theirs alone, and the other parts should not
+// wait for it, too. It also gives up when none of the first atFirst parts is accepted,
+// for a reason that may lie outside them: then the database accepts nothing.
 type alone struct {
 	locked   int // in a row
 	accepted bool
@@ -247,14 +242,13 @@ type alone struct {
 	err      error
 }
 
-// atFirst is how many parts are tried before one has been accepted.
+// atFirst is how many parts are tried before one is accepted.
 const atFirst = 8
 
-// givenUp says whether nothing is tried any more.
+// givenUp reports whether the remaining parts are not tried.
 func (a *alone) givenUp() bool { return a.locked == 2 || !a.accepted && a.refused == atFirst }
 
-// try returns the error of f or, when nothing is tried any more, that of the last
-// part.
+// try returns the error of f or, after giving up, the error of the last part tried.
 func (a *alone) try(f func() error) error {
 	if a.givenUp() {
 		return a.err
@@ -274,8 +268,8 @@ func (a *alone) try(f func() error) error {
 	return a.err
 }
 
-// publishNow inserts the events in a statement of its own and hands over what
-// it could. Only when it finds that some are known does it take more statements.
+// publishNow inserts the events in a statement of its own and hands leased runs over. It
+// takes more statements only if some events are known.
 func (p *PubSub) publishNow(ctx context.Context, events []store.Event) (knownEvents, error) {
 	if err := p.subscribeRegistered(ctx); err != nil {
 		return nil, nothingWritten(err)
@@ -302,8 +296,8 @@ func (p *PubSub) publishNow(ctx context.Context, events []store.Event) (knownEve
 	return known, nil
 }
 
-// publishLarge inserts what one statement does not take, in a transaction. Its
-// runs are due: nobody has that many free slots.
+// publishLarge inserts, in one transaction, more events than one statement takes. Their
+// runs are due, since no handler has that many free slots.
 func (p *PubSub) publishLarge(ctx context.Context, events []store.Event, committing *atomic.Bool) (known knownEvents, err error) {
 	var inserted queue.Inserted
 	err = p.inOneTx(ctx, committing, func(tx *sqlx.Tx) (err error) {
@@ -319,8 +313,8 @@ func (p *PubSub) publishLarge(ctx context.Context, events []store.Event, committ
 	return known, nil
 }
 
-// inOneTx runs write in a READ COMMITTED transaction, and again after a collision
-// with others. It says of its error what is known, and to whoever waits no longer
+// inOneTx runs write in a READ COMMITTED transaction, and again after a collision with
+// other transactions. Its error says what is known about the commit. It sets committing
 // when it begins to commit.
 func (p *PubSub) inOneTx(ctx context.Context, committing *atomic.Bool, write func(tx *sqlx.Tx) error) error {
 	return store.Again(ctx, func() error {
@@ -345,7 +339,7 @@ func (p *PubSub) inOneTxOnce(ctx context.Context, committing *atomic.Bool, write
 	return nil
 }
 
-// insertDue inserts the events in a transaction; their runs are due.
+// insertDue inserts the events in a transaction. Their runs are due.
 func (p *PubSub) insertDue(ctx context.Context, tx Tx, events []store.Event) (in queue.Inserted, known knownEvents, err error) {
 	if err := p.subscribeRegisteredTx(ctx, tx); err != nil {
 		return in, nil, err
@@ -374,7 +368,7 @@ func rollback(tx *sqlx.Tx) error {
 	return nil
 }
 
-// split makes chunks that one statement takes.
+// split divides events into chunks that one statement takes.
 func split(events []store.Event) [][]store.Event {
 	if len(events) == 0 {
 		return nil

@@ -21,11 +21,11 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// Bus takes the place of a *bus.Bus in tests: it has the methods that
-// applications call. It keeps what is published in memory and runs the handlers
-// before Publish returns, one after the other, each by its whole policy but for
-// Concurrency, Priority and From. What a handler publishes with its ctx is
-// delivered when that handler's run is over. Safe for concurrent use.
+// Bus replaces a *bus.Bus in tests: it has the methods that applications call. It keeps
+// published events in memory and runs the handlers before Publish returns, one after the
+// other, each by its whole policy except Concurrency, Priority and From. Events that a
+// handler publishes with its ctx are delivered after that handler's run. Safe for
+// concurrent use.
 type Bus struct {
 	t        testing.TB
 	settings *settings
@@ -33,8 +33,8 @@ type Bus struct {
 	mu        sync.Mutex
 	handlers  []registry.Handler
 	published []store.Event
-	payloads  map[store.EventID][]byte // of published
-	commands  map[store.EventID]bool   // what was sent, kept or not
+	payloads  map[store.EventID][]byte // payloads of published events
+	commands  map[store.EventID]bool   // commands sent, committed or not
 	runs      int64
 	failed    []*failedRun
 	open      map[*sql.Tx][]store.Event // published in transactions that the bus will commit
@@ -46,8 +46,8 @@ type failedRun struct {
 	expected bool
 }
 
-// NewBus returns a bus with handlers; more can be added by Handle. When the test
-// is over, each run that is FAILED fails it, unless RequireFailed expected it.
+// NewBus returns a bus with handlers. Handle can add more. At the end of the test, each
+// FAILED run fails the test unless RequireFailed expected it.
 func NewBus(t testing.TB, hs ...cqrs.EventHandler) *Bus {
 	t.Helper()
 	b := &Bus{t: t, settings: newSettings(t, nil), payloads: map[store.EventID][]byte{}, commands: map[store.EventID]bool{}, open: map[*sql.Tx][]store.Event{}}
@@ -59,22 +59,20 @@ func NewBus(t testing.TB, hs ...cqrs.EventHandler) *Bus {
 	return b
 }
 
-// With sets options and returns the bus. It comes before Handle and Publish.
+// With sets options and returns the bus. Call it before Handle and Publish.
 func (b *Bus) With(options ...Option) *Bus {
 	b.t.Helper()
 	b.settings.apply(b.t, options)
 	return b
 }
 
-// Handle registers handlers, as bus.Bus does. They get what is published from
-// then on.
+// Handle registers handlers, as bus.Bus does. They get events published from then on.
 func (b *Bus) Handle(hs ...cqrs.EventHandler) error {
 	fresh, err := registry.Events(hs)
 	return b.register(fresh, err)
 }
 
-// HandleCommands registers handlers of commands, as bus.Bus does, one for each
-// command.
+// HandleCommands registers handlers of commands, one for each command, as bus.Bus does.
 func (b *Bus) HandleCommands(hs ...cqrs.CommandHandler) error {
 	fresh, err := registry.Commands(hs)
 	return b.register(fresh, err)
@@ -106,15 +104,16 @@ func (b *Bus) register(fresh []registry.Handler, failed error) error {
 	return nil
 }
 
-// Publish publishes the events, all or none, and runs their handlers. As with
-// bus.Bus, a handler that fails is no error of Publish. One that cannot run here
-// is: it is transactional and there is no database, or its runs have no end.
+// Publish publishes all events or none, and runs their handlers. As with bus.Bus, a
+// failing handler is no error of Publish. Publish returns an error for a handler that
+// cannot run here: a transactional handler without a database, or a handler whose runs do
+// not end.
 func (b *Bus) Publish(ctx context.Context, events ...any) error {
 	return b.publish(ctx, b.settings.events(), events)
 }
 
-// Send publishes a command for its one handler, as Publish does events. A command
-// without a handler is kept, as on the bus; see Sent.
+// Send publishes a command for its one handler, as Publish does events. A command without
+// a handler is kept, as on the bus; see Sent.
 func (b *Bus) Send(ctx context.Context, command any) error {
 	return b.publish(ctx, b.settings.commands(), []any{command})
 }
@@ -126,9 +125,9 @@ func (b *Bus) publish(ctx context.Context, as making, published []any) error {
 	return b.publishIn(ctx, nil, as, published)
 }
 
-// PublishTx publishes in a transaction. In the one of InTx or of a transactional
-// handler, the events exist, and are delivered, when that is committed. Of any
-// other transaction nobody hears how it ends: the events are delivered at once.
+// PublishTx publishes in a transaction. In a transaction of InTx or of a transactional
+// handler, the events exist, and are delivered, when that is committed. The bus does not
+// see the end of any other transaction: the events are delivered at once.
 func (b *Bus) PublishTx(ctx context.Context, tx pubsub.Tx, events ...any) error {
 	return b.publishTx(ctx, tx, b.settings.events(), events)
 }
@@ -154,8 +153,8 @@ func (b *Bus) publishIn(ctx context.Context, tx *sql.Tx, as making, published []
 	return b.deliver(ctx, accepted)
 }
 
-// InTx runs f in a transaction on the database of WithDB, and commits it, or
-// rolls it back when f returns an error or panics, as bus.Bus does.
+// InTx runs f in a transaction on the database of WithDB and commits it. It rolls back
+// when f returns an error or panics, as bus.Bus does.
 func (b *Bus) InTx(ctx context.Context, f func(tx *bus.Tx) error) error {
 	if b.settings.db == nil {
 		return errors.New("reprisetest: InTx needs a database: give the bus one by With(reprisetest.WithDB(db))")
@@ -166,8 +165,8 @@ func (b *Bus) InTx(ctx context.Context, f func(tx *bus.Tx) error) error {
 	return b.begin(ctx, nil, func(tx *sqlx.Tx) error { return f(&bus.Tx{Tx: tx}) })
 }
 
-// begin runs f in a transaction, and delivers what was published in it when it
-// is committed.
+// begin runs f in a transaction, and delivers the events published in it after the
+// commit.
 func (b *Bus) begin(ctx context.Context, options *sql.TxOptions, f func(tx *sqlx.Tx) error) error {
 	var begun *sql.Tx
 	defer func() {
@@ -190,7 +189,8 @@ func (b *Bus) begin(ctx context.Context, options *sql.TxOptions, f func(tx *sqlx
 	return b.deliver(ctx, committed)
 }
 
-// sqlTx returns what the bus knows a transaction by, and whether there is one.
+// sqlTx returns the *sql.Tx by which the bus identifies a transaction, and whether there
+// is a transaction.
 func sqlTx(tx pubsub.Tx) (own *sql.Tx, ok bool) {
 	switch tx := tx.(type) {
 	case nil:
@@ -207,13 +207,13 @@ func sqlTx(tx pubsub.Tx) (own *sql.Tx, ok bool) {
 			return nil, false
 		}
 		return sqlTx(tx.Tx)
-	default: // the test's own
+	default: // the test's own type
 		return nil, true
 	}
 }
 
-// accept makes events of what is published, and returns those that exist from
-// now on: none that are published in a transaction which the bus will commit.
+// accept makes events of what is published, and returns those that exist from now on.
+// Events published in a transaction that the bus will commit do not exist yet.
 func (b *Bus) accept(ctx context.Context, tx *sql.Tx, as making, published []any) ([]store.Event, error) {
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("%w; nothing was published", context.Cause(ctx))
@@ -253,7 +253,7 @@ func (b *Bus) accept(ctx context.Context, tx *sql.Tx, as making, published []any
 	return nil, nil
 }
 
-// keep returns the events that are new, and notes them; mu is held.
+// keep returns the events that are new, and stores them. mu must be held.
 func (b *Bus) keep(events []store.Event) (fresh []store.Event) {
 	for _, e := range events {
 		if _, known := b.payloads[e.EventID()]; !known {
@@ -265,14 +265,14 @@ func (b *Bus) keep(events []store.Event) (fresh []store.Event) {
 	return fresh
 }
 
-// deliver runs the handlers of the events, and of those that these publish in
-// turn. Inside a handler of this bus, whoever called that handler does it.
+// deliver runs the handlers of the events, and of the events that these handlers publish
+// in turn. Inside a handler of this bus, the caller of that handler does it.
 func (b *Bus) deliver(ctx context.Context, events []store.Event) error {
 	if outer, ok := ctx.Value(deliveriesKey{b}).(*deliveries); ok && outer.add(events) {
 		return nil
 	}
 	waiting := &deliveries{events: events}
-	// As in production, handlers get nothing of the publisher's context.
+	// As in production, handlers get no values of the publisher's context.
 	ctx = context.WithValue(context.WithoutCancel(b.t.Context()), deliveriesKey{b}, waiting)
 	for n := 0; ; n++ {
 		e, ok := waiting.next()
@@ -313,7 +313,7 @@ func (b *Bus) handle(ctx context.Context, e store.Event) error {
 	return nil
 }
 
-// deliveries is what is still to be delivered because of one Publish.
+// deliveries holds the events still to be delivered because of one Publish.
 type deliveries struct {
 	mu     sync.Mutex
 	events []store.Event
@@ -322,8 +322,8 @@ type deliveries struct {
 
 type deliveriesKey struct{ bus *Bus }
 
-// add says whether the events will be delivered: nobody is there any more for a
-// goroutine that outlived its handler.
+// add reports whether the events will be delivered. They will not if a goroutine that
+// outlived its handler publishes them after the delivery has ended.
 func (d *deliveries) add(events []store.Event) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()

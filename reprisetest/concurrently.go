@@ -11,16 +11,15 @@ import (
 	"github.com/reprise-bus/reprise/pubsub"
 )
 
-// Concurrently runs the handler on the events as Run does, but at once: as many of
-// them as the handler's Policy.Concurrency allows, or 16 as on the bus. It returns how
-// each run went, in the order of the events.
+// Concurrently runs the handler on the events as Run does, but at once: as many of them
+// as the handler's Policy.Concurrency allows, or 16 as on the bus. It returns the result
+// of each run, in the order of the events.
 //
-// It shows what only comes out beside others, such as a handler that reads a row,
-// computes and writes it back: with WithDB, compare what the rows add up to. Such a
-// fault needs runs that do overlap, so give it a hundred events rather than two, and a
-// real database: a transaction that the database refuses is tried again, as on the
-// bus. The handler is called in other goroutines than the test's: use t.Error there,
-// not t.Fatal.
+// It finds faults that need concurrent runs, such as a handler that reads a row, computes
+// and writes it back: use WithDB and compare the sum of the rows. Runs must overlap to
+// show such a fault, so use a hundred events rather than two, and a real database. A
+// transaction that the database refuses is tried again, as on the bus. The handler is
+// called in other goroutines than the test's: use t.Error there, not t.Fatal.
 func Concurrently[E any](t testing.TB, h cqrs.EventHandler, events []E, options ...Option) []Result {
 	t.Helper()
 	s := newSettings(t, options)

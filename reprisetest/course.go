@@ -16,16 +16,15 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// Result is how a run went.
+// Result is the result of a run.
 type Result struct {
 	Status   store.Status    // SUCCESS or FAILED
-	Attempts []store.Attempt // what the database would keep: those that failed, and callbacks that did
-	Waited   time.Duration   // from the first attempt to the last: backoff, between cycles, snoozes
-	Err      error           // of the last attempt, nil when it succeeded
+	Attempts []store.Attempt // what the database would keep: failed attempts and failed callbacks
+	Waited   time.Duration   // from the first attempt to the last: backoff, cycle intervals, snoozes
+	Err      error           // of the last attempt; nil for SUCCESS
 
-	// Reproduced says that the last attempt failed as one did in production: of
-	// the same handler and kind, with a message that is alike. It is for a run on
-	// a replay.Document.
+	// Reproduced reports that the last attempt failed like one in production: same
+	// handler, same kind and a similar message. It is set for a run on a replay.Document.
 	Reproduced bool
 }
 
@@ -34,8 +33,8 @@ const (
 	endless  = 10_000 // attempts
 )
 
-// course takes a run from before its next attempt to its end. The policy
-// decides, and the clock is set forward instead of waited for.
+// course executes a run from its next attempt to its end, as the policy decides. It
+// advances a clock instead of waiting.
 func (s *settings) course(ctx context.Context, h cqrs.EventHandler, policy handlers.Policy, e store.Event, run store.Run) (result Result, err error) {
 	if policy.Transactional && s.db == nil {
 		return result, fmt.Errorf("handler %q is transactional: give it a database with reprisetest.WithDB(db)", run.Handler)
@@ -78,7 +77,7 @@ func (s *settings) course(ctx context.Context, h cqrs.EventHandler, policy handl
 	return result, fmt.Errorf("handler %q has been called %d times on one event, %v have passed by its clock, and its policy has no end: does it snooze for ever?", run.Handler, endless, result.Waited)
 }
 
-// attempt calls the handler once, through what the bus puts around it.
+// attempt calls the handler once, inside the middleware of the bus.
 func (s *settings) attempt(ctx context.Context, h cqrs.EventHandler, policy handlers.Policy, e store.Event, run store.Run) (o queue.Outcome, err error) {
 	delivery := handlers.NewDelivery(&run, &policy, func(reported queue.Outcome, _ bool) error {
 		o = reported
@@ -92,7 +91,7 @@ func (s *settings) attempt(ctx context.Context, h cqrs.EventHandler, policy hand
 	defer cancel()
 	msg.SetContext(cqrs.CtxWithOriginalMessage(ctx, msg))
 
-	around := []message.HandlerMiddleware{middleware.Record(nil)} // which finds the delivery, and needs no store
+	around := []message.HandlerMiddleware{middleware.Record(nil)} // Record finds the delivery and needs no store
 	around = append(around, s.middleware...)
 	if timeout := policy.AttemptTimeout(); timeout > 0 {
 		around = append(around, middleware.Timeout(timeout))

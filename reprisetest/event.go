@@ -12,13 +12,13 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// making is how events are made of what is published.
+// making says how events are made of what is published.
 type making struct {
 	command bool
-	hook    func(topic string, published any, msg *message.Message) error // or nil
+	hook    func(topic string, published any, msg *message.Message) error // may be nil
 }
 
-// events makes what bus.Publish would write.
+// events returns how to make the events that bus.Publish would write.
 func (s *settings) events() making {
 	if s.onPublish == nil {
 		return making{}
@@ -28,7 +28,7 @@ func (s *settings) events() making {
 	}}
 }
 
-// commands makes what bus.Send would write.
+// commands returns how to make the events that bus.Send would write.
 func (s *settings) commands() making {
 	if s.onSend == nil {
 		return making{command: true}
@@ -53,7 +53,7 @@ func (s *settings) event(ctx context.Context, as making, published any) (store.E
 	return e, e.Validate()
 }
 
-// newRun is a run before its first attempt.
+// newRun returns a run before its first attempt.
 func newRun(id int64, h cqrs.EventHandler, e store.Event) store.Run {
 	return store.Run{ID: id, EventID: e.ID, Topic: e.Topic, Handler: h.HandlerName(), Status: store.Pending, Key: e.Key}
 }

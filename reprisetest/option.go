@@ -13,14 +13,14 @@ import (
 	"github.com/reprise-bus/reprise/internal/dialect"
 )
 
-// Option sets what a handler finds around it; each is a field of bus.Config.
+// Option sets the environment of a handler. Each option is a field of bus.Config.
 type Option func(*settings)
 
-// WithDB gives transactional handlers their transactions, which are committed
-// when the handler returns nil. The database needs none of Reprise's tables.
+// WithDB gives transactional handlers their transactions on db, which are committed when
+// the handler returns nil. The database needs none of Reprise's tables.
 func WithDB(db *sql.DB) Option { return func(s *settings) { s.pool = db } }
 
-// WithMarshaler takes the application's marshaler; the default is the bus's.
+// WithMarshaler sets the application's marshaler; default the bus's.
 func WithMarshaler(m cqrs.CommandEventMarshaler) Option {
 	return func(s *settings) { s.marshaler = m }
 }
@@ -30,10 +30,10 @@ func WithMiddleware(m ...message.HandlerMiddleware) Option {
 	return func(s *settings) { s.middleware = append(s.middleware, m...) }
 }
 
-// WithOnPublish takes the application's hook for what is published.
+// WithOnPublish sets the application's hook for published events.
 func WithOnPublish(f cqrs.OnEventSendFn) Option { return func(s *settings) { s.onPublish = f } }
 
-// WithOnSend takes the application's hook for commands.
+// WithOnSend sets the application's hook for commands.
 func WithOnSend(f cqrs.CommandBusOnSendFn) Option { return func(s *settings) { s.onSend = f } }
 
 const sqlite = "sqlite3" // sqlx's name for its bind variables

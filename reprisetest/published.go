@@ -21,16 +21,16 @@ func Published[E any](b *Bus) []E {
 	return events
 }
 
-// Sent returns the commands of type C that were sent by Send and SendTx, in order, as
-// a handler gets them.
+// Sent returns the commands of type C that were sent by Send and SendTx, in order, as a
+// handler gets them.
 func Sent[C any](b *Bus) []C {
 	b.t.Helper()
 	_, commands := published[C](b, true)
 	return commands
 }
 
-// RequirePublished returns the one event of type E's topic that was published.
-// If there is none, or another, the test ends here.
+// RequirePublished returns the only event of type E's topic that was published. If there
+// is none, or more than one, it ends the test.
 func RequirePublished[E any](t testing.TB, b *Bus) E {
 	t.Helper()
 	topic, events := published[E](b, false)
@@ -40,8 +40,8 @@ func RequirePublished[E any](t testing.TB, b *Bus) E {
 	return events[0]
 }
 
-// RequireSent returns the one command of type C that was sent. If there is none, or
-// another, the test ends here.
+// RequireSent returns the only command of type C that was sent. If there is none, or more
+// than one, it ends the test.
 func RequireSent[C any](t testing.TB, b *Bus) C {
 	t.Helper()
 	topic, commands := published[C](b, true)
@@ -78,7 +78,7 @@ func published[E any](b *Bus, commands bool) (topic string, events []E) {
 	return topic, events
 }
 
-// inventory says how many of what was published, or of what was sent.
+// inventory lists how many events, or commands, of each topic were published.
 func (b *Bus) inventory(commands bool) string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -101,9 +101,9 @@ func (b *Bus) inventory(commands bool) string {
 	return strings.Join(topics, ", ")
 }
 
-// RequireFailed returns how a run of the handler came to be FAILED, the first
-// one that the test has not required before, and which then does not fail it.
-// If there is none, the test ends here.
+// RequireFailed returns the result of the first FAILED run of the handler that the test
+// has not required before. That run then does not fail the test. If there is none,
+// RequireFailed ends the test.
 func RequireFailed(t testing.TB, b *Bus, handler string) Result {
 	t.Helper()
 	b.mu.Lock()
@@ -116,7 +116,7 @@ func RequireFailed(t testing.TB, b *Bus, handler string) Result {
 	return b.failed[i].result
 }
 
-// others names the handlers whose runs are FAILED; mu is held.
+// others names the handlers that have FAILED runs. mu must be held.
 func (b *Bus) others() string {
 	var names []string
 	for _, f := range b.failed {

@@ -13,10 +13,10 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// Run runs the handler on the event until the run is SUCCESS or FAILED by the
-// handler's policy, its callbacks included, and returns how that went: a run
-// that is FAILED does not fail the test. The event is one that is published,
-// or a replay.Document (see Load), which is run as if it were replayed.
+// Run runs the handler on the event, by the handler's policy and with its callbacks,
+// until the run is SUCCESS or FAILED, and returns the result. A FAILED run does not fail
+// the test. The event is one to publish, or a replay.Document (see Load), which is run as
+// a replay.
 func Run(t testing.TB, h cqrs.EventHandler, event any, options ...Option) Result {
 	t.Helper()
 	s := newSettings(t, options)
@@ -44,11 +44,10 @@ func Run(t testing.TB, h cqrs.EventHandler, event any, options ...Option) Result
 	return result
 }
 
-// Replay runs the handler on an event of production: file is an exported run,
-// a replay.Document. It is one attempt, as the bus would make it, with the
-// policy's timeout and without its callbacks; when it snoozes, it is made
-// again. If it fails the test fails, and is told whether production had the
-// same failure.
+// Replay runs the handler on an event of production: file is an exported run, a
+// replay.Document. It makes one attempt, as the bus would, with the policy's timeout and
+// without its callbacks. After a snooze it makes another. If the attempt fails, the test
+// fails with a message that says whether production had the same failure.
 func Replay(t testing.TB, h cqrs.EventHandler, file string, options ...Option) Result {
 	t.Helper()
 	s := newSettings(t, options)
@@ -65,7 +64,7 @@ func Replay(t testing.TB, h cqrs.EventHandler, file string, options ...Option) R
 	return result
 }
 
-// Load reads an exported run.
+// Load reads an exported run. If that fails, it ends the test.
 func Load(t testing.TB, file string) replay.Document {
 	t.Helper()
 	f, err := os.Open(file)
@@ -79,8 +78,7 @@ func Load(t testing.TB, file string) replay.Document {
 	return d
 }
 
-// again runs the handler on the document's event, from the first try of the
-// first cycle.
+// again runs the handler on the document's event, from the first try of the first cycle.
 func (s *settings) again(t testing.TB, h cqrs.EventHandler, policy handlers.Policy, d replay.Document) Result {
 	t.Helper()
 	run := d.Run()
@@ -103,7 +101,7 @@ func (s *settings) again(t testing.TB, h cqrs.EventHandler, policy handlers.Poli
 	return result
 }
 
-// lastFailure is what the run shows of itself, or else its last attempt.
+// lastFailure returns the run's last error, or else its last failed attempt.
 func lastFailure(d replay.Document) store.Attempt {
 	if run := d.Run(); run.ErrorKind != "" {
 		return store.Attempt{Kind: run.ErrorKind, Message: run.Error}
@@ -117,7 +115,7 @@ func lastFailure(d replay.Document) store.Attempt {
 	return last
 }
 
-// report says how a handler failed, and how it did in production.
+// report describes how a handler failed, and how it failed in production.
 func report(d replay.Document, result Result) string {
 	run, now, then := d.Run(), handlers.Failure(d.Run().Handler, result.Err), lastFailure(d)
 	which := fmt.Sprintf("handler %q fails on event %q of topic %q", run.Handler, run.EventID, run.Topic)

@@ -15,9 +15,9 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// transaction is middleware.Transaction without a run in the database: of the given
-// isolation, and again within the attempt when the database refuses it only because of
-// others at the same time.
+// transaction is middleware.Transaction without a run in the database. It uses the given
+// isolation level, and calls the handler again within the attempt when the database
+// refuses the transaction because of concurrent ones.
 func (s *settings) transaction(isolation sql.IsolationLevel) message.HandlerMiddleware {
 	var options *sql.TxOptions
 	if isolation != sql.LevelDefault && s.db.DriverName() != sqlite {
@@ -47,8 +47,8 @@ func (s *settings) transaction(isolation sql.IsolationLevel) message.HandlerMidd
 	}
 }
 
-// inTx runs f in a transaction, which is committed when f returns nil and
-// rolled back otherwise, also when f panics.
+// inTx runs f in a transaction. It commits when f returns nil and rolls back otherwise,
+// also when f panics.
 func (s *settings) inTx(ctx context.Context, options *sql.TxOptions, f func(tx *sqlx.Tx) error) (err error) {
 	tx, err := s.db.BeginTxx(ctx, options)
 	if err != nil {
@@ -73,8 +73,8 @@ func (s *settings) inTx(ctx context.Context, options *sql.TxOptions, f func(tx *
 
 var errWaitForItself = errors.New("reprisetest: a transactional handler on SQLite holds the one connection that can write, and a bus.Bus would wait for it: publish in its transaction, PublishTx(ctx, tx, …) with the tx of handlers.Tx(ctx)")
 
-// wouldWaitForItself says whether ctx is that of a handler whose transaction
-// keeps everything else from being written.
+// wouldWaitForItself reports whether ctx is that of a handler whose transaction keeps
+// everything else from being written.
 func (s *settings) wouldWaitForItself(ctx context.Context) bool {
 	_, transactional := handlers.Tx(ctx)
 	return transactional && s.db != nil && s.db.DriverName() == sqlite

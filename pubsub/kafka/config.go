@@ -18,34 +18,34 @@ import (
 	"github.com/reprise-bus/reprise/internal/parameters"
 )
 
-// Config says how Kafka is reached and used. A zero field means its default.
+// Config sets how Kafka is reached and used. A zero field means its default.
 type Config struct {
-	// Brokers are some of the cluster, each host:port.
+	// Brokers are some brokers of the cluster, each host:port.
 	Brokers []string
 
-	// ClientID is what brokers call this application in logs and quotas; default
+	// ClientID is the name of this application in the brokers' logs and quotas; default
 	// "reprise".
 	ClientID string
 
-	// GroupPrefix stands before a handler's name in the name of its consumer
-	// group, for several services with handlers of one name; default none.
+	// GroupPrefix is put before the handler's name in the name of its consumer group. It
+	// separates services that have handlers of the same name. Default: none.
 	GroupPrefix string
 
-	// TLS secures the connections; default: they are not.
+	// TLS secures the connections. Default: no TLS.
 	TLS *tls.Config
 
-	// Username and Password say who connects, by the SASL mechanism PLAIN,
-	// SCRAM-SHA-256 or SCRAM-SHA-512; default PLAIN, and nobody.
+	// Username and Password authenticate the connections by SASL. Default: no
+	// authentication. Mechanism is PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; default PLAIN.
 	Username  string
 	Password  string
 	Mechanism string
 
-	// Sarama changes the configuration of a publisher or a subscriber, last. It
-	// is called for each.
+	// Sarama may change the configuration of a publisher or a subscriber, after
+	// everything else. It is called for each.
 	Sarama func(*sarama.Config)
 
-	// Logger is told once when nothing can be received, and once when it can be
-	// again; default slog.Default().
+	// Logger logs once when nothing can be received, and once when receiving works again;
+	// default slog.Default().
 	Logger *slog.Logger
 }
 
@@ -53,7 +53,7 @@ func mechanisms() []string {
 	return []string{sarama.SASLTypePlaintext, sarama.SASLTypeSCRAMSHA256, sarama.SASLTypeSCRAMSHA512}
 }
 
-// Validate reports every field that has no meaning.
+// Validate reports every invalid field.
 func (c Config) Validate() error {
 	var errs []error
 	if len(c.Brokers) == 0 {
@@ -67,7 +67,7 @@ func (c Config) Validate() error {
 		if err == nil {
 			_, err = strconv.ParseUint(port, 10, 16)
 		}
-		if err != nil { // which is not shown: there may be a password in it
+		if err != nil { // err is not shown: it may contain a password
 			errs = append(errs, fmt.Errorf("field Brokers: broker %d of %d is not host:port, such as kafka-1:9092", i+1, len(c.Brokers)))
 		}
 	}
@@ -89,11 +89,11 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// common is what publishers and subscribers share.
+// common returns the settings that publishers and subscribers share.
 func (c Config) common() *sarama.Config {
 	s := sarama.NewConfig()
 	s.ClientID = cmp.Or(c.ClientID, "reprise")
-	s.Metadata.Full = false // only what is used here
+	s.Metadata.Full = false // only the topics used here
 	s.Metadata.RefreshFrequency = 30 * time.Second
 	s.Metadata.Retry.Backoff = 100 * time.Millisecond
 	s.Net.DialTimeout = 3 * time.Second
@@ -107,9 +107,9 @@ func (c Config) common() *sarama.Config {
 	return s
 }
 
-// producer gives up before the application does that waits for it. One request
-// at a time to each broker keeps the order through retries; what is published
-// meanwhile is the next.
+// producer returns a configuration that gives up before the waiting application does. One
+// request at a time for each broker keeps the order through retries. Messages published
+// meanwhile form the next request.
 func (c Config) producer() *sarama.Config {
 	s := c.common()
 	s.Net.MaxOpenRequests = 1
@@ -119,18 +119,19 @@ func (c Config) producer() *sarama.Config {
 	s.Metadata.Timeout = 2 * time.Second
 	s.Producer.RequiredAcks = sarama.WaitForAll
 	s.Producer.Idempotent = true
-	s.Producer.Transaction.Retry.Max = 10 // times 100 ms, of asking who it is when it connects
+	s.Producer.Transaction.Retry.Max = 10 // times 100 ms, for the producer id when it connects
 	s.Producer.Timeout = 1500 * time.Millisecond
 	s.Producer.Retry.Max = 3
 	s.Producer.Partitioner = sarama.NewMurmur2Partitioner
 	if c.Sarama != nil {
 		c.Sarama(s)
 	}
-	s.Producer.Return.Successes, s.Producer.Return.Errors = true, true // somebody waits for them
+	s.Producer.Return.Successes, s.Producer.Return.Errors = true, true // the publisher waits for them
 	return s
 }
 
-// consumer is for one consumer group only, whose strategy has a state.
+// consumer returns a configuration for one consumer group only, since its strategy has
+// state.
 func (c Config) consumer() *sarama.Config {
 	s := c.common()
 	s.Consumer.Return.Errors = true
@@ -145,9 +146,9 @@ func (c Config) consumer() *sarama.Config {
 	return s
 }
 
-// Parse returns the configuration that a URL says: kafka://host:9092, or
-// kafka://user:password@h1:9092,h2:9092 for several brokers, with any of the
-// parameters client_id, group_prefix, mechanism and tls (true or false).
+// Parse returns the configuration in a URL: kafka://host:9092, or
+// kafka://user:password@h1:9092,h2:9092 for several brokers. Allowed parameters are
+// client_id, group_prefix, mechanism and tls (true or false).
 func Parse(u *url.URL) (Config, error) {
 	config, err := parse(u)
 	if err != nil {

@@ -13,12 +13,12 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// reservedError is about metadata that no message can have.
+// reservedError is the error of metadata that no message can have.
 type reservedError struct{ error }
 
 func (e reservedError) Unwrap() error { return e.error }
 
-// marshaler is watermill-kafka's, with the event's key as Kafka's.
+// marshaler is watermill-kafka's, with the event's key as Kafka's key.
 type marshaler struct{}
 
 func (marshaler) Marshal(topic string, msg *message.Message) (*sarama.ProducerMessage, error) {
@@ -32,7 +32,7 @@ func (marshaler) Marshal(topic string, msg *message.Message) (*sarama.ProducerMe
 	return out, nil
 }
 
-// unmarshal returns the message, whatever is in it.
+// unmarshal returns the message, whatever its content.
 func unmarshal(from *sarama.ConsumerMessage) *message.Message {
 	uuid := ""
 	metadata := make(message.Metadata, len(from.Headers)+1)
@@ -54,7 +54,7 @@ func unmarshal(from *sarama.ConsumerMessage) *message.Message {
 	return msg
 }
 
-// isKey says whether an event can have the key.
+// isKey reports whether an event can have the key.
 func isKey(key string) bool {
 	const longest = 255
 	return key != "" && len(key) <= longest && utf8.ValidString(key) && !strings.ContainsFunc(key, unicode.IsControl)

@@ -8,8 +8,8 @@ import (
 	"github.com/IBM/sarama"
 )
 
-// links are the connections of a subscription. Sarama waits for a broker that
-// does not answer, also when it is closed; this cuts it short.
+// links are the connections of a subscription. Sarama waits for a broker that does not
+// answer, even on close. Cut ends that wait.
 type links struct {
 	dialer interface {
 		Dial(network, address string) (net.Conn, error)
@@ -25,7 +25,7 @@ type link struct {
 	all *links
 }
 
-// newLinks makes the configuration's connections links.
+// newLinks makes the configuration use links for its connections.
 func newLinks(config *sarama.Config) *links {
 	l := &links{open: map[*link]struct{}{}, dialer: &net.Dialer{
 		Timeout: config.Net.DialTimeout, KeepAlive: config.Net.KeepAlive, LocalAddr: config.Net.LocalAddr,
@@ -61,7 +61,7 @@ func (l *link) Close() error {
 	return l.Conn.Close()
 }
 
-// Cut ends all connections, and lets no other be made.
+// Cut closes all connections and refuses new ones.
 func (l *links) Cut() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -8,33 +8,33 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// Of a partition so much is under way before no more is fetched. What the broker
-// has answered already comes on top: a mebibyte, compressed.
+// Limits of a partition's messages under way. At a limit no more messages are fetched; an
+// answer that the broker has sent already, 1 MiB compressed, may come on top.
 const (
 	mostMessages = 1000
 	mostBytes    = 4 << 20
 )
 
-// lingering is how long what was delivered may still be acked when a partition
-// is given up.
+// lingering is how long delivered messages may still be acked when a partition is given
+// up.
 const lingering = time.Second
 
-// nackPause is how long after a nack a message is sent again.
+// nackPause is the time from a nack until the message is sent again.
 const nackPause = 100 * time.Millisecond
 
-// partition is one that this member has: what was fetched and is not marked
-// yet, oldest first. For use by one goroutine.
+// partition is a partition that this group member has, with its messages that were
+// fetched and are not marked yet, oldest first. For use by one goroutine.
 type partition struct {
 	subscription *subscription
 	session      sarama.ConsumerGroupSession
 	claim        sarama.ConsumerGroupClaim
 
 	flights []flight
-	sent    int // how many of them were delivered
+	sent    int // how many flights were delivered
 	bytes   int
 	paused  bool
-	again   *message.Message // the first of them, on its way once more
-	retry   <-chan time.Time // when it will be
+	again   *message.Message // the first message, to be sent once more
+	retry   <-chan time.Time // when the first message is sent once more
 }
 
 // flight is a message on its way.
@@ -95,7 +95,7 @@ func (p *partition) add(from *sarama.ConsumerMessage) {
 	}
 }
 
-// first returns the signals of the oldest message, once it was delivered.
+// first returns the ack and nack signals of the oldest message, once it was delivered.
 func (p *partition) first() (acked, nacked <-chan struct{}) {
 	if p.sent == 0 || p.again != nil || p.retry != nil {
 		return nil, nil
@@ -103,8 +103,8 @@ func (p *partition) first() (acked, nacked <-chan struct{}) {
 	return p.flights[0].msg.Acked(), p.flights[0].msg.Nacked()
 }
 
-// mark takes off the oldest message, which was acked, and those behind it that
-// were as well.
+// mark marks and removes the oldest message, which was acked, and the acked messages
+// right behind it.
 func (p *partition) mark() {
 	for last := false; !last; last = p.sent == 0 || !isAcked(p.flights[0].msg) {
 		p.session.MarkOffset(p.claim.Topic(), p.claim.Partition(), p.flights[0].offset+1, "")
@@ -128,7 +128,7 @@ func isAcked(msg *message.Message) bool {
 	}
 }
 
-// repeat makes the oldest message, which was nacked, anew.
+// repeat replaces the oldest message, which was nacked, by a copy.
 func (p *partition) repeat() {
 	first := &p.flights[0]
 	first.cancel()
@@ -137,11 +137,11 @@ func (p *partition) repeat() {
 	first.msg.SetContext(ctx)
 }
 
-// end marks what is acked in time. The rest is left to whoever has the
-// partition next.
+// end waits for acks for up to lingering and marks the acked messages. The rest is left
+// to the next owner of the partition.
 func (p *partition) end() {
 	if p.paused {
-		p.resume() // it may come back
+		p.resume() // the partition may come back
 	}
 	timeout := time.After(lingering)
 	for waiting := true; waiting && p.sent > 0; {

@@ -10,16 +10,16 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// publisher is watermill-kafka's. What is published at once goes to a partition
-// in one batch, and the broker refuses a batch as a whole: what was too large
-// in company is sent again by itself.
+// publisher is watermill-kafka's publisher. Messages published at once go to a partition
+// in one batch, and the broker refuses a batch as a whole. A message that was refused as
+// too large is therefore sent again alone.
 type publisher struct {
 	config   Config
 	together *watermillkafka.Publisher
 
 	mu     sync.Mutex
 	closed bool
-	alone  *watermillkafka.Publisher // made when it is first needed
+	alone  *watermillkafka.Publisher // made when first needed
 }
 
 func newPublisher(config Config) (*publisher, error) {
@@ -69,7 +69,7 @@ func (p *publisher) publishAlone(topic string, msg *message.Message) error {
 	return p.alone.Publish(topic, msg)
 }
 
-// Close returns when what is being published has been answered.
+// Close returns when all publishes under way have been answered.
 func (p *publisher) Close() error {
 	err := p.together.Close()
 	p.mu.Lock()

@@ -17,13 +17,13 @@ import (
 	"github.com/IBM/sarama"
 )
 
-// scram is the client's side of SCRAM (RFC 5802), without channel binding. Like
-// Kafka's own client it takes a password as it is, without SASLprep.
+// scram is the client side of SCRAM (RFC 5802), without channel binding. Like Kafka's own
+// client it uses the password as given, without SASLprep.
 type scram struct {
 	hash            func() hash.Hash
 	nonce, password string
-	first           string // what the client said first, without the header
-	signature       []byte // what the server must show
+	first           string // the client's first message, without the header
+	signature       []byte // expected signature of the server
 	done            bool
 }
 
@@ -34,14 +34,14 @@ func newSCRAM(mechanism string) *scram {
 	return &scram{hash: sha256.New, nonce: rand.Text()}
 }
 
-// Begin sets who connects.
+// Begin sets the user and the password.
 func (s *scram) Begin(user, password, _ string) error {
 	s.password = password
 	s.first = "n=" + strings.NewReplacer("=", "=3D", ",", "=2C").Replace(user) + ",r=" + s.nonce
 	return nil
 }
 
-// Step answers a challenge, of which the first is empty.
+// Step answers a challenge. The first challenge is empty.
 func (s *scram) Step(challenge string) (string, error) {
 	switch {
 	case challenge == "":
@@ -53,7 +53,7 @@ func (s *scram) Step(challenge string) (string, error) {
 	}
 }
 
-// Done says whether the server has shown that it knows the password, too.
+// Done reports whether the server has proved that it knows the password, too.
 func (s *scram) Done() bool { return s.done }
 
 func (s *scram) prove(challenge string) (string, error) {

@@ -11,21 +11,21 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// subscriber is the subscriber of one handler. Unlike watermill-kafka's it has
-// many messages of a partition under way at once, delivers what it cannot read,
-// and does not wait for the broker: it is made for an Inbox, which acks a
-// message when that is recorded.
+// subscriber is the subscriber of one handler. Unlike watermill-kafka's it has many
+// messages of a partition under way at once, delivers messages that it cannot read, and
+// does not wait for the broker. It is made for an Inbox, which acks a message once it is
+// recorded.
 //
-// What is acked is marked in the order of the partition, up to the first message
-// that is not. A nack sends that one again.
+// Acked messages are marked in the order of the partition, up to the first that is not
+// acked. A nacked message is sent again.
 type subscriber struct {
 	config Config
 	group  string
 
-	open  context.Context // until Close
+	open  context.Context // ends with Close
 	stop  context.CancelFunc
 	loops sync.WaitGroup // of the subscriptions
-	mu    sync.Mutex     // of Subscribe and Close
+	mu    sync.Mutex     // serialises Subscribe and Close
 }
 
 var _ message.SubscribeInitializer = (*subscriber)(nil)
@@ -36,7 +36,7 @@ func newSubscriber(config Config, handler string) *subscriber {
 	return s
 }
 
-// Subscribe delivers what the topic has for the handler until ctx ends or the
+// Subscribe delivers the topic's messages for the handler until ctx ends or the
 // subscriber is closed.
 func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
 	if err := checkTopic(topic); err != nil {
@@ -68,8 +68,8 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	return sub.out, nil
 }
 
-// SubscribeInitialize makes the topic unless it exists, or this application
-// may not.
+// SubscribeInitialize creates the topic, unless it exists or this application lacks the
+// permission.
 func (s *subscriber) SubscribeInitialize(topic string) error {
 	if err := checkTopic(topic); err != nil {
 		return err
@@ -92,8 +92,8 @@ func (s *subscriber) SubscribeInitialize(topic string) error {
 	return errors.Join(err, admin.Close())
 }
 
-// Close ends what is delivered, and the channels with it. What was delivered
-// may be acked for a second more.
+// Close ends the delivery and closes the channels. Delivered messages may be acked for 1
+// s more.
 func (s *subscriber) Close() error {
 	s.mu.Lock()
 	s.stop()

@@ -14,10 +14,10 @@ import (
 	"github.com/reprise-bus/reprise/internal/outage"
 )
 
-// subscription is one membership in a consumer group. It is told of its
-// partitions as a sarama.ConsumerGroupHandler.
+// subscription is one membership in a consumer group. It gets its partitions as a
+// sarama.ConsumerGroupHandler.
 type subscription struct {
-	ctx    context.Context // of the messages; its end is the subscription's
+	ctx    context.Context // parent of the messages' contexts; its end ends the subscription
 	topic  string
 	links  *links
 	client sarama.Client
@@ -26,12 +26,12 @@ type subscription struct {
 	config Config
 	health outage.Outage
 
-	session sarama.ConsumerGroupSession // the last one
-	trouble atomic.Pointer[error]       // the last one, of any partition
+	session sarama.ConsumerGroupSession // the last session
+	trouble atomic.Pointer[error]       // the last error, of any partition
 }
 
-// newSubscription returns one that has some messages ready, so that who records
-// them together finds many.
+// newSubscription returns a subscription whose channel buffers messages, so that a
+// receiver can record many together.
 func newSubscription(ctx context.Context, s *subscriber, topic string, links *links, client sarama.Client, group sarama.ConsumerGroup) *subscription {
 	return &subscription{
 		ctx: ctx, topic: topic, links: links, client: client, group: group, config: s.config,
@@ -40,8 +40,8 @@ func newSubscription(ctx context.Context, s *subscriber, topic string, links *li
 	}
 }
 
-// run is a member of the group until the context ends, however often the broker
-// goes away meanwhile.
+// run is a member of the group until the context ends. It joins again whenever the broker
+// was away.
 func (s *subscription) run() {
 	var beside sync.WaitGroup
 	beside.Go(s.listen)
@@ -65,7 +65,7 @@ func (s *subscription) run() {
 	s.close()
 }
 
-// consume takes part in one session of the group, and says why it ended.
+// consume takes part in one session of the group, and returns why the session ended.
 func (s *subscription) consume() error {
 	s.session = nil
 	s.trouble.Store(nil)
@@ -85,8 +85,8 @@ func (s *subscription) consume() error {
 	return fmt.Errorf("%w; %w", err, *last)
 }
 
-// listen keeps the last error that sarama tells of by the way. It tries again
-// by itself, or ends the session.
+// listen keeps the last error that sarama reports. Sarama retries by itself, or ends the
+// session.
 func (s *subscription) listen() {
 	for err := range s.group.Errors() {
 		s.trouble.Store(&err)
@@ -100,9 +100,8 @@ func (s *subscription) note(err error) {
 	}
 }
 
-// hurry cuts the connections when the end takes long: joining a group takes as
-// long as its other members do, and anything as long as a broker that does not
-// answer.
+// hurry cuts the connections when closing takes too long: joining a group waits for its
+// other members, and anything waits for a broker that does not answer.
 func (s *subscription) hurry(over <-chan struct{}) {
 	<-s.ctx.Done()
 	select {
@@ -112,7 +111,7 @@ func (s *subscription) hurry(over <-chan struct{}) {
 	}
 }
 
-// close leaves to the group what was ready and nobody took.
+// close drops the buffered messages; the group delivers them again.
 func (s *subscription) close() {
 	for {
 		select {
@@ -131,11 +130,11 @@ func (s *subscription) Setup(session sarama.ConsumerGroupSession) error {
 	return nil
 }
 
-// Cleanup is called when it ends.
+// Cleanup is called when the session ends.
 func (s *subscription) Cleanup(sarama.ConsumerGroupSession) error { return nil }
 
-// ConsumeClaim delivers a partition until it is another member's or the session
-// is over.
+// ConsumeClaim delivers a partition until it is given to another member or the session is
+// over.
 func (s *subscription) ConsumeClaim(session sarama.ConsumerGroupSession, claim sarama.ConsumerGroupClaim) error {
 	p := &partition{subscription: s, session: session, claim: claim}
 	p.run()

@@ -15,49 +15,48 @@ import (
 	"github.com/reprise-bus/reprise/internal/parameters"
 )
 
-// Config says how NATS is reached and used. A zero field means its default.
+// Config sets how NATS is reached and used. A zero field means its default.
 type Config struct {
-	// URL is where the server is, or the servers of a cluster, with commas in
-	// between: "nats://user:password@h1:4222,nats://user:password@h2:4222".
+	// URL is the server, or the servers of a cluster, separated by commas:
+	// "nats://user:password@h1:4222,nats://user:password@h2:4222".
 	URL string
 
-	// Name is what the servers call the connections; default "reprise".
+	// Name is the name of the connections at the servers; default "reprise".
 	Name string
 
-	// CredentialsFile and Token are two ways to say who connects, beside a user
-	// and a password in URL.
+	// CredentialsFile and Token authenticate the connections, like a user and password in
+	// URL. At most one of them may be set.
 	CredentialsFile string
 	Token           string
 
-	// TLS secures the connections; default: only where the server asks for it.
+	// TLS secures the connections. Default: TLS only if the server asks for it.
 	TLS *tls.Config
 
-	// Stream is the name of one stream that has all topics among its subjects;
-	// default: the stream of each topic is found by its subject, or made.
+	// Stream is the name of one stream whose subjects include all topics. Default: the
+	// stream of each topic is found by its subject, or created.
 	Stream string
 
-	// NoProvision is for streams that others look after: none is made, and a
-	// topic without one is an error. Consumers are made all the same, where
-	// there is none of the name.
+	// NoProvision disables the creation of streams: a topic without one is an error. A consumer is
+	// still created if there is none of its name.
 	NoProvision bool
 
-	// GroupPrefix stands before a handler's name in the name of its consumer,
-	// for several services with handlers of one name; default none.
+	// GroupPrefix is put before the handler's name in the name of its consumer. It
+	// separates services that have handlers of the same name. Default: none.
 	GroupPrefix string
 
-	// AckWait is how long after its delivery a message that was not acknowledged
-	// is delivered again; default 30 s, or what a consumer has that exists.
+	// AckWait is the time after which a message that was not acknowledged is delivered
+	// again. Default 30 s for a new consumer; an existing consumer keeps its own.
 	AckWait time.Duration
 
-	// Options are more options of the connections, applied last.
+	// Options are further options of the connections, applied last.
 	Options []nats.Option
 
-	// Logger is told once when nothing can be received, and once when it can be
-	// again; default slog.Default().
+	// Logger logs once when nothing can be received, and once when receiving works again;
+	// default slog.Default().
 	Logger *slog.Logger
 }
 
-// Validate reports every field that has no meaning.
+// Validate reports every invalid field.
 func (c Config) Validate() error {
 	var errs []error
 	if err := checkServers(c.URL); err != nil {
@@ -75,7 +74,7 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// checkServers names no part of what is wrong: there may be a password in it.
+// checkServers never quotes the invalid part, which may contain a password.
 func checkServers(servers string) error {
 	list := strings.Split(servers, ",")
 	for i, server := range list {
@@ -95,10 +94,9 @@ func checkServers(servers string) error {
 	return nil
 }
 
-// Parse returns the configuration that a URL says: nats://host:4222, or
-// nats://user:password@h1:4222,h2:4222 for several servers, with any of the
-// parameters name, group_prefix, stream, creds (a file) and tls (true or
-// false).
+// Parse returns the configuration in a URL: nats://host:4222, or
+// nats://user:password@h1:4222,h2:4222 for several servers. Allowed parameters are name,
+// group_prefix, stream, creds (a file) and tls (true or false).
 func Parse(u *url.URL) (Config, error) {
 	config, err := parse(u)
 	if err != nil {

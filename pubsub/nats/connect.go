@@ -11,15 +11,15 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// connect returns a connection that restores itself for ever, and keeps nothing
-// back while it is lost.
+// connect returns a connection that reconnects without limit, and that buffers no
+// messages while it is lost.
 func connect(c Config) (*nats.Conn, jetstream.JetStream, error) {
 	options := []nats.Option{
 		nats.Name(cmp.Or(c.Name, "reprise")),
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(500 * time.Millisecond),
 		nats.ReconnectBufSize(-1),
-		nats.IgnoreAuthErrorAbort(), // a server that comes back may know us again
+		nats.IgnoreAuthErrorAbort(), // a server that comes back may accept us again
 		nats.PingInterval(10 * time.Second),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			if !errors.Is(err, nats.ErrBadHeaderMsg) { // the message is delivered all the same
@@ -48,7 +48,7 @@ func connect(c Config) (*nats.Conn, jetstream.JetStream, error) {
 	return conn, js, nil
 }
 
-// connected is an error while the connection is lost.
+// connected returns an error while the connection is lost.
 func connected(conn *nats.Conn) error {
 	if conn.IsConnected() {
 		return nil

@@ -18,7 +18,7 @@ const (
 	restHeader = "Reprise-Metadata"
 )
 
-// marshal returns the message as it goes to the server.
+// marshal returns the message in the form that goes to the server.
 func marshal(topic string, msg *message.Message) *nats.Msg {
 	header := nats.Header{}
 	rest := map[string]string{}
@@ -37,14 +37,14 @@ func marshal(topic string, msg *message.Message) *nats.Msg {
 		header.Set(nats.MsgIdHdr, duplicateID(topic, msg))
 	}
 	if len(rest) > 0 {
-		text, _ := json.Marshal(rest) // strings have no way to fail
+		text, _ := json.Marshal(rest) // strings always marshal
 		header.Set(restHeader, string(text))
 	}
 	return &nats.Msg{Subject: topic, Header: header, Data: msg.Payload}
 }
 
-// carries says whether a header brings the value back as it is, and means
-// nothing to the server or its client.
+// carries reports whether a header returns the value unchanged and has no meaning for the
+// server or its client.
 func carries(key, value string) bool {
 	switch key {
 	case "", restHeader, "Status", "Description":
@@ -55,15 +55,15 @@ func carries(key, value string) bool {
 		!strings.ContainsAny(value, "\r\n") && value == textproto.TrimString(value)
 }
 
-// duplicateID is what the server knows a message again by. The UUID alone will
-// not do: messages are passed on to other topics of the stream under it, and
+// duplicateID is the id by which the server recognises a message. The UUID alone is not
+// enough: messages are passed on to other topics of the stream under the same UUID, and
 // another payload or other metadata under a known UUID is another event.
 func duplicateID(topic string, msg *message.Message) string {
 	e := store.Event{Topic: topic, ID: msg.UUID, Payload: msg.Payload, Metadata: msg.Metadata}
 	return e.Repeat().ID
 }
 
-// unmarshal returns the message as it came, whatever its headers are.
+// unmarshal returns the message, whatever its headers are.
 func unmarshal(in jetstream.Msg) *message.Message {
 	metadata := message.Metadata{}
 	for key, values := range in.Headers() {
@@ -90,7 +90,7 @@ func unmarshal(in jetstream.Msg) *message.Message {
 	return msg
 }
 
-// place is where the stream has the message.
+// place returns the position of the message in its stream.
 func place(in jetstream.Msg) string {
 	where, err := in.Metadata()
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// checkTopic is an error for a topic that is no subject to publish on.
+// checkTopic returns an error for a topic that is no subject to publish on.
 func checkTopic(topic string) error {
 	for token := range strings.SplitSeq(topic, ".") {
 		if token == "" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '*' || r == '>' }) || topic[0] == '$' {
@@ -19,8 +19,8 @@ func checkTopic(topic string) error {
 	return nil
 }
 
-// named returns text as the name of a stream or a consumer, which is another
-// one for any other text.
+// named returns text as a valid name of a stream or a consumer. Different texts give
+// different names.
 func named(text string) string {
 	clean := strings.Map(func(r rune) rune {
 		if noName(r) {
@@ -38,8 +38,8 @@ func named(text string) string {
 	return fmt.Sprintf("%s-%x", clean, sha256.Sum256([]byte(text)))[:len(clean)+11]
 }
 
-// noName says that a name should not have the character. The server takes more
-// of them than other programs do.
+// noName reports whether a name should not contain the character. The server allows more
+// characters than other programs do.
 func noName(r rune) bool {
 	return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '-' || r == '_')
 }

@@ -1,33 +1,32 @@
 // Package nats carries events over NATS JetStream.
 //
-// A topic is a subject of the same name. Unless a stream has that subject
-// already, one is made for the topic when it is first used: of the limits
-// policy and without a limit, in a file, with one replica. A stream that
-// somebody else has made is used as it is: make it first, or edit it, where you
-// want replicas or limits. It should keep what is consumed; a work queue serves
-// one handler. "Stored" means what the server means by it, which writes to the
-// disk at its sync_interval.
+// A topic is a subject of the same name. If no stream has the subject, one is created
+// when the topic is first used: with the limits policy, no limits, file storage and one
+// replica. An existing stream is used as it is. To have replicas or limits, create the
+// stream first, or edit it. It should keep consumed messages: a work-queue stream serves
+// one handler only. "Stored" has the server's meaning; the server writes to the disk at
+// its sync_interval.
 //
-// A handler is a durable consumer, in a stream of the topic's own named
-// GroupPrefix and the handler's name, and in any other stream with the topic
-// behind it; characters that such names do not allow are replaced, and a hash
-// keeps names apart that would be one then. Processes that serve the handler
-// share it. A new handler gets what the stream still has.
+// A handler is a durable consumer. In a stream of the topic's own its name is GroupPrefix
+// and the handler's name. In any other stream the topic is appended. Characters that are
+// not allowed in a name are replaced, and a hash keeps such names distinct. Processes
+// that serve the handler share the consumer. A new handler gets everything that the
+// stream still has.
 //
-// A stream keeps the order in which messages were stored, and a consumer first
-// delivers them so. What was not acknowledged in time comes again, behind
-// messages that were stored later, and several processes of one handler each
-// get some of the messages: count on no order there.
+// A stream keeps the order in which messages were stored, and a consumer first delivers
+// them in that order. A message that was not acknowledged in time comes again, behind
+// messages that were stored later. Several processes of one handler each get some of the
+// messages. So rely on no order in a handler.
 //
-// Publish returns when the server has stored the message. Within the stream's
-// duplicate window, two minutes where it is made here, the server stores one
-// topic, UUID and payload once.
+// Publish returns when the server has stored the message. Within the stream's duplicate
+// window, 2 minutes for a stream created here, the server stores a message with the same
+// topic, UUID, payload and metadata once.
 //
-// Headers are those of watermill-nats' NATSMarshaler. Metadata that no header
-// can carry, and what the server would take for an instruction (Nats-…), goes
-// into one more, Reprise-Metadata, as JSON. A message without a UUID gets an id
-// made of its stream and its sequence there, such as "ORDERS/1742": a stream
-// that is deleted and made again under the same name counts from one again.
+// Headers are those of watermill-nats' NATSMarshaler. Metadata that a header cannot
+// carry, and names that the server would take for an instruction (Nats-…), go into one
+// more header, Reprise-Metadata, as JSON. A message without a UUID gets an id made of its
+// stream and its sequence there, such as "ORDERS/1742". A stream that is deleted and
+// created again under the same name counts from 1 again.
 package nats
 
 import (
@@ -44,12 +43,11 @@ import (
 	"github.com/reprise-bus/reprise/pubsub"
 )
 
-// New returns NATS as a transport. It connects to nothing: the publisher does
-// when it is asked for, and fails where no server is there; a subscriber does
-// when it is subscribed, in the background, until it works. Each has a
-// connection of its own, which NATS' client restores from then on; while it is
-// lost a publish fails at once, and one that the server does not answer fails
-// after two seconds.
+// New returns NATS as a transport. It does not connect. The publisher connects when it is
+// requested, and fails if no server is there. A subscriber connects in the background
+// after Subscribe, until that works. Each has a connection of its own, which the NATS
+// client restores. While the connection is lost, a publish fails at once. A publish that
+// the server does not answer fails after 2 s.
 func New(config Config) (*pubsub.Transport, error) {
 	if err := config.Validate(); err != nil {
 		return nil, fmt.Errorf("nats: %w", err)
@@ -72,9 +70,9 @@ func New(config Config) (*pubsub.Transport, error) {
 	}, nil
 }
 
-// Refused says of an error of the publisher that it is about the message or its
-// topic: too large for the server or for the stream, or no subject. That no
-// stream is there, or no server, is none.
+// Refused reports whether an error of the publisher is about the message or its topic:
+// too large for the server or the stream, or not a valid subject. A missing stream or
+// server is not such an error.
 func Refused(err error) bool {
 	const messageTooLarge, headersTooLarge = jetstream.JSErrCodeStreamMessageExceedsMaximum, 10097
 	var api *jetstream.APIError

@@ -10,7 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// streamOf returns the name of the topic's stream, which is made where there is
+// streamOf returns the name of the topic's stream. It creates the stream if there is
 // none.
 func streamOf(ctx context.Context, js jetstream.JetStream, c Config, topic string) (string, error) {
 	if c.Stream != "" {
@@ -32,7 +32,7 @@ func streamOf(ctx context.Context, js jetstream.JetStream, c Config, topic strin
 	return name, nil
 }
 
-// consumerOf returns the consumer of a handler and a topic, which is made where
+// consumerOf returns the consumer of a handler and a topic. It creates the consumer if
 // there is none.
 func consumerOf(ctx context.Context, js jetstream.JetStream, c Config, handler, topic string) (jetstream.Consumer, error) {
 	stream, err := streamOf(ctx, js, c, topic)
@@ -52,7 +52,7 @@ func consumerOf(ctx context.Context, js jetstream.JetStream, c Config, handler, 
 			DeliverPolicy: jetstream.DeliverAllPolicy,
 			AckPolicy:     jetstream.AckExplicitPolicy,
 			AckWait:       cmp.Or(c.AckWait, 30*time.Second),
-			MaxAckPending: 10_000, // of all processes, and what a dead one held is among them until AckWait is over
+			MaxAckPending: 10_000, // of all processes; messages of a dead process count until AckWait is over
 		})
 	}
 	if err != nil {

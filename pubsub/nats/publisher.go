@@ -12,7 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// publisher publishes a message when the server is there, and keeps none.
+// publisher publishes a message while the server is there. It buffers none.
 type publisher struct {
 	config Config
 	conn   *nats.Conn
@@ -28,9 +28,9 @@ func newPublisher(config Config) (message.Publisher, error) {
 	return &publisher{config: config, conn: conn, js: js}, nil
 }
 
-// Publish returns when the server has stored the messages, in their order, or
-// with the error of the first that it has not. Each may take as long as its
-// context allows, or 5 s when that has no deadline.
+// Publish returns when the server has stored the messages, in order, or with the error of
+// the first that it has not stored. Each message may take as long as its context allows,
+// or 5 s if the context has no deadline.
 func (p *publisher) Publish(topic string, messages ...*message.Message) error {
 	for _, msg := range messages {
 		if err := p.publish(topic, msg); err != nil {
@@ -65,12 +65,12 @@ func (p *publisher) publish(topic string, msg *message.Message) error {
 	}
 	_, err := p.js.PublishMsg(ctx, marshal(topic, msg), options...)
 	if errors.Is(err, jetstream.ErrNoStreamResponse) {
-		p.ready.Delete(topic) // it is gone; the next one makes it
+		p.ready.Delete(topic) // the stream is gone; the next publish creates it
 	}
 	return err
 }
 
-// Close ends the connection.
+// Close closes the connection.
 func (p *publisher) Close() error {
 	p.conn.Close()
 	return nil

@@ -11,26 +11,26 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// subscriber is the subscriber of one handler. Unlike watermill-nats' it has
-// many messages under way at once, delivers what it cannot read, and goes on
-// when the server or the consumer was gone.
+// subscriber is the subscriber of one handler. Unlike watermill-nats' it has many
+// messages under way at once, delivers messages that it cannot read, and continues after
+// the server or the consumer was gone.
 //
-// An ack is the server's, a nack brings the message again, later each time.
-// What is neither acked nor nacked comes again after AckWait.
+// An ack is passed on to the server. A nacked message comes again, later each time. A
+// message that is neither acked nor nacked comes again after AckWait.
 type subscriber struct {
 	config  Config
 	handler string
 
-	open    context.Context // until Close
+	open    context.Context // ends with Close
 	stop    context.CancelFunc
-	over    context.Context // until nobody waits for acks any more
+	over    context.Context // ends when acks are no longer awaited
 	giveUp  context.CancelFunc
 	loops   sync.WaitGroup // of the subscriptions
-	pending sync.WaitGroup // messages that are neither acked nor nacked
+	pending sync.WaitGroup // messages neither acked nor nacked
 
-	mu sync.Mutex // of Subscribe and Close
+	mu sync.Mutex // serialises Subscribe and Close
 
-	connecting sync.Mutex // may take as long as a server does that does not answer
+	connecting sync.Mutex // may be held for long while a server does not answer
 	conn       *nats.Conn
 	js         jetstream.JetStream
 }
@@ -42,8 +42,8 @@ func newSubscriber(config Config, handler string) *subscriber {
 	return s
 }
 
-// Subscribe delivers what the topic's stream has for the handler until ctx
-// ends. It does not wait for the server.
+// Subscribe delivers the messages of the topic's stream for the handler until ctx ends.
+// It does not wait for the server.
 func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
 	if err := checkTopic(topic); err != nil {
 		return nil, err
@@ -64,8 +64,8 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	return sub.out, nil
 }
 
-// Close ends what is delivered, and the channels with it. What was delivered
-// may be acked for a second more.
+// Close ends the delivery and closes the channels. Delivered messages may be acked for 1
+// s more.
 func (s *subscriber) Close() error {
 	s.mu.Lock()
 	s.stop()
@@ -82,14 +82,13 @@ func (s *subscriber) Close() error {
 		return nil
 	}
 	if s.conn.IsConnected() {
-		_ = s.conn.FlushTimeout(time.Second) // what is lost here is delivered again
+		_ = s.conn.FlushTimeout(time.Second) // a lost ack makes the message come again
 	}
 	s.conn.Close()
 	return nil
 }
 
-// connection returns the subscriber's connection, which is made when it is
-// first needed.
+// connection returns the subscriber's connection, which is made when first needed.
 func (s *subscriber) connection() (*nats.Conn, jetstream.JetStream, error) {
 	s.connecting.Lock()
 	defer s.connecting.Unlock()

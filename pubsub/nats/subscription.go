@@ -15,15 +15,15 @@ import (
 )
 
 const (
-	batch    = 500      // messages that wait here, and as many that wait in the client
-	maxBytes = 16 << 20 // of messages that are not acknowledged yet
+	batch    = 500      // messages buffered here, and as many in the client
+	maxBytes = 16 << 20 // of messages not acknowledged yet
 )
 
 // subscription delivers one topic.
 type subscription struct {
 	subscriber *subscriber
 	topic      string
-	values     context.Context // what the subscriber's context carries, without its end
+	values     context.Context // the values of the caller's context, without its end
 	out        chan *message.Message
 	room       *semaphore.Weighted
 	health     outage.Outage
@@ -40,7 +40,7 @@ func newSubscription(s *subscriber, ctx context.Context, topic string) *subscrip
 	}
 }
 
-// run delivers until ctx ends, and closes the channel then.
+// run delivers until ctx ends, and then closes the channel.
 func (s *subscription) run(ctx context.Context) {
 	defer s.close()
 	for {
@@ -53,7 +53,7 @@ func (s *subscription) run(ctx context.Context) {
 	}
 }
 
-// close gives back what nobody has taken.
+// close nacks the messages that nobody has received.
 func (s *subscription) close() {
 	for {
 		select {
@@ -121,7 +121,7 @@ func (s *subscription) messages(ctx context.Context, js jetstream.JetStream, lar
 	)
 }
 
-// rest delivers what the client has still got, or gives it back.
+// rest delivers the messages that the client still has, or gives them back.
 func (s *subscription) rest(ctx context.Context, messages jetstream.MessagesContext) {
 	messages.Drain()
 	for {
@@ -133,7 +133,7 @@ func (s *subscription) rest(ctx context.Context, messages jetstream.MessagesCont
 	}
 }
 
-// deliver hands the message on, or gives it back when ctx ends before.
+// deliver hands the message on, or gives it back if ctx ends first.
 func (s *subscription) deliver(ctx context.Context, in jetstream.Msg) {
 	msg := unmarshal(in)
 	size := min(int64(len(msg.Payload))+1024, maxBytes)
@@ -148,7 +148,7 @@ func (s *subscription) deliver(ctx context.Context, in jetstream.Msg) {
 		defer cancel()
 		select {
 		case <-msg.Acked():
-			_ = in.Ack() // one that is lost makes the message come again
+			_ = in.Ack() // a lost ack makes the message come again
 		case <-msg.Nacked():
 			giveBack(in)
 		case <-s.subscriber.over.Done():
@@ -161,8 +161,8 @@ func (s *subscription) deliver(ctx context.Context, in jetstream.Msg) {
 	}
 }
 
-// giveBack has the server deliver the message again, at once when it has come
-// for the first time.
+// giveBack makes the server deliver the message again: at once after its first delivery,
+// then 100 ms later for each further delivery, at most 10 s.
 func giveBack(in jetstream.Msg) {
 	times := uint64(1)
 	if where, err := in.Metadata(); err == nil {

@@ -1,11 +1,11 @@
-// Package transport makes a pubsub.Transport of a URL, for a program that lets
-// its environment decide what carries its events:
+// Package transport makes a pubsub.Transport from a URL, for programs that choose their
+// transport by the environment:
 //
 //	carrier, err := transport.FromEnv() // REPRISE_TRANSPORT, or none
 //	b, err := bus.Open(ctx, databaseURL, bus.Config{Transport: carrier})
 //
-// It brings the clients of all brokers into the program. One that always uses
-// the same broker takes that package instead: pubsub/kafka, pubsub/nats.
+// It links the clients of all brokers into the program. A program that always uses one
+// broker should use that broker's package instead: pubsub/kafka or pubsub/nats.
 package transport
 
 import (
@@ -25,8 +25,8 @@ import (
 // Variable is the environment variable that FromEnv reads.
 const Variable = "REPRISE_TRANSPORT"
 
-// FromEnv returns the transport that the environment variable REPRISE_TRANSPORT
-// names, or nil where it is not set: then the database carries the events.
+// FromEnv returns the transport that the environment variable REPRISE_TRANSPORT names. If
+// the variable is not set it returns nil: the database carries the events.
 func FromEnv() (*pubsub.Transport, error) {
 	t, err := Open(os.Getenv(Variable), nil)
 	if err != nil {
@@ -40,17 +40,16 @@ func FromEnv() (*pubsub.Transport, error) {
 //	kafka://user:password@host:9092,host:9092?tls=true
 //	nats://user:password@host:4222
 //
-// with parameters that kafka.Parse and nats.Parse list, and one that is common
-// to all: mode=direct, outbox, hold or database, which is Transport.Mode. It
-// connects to nothing yet. Errors show no password. A nil logger is
-// slog.Default().
+// kafka.Parse and nats.Parse list the parameters. One more is common to all: mode=direct,
+// outbox, hold or database, for Transport.Mode. Open does not connect. Errors show no
+// password. A nil logger means slog.Default().
 func Open(rawURL string, logger *slog.Logger) (*pubsub.Transport, error) {
 	if rawURL == "" || rawURL == "database:" {
 		return nil, nil
 	}
 	u, err := url.Parse(rawURL)
 	if err != nil {
-		// What is wrong with it is quoted by err, and may be part of a password.
+		// err quotes the invalid part, which may be part of a password.
 		return nil, errors.New("the transport's URL cannot be read: want such as kafka://host:9092 or nats://host:4222; special characters of a password are escaped, such as / by %2F")
 	}
 	if err := parameters.CheckUser(rawURL); err != nil {
@@ -87,7 +86,7 @@ func Open(rawURL string, logger *slog.Logger) (*pubsub.Transport, error) {
 			return nil, err
 		}
 	default:
-		if !strings.Contains(rawURL, "://") { // what stands before the : may be a user, or a part of a password, and is not shown
+		if !strings.Contains(rawURL, "://") { // the text before the colon may be a user or part of a password, and is not shown
 			return nil, errors.New("the transport's URL has no scheme that is known: want kafka://host:9092, nats://host:4222, or database: for none")
 		}
 		return nil, fmt.Errorf("the transport's URL begins with %q: want kafka://host:9092, nats://host:4222, or database: for none", u.Scheme+":")
