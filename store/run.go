@@ -41,7 +41,7 @@ type Run struct {
 	Status     Status
 	Attempt    int    // number of the current or last attempt; each lease adds 1, and no number is used twice
 	Tries      int    // attempts of the current cycle that count against the policy, including the current attempt
-	Cycle      int    // completed cycles
+	Cycle      int    // cycles before the current one
 	Key        string // the event's key
 	Instance   string // the instance that holds the run, or held it when the run ended
 	DueAt      time.Time
