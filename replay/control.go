@@ -63,7 +63,7 @@ type Past struct {
 	Handler string
 	Topic   string    // "" is the topic of the handler's subscription
 	Since   time.Time // published at or after this time; zero is open
-	Until   time.Time // published before this time; zero is now
+	Until   time.Time // published before this time; zero is open
 }
 
 func (p Past) filter() store.Filter {
