@@ -96,7 +96,7 @@ func commit(tx interface {
 }
 
 // noticed reacts to a serialization failure of a single statement. READ COMMITTED has
-// no such failure, so that the default isolation must be another.
+// no such failure, which shows that the default isolation is another.
 func (d *DB) noticed(err error) error {
 	if State(err) == serializationFailure {
 		d.isolated.Store(true)
