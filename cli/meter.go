@@ -51,8 +51,8 @@ func (m *meter) set(n int64, about string) {
 	if about != "" {
 		what += " " + about
 	}
-	what = words.Line(what) // the bar draws
-	switch {                // an error of a terminal is seen by whoever looks
+	what = words.Line(what) // the bar is drawn, so that hidden characters must be escaped first
+	switch {                // errors are ignored: the user sees that the terminal fails
 	case m.bar != nil && m.total > 0:
 		m.bar.Describe(what)
 		_ = m.bar.Set64(min(n, m.total))

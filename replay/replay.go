@@ -113,9 +113,9 @@ func All(ctx context.Context, st *store.Store, selection store.Filter, request R
 	return take(ctx, st, request.operation(store.Replaying, selection), request)
 }
 
-// Discard closes every FAILED run that the filter selects as DISCARDED, batch by batch.
-// With the filter's Status PENDING, it closes the runs that are not leased. Undo takes
-// a discard back.
+// Discard closes every FAILED run that the filter selects as DISCARDED, batch by batch,
+// as All replays them. With the filter's Status PENDING, it closes the runs that are
+// not leased. Undo takes a discard back.
 func Discard(ctx context.Context, st *store.Store, selection store.Filter, request Request) (store.Operation, error) {
 	if err := named(selection); err != nil {
 		return store.Operation{}, fmt.Errorf("discard: %w", err)
@@ -131,7 +131,7 @@ func named(selection store.Filter) error {
 }
 
 // Backfill creates the runs that a handler lacks for past events of its topic, the
-// oldest event first, batch by batch.
+// oldest event first, batch by batch, as All does.
 func Backfill(ctx context.Context, st *store.Store, past Past, request Request) (store.Operation, error) {
 	o, err := operate.On(st).RequestBackfill(ctx, request.operation(store.Backfilling, past.filter()))
 	if err != nil {

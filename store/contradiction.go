@@ -18,8 +18,8 @@ const contradictory = `
 const MaxContradictory = 10
 
 // Contradictory returns the ids of runs whose columns contradict each other, at most
-// MaxContradictory, from the newest among runs. The cause is an incomplete change by
-// hand. Such a run may be neither handled nor listed.
+// MaxContradictory. It looks at the newest runs; among is their number. The cause is an
+// incomplete change by hand. Such a run may be neither handled nor listed.
 func (s *Store) Contradictory(ctx context.Context, among int) (ids []int64, err error) {
 	if err := s.db.SelectContext(ctx, &ids, s.db.SQL(`
 		SELECT r.id FROM (SELECT * FROM reprise.handler_runs ORDER BY id DESC LIMIT $1) r

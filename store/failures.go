@@ -15,7 +15,8 @@ type Miscount struct {
 }
 
 // Is reports whether the failure groups and the FAILED runs differ in number. The cause
-// is a change of the tables by hand, or a partial restore. Recount repairs the groups.
+// is a change of the tables by hand, or a partial restore. replay.Recount repairs the
+// groups.
 func (m Miscount) Is() bool { return !m.Counting && !m.Failed.More && m.Counted != m.Failed.N }
 
 // Miscounted compares the failure groups with the runs, in one statement.

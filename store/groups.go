@@ -36,8 +36,8 @@ type Grouping struct {
 	// How many FAILED runs were looked at, if not all: the newest that an index offers.
 	// There may be more. 0 means that all were looked at.
 	Among int64
-	// FAILED runs from before an upgrade or a recount are still being counted: see
-	// CountFailures. Groups may be missing or incomplete.
+	// FAILED runs from before an upgrade or a replay.Recount are still being counted.
+	// Groups may be missing or incomplete.
 	Counting bool
 }
 

@@ -89,8 +89,8 @@ func (s *Store) EventHeads(ctx context.Context, id string) ([]EventHead, error) 
 	return heads(rows)
 }
 
-// EventPayload returns the first most bytes of an event's payload, or ErrNotFound. 0
-// means all bytes.
+// EventPayload returns an event's payload, cut after most bytes, or ErrNotFound. A most
+// of 0 means all bytes.
 func (s *Store) EventPayload(ctx context.Context, topic, id string, most int) ([]byte, error) {
 	if !sqldb.Keepable(topic, id) {
 		return nil, fmt.Errorf("event %.255q of topic %.255q: %w", id, topic, ErrNotFound)
@@ -127,9 +127,9 @@ func (s *Store) piece(ctx context.Context, most int, from string, args ...any) (
 	return piece, err
 }
 
-// LastAttempts returns the last failed and abandoned attempts of a run, at most most,
-// oldest first, and the number of attempts before them. Stacks of panics are included
-// if stacks is set.
+// LastAttempts returns the last failed and abandoned attempts of a run, oldest first,
+// and the number of attempts before them. most is the highest number of attempts to
+// return. Stacks of panics are included if stacks is set.
 func (s *Store) LastAttempts(ctx context.Context, runID int64, most int, stacks bool) (attempts []Attempt, before int64, err error) {
 	stack := `''`
 	if stacks {

@@ -204,7 +204,7 @@ type OutboxCount struct {
 	Topic  string
 	State  OutgoingState
 	N      int64
-	Oldest time.Time // when it was written or, if later, sent again, released or dropped
+	Oldest time.Time // the earliest time at which one was written or, if later, sent again, released or dropped
 	Error  string    // of a failed attempt to send, if there is one
 }
 

@@ -14,7 +14,7 @@ import (
 // in these fields: a retried handler publishes under another trace.
 const (
 	CorrelationIDMetadata = "correlation_id" // Watermill's: the id of the event that began the chain
-	CausationIDMetadata   = "causation_id"   // the id of the event whose handler published this one
+	CausationIDMetadata   = "causation_id"   // the id of the event whose handler published this event
 	TraceParentMetadata   = "traceparent"    // W3C's Trace Context
 	TraceStateMetadata    = "tracestate"
 	RepeatsMetadata       = "repeats_id" // the id of the event on the same topic that this event repeats

@@ -7,7 +7,7 @@ import (
 	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
-// The rows as the databases return them, and what they become.
+// The rows of the databases, and their conversion to the types of this package.
 
 // EventOf converts a row to an event.
 func EventOf(r sqldb.EventRow) (Event, error) {

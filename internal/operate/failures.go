@@ -93,8 +93,9 @@ func (s *Operator) countPast(ctx context.Context, tx *sqlx.Tx, after, last int64
 	return err
 }
 
-// addChanges adds the next changes to the groups. A change that it deletes is
-// added, and no other: who else would is locked out, and would find it gone.
+// addChanges adds the next changes to the groups and deletes them, in one statement.
+// The caller holds the lock of failures_counted, so that no other process adds the same
+// changes.
 func (s *Operator) addChanges(ctx context.Context, tx *sqlx.Tx) (more bool, err error) {
 	var taken int64
 	if err := tx.GetContext(ctx, &taken, s.db.SQL(fmt.Sprintf(`

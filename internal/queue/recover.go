@@ -25,7 +25,7 @@ type holder struct {
 	ID     string  `db:"id"`
 	Recent int64   `db:"recent"`
 	Runs   runList `db:"held_runs"`
-	Old    bool    `db:"old"` // a process of version 1
+	Old    bool    `db:"old"` // the process is of version 1
 }
 
 const holderColumns = `v.id, coalesce(v.recent_run, v.lowest_run) AS recent, v.held_runs, v.recent_run IS NULL AS old`

@@ -50,7 +50,7 @@ func (a *Array) Add(s string) {
 func (a *Array) AddBytes(b []byte) {
 	a.begin()
 	a.text.WriteString(`"\\x`)
-	_, _ = hex.NewEncoder(&a.text).Write(b) // a Builder takes everything
+	_, _ = hex.NewEncoder(&a.text).Write(b) // a Builder never fails
 	a.text.WriteByte('"')
 }
 

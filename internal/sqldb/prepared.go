@@ -94,7 +94,7 @@ func (d *DB) prepare(ctx context.Context, query string) (*preparedStmt, error) {
 	}
 	defer func() { <-p.turn }()
 	if kept = p.current.Load(); kept != nil && kept.magnitude >= magnitude {
-		return kept, nil // somebody else was first
+		return kept, nil // another goroutine was first
 	}
 	// Each preparation has another text: pgx reuses a statement for the same text.
 	stmt, err := d.pool.PreparexContext(ctx, fmt.Sprintf("%s\n-- %d", query, p.times.Add(1)))

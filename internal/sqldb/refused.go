@@ -39,8 +39,8 @@ func Refused(err error) bool {
 	}
 }
 
-// Unacceptable reports whether the database refused the content of the statement. If
-// not, it refused to work at all. Another statement may be accepted.
+// Unacceptable reports whether the database refused the content of the statement, as
+// opposed to refusing to work. Another statement may then be accepted.
 func Unacceptable(err error) bool {
 	var (
 		sqlite interface{ Code() int }

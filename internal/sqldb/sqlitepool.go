@@ -97,7 +97,7 @@ func (d *DB) inspect(ctx context.Context) error {
 	if other.file != is.file || !other.tables || !is.tables {
 		return fmt.Errorf("each connection of the SQLite pool has a database of its own (the DSN is \":memory:\" or empty), so that Reprise's tables are in one of them only: allow one connection, db.SetMaxOpenConns(1) before anything else, or let bus.Open(ctx, \"sqlite::memory:\", …) make the pool, or use a file: sql.Open(\"sqlite\", %q)", dsn("app.db"))
 	}
-	if is.file == "" { // in a shared cache nobody is refused: they wait for each other
+	if is.file == "" { // in a shared cache, writers wait for each other and are not refused
 		return nil
 	}
 	d.impatient = d.impatient || !other.hasTimeout()

@@ -215,8 +215,8 @@ func (o onlyQuery) QueryContext(ctx context.Context, _ string, args ...any) (*sq
 }
 
 // counted returns args with a first element that counts how often it is sent.
-// database/sql asks for the element's value when it has a connection. It silently sends
-// a statement again if the connection was lost.
+// database/sql asks for the element's value when it has a connection, and silently
+// sends a statement again whose connection was lost.
 func counted(args []any, times *int) []any {
 	*times = 1
 	if len(args) == 0 {

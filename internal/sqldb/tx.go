@@ -105,7 +105,8 @@ func (d *DB) Begin(ctx context.Context, options *sql.TxOptions) (tx *sqlx.Tx, ov
 	if d.excludes() {
 		leave = d.exclusives.enter()
 	}
-	// When ctx ends, database/sql rolls back, whether the code heeds it or not.
+	// When ctx ends, database/sql rolls the transaction back, even if the code ignores
+	// ctx.
 	stop := context.AfterFunc(ctx, pass)
 	return tx, func() { stop(); pass(); leave() }, nil
 }
