@@ -32,8 +32,9 @@ func Resume(ctx context.Context, st *store.Store, operation int64, request Reque
 
 // Cancel ends a replay or a backfill and takes back its waiting runs. A run that has
 // not been tried since gets its former state back, or is deleted if the backfill
-// created it. A run that was tried and waits for another attempt becomes FAILED. Cancel
-// may be called again, whatever the result of the last call.
+// created it. A run that was tried and waits for another attempt becomes FAILED, or
+// DISCARDED if it has no error. Cancel may be called again, whatever the result of the
+// last call.
 func Cancel(ctx context.Context, st *store.Store, operation int64, request Request) (store.Operation, error) {
 	return operate.On(st).Cancel(ctx, operation, request.by())
 }

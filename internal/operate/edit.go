@@ -17,8 +17,8 @@ import (
 
 // Edit gives the handler of a FAILED or DISCARDED run a corrected event. In one
 // transaction, it writes a new event that amends the run's event, creates a due run of
-// this handler for it, and makes the old run DISCARDED. Its attempts stay on record.
-// Edit returns the operation and the new run.
+// this handler for it, and makes the old run DISCARDED. The old run's attempts stay on
+// record. Edit returns the operation and the new run.
 //
 // The error is ErrNotEnded for a run that is PENDING, and ErrNotFound for an unknown
 // run. A run that succeeded, a correction that changes nothing, and a handler without a

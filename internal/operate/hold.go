@@ -55,9 +55,9 @@ func (s *Operator) Release(ctx context.Context, id int64, by store.By) (store.Op
 
 // Cancel ends a replay or a backfill and takes back its waiting runs. A run that has
 // not been tried since gets its former state back, or is deleted if the backfill
-// created it. A run that was tried and waits for another attempt becomes FAILED. Cancel
-// may be called again, whatever the result of the last call. An Action records who
-// cancelled first.
+// created it. A run that was tried and waits for another attempt becomes FAILED, or
+// DISCARDED if it has no error. Cancel may be called again, whatever the result of the
+// last call. An Action records who cancelled first.
 func (s *Operator) Cancel(ctx context.Context, id int64, by store.By) (store.Operation, error) {
 	o, action, err := s.enter(ctx, id, store.Cancelled, store.Cancelling, by, store.Replaying, store.Backfilling)
 	if err != nil {

@@ -196,9 +196,9 @@ const (
 			FROM run GROUP BY topic, handler, instance IS NULL) r ON true`
 
 	// insertEvents writes the events of a large publish, without runs: insertRuns
-	// creates them. It returns the ids and topics of the new events, and true in place
-	// of whether the topic has a subscription. The parameters are those of
-	// insertNewDue.
+	// creates them. It returns the ids and topics of the new events. Its third column,
+	// whether the topic has a subscription, is always true: insertRuns finds that out.
+	// The parameters are those of insertNewDue.
 	insertEvents = `
 		INSERT INTO reprise.events AS was (id, topic, key, payload, payload_bytes, metadata)
 		SELECT id, topic, coalesce(key, ''), text::json, bytes, metadata::json
