@@ -67,7 +67,7 @@ func (a *app) printActions(out io.Writer, actions []store.Action, now time.Time)
 	t.write(out)
 }
 
-// someOf is a number that most actions do not have.
+// someOf prints a number that most actions do not have.
 func someOf(n int64) string {
 	if n == 0 {
 		return ""
@@ -75,7 +75,7 @@ func someOf(n int64) string {
 	return words.Thousands(n)
 }
 
-// actedOn is what an action was about, as it would be typed.
+// actedOn returns what an action was about, in the syntax of the command line.
 func actedOn(action store.Action) string {
 	switch action.Kind {
 	case store.Removing:
@@ -93,7 +93,7 @@ func actedOn(action store.Action) string {
 	return fmt.Sprintf("operation %d", action.Operation)
 }
 
-// actionJSON is an action for programs.
+// actionJSON is an action in JSON.
 type actionJSON struct {
 	ID        int64            `json:"id"`
 	Action    store.ActionKind `json:"action"`

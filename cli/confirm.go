@@ -13,7 +13,7 @@ import (
 
 var errAnsweredNo = errors.New("nothing was done")
 
-// confirm asks whoever sits at the terminal, unless yes answers already.
+// confirm asks the user at the terminal, unless yes is set.
 func (a *app) confirm(ctx context.Context, yes bool, question string) error {
 	if yes {
 		return nil

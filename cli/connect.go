@@ -16,18 +16,18 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// answerTime is how long a database may take to answer for the first time.
+// answerTime is how long a database may take to give its first answer.
 const answerTime = 10 * time.Second
 
 var errNoURL = errors.New("no database is given: set REPRISE_DATABASE_URL, or --database-url, to postgres://user:password@host:5432/database or sqlite:path/to/file.db")
 
-// withStore runs f, which only looks, on the record of the database that the
-// flags or the environment name.
+// withStore runs f, which only reads, on the database that the flags or the environment
+// name.
 func (a *app) withStore(ctx context.Context, f func(st *store.Store) error) error {
 	return a.with(ctx, toLook, f)
 }
 
-// toWrite runs f, which changes the record, unless it is a dry run.
+// toWrite runs f, which changes the record unless it is a dry run.
 func (a *app) toWrite(ctx context.Context, dryRun bool, f func(st *store.Store) error) error {
 	if dryRun {
 		return a.withStore(ctx, f)
@@ -51,7 +51,7 @@ type access int
 const (
 	toLook access = iota
 	toChange
-	toMigrate // makes a SQLite file that is not there, and puts it into WAL mode
+	toMigrate // creates a missing SQLite file, and puts it into WAL mode
 )
 
 func (to access) open(url string) (*sql.DB, error) {
@@ -92,7 +92,7 @@ func (a *app) withDatabase(ctx context.Context, to access, f func(db *sql.DB) er
 	return err
 }
 
-// exists reports a SQLite file that is not there, which opening would make.
+// exists reports a missing SQLite file, which opening would create.
 func exists(url string) error {
 	path, isSQLite := strings.CutPrefix(url, "sqlite:")
 	path, _, _ = strings.Cut(strings.TrimPrefix(path, "//"), "?")
@@ -110,13 +110,13 @@ func (a *app) schemaName() string { return cmp.Or(a.schema, a.getenv("REPRISE_SC
 func (a *app) openStore(ctx context.Context, db *sql.DB) (*store.Store, error) {
 	answer, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	// Each statement of a command is run a few times only, and there may be a
-	// transaction pooler in between.
+	// A command runs each statement only a few times, and there may be a transaction
+	// pooler in between.
 	st, err := store.New(answer, db, a.schemaName(), store.Unprepared())
 	return st, explain(err)
 }
 
-// explain says what to do about a database that cannot be used.
+// explain adds what to do about a database that cannot be used.
 func explain(err error) error {
 	var (
 		version  *migrations.VersionError

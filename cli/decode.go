@@ -19,11 +19,11 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// decoder shows payloads that are not JSON by the application's marshaler and the Go
-// types of its events. The zero decoder knows none.
+// decoder decodes payloads that are not JSON, with the application's marshaler and the
+// Go types of its events. The zero decoder knows no types.
 type decoder struct {
 	marshaler cqrs.CommandEventMarshaler
-	types     map[string]reflect.Type // by topic; of what a pointer to is decoded into
+	types     map[string]reflect.Type // by topic; a payload is decoded into a pointer to the type
 }
 
 func newDecoder(config Config) (decoder, error) {
@@ -51,12 +51,12 @@ func newDecoder(config Config) (decoder, error) {
 	return d, nil
 }
 
-// decoded is a payload as JSON. The zero value is one that needs no decoding, or of
-// which this binary knows nothing.
+// decoded is a payload as JSON. The zero value means that the payload needs no
+// decoding, or that this binary cannot decode it.
 type decoded struct {
 	json []byte
 	of   string // the Go type
-	err  error  // why it does not decode
+	err  error  // why decoding failed
 }
 
 // decode decodes a payload that is not JSON.
@@ -76,7 +76,7 @@ func (d decoder) decode(e store.Event, payload []byte) decoded {
 	return decoded{text, of.String(), err}
 }
 
-// unmarshal keeps a panic of the application's code from ending the command.
+// unmarshal turns a panic of the application's code into an error.
 func (d decoder) unmarshal(of reflect.Type, e store.Event, payload []byte) (v any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -89,8 +89,8 @@ func (d decoder) unmarshal(of reflect.Type, e store.Event, payload []byte) (v an
 	return v, d.marshaler.Unmarshal(msg, v)
 }
 
-// encode returns the payload of an edited decoded. What the type does not know of the
-// payload as it was would be lost: then it is an error.
+// encode returns the payload for an edited decoded payload. It is an error if the type
+// does not know a part of the original payload, which would be lost.
 func (d decoder) encode(e store.Event, was decoded, edited []byte) ([]byte, error) {
 	original, err := d.unmarshal(d.types[e.Topic], e, e.Payload)
 	if err != nil {
@@ -110,10 +110,10 @@ func (d decoder) encode(e store.Event, was decoded, edited []byte) ([]byte, erro
 	return d.again(nil, edited, e)
 }
 
-// written returns the payload of what a person has written for a topic: as it is
-// where the marshaler decodes it, and encoded where it is JSON that the topic's type
-// takes. What nobody could decode is an error. Of other topics this binary knows
-// nothing.
+// written returns the payload for text that a person has written for a topic. Text that
+// the marshaler decodes stays unchanged. JSON that fits the topic's type is encoded.
+// Anything else is an error. For a topic of an unknown type, written returns the text
+// unchanged.
 func (d decoder) written(topic string, payload []byte) ([]byte, error) {
 	of, known := d.types[topic]
 	if !known {
@@ -133,7 +133,7 @@ func (d decoder) written(topic string, payload []byte) ([]byte, error) {
 	return nil, fmt.Errorf("the payload is no %v, the event of topic %q, as the marshaler writes it or as JSON: %w", of, topic, err)
 }
 
-// again marshals an event, or what JSON says of it.
+// again marshals an event; if v is nil, the event in the JSON text.
 func (d decoder) again(v any, text []byte, e store.Event) ([]byte, error) {
 	if v == nil {
 		v = reflect.New(d.types[e.Topic]).Interface()
@@ -154,14 +154,14 @@ func toJSON(v any) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		var compact bytes.Buffer // protojson's spaces are at random
+		var compact bytes.Buffer // protojson adds spaces at random
 		err = json.Compact(&compact, text)
 		return compact.Bytes(), err
 	}
 	return json.Marshal(v)
 }
 
-// fromJSON takes no field that the type does not have: it would be lost.
+// fromJSON refuses a field that the type does not have, because it would be lost.
 func fromJSON(text []byte, v any) error {
 	if m, ok := v.(proto.Message); ok {
 		return protojson.Unmarshal(text, m)
@@ -171,7 +171,7 @@ func fromJSON(text []byte, v any) error {
 	return from.Decode(v)
 }
 
-// decodeShown decodes what was read of a payload, if that is all of it.
+// decodeShown decodes a payload if it was read completely.
 func (d decoder) decodeShown(e store.EventHead, p payload) decoded {
 	switch {
 	case !p.read || d.marshaler == nil:
@@ -184,7 +184,8 @@ func (d decoder) decodeShown(e store.EventHead, p payload) decoded {
 	return d.decode(e.Event, p.bytes)
 }
 
-// printPayload shows what was read of an event's payload, decoded where that works.
+// printPayload prints the part of an event's payload that was read, decoded if
+// possible.
 func (a *app) printPayload(out io.Writer, e store.EventHead, p payload) {
 	if !p.read {
 		return
@@ -199,7 +200,7 @@ func (a *app) printPayload(out io.Writer, e store.EventHead, p payload) {
 	fmt.Fprintf(out, "\nPAYLOAD\n%s\n%s", text, note)
 }
 
-// text is a payload as a person edits it.
+// text returns a payload as a person edits it.
 func (d decoder) text(e store.Event, payload []byte) string {
 	if is := d.decode(e, payload); is.err == nil && is.json != nil {
 		return pretty(is.json)
@@ -207,7 +208,7 @@ func (d decoder) text(e store.Event, payload []byte) string {
 	return pretty(payload)
 }
 
-// eventJSON is an event for programs, with the payload as it is and decoded.
+// eventJSON returns an event in JSON, with the payload as stored and decoded.
 func (a *app) eventJSON(e store.EventHead, p payload) eventJSON {
 	data := newEventJSON(e, p)
 	is := a.decoder.decodeShown(e, p)

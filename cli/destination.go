@@ -12,13 +12,13 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// namesTopics says whether the application says something of single topics.
+// namesTopics reports whether the application has declared topics by name.
 func namesTopics(topics []store.Topic) bool {
 	return slices.ContainsFunc(topics, func(t store.Topic) bool { return t.Topic != store.AllTopics })
 }
 
-// declared is what the application says of a topic, by its name or by that of
-// all others; the zero Topic if it says nothing.
+// declared returns the application's declaration of a topic, or else that for all other
+// topics; the zero Topic if there is neither.
 func declared(topics []store.Topic, name string) store.Topic {
 	for _, known := range []string{name, store.AllTopics} {
 		if i := slices.IndexFunc(topics, func(t store.Topic) bool { return t.Topic == known }); i >= 0 {
@@ -28,7 +28,7 @@ func declared(topics []store.Topic, name string) store.Topic {
 	return store.Topic{}
 }
 
-// allowed reports a topic on which the application lets nobody publish by hand.
+// allowed reports a topic on which the application forbids publishing by hand.
 func allowed(topics []store.Topic, name string) error {
 	if !namesTopics(topics) || declared(topics, name).Manual {
 		return nil
@@ -46,19 +46,18 @@ func allowed(topics []store.Topic, name string) error {
 		name, strings.Join(manual, ", "), name))
 }
 
-// destination is where what is published by hand on a topic goes.
+// destination is where events go that are published by hand on a topic.
 type destination struct {
 	message.Publisher
-	state store.OutgoingState // in the outbox; "" is the database, with runs for its handlers
+	state store.OutgoingState // of the message in the outbox; "" means the database, with runs for its handlers
 	close func() error
 
 	direct bool // a single event goes to the broker, if that works
 }
 
-// destinationOf returns where events of a topic go, by what the application says
-// of it. What a broker carries goes by the outbox, from where the application
-// sends it; a single event goes to the broker itself if carrier is a connection
-// to it.
+// destinationOf returns where events of a topic go, according to its declaration.
+// Events for a broker go into the outbox, from which the application sends them. If
+// carrier is a connection to the broker, a single event goes to the broker itself.
 func destinationOf(ps *pubsub.PubSub, t store.Topic, carrier *pubsub.Transport) (destination, error) {
 	mode, state := pubsub.Mode(t.Mode), store.OutgoingPending
 	switch {

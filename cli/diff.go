@@ -5,14 +5,14 @@ import (
 	"strings"
 )
 
-// diffContext is how many lines stand around a change.
+// diffContext is how many unchanged lines are shown around a change.
 const diffContext = 2
 
-// maxDiff bounds the work of a diff. Beyond it, all that is between the first
-// and the last change counts as changed.
+// maxDiff bounds the work of a diff: the product of both numbers of lines. Beyond it,
+// everything between the first and the last change counts as changed.
 const maxDiff = 4_000_000
 
-// diff writes what changed between two texts, line by line.
+// diff returns the changes between two texts, line by line.
 func diff(was, is string) string {
 	a, b := strings.Split(was, "\n"), strings.Split(is, "\n")
 	head := 0
@@ -41,7 +41,7 @@ func diff(was, is string) string {
 	return out.String()
 }
 
-// changes is a longest common subsequence, with what is not part of it marked.
+// changes returns a longest common subsequence, with all other lines marked.
 func changes(a, b []string) (edits []string) {
 	if len(a)*len(b) > maxDiff {
 		for _, text := range a {
@@ -52,7 +52,7 @@ func changes(a, b []string) (edits []string) {
 		}
 		return edits
 	}
-	common := make([][]int, len(a)+1) // of a[i:] and b[j:]
+	common := make([][]int, len(a)+1) // length for a[i:] and b[j:]
 	for i := range common {
 		common[i] = make([]int, len(b)+1)
 	}

@@ -36,7 +36,7 @@ if no process sends it. What the broker has refused is a warning, too.`,
 	return c
 }
 
-// findingJSON is a finding for programs.
+// findingJSON is a finding in JSON.
 type findingJSON struct {
 	Check    string          `json:"check"`
 	Severity health.Severity `json:"severity"`

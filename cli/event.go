@@ -12,7 +12,7 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// eventJSON is an event for programs.
+// eventJSON is an event in JSON.
 type eventJSON struct {
 	ID          string            `json:"id"`
 	Topic       string            `json:"topic"`
@@ -22,9 +22,9 @@ type eventJSON struct {
 	Amends      string            `json:"amends"`
 	PublishedAt *time.Time        `json:"published_at"`
 	Bytes       int64             `json:"payload_bytes"`
-	Payload     json.RawMessage   `json:"payload,omitempty"`        // that is JSON, by its value
-	Base64      []byte            `json:"payload_base64,omitempty"` // that is not, or not UTF-8
-	Start       []byte            `json:"payload_start,omitempty"`  // the first bytes, in base64, of one that is larger than what is shown
+	Payload     json.RawMessage   `json:"payload,omitempty"`        // by its value, if it is JSON
+	Base64      []byte            `json:"payload_base64,omitempty"` // if it is not JSON, or not UTF-8
+	Start       []byte            `json:"payload_start,omitempty"`  // the first bytes, in base64, of a payload that is larger than what is shown
 	Decoded     json.RawMessage   `json:"payload_decoded,omitempty"`
 	DecodeError string            `json:"payload_decode_error,omitempty"`
 }
@@ -46,16 +46,16 @@ func newEventJSON(e store.EventHead, p payload) eventJSON {
 	return data
 }
 
-// payload is what was read of one.
+// payload is the part of a payload that was read.
 type payload struct {
 	read  bool
-	bytes []byte // the first ones
-	size  int64  // of all
+	bytes []byte // the first bytes
+	size  int64  // of the whole payload
 }
 
 func (p payload) cut() bool { return int64(len(p.bytes)) < p.size }
 
-// text is for people.
+// text returns the payload for people.
 func (p payload) text() string {
 	if !p.cut() {
 		return pretty(p.bytes)
@@ -72,10 +72,10 @@ func (p payload) text() string {
 	return fmt.Sprintf("%s\n… %s of %s bytes; --full shows all", string(start), words.Thousands(int64(len(start))), words.Thousands(p.size))
 }
 
-// showing is what is shown only on request.
+// showing says what is shown only on request.
 type showing struct{ payload, stack, full bool }
 
-// However much there is, so much is shown unless --full is said.
+// The limits of what is shown without --full.
 const (
 	shownPayload  = 256 << 10 // bytes
 	shownAttempts = 100

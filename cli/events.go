@@ -104,8 +104,8 @@ func (a *app) eventsList(ctx context.Context, st *store.Store, f store.EventFilt
 	return nil
 }
 
-// markFlag is an event's place in time: 2026-07-01T12:00:00.123Z/TOPIC/ID, where the
-// topic is escaped as in a URL.
+// markFlag is an event's position in time: 2026-07-01T12:00:00.123Z/TOPIC/ID. The topic
+// is escaped as in a URL.
 type markFlag struct{ mark *store.EventMark }
 
 func (m *markFlag) Set(text string) error {

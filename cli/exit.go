@@ -40,13 +40,13 @@ func exitCodesTopic() *cobra.Command {
 // exitError is an error that knows its exit code.
 type exitError struct {
 	code int
-	err  error // nil: all is said
+	err  error // nil: nothing more to print
 }
 
 func (e exitError) Error() string { return fmt.Sprint(e.err) }
 func (e exitError) Unwrap() error { return e.err }
 
-// usage marks an error of whoever typed the command.
+// usage marks an error of the person who typed the command.
 func usage(err error) error {
 	if err == nil {
 		return nil
@@ -54,21 +54,21 @@ func usage(err error) error {
 	return exitError{exitUsage, err}
 }
 
-// nothing says that nothing was found or selected.
+// nothing returns the error for an empty result or selection.
 func nothing(format string, args ...any) error {
 	return exitError{exitNothing, fmt.Errorf(format, args...)}
 }
 
 var passwords = regexp.MustCompile(`(://[^:/@\s]*:)[^\s]*@`)
 
-// redact leaves passwords out of what an error says, but for that of the URLs
-// that show how one is written.
+// redact removes passwords from the text of an error, except from the URLs that show
+// the syntax.
 func redact(text string) string {
 	return strings.ReplaceAll(passwords.ReplaceAllString(text, "${1}…@"), "postgres://user:…@host:5432/", "postgres://user:password@host:5432/")
 }
 
-// privilege says what to do where the database refuses an error's statement for
-// want of a privilege (SQLSTATE 42501).
+// privilege says what to do if the database refuses a statement for lack of a privilege
+// (SQLSTATE 42501).
 func privilege(err error) string {
 	var postgres interface{ SQLState() string }
 	if errors.As(err, &postgres) && postgres.SQLState() == "42501" {
@@ -77,7 +77,7 @@ func privilege(err error) string {
 	return ""
 }
 
-// report writes an error for people, and returns the exit code.
+// report prints an error for people, and returns the exit code.
 func (a *app) report(ctx context.Context, command *cobra.Command, err error) int {
 	if err == nil {
 		return 0

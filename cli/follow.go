@@ -9,7 +9,7 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// lookEvery is how often the progress of an operation is looked at, at most.
+// lookEvery is the shortest time between two reads of an operation's progress.
 const lookEvery = 500 * time.Millisecond
 
 // follow shows the progress of an operation until all of its runs have ended.
@@ -24,7 +24,7 @@ func (a *app) follow(ctx context.Context, st *store.Store, id int64) (store.Prog
 		}
 		if err == nil {
 			m.set(p.Taken-p.Running-p.Waiting, became(p))
-			if p.Over() || p.Kind == store.Publishing { // of which nobody knows whether it goes on
+			if p.Over() || p.Kind == store.Publishing { // nobody knows whether a publishing continues
 				return p, nil
 			}
 			err = pause(ctx, max(lookEvery, 4*time.Since(began)))
@@ -39,7 +39,7 @@ func (a *app) follow(ctx context.Context, st *store.Store, id int64) (store.Prog
 	}
 }
 
-// became is what has become of the runs, in words.
+// became returns what has become of the runs, in words.
 func became(p store.Progress) string {
 	text := fmt.Sprintf("%s done, %s failed again, %s left", words.Thousands(p.Succeeded), words.Thousands(p.Failed), words.Thousands(p.Left()))
 	if p.State != store.Running {
@@ -54,7 +54,7 @@ func became(p store.Progress) string {
 	return text
 }
 
-// pause waits, or returns ctx's error.
+// pause waits for d, or returns the error of ctx.
 func pause(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -9,16 +9,16 @@ import (
 	"github.com/reprise-bus/reprise/internal/visible"
 )
 
-// guard is the one way to standard output and standard error. What is on record
-// may be meant to control a terminal, or to show something else than it is, so
-// that a screen writes \u001b instead of each hidden character, whatever the
-// command does. Only draw writes them.
+// guard is the only way to standard output and standard error. Recorded text may
+// contain sequences that control a terminal or disguise what it shows. Therefore a
+// guard writes \u001b and the like for each hidden character. Only draw writes hidden
+// characters.
 type guard struct {
 	to   io.Writer
-	json func() bool // whether what is written is JSON; nil: it is not
+	json func() bool // whether the text is JSON; nil: it is not
 
 	mu   sync.Mutex
-	rest []byte // the beginning of a character, at the end of the last Write
+	rest []byte // an incomplete character at the end of the last Write
 }
 
 // Write implements io.Writer.
@@ -46,8 +46,8 @@ func (s *guard) put(text []byte) error {
 	return err
 }
 
-// draw writes what the command line itself makes of a text, such as colours. All
-// else in it has been through line or printable.
+// draw writes text of the command line itself unchanged, such as colours. Hidden
+// characters of other text in it must be escaped already.
 func (s *guard) draw(text string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -55,7 +55,7 @@ func (s *guard) draw(text string) error {
 	return err
 }
 
-// close writes what is left of a character that never was finished.
+// close writes the rest of an incomplete character.
 func (s *guard) close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -64,7 +64,7 @@ func (s *guard) close() error {
 	return s.put(rest)
 }
 
-// unfinished is how many bytes at the end of a text begin a character.
+// unfinished returns how many bytes at the end of a text are an incomplete character.
 func unfinished(text []byte) int {
 	for n := 1; n < utf8.UTFMax && n <= len(text); n++ {
 		if tail := text[len(text)-n:]; utf8.RuneStart(tail[0]) {
@@ -77,16 +77,16 @@ func unfinished(text []byte) int {
 	return 0
 }
 
-// page is a guard in memory, which is drawn when all is on it.
+// page returns a guard in memory, to be drawn when it is complete.
 func page() (*guard, *bytes.Buffer) {
 	var text bytes.Buffer
 	return &guard{to: &text}, &text
 }
 
-// draw writes to a guard as it is, and to anything else.
+// draw writes text unchanged, to a guard or to any other writer.
 func draw(out io.Writer, text string) {
 	if s, ok := out.(*guard); ok {
-		_ = s.draw(text) // into memory, which takes it
+		_ = s.draw(text) // in memory it cannot fail
 		return
 	}
 	_, _ = io.WriteString(out, text)

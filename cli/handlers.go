@@ -88,7 +88,7 @@ func (a *app) handlersRemove(ctx context.Context, st *store.Store, handler, topi
 	return nil
 }
 
-// handlerJSON is a subscription for programs.
+// handlerJSON is a subscription in JSON.
 type handlerJSON struct {
 	Handler    string          `json:"handler"`
 	Topic      string          `json:"topic"`
@@ -139,7 +139,7 @@ func (a *app) handlersList(ctx context.Context, st *store.Store) error {
 	return nil
 }
 
-// policyText is a policy in a line.
+// policyText returns a policy in one line.
 func policyText(policy json.RawMessage) string {
 	var p struct {
 		Attempts      int    `json:"attempts"`
@@ -166,7 +166,7 @@ func policyText(policy json.RawMessage) string {
 	return strings.Join(words, ", ")
 }
 
-// shortDuration is a duration without its zeros: 1h rather than 1h0m0s.
+// shortDuration returns a duration without zero units: 1h instead of 1h0m0s.
 func shortDuration(text string) string {
 	d, err := time.ParseDuration(text)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// maxPayload is a flag: how many MiB the payload of an event may have.
+// maxPayload is a flag: the limit of an event's payload, in MiB.
 type maxPayload int
 
 func (m *maxPayload) add(c *cobra.Command) {
@@ -22,14 +22,14 @@ func (m *maxPayload) add(c *cobra.Command) {
 func (m maxPayload) bytes() int { return int(m) << 20 }
 
 func (m maxPayload) check() error {
-	if m < 1 || m > 1023 { // PostgreSQL keeps no value of 1 GiB
+	if m < 1 || m > 1023 { // PostgreSQL stores no value of 1 GiB
 		return fmt.Errorf("--max-payload %d: want 1 to 1023 MiB", m)
 	}
 	return nil
 }
 
-// read reads a payload from a file, or with - from the standard input, and no
-// further than it may be.
+// read reads a payload from a file, or from standard input for -. It reads no further
+// than the limit.
 func (m maxPayload) read(ctx context.Context, a *app, file string) ([]byte, error) {
 	from := a.input(ctx)
 	if file != "-" {
@@ -47,8 +47,8 @@ func (m maxPayload) read(ctx context.Context, a *app, file string) ([]byte, erro
 	return payload, err
 }
 
-// input is the standard input, which stops when ctx ends. A read that is under
-// way then is left to the end of the process: nothing else ends it.
+// input returns standard input, which ends when ctx ends. A read in progress then
+// remains until the process ends, because nothing else can end it.
 func (a *app) input(ctx context.Context) io.Reader { return &input{ctx: ctx, from: a.stdin} }
 
 type input struct {

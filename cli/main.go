@@ -1,7 +1,7 @@
-// Package cli is the command line, reprise: it looks into the record of a Reprise
-// database, and replays, discards and corrects what failed. It only writes to the
-// database: the application's code is not needed, and whatever process serves a
-// handler runs what is replayed.
+// Package cli is the command line, reprise. It inspects the record in a Reprise
+// database, and replays, discards and corrects failed runs. It only writes to the
+// database and needs no code of the application: the process that serves a handler runs
+// what is replayed.
 package cli
 
 import (
@@ -16,21 +16,21 @@ import (
 	"github.com/ThreeDotsLabs/watermill/components/cqrs"
 )
 
-// Config is what an application's own command line knows of the application. A zero
-// field means that it does not.
+// Config is what an application's own command line knows about the application. A zero
+// field means that it does not know.
 type Config struct {
-	// Marshaler is that of bus.Config. With it, "runs show", "events show" and "outbox
-	// show" decode a payload that is not JSON and show it as JSON, and "runs edit"
-	// opens the editor on that.
+	// Marshaler is the Marshaler of bus.Config. With it, "runs show", "events show" and
+	// "outbox show" decode a payload that is not JSON and show it as JSON, and "runs
+	// edit" opens the editor on this JSON.
 	Marshaler cqrs.CommandEventMarshaler
 
 	// Events has an event, or a pointer to one, of each type whose payloads are to be
-	// decoded: its topic, and the type, are what counts. &pb.OrderPlaced{} will do.
+	// decoded. Only its topic and its type count: &pb.OrderPlaced{} will do.
 	Events []any
 }
 
-// Main runs the command line that the process was called with, and ends the
-// process. An interrupt ends the command in good order, a second one at once.
+// Main runs the command line of the process, and ends the process. A first interrupt
+// ends the command in an orderly way, a second one at once.
 func Main(config Config) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the process at once
@@ -42,7 +42,7 @@ func exec(ctx context.Context, config Config, stdin io.Reader, stdout, stderr io
 	a := &app{stdin: stdin, getenv: getenv}
 	a.stdout = &guard{to: stdout, json: func() bool { return a.output == "json" }}
 	a.stderr = &guard{to: stderr}
-	defer func() { _ = errors.Join(a.stdout.close(), a.stderr.close()) }() // nobody is left to tell
+	defer func() { _ = errors.Join(a.stdout.close(), a.stderr.close()) }() // an error cannot be reported any more
 	decoder, err := newDecoder(config)
 	if err != nil {
 		fmt.Fprintln(a.stderr, "reprise:", err)

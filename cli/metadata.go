@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// metadataFlag is metadata, an entry each time that it is given.
+// metadataFlag is metadata, one entry for each use of the flag.
 type metadataFlag map[string]string
 
 func (m *metadataFlag) Set(text string) error {

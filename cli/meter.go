@@ -9,20 +9,19 @@ import (
 	"github.com/reprise-bus/reprise/internal/words"
 )
 
-// meter shows how far something is: a bar on a terminal, a line now and then
-// elsewhere.
+// meter shows progress: a bar on a terminal, or else a line every 5 s.
 type meter struct {
 	out   *guard
 	bar   *progressbar.ProgressBar // nil without a terminal
 	what  string
-	total int64 // 0 when it is not known
+	total int64 // 0 when unknown
 	said  time.Time
 }
 
-// sayEvery is how often a meter says something without a terminal.
+// sayEvery is how often a meter writes a line without a terminal.
 const sayEvery = 5 * time.Second
 
-// meter shows how far it is to total, 0 when that is not known.
+// meter returns a meter up to total; 0 when the total is unknown.
 func (a *app) meter(what string, total int64) *meter {
 	what = words.Line(what)
 	m := &meter{out: a.stderr, what: what, total: total, said: time.Now()}
@@ -38,7 +37,7 @@ func (a *app) meter(what string, total int64) *meter {
 		progressbar.OptionSetPredictTime(false),
 	}
 	if m.total == 0 {
-		total = -1 // a spinner, which counts its own turns
+		total = -1 // a spinner, which shows its own turns instead of a count
 	} else {
 		options = append(options, progressbar.OptionShowCount())
 	}
@@ -46,14 +45,14 @@ func (a *app) meter(what string, total int64) *meter {
 	return m
 }
 
-// set says that n are done, and something about them.
+// set shows that n are done, with a text about them.
 func (m *meter) set(n int64, about string) {
 	what := m.what
 	if about != "" {
 		what += " " + about
 	}
-	what = words.Line(what) // the bar draws
-	switch {                // an error of a terminal is seen by whoever looks
+	what = words.Line(what) // the bar is drawn, so that hidden characters must be escaped first
+	switch {                // errors are ignored: the user sees that the terminal fails
 	case m.bar != nil && m.total > 0:
 		m.bar.Describe(what)
 		_ = m.bar.Set64(min(n, m.total))
@@ -66,7 +65,7 @@ func (m *meter) set(n int64, about string) {
 	}
 }
 
-// clear leaves the line to others.
+// clear removes the bar from its line.
 func (m *meter) clear() {
 	if m.bar != nil {
 		_ = m.bar.Clear()

@@ -9,7 +9,8 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// newestFirst makes the command that lists what has numbers, a page at a time.
+// newestFirst makes the command that lists numbered things, newest first, one page at a
+// time.
 func (a *app) newestFirst(what, short, example string, list func(ctx context.Context, st *store.Store, before int64, limit int) error) *cobra.Command {
 	var before int64
 	var limit int

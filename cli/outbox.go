@@ -34,8 +34,8 @@ What was sent to the broker directly is not in the outbox.`,
 	}, outboxListCommand(a), outboxShowCommand(a), outboxStatusCommand(a), outboxSendCommand(a), outboxReleaseCommand(a), outboxDropCommand(a))
 }
 
-// outboxSelection is the flags that select messages of the outbox. All of what
-// is given must hold.
+// outboxSelection is the flags that select messages in the outbox. All given flags must
+// match.
 type outboxSelection struct {
 	filter       store.OutboxFilter
 	since, until when
@@ -52,13 +52,13 @@ func (s *outboxSelection) add(c *cobra.Command, all string) {
 	flags.BoolVar(&s.all, "all", false, all)
 }
 
-// addState adds the flag for the state, where a command has a choice of them.
+// addState adds the flag for the state, for a command that accepts several states.
 func (s *outboxSelection) addState(c *cobra.Command, usage string, states ...store.OutgoingState) {
 	c.Flags().Var((*outgoingStateFlag)(&s.filter.State), "state", usage)
 	complete(c, "state", states...)
 }
 
-// of returns the filter for the flags and the ids.
+// of returns the filter of the flags and the ids.
 func (s *outboxSelection) of(ids []string) (store.OutboxFilter, error) {
 	f := s.filter
 	f.Since, f.Until = s.since.Time, s.until.Time
@@ -72,7 +72,7 @@ func (s *outboxSelection) of(ids []string) (store.OutboxFilter, error) {
 	return f, usage(f.Validate())
 }
 
-// named is of, for what must not be done to everything by mistake.
+// named is of for a command that must not apply to everything by mistake.
 func (s *outboxSelection) named(ids []string) (store.OutboxFilter, error) {
 	f, err := s.of(ids)
 	if err != nil {
@@ -97,7 +97,7 @@ func parseOutgoing(text string) (int64, error) {
 	return id, nil
 }
 
-// outboxFlagsOf writes a selection as it would be typed.
+// outboxFlagsOf returns a selection in the syntax of the command line.
 func outboxFlagsOf(f store.OutboxFilter) string {
 	var typed []string
 	for _, id := range f.IDs {
@@ -117,7 +117,7 @@ func outboxFlagsOf(f store.OutboxFilter) string {
 	return strings.Join(typed, " ")
 }
 
-// outgoingStateFlag is a state of a message in the outbox, in whatever case.
+// outgoingStateFlag is a state of a message in the outbox, in any case.
 type outgoingStateFlag store.OutgoingState
 
 func (s *outgoingStateFlag) Set(text string) error {
@@ -135,7 +135,7 @@ func outgoingCell(state store.OutgoingState) cell {
 	}[state]}
 }
 
-// outgoingJSON is a message of the outbox for programs.
+// outgoingJSON is a message of the outbox in JSON.
 type outgoingJSON struct {
 	ID        int64               `json:"id"`
 	State     store.OutgoingState `json:"state"`
@@ -156,8 +156,7 @@ func newOutgoingJSON(o store.Outgoing) outgoingJSON {
 	}
 }
 
-// outboxCountJSON is how many messages of a topic are in one state, for
-// programs.
+// outboxCountJSON is the number of messages of a topic in one state, in JSON.
 type outboxCountJSON struct {
 	Topic    string              `json:"topic"`
 	State    store.OutgoingState `json:"state"`

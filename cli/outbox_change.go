@@ -62,8 +62,7 @@ SENT then.`,
 	return c
 }
 
-// outboxChange makes a command that does something to what is selected in the
-// outbox.
+// outboxChange makes a command that changes the selected messages of the outbox.
 func (a *app) outboxChange(s *outboxSelection, kind store.OperationKind, c *cobra.Command) *cobra.Command {
 	var r request
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -85,8 +84,8 @@ func (a *app) outboxChange(s *outboxSelection, kind store.OperationKind, c *cobr
 	return c
 }
 
-// outboxWords are what is asked before something is done to so many messages,
-// and what they would be then.
+// outboxWords returns the question before a change of so many messages, and the text of
+// a dry run.
 func outboxWords(kind store.OperationKind, messages int64) (question, would string) {
 	n := words.Several(messages, "message")
 	switch kind {
@@ -151,7 +150,7 @@ func (a *app) dryRunOutbox(ctx context.Context, st *store.Store, counts []store.
 	return nil
 }
 
-// sayWhoSends says what becomes of messages that are PENDING.
+// sayWhoSends says what will happen to PENDING messages.
 func (a *app) sayWhoSends(ctx context.Context, st *store.Store) error {
 	relay, err := st.RelayedBy(ctx)
 	if err != nil {
@@ -165,8 +164,8 @@ func (a *app) sayWhoSends(ctx context.Context, st *store.Store) error {
 	return nil
 }
 
-// notSelectedInOutbox says of each message that is named but not selected why,
-// as far as its state tells.
+// notSelectedInOutbox explains, for each message that was named but not selected, why,
+// as far as its state shows.
 func notSelectedInOutbox(ctx context.Context, st *store.Store, f store.OutboxFilter, counts []store.OutboxCount, selected int64) (why []string, err error) {
 	if int64(len(f.IDs)) <= selected {
 		return nil, nil

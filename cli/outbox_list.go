@@ -82,8 +82,8 @@ func (a *app) outboxList(ctx context.Context, st *store.Store, f store.OutboxFil
 	return nil
 }
 
-// collectOutbox reads page after page until there are enough messages, and
-// returns where the next page begins.
+// collectOutbox reads page after page until it has enough messages. It also returns the
+// --before of the next page.
 func collectOutbox(ctx context.Context, st *store.Store, f store.OutboxFilter, limit int) (messages []store.Outgoing, next int64, err error) {
 	for {
 		f.Limit = min(limit-len(messages), store.MaxLimit)

@@ -35,11 +35,11 @@ func outboxShowCommand(a *app) *cobra.Command {
 	return c
 }
 
-// shownOutgoing is all that is on record of a message of the outbox.
+// shownOutgoing is everything on record about a message of the outbox.
 type shownOutgoing struct {
 	message   store.Outgoing
 	payload   payload
-	operation *store.Operation // nil: none has done anything to it
+	operation *store.Operation // the last operation on it; nil for none
 }
 
 func lookIntoOutbox(ctx context.Context, st *store.Store, id int64, with showing) (s shownOutgoing, err error) {
@@ -65,11 +65,11 @@ func (s shownOutgoing) head() store.EventHead {
 	return store.EventHead{Event: s.message.Event, Bytes: s.message.Bytes, MetadataBytes: s.message.MetadataBytes, MetadataUnread: s.message.MetadataUnread}
 }
 
-// shownOutgoingJSON is all that is on record of a message, for programs.
+// shownOutgoingJSON is everything on record about a message, in JSON.
 type shownOutgoingJSON struct {
 	Message   outgoingJSON   `json:"message"`
 	Event     eventJSON      `json:"event"`
-	Operation *operationJSON `json:"operation"` // that was done to it last
+	Operation *operationJSON `json:"operation"` // the last operation on it
 }
 
 func (a *app) outboxShow(ctx context.Context, st *store.Store, ids []int64, with showing) error {

@@ -44,7 +44,7 @@ func (a *app) outboxStatus(ctx context.Context, st *store.Store) error {
 		return err
 	}
 	data := struct {
-		Relay  string            `json:"relay"` // "" is nobody
+		Relay  string            `json:"relay"` // "" for none
 		Counts []outboxCountJSON `json:"counts"`
 	}{relay, newOutboxCountsJSON(counts)}
 	return a.print(data, func(out io.Writer) {

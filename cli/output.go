@@ -17,7 +17,7 @@ import (
 	"github.com/reprise-bus/reprise/internal/words"
 )
 
-// format is how data is printed: as a table for people, or as JSON.
+// format is the output format: a table for people, or JSON.
 type format string
 
 func formats() []string { return []string{"table", "json"} }
@@ -33,7 +33,7 @@ func (f *format) Set(text string) error {
 func (f *format) String() string { return string(*f) }
 func (f *format) Type() string   { return "format" }
 
-// print prints data, as JSON or by the function for people.
+// print prints data as JSON, or calls people.
 func (a *app) print(data any, people func(out io.Writer)) error {
 	if a.output == "json" {
 		return a.printJSON(data, "  ")
@@ -50,14 +50,15 @@ func (a *app) printJSON(data any, indent string) error {
 	return out.Encode(data)
 }
 
-// say tells people something, beside the data. No text among args makes a line
-// of its own, unless it is lines.
+// say prints a message to standard error. An argument cannot begin a new line, unless
+// it is of type lines.
 func (a *app) say(format string, args ...any) { fmt.Fprintln(a.stderr, sentence(format, args...)) }
 
-// lines is a text of several, for say.
+// lines is a text of several lines, for say.
 type lines string
 
-// sentence is a text with others in it, none of which makes a line of its own.
+// sentence formats a text. No argument can begin a new line, unless it is of type
+// lines.
 func sentence(format string, args ...any) string {
 	for i, arg := range args {
 		switch arg := arg.(type) {
@@ -70,7 +71,7 @@ func sentence(format string, args ...any) string {
 	return fmt.Sprintf(format, args...)
 }
 
-// terminal returns the file of a stream that is a terminal.
+// terminal returns the file of a stream if it is a terminal.
 func terminal(stream any) (*os.File, bool) {
 	if s, ok := stream.(*guard); ok {
 		stream = s.to
@@ -79,7 +80,7 @@ func terminal(stream any) (*os.File, bool) {
 	return file, ok && term.IsTerminal(int(file.Fd()))
 }
 
-// width is how many characters a line of the stream has, 0 for any number.
+// width returns the number of characters in a line of the stream; 0 for no limit.
 func width(stream any) int {
 	file, ok := terminal(stream)
 	if !ok {
@@ -92,14 +93,14 @@ func width(stream any) int {
 	return columns
 }
 
-// coloured says whether the output may be in colours.
+// coloured reports whether the output may have colours.
 func (a *app) coloured() bool {
 	_, ok := terminal(a.stdout)
 	return ok && a.getenv("NO_COLOR") == "" && a.getenv("TERM") != "dumb"
 }
 
-// colour is what a terminal takes for one: all of one length, so that the cells
-// of a column stay aligned.
+// colour is a colour code of a terminal. All codes have the same length, so that the
+// cells of a column stay aligned.
 type colour string
 
 const (
@@ -110,13 +111,13 @@ const (
 	reset         = "\x1b[0m"
 )
 
-// cell is one in colour.
+// cell is a table cell with a colour.
 type cell struct {
 	text string
 	colour
 }
 
-// table is one for people, cut to the width of the terminal.
+// table is a table for people, cut to the width of the terminal.
 type table struct {
 	rows [][]cell
 	app  *app
@@ -132,7 +133,7 @@ func (a *app) table(columns ...string) *table {
 	return t
 }
 
-// add adds a row of values, of which some may be cells.
+// add adds a row of values. A value may be a cell.
 func (t *table) add(values ...any) {
 	row := make([]cell, len(values))
 	for i, v := range values {
@@ -160,7 +161,7 @@ func (t *table) write(out io.Writer) {
 		}
 		fmt.Fprintln(columns, strings.Join(cells, "\t"))
 	}
-	columns.Flush() // into memory, which takes it
+	columns.Flush() // in memory it cannot fail
 	limit := width(t.app.stdout)
 	for row := range strings.Lines(text.String()) {
 		draw(out, words.Cut(strings.TrimRight(row, " \n"), limit)+"\n")

@@ -11,11 +11,11 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// plan is what a replay or a discard would do, and what keeps it from it.
+// plan is what a replay or a discard would do, and what is in its way.
 type plan struct {
 	Total countJSON  `json:"total"`
-	Parts []planPart `json:"parts"`      // the largest
-	More  int64      `json:"more_parts"` // that are not listed
+	Parts []planPart `json:"parts"`      // the largest parts
+	More  int64      `json:"more_parts"` // parts that are not listed
 
 	gone int64 // runs of all parts whose event is gone
 }
@@ -34,7 +34,7 @@ type planPart struct {
 	Instances  int          `json:"instances"`
 }
 
-// newPlan adds to a preview which instances serve the handlers.
+// newPlan adds to a preview the instances that serve the handlers.
 func newPlan(ctx context.Context, st *store.Store, preview store.Preview) (plan, error) {
 	p := plan{Total: newCountJSON(preview.Total), Parts: []planPart{}, More: preview.More, gone: preview.Gone}
 	instances, err := st.Instances(ctx)
@@ -56,7 +56,7 @@ func newPlan(ctx context.Context, st *store.Store, preview store.Preview) (plan,
 	return p, nil
 }
 
-// count is how many runs, in words.
+// count returns the number of runs, in words.
 func (p plan) count() string {
 	if p.Total.More {
 		return words.Thousands(p.Total.Count) + "+ runs"
@@ -64,7 +64,7 @@ func (p plan) count() string {
 	return words.Several(p.Total.Count, "run")
 }
 
-// byHandler counts the runs of the parts that are picked, in words.
+// byHandler counts the runs of the picked parts by handler, in words.
 func (p plan) byHandler(pick func(planPart) int64) string {
 	var names []string
 	runs := map[string]int64{}
@@ -84,7 +84,7 @@ func (p plan) byHandler(pick func(planPart) int64) string {
 	return words.Few(names)
 }
 
-// unsubscribed is what no process would ever take up.
+// unsubscribed returns the runs that no process would ever claim.
 func (p plan) unsubscribed() string {
 	return p.byHandler(func(part planPart) int64 {
 		if part.Subscribed {
@@ -94,7 +94,7 @@ func (p plan) unsubscribed() string {
 	})
 }
 
-// obstacles are what keeps replayed runs from being run.
+// obstacles returns what keeps replayed runs from being handled.
 func (p plan) obstacles() (all []string) {
 	add := func(format, handlers string) {
 		if handlers != "" {
@@ -130,8 +130,8 @@ func (a *app) printPlan(out io.Writer, p plan) {
 	t.write(out)
 }
 
-// notSelected says of each run that is named but not selected why, as far as
-// its status tells.
+// notSelected explains, for each run that was named but not selected, why, as far as
+// its status shows.
 func notSelected(ctx context.Context, st *store.Store, ids []int64, selected int64) ([]string, error) {
 	if int64(len(ids)) <= selected {
 		return nil, nil

@@ -24,8 +24,8 @@ type publication struct {
 	published int64
 }
 
-// publish publishes messages, all of them or, with an error other than
-// pubsub.ErrMaybeWritten, none; published tells.
+// publish publishes all messages or none. p.published tells which, also after an error.
+// After pubsub.ErrMaybeWritten the result is unknown.
 func (p *publication) publish(ctx context.Context, messages []*message.Message) error {
 	if p.operation == 0 {
 		o, err := replay.BeginPublishing(ctx, p.st, p.topic, p.request)
@@ -49,7 +49,7 @@ func (p *publication) publish(ctx context.Context, messages []*message.Message) 
 	return p.record(ctx, false)
 }
 
-// whereabouts finds out whether the broker has what was published, or the outbox.
+// whereabouts finds out whether a published message is at the broker or in the outbox.
 func (p *publication) whereabouts(ctx context.Context, msg *message.Message) error {
 	waits, err := p.st.Outbox(ctx, store.OutboxFilter{Topic: p.topic, EventID: msg.UUID})
 	if err == nil && len(waits) == 0 {
@@ -58,7 +58,7 @@ func (p *publication) whereabouts(ctx context.Context, msg *message.Message) err
 	return err
 }
 
-// record puts on record how many are published, and whether these are all.
+// record records how many messages are published, and whether these are all.
 func (p *publication) record(ctx context.Context, complete bool) error {
 	if p.operation == 0 {
 		return nil
@@ -66,16 +66,15 @@ func (p *publication) record(ctx context.Context, complete bool) error {
 	return replay.NotePublished(context.WithoutCancel(ctx), p.st, p.operation, p.published, complete)
 }
 
-// publishedJSON is what was published, for programs. With --lines there are no
-// ids.
+// publishedJSON is what was published, in JSON. With --lines there are no ids.
 type publishedJSON struct {
 	Published int64               `json:"published"`
 	Operation int64               `json:"operation"`
-	Outbox    store.OutgoingState `json:"outbox"` // "": it is in the database, with its runs
+	Outbox    store.OutgoingState `json:"outbox"` // "": in the database, with its runs
 	IDs       []string            `json:"ids,omitempty"`
 }
 
-// published reports what was published, which is all.
+// published reports that everything was published.
 func (a *app) published(ctx context.Context, p *publication, data publishedJSON, people func(out io.Writer)) error {
 	if err := p.record(ctx, true); err != nil {
 		return err
@@ -99,14 +98,14 @@ const (
 	batchBytes  = 4 << 20 // of payload
 )
 
-// batches publishes many messages, a batch at a time.
+// batches publishes many messages, one batch at a time.
 type batches struct {
 	*publication
 	meter *meter
 	batch []*message.Message
 	bytes int
 	place int64 // of the last message
-	done  int64 // the place of the last one that is published
+	done  int64 // place of the last published message
 }
 
 func (a *app) batches(to *publication, total int64) *batches {
@@ -134,7 +133,8 @@ func (b *batches) flush(ctx context.Context) error {
 	return err
 }
 
-// sayWhatIsUnknown says, of an error that leaves it open, what may be published.
+// sayWhatIsUnknown says what may have been published, after an error that leaves it
+// open.
 func (a *app) sayWhatIsUnknown(b *batches, err error, safely string) {
 	if b.operation != 0 {
 		a.say("On record as operation %d.", b.operation)

@@ -34,7 +34,7 @@ type publishing struct {
 	keysFrom        string
 	transport       string
 	max             maxPayload
-	written         func(topic string, payload []byte) ([]byte, error) // what a person has written, as the topic's handlers decode it
+	written         func(topic string, payload []byte) ([]byte, error) // the payload for what a person has written: see decoder.written
 }
 
 func publishCommand(a *app) *cobra.Command {
@@ -92,7 +92,7 @@ operation_id: see reprise replays list.`,
 	return c
 }
 
-// keyed says whether there is an event for each of several keys.
+// keyed reports whether the command publishes an event for each of several keys.
 func (p *publishing) keyed() bool { return p.keys != nil || p.keysFrom != "" }
 
 func (p *publishing) check(payload []string) error {
@@ -132,7 +132,7 @@ func (p *publishing) check(payload []string) error {
 	return event.Validate()
 }
 
-// fromInput says whether the payload is what is read.
+// fromInput reports whether the payload comes from standard input.
 func fromInput(payload []string) bool { return len(payload) == 0 || payload[0] == "-" }
 
 func (a *app) publish(ctx context.Context, st *store.Store, p publishing, payload []string) (err error) {
@@ -198,8 +198,8 @@ func (a *app) warnOfNoHandler(ctx context.Context, st *store.Store, topic string
 	return nil
 }
 
-// message returns an event's message. An id that is given is the event's identity: to
-// publish it again is safe, whatever the other flags are.
+// message returns the message of an event. A given id is the event's identity:
+// publishing it again is safe, whatever the other flags.
 func (p *publishing) message(ctx context.Context, id, key string, payload []byte) (*message.Message, error) {
 	payload, err := p.written(p.topic, payload)
 	if err != nil {

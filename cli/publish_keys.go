@@ -17,7 +17,7 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// keyMark stands for the key in what is published for each of several.
+// keyMark stands for the key in a template for several keys.
 const keyMark = "{key}"
 
 func (a *app) publishKeys(ctx context.Context, to *publication, p publishing, template []byte) error {
@@ -25,7 +25,7 @@ func (a *app) publishKeys(ctx context.Context, to *publication, p publishing, te
 	if err != nil {
 		return err
 	}
-	for _, key := range keys { // before the first is published
+	for _, key := range keys { // check all keys before the first is published
 		if _, err := p.ofKey(ctx, template, key); err != nil {
 			return fmt.Errorf("key %q: %w; nothing was published", key, err)
 		}
@@ -56,7 +56,7 @@ func (a *app) publishKeys(ctx context.Context, to *publication, p publishing, te
 	return a.published(ctx, to, publishedJSON{IDs: ids}, func(out io.Writer) { fmt.Fprintf(out, "%s published\n", words.Several(to.published, "event")) })
 }
 
-// keys returns the keys that are given, each once.
+// keys returns the given keys without repetitions.
 func (a *app) keys(ctx context.Context, p publishing) (keys []string, err error) {
 	given := p.keys
 	if p.keysFrom != "" {
@@ -84,7 +84,7 @@ func (a *app) keys(ctx context.Context, p publishing) (keys []string, err error)
 	return slices.Clip(keys), nil
 }
 
-// ofKey makes the message of a key.
+// ofKey makes the message for a key.
 func (p *publishing) ofKey(ctx context.Context, template []byte, key string) (*message.Message, error) {
 	event := store.Event{ID: "id", Topic: p.topic, Key: key}
 	if p.id != "" {
@@ -103,8 +103,8 @@ func (p *publishing) ofKey(ctx context.Context, template []byte, key string) (*m
 	return p.message(ctx, event.ID, key, payload)
 }
 
-// fill puts a key into a JSON template where {key} stands: escaped inside a
-// string, and as the number that it must be outside of one.
+// fill puts a key in place of {key} in a JSON template: escaped within a string, and as
+// a number elsewhere, where the key must be one.
 func fill(template []byte, key string) ([]byte, error) {
 	quotedKey, err := json.Marshal(key)
 	if err != nil {
@@ -138,7 +138,7 @@ func fill(template []byte, key string) ([]byte, error) {
 	return filled, nil
 }
 
-// isNumber says whether a text is a number as JSON has it.
+// isNumber reports whether a text is a JSON number.
 func isNumber(text string) bool {
 	return text != "" && (text[0] == '-' || text[0] >= '0' && text[0] <= '9') && json.Valid([]byte(text))
 }

@@ -17,7 +17,7 @@ import (
 
 func (a *app) publishLines(ctx context.Context, to *publication, p publishing) error {
 	in := bufio.NewScanner(a.input(ctx))
-	in.Buffer(make([]byte, 0, 64<<10), p.max.bytes()+2) // with the end of the line
+	in.Buffer(make([]byte, 0, 64<<10), p.max.bytes()+2) // including the end of the line
 	b := a.batches(to, 0)
 	var number int64
 	var failed error
@@ -52,7 +52,7 @@ func (a *app) publishLines(ctx context.Context, to *publication, p publishing) e
 	return a.published(ctx, to, publishedJSON{}, func(out io.Writer) { fmt.Fprintf(out, "%s published\n", words.Several(to.published, "event")) })
 }
 
-// line makes a message of a line.
+// line makes the message for a line.
 func (p *publishing) line(ctx context.Context, text []byte) (*message.Message, error) {
 	if !json.Valid(text) {
 		return nil, errors.New("it is not JSON")
@@ -73,8 +73,8 @@ func (p *publishing) line(ctx context.Context, text []byte) (*message.Message, e
 	return msg, event.Validate()
 }
 
-// valueAt returns the string or number at a path of a JSON payload, "" for no
-// path.
+// valueAt returns the string or number at a path of a JSON payload; "" if path is
+// empty.
 func valueAt(payload []byte, path string) (string, error) {
 	if path == "" {
 		return "", nil

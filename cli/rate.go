@@ -6,7 +6,7 @@ import (
 	"strconv"
 )
 
-// rate is a flag that is a number of runs per second.
+// rate is a flag: a number of runs per second.
 type rate float64
 
 var rateSyntax = regexp.MustCompile(`^(\d{1,9}(?:\.\d{1,9})?)(?:/([smh]))?$`)
@@ -37,7 +37,7 @@ func parseRate(text string) (rate, error) {
 	return 0, fmt.Errorf("rate %q: want runs per second, minute or hour, such as 50/s, 600/m or 1000/h; leave it out for all at once", text)
 }
 
-// rateText is a rate for people, in the unit that makes it readable.
+// rateText returns a rate for people, in a readable unit.
 func rateText(perSecond float64) string {
 	switch {
 	case perSecond == 0:

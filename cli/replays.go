@@ -71,9 +71,7 @@ func (a *app) printOperations(out io.Writer, operations []store.Operation, now t
 	t.write(out)
 }
 
-// onRuns says whether the operation is on runs, which can be steered.
-
-// selectionOf writes what an operation selects as it would be typed.
+// selectionOf returns what an operation selects, in the syntax of the command line.
 func selectionOf(o store.Operation) string {
 	if o.Kind.OnOutbox() {
 		return outboxFlagsOf(o.Outbox)
@@ -81,7 +79,7 @@ func selectionOf(o store.Operation) string {
 	return flagsOf(o.Selection)
 }
 
-// rateOf is the pace of an operation that has one.
+// rateOf returns the rate of an operation that has one.
 func rateOf(o store.Operation) string {
 	if o.Kind != store.Replaying && o.Kind != store.Backfilling {
 		return ""
@@ -89,7 +87,8 @@ func rateOf(o store.Operation) string {
 	return rateText(o.Rate)
 }
 
-// stateOf is the state for people, who want to know what is left to be asked for.
+// stateOf returns the state for people, who want to know whether runs are still to be
+// taken up.
 func stateOf(o store.Operation) string {
 	switch {
 	case o.State == store.Running && o.Complete && !o.Kind.OnRuns():
@@ -102,7 +101,7 @@ func stateOf(o store.Operation) string {
 	return string(o.State)
 }
 
-// stateNow is stateOf, where it is known what has become of the runs.
+// stateNow is stateOf for an operation whose progress is known.
 func stateNow(p store.Progress) string {
 	if p.State == store.Running && p.Over() {
 		return "over"
@@ -110,7 +109,7 @@ func stateNow(p store.Progress) string {
 	return stateOf(p.Operation)
 }
 
-// operationJSON is an operation for programs.
+// operationJSON is an operation in JSON.
 type operationJSON struct {
 	ID             int64                `json:"id"`
 	Kind           store.OperationKind  `json:"kind"`
@@ -125,10 +124,10 @@ type operationJSON struct {
 	Taken          int64                `json:"taken"`
 	RequestedAt    *time.Time           `json:"requested_at"`
 	Progress       *progressJSON        `json:"progress,omitempty"`
-	Actions        []actionJSON         `json:"actions,omitempty"` // that were done to it
+	Actions        []actionJSON         `json:"actions,omitempty"` // actions on the operation
 }
 
-// progressJSON is what has become of an operation's runs.
+// progressJSON is the progress of an operation's runs in JSON.
 type progressJSON struct {
 	Over      bool      `json:"over"`
 	Succeeded int64     `json:"succeeded"`
@@ -154,7 +153,7 @@ func newOperationJSON(o store.Operation) operationJSON {
 	}
 }
 
-// hasProgress says whether the operation's runs go on after it took them up.
+// hasProgress reports whether the operation's runs go on after it has taken them up.
 func hasProgress(o store.Operation) bool { return o.Kind.OnRuns() && o.Kind != store.Discarding }
 
 func (a *app) printOperation(ctx context.Context, st *store.Store, p store.Progress) error {
@@ -215,7 +214,7 @@ func printProgress(out io.Writer, p store.Progress, now time.Time) {
 	say("NEXT", next(p))
 }
 
-// next is what can be typed now.
+// next returns the commands that can be typed now.
 func next(p store.Progress) string {
 	id := p.ID
 	switch {
@@ -239,7 +238,7 @@ func next(p store.Progress) string {
 	return ""
 }
 
-// oneOperation makes a command that takes the number of an operation.
+// oneOperation makes a command that takes the id of an operation.
 func (a *app) oneOperation(use, short, long, example string, f func(ctx context.Context, st *store.Store, id int64) error) *cobra.Command {
 	return &cobra.Command{
 		Use: use + " OPERATION", Short: short, Long: long, Example: example,

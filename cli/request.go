@@ -12,7 +12,7 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// request is the flags of what changes runs: who wants it, why, and how.
+// request is the flags of commands that change runs: who wants it, why, and how.
 type request struct {
 	by, reason     string
 	rate           rate
@@ -26,7 +26,7 @@ func (r *request) add(c *cobra.Command) {
 	c.Flags().BoolVarP(&r.yes, "yes", "y", false, "do not ask")
 }
 
-// addWho adds who wants it, and why.
+// addWho adds the flags for who wants it, and why.
 func (r *request) addWho(c *cobra.Command) {
 	flags := c.Flags()
 	flags.StringVar(&r.by, "by", "", "who wants it; default: the user of this system")
@@ -37,7 +37,7 @@ func (r *request) addDryRun(c *cobra.Command) {
 	c.Flags().BoolVar(&r.dryRun, "dry-run", false, "only say what would be done")
 }
 
-// addPace adds what there is to say of runs that become due.
+// addPace adds the flags for runs that become due.
 func (r *request) addPace(c *cobra.Command) {
 	c.Flags().Var(&r.rate, "rate", "how many runs become due, such as 50/s, 600/m or 1000/h; default: all at once")
 	c.Flags().BoolVar(&r.wait, "wait", false, "follow the runs until all have ended; fails when one failed again")
@@ -47,7 +47,7 @@ func (r *request) request(progress func(store.Operation)) replay.Request {
 	return replay.Request{By: r.by, Reason: r.reason, Rate: float64(r.rate), EvenSuccessful: r.evenSuccessful, Progress: progress}
 }
 
-// atRate says how fast, in words that follow others.
+// atRate returns the rate as the end of a sentence.
 func (r *request) atRate(runs int64) string {
 	if r.rate == 0 {
 		return ""
@@ -55,7 +55,7 @@ func (r *request) atRate(runs int64) string {
 	return fmt.Sprintf(", at %s for %s", rateText(float64(r.rate)), words.Ago(time.Duration(float64(runs)/float64(r.rate)*float64(time.Second))))
 }
 
-// carryOut does what was asked for, shows how far it is, and reports it.
+// carryOut carries a request out, shows its progress, and reports the result.
 func (a *app) carryOut(ctx context.Context, st *store.Store, r request, total int64, what string, begin func(replay.Request) (store.Operation, error)) error {
 	m := a.meter(what, total)
 	o, err := begin(r.request(func(o store.Operation) { m.set(o.Taken, "") }))
@@ -70,7 +70,7 @@ func (a *app) carryOut(ctx context.Context, st *store.Store, r request, total in
 	return a.conclude(ctx, st, o.ID, r.wait)
 }
 
-// takeBack is the command that takes an operation back.
+// takeBack returns the command that takes an operation back.
 func takeBack(kind store.OperationKind) string {
 	if kind == store.Discarding {
 		return "undo"
@@ -78,7 +78,8 @@ func takeBack(kind store.OperationKind) string {
 	return "cancel"
 }
 
-// conclude prints how far an operation is, in the end if wait says so.
+// conclude prints the progress of an operation. With wait, it follows the operation to
+// its end.
 func (a *app) conclude(ctx context.Context, st *store.Store, id int64, wait bool) error {
 	look := st.Progress
 	if wait {

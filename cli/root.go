@@ -50,7 +50,7 @@ is replayed is run by whatever process serves the handler.`,
 	return root
 }
 
-// group is a command that is nothing without one of its subcommands.
+// group makes a command that only has subcommands.
 func group(c *cobra.Command, subcommands ...*cobra.Command) *cobra.Command {
 	c.AddCommand(subcommands...)
 	c.Args = func(c *cobra.Command, args []string) error {
@@ -63,16 +63,16 @@ func group(c *cobra.Command, subcommands ...*cobra.Command) *cobra.Command {
 	return c
 }
 
-// complete offers values of a flag to the shell.
+// complete offers values of a flag for the shell's completion.
 func complete[S ~string](c *cobra.Command, flag string, values ...S) {
 	words := make([]string, len(values))
 	for i, v := range values {
 		words[i] = string(v)
 	}
-	_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)) // fails for an unknown flag only
+	_ = c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)) // fails only for an unknown flag
 }
 
-// do makes the body of a command that takes no arguments.
+// do makes the body of a command without arguments.
 func do(f func(ctx context.Context) error) func(*cobra.Command, []string) error {
 	return func(c *cobra.Command, _ []string) error { return f(c.Context()) }
 }

@@ -35,7 +35,7 @@ selection is one that no index offers. 37+ is 37 or more.`, store.MaxCount),
 	return c
 }
 
-// countJSON is a count for programs.
+// countJSON is a count in JSON.
 type countJSON struct {
 	Count int64 `json:"count"`
 	More  bool  `json:"more"`

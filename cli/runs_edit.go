@@ -27,7 +27,7 @@ import (
 // editing is the flags of edit.
 type editing struct {
 	request
-	file     string // "": an editor
+	file     string // "" means an editor
 	metadata metadataFlag
 	max      maxPayload
 }
@@ -109,7 +109,7 @@ func (a *app) edit(ctx context.Context, st *store.Store, id int64, e editing) er
 	})
 }
 
-// whatChanges is what the correction changes, "" for nothing.
+// whatChanges returns the changes of the correction; "" for none.
 func (a *app) whatChanges(e store.Event, c store.Correction) string {
 	var out strings.Builder
 	if c.Payload != nil && !bytes.Equal(c.Payload, e.Payload) {
@@ -130,9 +130,9 @@ func entries(metadata map[string]string) string {
 	return strings.Join(all, "\n")
 }
 
-// editorCommand opens an editor: a program, even with a space in its path, or
-// what the shell takes, with arguments, quotes and variables. Windows has no such
-// shell: there it is words.
+// editorCommand returns the command for an editor: a program, which may have a space in
+// its path, or a shell command with arguments, quotes and variables. Windows has no
+// such shell: there, the text is split into words.
 func editorCommand(ctx context.Context, editor, file string) *osexec.Cmd {
 	program, err := osexec.LookPath(editor)
 	switch {
@@ -145,8 +145,8 @@ func editorCommand(ctx context.Context, editor, file string) *osexec.Cmd {
 	return osexec.CommandContext(ctx, "sh", "-c", editor+` "$@"`, "sh", file)
 }
 
-// editEvent opens an editor on the payload, decoded where that works, and returns
-// what it is then.
+// editEvent opens an editor on the payload, decoded if possible, and returns the edited
+// payload.
 func (a *app) editEvent(ctx context.Context, e store.Event) ([]byte, error) {
 	is := a.decoder.decode(e, e.Payload)
 	shown := e.Payload
@@ -170,7 +170,7 @@ func (a *app) editEvent(ctx context.Context, e store.Event) ([]byte, error) {
 	return payload, nil
 }
 
-// keep writes what was edited into a file.
+// keep writes the edited text into a file.
 func (a *app) keep(edited []byte) (file string, err error) {
 	f, err := os.CreateTemp(a.getenv("TMPDIR"), "reprise-edit-*.json")
 	if err != nil {
@@ -180,8 +180,8 @@ func (a *app) keep(edited []byte) (file string, err error) {
 	return f.Name(), errors.Join(err, f.Close())
 }
 
-// editPayload opens an editor on the payload, and returns what it is then:
-// compact, where it is JSON.
+// editPayload opens an editor on the payload, and returns the edited payload; JSON is
+// compacted.
 func (a *app) editPayload(ctx context.Context, payload []byte) ([]byte, error) {
 	editor := strings.TrimSpace(cmp.Or(a.getenv("VISUAL"), a.getenv("EDITOR")))
 	text, isJSON := indent(payload)

@@ -59,14 +59,14 @@ the tables by hand.`,
 	return c
 }
 
-// recount has all failures counted anew, and does it.
+// recount counts all failures again.
 func (a *app) recount(ctx context.Context, st *store.Store) error {
 	m := a.meter("counting failures", 0)
 	defer m.clear()
 	return replay.Recount(ctx, st, func() { m.set(0, "") })
 }
 
-// groupJSON is a failure group for programs.
+// groupJSON is a failure group in JSON.
 type groupJSON struct {
 	Group   string     `json:"group"`
 	Handler string     `json:"handler"`
@@ -91,8 +91,8 @@ func (a *app) runsGroups(ctx context.Context, st *store.Store, f store.Filter) e
 	list := struct {
 		Groups   []groupJSON `json:"groups"`
 		More     bool        `json:"more"`     // there are more groups
-		Among    int64       `json:"among"`    // so many of the newest FAILED runs were looked at, and no more
-		Counting bool        `json:"counting"` // failures of before an upgrade are still being counted
+		Among    int64       `json:"among"`    // only so many of the newest FAILED runs were looked at; 0: all
+		Counting bool        `json:"counting"` // failures from before an upgrade are still being counted
 	}{[]groupJSON{}, found.More, found.Among, found.Counting}
 	for _, g := range found.Groups {
 		list.Groups = append(list.Groups, groupJSON{g.Fingerprint, g.Handler, g.Kind, g.Error, newCountJSON(g.Runs), utc(g.First), utc(g.Last), g.Oldest, g.Newest})
@@ -124,7 +124,7 @@ func (a *app) runsGroups(ctx context.Context, st *store.Store, f store.Filter) e
 	return nil
 }
 
-// groupBounds says what an answer leaves out.
+// groupBounds says what a result leaves out.
 func groupBounds(g store.Grouping) (all []string) {
 	if g.Among > 0 {
 		all = append(all, fmt.Sprintf("Only the newest %s FAILED runs were looked at: older ones may be selected, too. Every one counts where nothing but --handler, --kind and --group is said.", words.Thousands(g.Among)))

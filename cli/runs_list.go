@@ -41,7 +41,7 @@ func runsListCommand(a *app) *cobra.Command {
 	return c
 }
 
-// runsJSON is a list of runs for programs.
+// runsJSON is a list of runs in JSON.
 type runsJSON struct {
 	Runs []runJSON `json:"runs"`
 	Next *int64    `json:"next"` // --before of the next page
@@ -79,8 +79,8 @@ func (a *app) runsList(ctx context.Context, st *store.Store, f store.Filter, lim
 	return err
 }
 
-// collect reads page after page until there are enough runs, and returns where
-// the next page begins. With an error, what was found until then.
+// collect reads page after page until it has enough runs. It also returns the --before
+// of the next page. With an error, it returns the runs that it has found so far.
 func collect(ctx context.Context, st *store.Store, f store.Filter, limit int) (runs []store.Run, next int64, err error) {
 	for {
 		f.Limit = min(limit-len(runs), store.MaxLimit)

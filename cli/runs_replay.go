@@ -46,7 +46,7 @@ stops it where it is; reprise replays says how to go on.`,
 	return c
 }
 
-// check reports what the store would refuse, before a database is asked.
+// check reports what the store would refuse, before the database is opened.
 func (r *request) check(kind store.OperationKind, f store.Filter) error {
 	return usage(store.Operation{
 		Kind: kind, RequestedBy: "somebody", Selection: f, Rate: float64(r.rate), EvenSuccessful: r.evenSuccessful,
@@ -81,7 +81,8 @@ func (a *app) replay(ctx context.Context, st *store.Store, f store.Filter, r req
 	})
 }
 
-// plan says what would be done, or that it is nothing, and why.
+// plan returns what would be done, or an error that says why nothing would be. It
+// prints which named runs are not selected.
 func (a *app) plan(ctx context.Context, st *store.Store, f store.Filter, preview store.Preview) (plan, error) {
 	p, err := newPlan(ctx, st, preview)
 	if err != nil {

@@ -44,13 +44,13 @@ func runsShowCommand(a *app) *cobra.Command {
 	return c
 }
 
-// shown is all that is on record of a run.
+// shown is everything on record about a run.
 type shown struct {
 	run        store.Run
-	event      *store.EventHead // nil: it is no longer in the database
+	event      *store.EventHead // nil: no longer in the database
 	payload    payload
-	attempts   []store.Attempt // the last ones
-	earlier    int64           // attempts before those
+	attempts   []store.Attempt // the last attempts
+	earlier    int64           // number of attempts before these
 	operations []store.Operation
 }
 
@@ -151,12 +151,12 @@ func (a *app) printShown(out io.Writer, s shown, now time.Time) {
 	}
 }
 
-// took is how long an attempt lasted.
+// took returns how long an attempt lasted.
 func took(a store.Attempt) time.Duration {
 	return a.FinishedAt.Sub(a.StartedAt).Round(time.Millisecond)
 }
 
-// fields are names with values, for people.
+// fields prints names with values, for people.
 type fields struct{ out *tabwriter.Writer }
 
 func newFields(out io.Writer) fields { return fields{tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)} }
@@ -168,7 +168,7 @@ func (f fields) say(name, value string) {
 	}
 }
 
-// event adds what there is to say of an event beside its id and topic.
+// event adds the fields of an event besides its id and topic.
 func (f fields) event(e store.EventHead, now time.Time) {
 	f.say("KEY", e.Key)
 	f.say("PUBLISHED", at(e.PublishedAt, now))
@@ -182,9 +182,9 @@ func (f fields) event(e store.EventHead, now time.Time) {
 	}
 }
 
-func (f fields) flush() { f.out.Flush() } // into memory, which takes it
+func (f fields) flush() { f.out.Flush() } // in memory it cannot fail
 
-// pretty is a payload for people.
+// pretty returns a payload for people.
 func pretty(payload []byte) string {
 	if indented, ok := indent(payload); ok {
 		return indented
@@ -195,7 +195,7 @@ func pretty(payload []byte) string {
 	return fmt.Sprintf("%d bytes that are not text; -o json has them in base64, and a command line of the application's own decodes them (package cli)", len(payload))
 }
 
-// indent is a JSON payload for people.
+// indent returns a JSON payload indented, for people.
 func indent(payload []byte) (string, bool) {
 	if !json.Valid(payload) {
 		return "", false
@@ -210,12 +210,12 @@ func indent(payload []byte) (string, bool) {
 	return strings.TrimSuffix(out.String(), "\n"), true
 }
 
-// shownJSON is all that is on record of a run, for programs.
+// shownJSON is everything on record about a run, in JSON.
 type shownJSON struct {
 	Run        runJSON         `json:"run"`
 	Event      *eventJSON      `json:"event"` // null: no longer in the database
 	Attempts   []attemptJSON   `json:"attempts"`
-	Earlier    int64           `json:"earlier_attempts"` // that are not shown
+	Earlier    int64           `json:"earlier_attempts"` // number of attempts that are not shown
 	Operations []operationJSON `json:"operations"`
 }
 

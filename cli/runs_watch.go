@@ -16,8 +16,8 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// A look takes in what has changed for so long: what a transaction wrote may be
-// seen only when it has ended.
+// watchBack is how far back each look goes: the rows of a transaction may become
+// visible only after its end.
 const watchBack = time.Minute
 
 func runsWatchCommand(a *app) *cobra.Command {
@@ -54,8 +54,8 @@ func (a *app) watch(ctx context.Context, st *store.Store, f store.Filter, interv
 	if err != nil {
 		return err
 	}
-	seen := map[int64]time.Time{} // as they stood when they were printed
-	bounded := false              // it is said
+	seen := map[int64]time.Time{} // when each printed run last changed
+	bounded := false              // the limit has been reported
 	for first := true; ; first = false {
 		now, err := st.Clock(ctx)
 		if err != nil {
@@ -81,7 +81,7 @@ func (a *app) watch(ctx context.Context, st *store.Store, f store.Filter, interv
 				fresh = append(fresh, r)
 			}
 		}
-		if first { // they are no news
+		if first { // not news
 			a.say("Watching %s. Ctrl-C ends it.", flagsOf(f))
 		} else if err := a.printWatched(fresh, now); err != nil {
 			return err
@@ -92,8 +92,8 @@ func (a *app) watch(ctx context.Context, st *store.Store, f store.Filter, interv
 	}
 }
 
-// lookOnce returns what is selected among as many of the newest runs as one
-// statement looks at, and whether these were all.
+// lookOnce returns the selected runs among as many of the newest runs as one statement
+// looks at, and whether these were all.
 func lookOnce(ctx context.Context, st *store.Store, f store.Filter) (runs []store.Run, all bool, err error) {
 	f.Limit = store.MaxLimit
 	for {
@@ -109,7 +109,7 @@ func lookOnce(ctx context.Context, st *store.Store, f store.Filter) (runs []stor
 	}
 }
 
-// changedAt is when the run came to stand where it stands, as far as it says.
+// changedAt returns when the run's state last changed, as far as the run shows.
 func changedAt(r store.Run) time.Time {
 	for _, t := range []time.Time{r.FinishedAt, r.StartedAt} {
 		if !t.IsZero() {

@@ -12,15 +12,15 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// selection is the flags that select runs, the same for every command. All of
-// what is given must hold.
+// selection is the flags that select runs, the same for every command. All given flags
+// must match.
 type selection struct {
 	filter       store.Filter
 	since, until when
 	all          bool
 }
 
-// add adds the flags to a command, whose arguments are ids of runs.
+// add adds the flags to a command whose arguments are ids of runs.
 func (s *selection) add(c *cobra.Command) {
 	flags := c.Flags()
 	flags.Var((*statusFlag)(&s.filter.Status), "status", "PENDING, SUCCESS, FAILED or DISCARDED")
@@ -39,7 +39,7 @@ func (s *selection) add(c *cobra.Command) {
 	complete(c, "status", store.Statuses()...)
 }
 
-// of returns the filter for the flags and the ids.
+// of returns the filter of the flags and the ids.
 func (s *selection) of(ids []string) (store.Filter, error) {
 	f := s.filter
 	f.Since, f.Until = s.since.Time, s.until.Time
@@ -59,7 +59,7 @@ func (s *selection) of(ids []string) (store.Filter, error) {
 	return f, usage(f.Validate())
 }
 
-// named is of, for what must not be done to everything by mistake.
+// named is of for a command that must not apply to everything by mistake.
 func (s *selection) named(ids []string) (store.Filter, error) {
 	f, err := s.of(ids)
 	if err == nil && f.Empty() {
@@ -76,7 +76,7 @@ func parseRun(text string) (int64, error) {
 	return id, nil
 }
 
-// flagsOf writes a selection as it would be typed.
+// flagsOf returns a selection in the syntax of the command line.
 func flagsOf(f store.Filter) string {
 	var typed []string
 	add := func(flag, value string) {
@@ -106,7 +106,7 @@ func flagsOf(f store.Filter) string {
 	return strings.Join(typed, " ")
 }
 
-// statusFlag is a status, in whatever case.
+// statusFlag is a status, in any case.
 type statusFlag store.Status
 
 func (s *statusFlag) Set(text string) error {
@@ -118,7 +118,7 @@ func (s *statusFlag) Set(text string) error {
 func (s *statusFlag) String() string { return string(*s) }
 func (s *statusFlag) Type() string   { return "status" }
 
-// conditionsFlag is conditions on a payload, one each time that it is given.
+// conditionsFlag is conditions on a payload, one for each use of the flag.
 type conditionsFlag []store.Condition
 
 func (c *conditionsFlag) Set(text string) error {

@@ -39,7 +39,7 @@ it was DECLARED last.`,
 	}
 }
 
-// topicJSON is what the application says of a topic, for programs.
+// topicJSON is the application's declaration of a topic, in JSON.
 type topicJSON struct {
 	Topic       string     `json:"topic"`
 	Transport   string     `json:"transport"` // "" is the database

@@ -15,7 +15,7 @@ const (
 	viewHeld      = "held"
 )
 
-// viewOf says what a PENDING run waits for, by the database's clock.
+// viewOf returns what a PENDING run waits for, by the database's clock.
 func viewOf(r store.Run, now time.Time) string {
 	switch {
 	case r.Status != store.Pending:
@@ -30,7 +30,7 @@ func viewOf(r store.Run, now time.Time) string {
 	return viewDue
 }
 
-// statusOf is a run's status for people.
+// statusOf returns a run's status for people.
 func statusOf(r store.Run, now time.Time) cell {
 	view := viewOf(r, now)
 	if view == viewScheduled {
@@ -47,7 +47,7 @@ func statusCell(status store.Status, view string) cell {
 	return cell{text, map[store.Status]colour{store.Failed: red, store.Success: green, store.Pending: yellow, store.Discarded: plain}[status]}
 }
 
-// runJSON is a run for programs.
+// runJSON is a run in JSON.
 type runJSON struct {
 	ID          int64        `json:"id"`
 	Status      store.Status `json:"status"`

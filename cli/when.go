@@ -12,7 +12,7 @@ import (
 
 const whenUsage = "2026-07-01, '2026-07-01 14:05', 14:05 today, RFC 3339, or an age such as 2h or 3d"
 
-// when is a flag that is a point in time.
+// when is a flag: a point in time.
 type when struct{ time.Time }
 
 func (w *when) Set(text string) (err error) {
@@ -29,7 +29,7 @@ func (w *when) String() string {
 
 func (w *when) Type() string { return "time" }
 
-// parseWhen reads a point in time, in now's zone unless it says another.
+// parseWhen reads a point in time, in now's zone unless the text names another.
 func parseWhen(text string, now time.Time) (time.Time, error) {
 	if t, err := time.Parse(time.RFC3339, text); err == nil {
 		return t, nil
@@ -52,7 +52,7 @@ func parseWhen(text string, now time.Time) (time.Time, error) {
 
 const ageUsage = "want an age such as 90m, 36h, 3d or 2w"
 
-// age is a flag that is a span of time.
+// age is a flag: a duration.
 type age struct{ time.Duration }
 
 func (a *age) Set(text string) (err error) {
@@ -71,7 +71,7 @@ func (a *age) Type() string { return "age" }
 
 var weeksAndDays = regexp.MustCompile(`^(?:(\d{1,9})w)?(?:(\d{1,9})d)?(.*)$`)
 
-// parseAge reads a duration as Go writes it, with weeks and days before it.
+// parseAge reads a duration in Go's syntax, which may begin with weeks and days.
 func parseAge(text string) (time.Duration, error) {
 	bad := fmt.Errorf("age %q: %s", text, ageUsage)
 	part := weeksAndDays.FindStringSubmatch(text)
@@ -94,7 +94,7 @@ func parseAge(text string) (time.Duration, error) {
 	return time.Duration(days)*24*time.Hour + rest, nil
 }
 
-// at is a point in time for people: without the day if that is now's.
+// at returns a point in time for people, without the day if it is now's day.
 func at(t, now time.Time) string {
 	if t.IsZero() {
 		return ""
@@ -106,7 +106,7 @@ func at(t, now time.Time) string {
 	return t.Format(time.DateTime)
 }
 
-// utc is a point in time for programs, nil if it is none.
+// utc returns a point in time in JSON; nil for the zero time.
 func utc(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil

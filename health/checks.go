@@ -93,7 +93,7 @@ func (e *examination) subscriptions(ctx context.Context) error {
 	return nil
 }
 
-// unheard finds topics on which something is published for nobody.
+// unheard finds topics with new events but without a subscription.
 func (e *examination) unheard(ctx context.Context) error {
 	topics, err := e.st.Unheard(ctx)
 	if err != nil {
@@ -200,8 +200,8 @@ func (e *examination) outbox(ctx context.Context) error {
 	return nil
 }
 
-// waiting says for how long the oldest of these messages waits, and in words how
-// many do, and what keeps it.
+// waiting returns how long the oldest of these messages has been waiting, and a text
+// with the number of messages and the error that keeps the oldest.
 func (e *examination) waiting(counts []store.OutboxCount, now time.Time) (time.Duration, string) {
 	if len(counts) == 0 {
 		return 0, ""
@@ -252,7 +252,7 @@ func (e *examination) operations(ctx context.Context) error {
 	return nil
 }
 
-// rows looks at the newest: those that somebody has in hand.
+// rows looks only at the newest runs.
 func (e *examination) rows(ctx context.Context) error {
 	const among = 100_000
 	ids, err := e.st.Contradictory(ctx, among)
@@ -279,7 +279,7 @@ func (e *examination) rows(ctx context.Context) error {
 	return nil
 }
 
-// runAgain is the statement that makes runs due which contradict themselves.
+// runAgain returns the statement that makes contradictory runs due again.
 func (e *examination) runAgain(ctx context.Context, ids []string) (string, error) {
 	kind, err := dialect.Detect(ctx, e.st.DB().DB)
 	if err != nil {
@@ -289,7 +289,8 @@ func (e *examination) runAgain(ctx context.Context, ids []string) (string, error
 	return kind.Qualify(e.st.Schema(), "UPDATE reprise.handler_runs SET status = 'PENDING', due_at = "+now+", instance = NULL, finished_at = NULL, failed_at = NULL, discarded_at = NULL WHERE id IN ("+strings.Join(ids, ", ")+")"), nil
 }
 
-// sequences finds what makes publishing fail after a restore.
+// sequences finds sequences behind their tables, which make publishing fail after a
+// restore.
 func (e *examination) sequences(ctx context.Context) error {
 	sequences, err := e.st.Sequences(ctx)
 	if err != nil {
@@ -317,7 +318,7 @@ func (e *examination) sequences(ctx context.Context) error {
 	return nil
 }
 
-// columns finds what somebody has changed in the tables.
+// columns finds changes of the tables.
 func (e *examination) columns(ctx context.Context) error {
 	differences, err := migrations.Differences(ctx, e.st.DB().DB, e.st.Schema())
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package health examines what stands in a store, and says what is wrong and what to
-// do about it: for the command line's doctor, a health endpoint, or a console.
+// Package health examines a store, and says what is wrong and what to do about it. It
+// serves the command line's doctor, a health endpoint or a console.
 package health
 
 import (
@@ -19,16 +19,16 @@ type Severity string
 // The severities of a finding.
 const (
 	OK       Severity = "OK"
-	Warning  Severity = "WARN" // somebody should look soon
+	Warning  Severity = "WARN" // look soon
 	Critical Severity = "CRIT" // events are not handled
 )
 
-// Worse says whether a severity is worse than another.
+// Worse reports whether s is worse than another severity.
 func (s Severity) Worse(than Severity) bool { return rank[s] > rank[than] }
 
 var rank = map[Severity]int{OK: 0, Warning: 1, Critical: 2}
 
-// Finding is what one check has found.
+// Finding is a result of one check.
 type Finding struct {
 	Check    string // name of the check: clock, instances, handlers, due, …
 	Severity Severity
@@ -36,7 +36,7 @@ type Finding struct {
 	Advice   string // what to do; "" when there is nothing to do
 }
 
-// Worst returns the worst severity of the findings, OK without any.
+// Worst returns the worst severity of the findings; OK if there are none.
 func Worst(findings []Finding) Severity {
 	worst := OK
 	for _, f := range findings {
@@ -47,20 +47,19 @@ func Worst(findings []Finding) Severity {
 	return worst
 }
 
-// Limits say what is wrong. A zero field means its default.
+// Limits say when a finding is a Warning or Critical. A zero field means its default.
 type Limits struct {
 	DueWarning  time.Duration // a run that is due for longer is a Warning; default 1 minute
-	DueCritical time.Duration // for longer than this it is Critical; default 10 minutes
+	DueCritical time.Duration // a run that is due for longer is Critical; default 10 minutes
 
-	// Everything names everything that is found, not only the first few, and cuts no
-	// error's text.
+	// Everything names everything that is found, not only the first few, and does not
+	// cut error texts.
 	Everything bool
 }
 
-// Examine looks at the store, one check after the other, and returns the findings: at
-// least one for each check. It only reads, and looks at a bounded number of rows
-// whatever the size of history. With an error, the findings are those of the checks
-// before.
+// Examine runs all checks, one after the other, and returns their findings: at least
+// one for each check. It only reads, and looks at a bounded number of rows whatever the
+// size of history. With an error, it returns the findings of the earlier checks.
 func Examine(ctx context.Context, st *store.Store, limits Limits) ([]Finding, error) {
 	e := &examination{st: st, limits: limits}
 	if e.limits.DueWarning == 0 {
@@ -79,27 +78,28 @@ func Examine(ctx context.Context, st *store.Store, limits Limits) ([]Finding, er
 	return e.findings, nil
 }
 
-// What is a Warning beside Limits.
+// Further thresholds of a Warning.
 const (
 	maxSkew     = 5 * time.Second
-	deadPercent = 20      // of a table's rows
-	deadRows    = 100_000 // and that many
+	deadPercent = 20      // of a table's rows; both thresholds of dead rows must be exceeded
+	deadRows    = 100_000 // rows
 	takingUp    = time.Minute
 
-	// What waits in the outbox for longer; the latter if nobody sends.
+	// How long the oldest message waits in the outbox. unsentCritical applies only if
+	// no process sends.
 	unsentWarn     = time.Minute
 	unsentCritical = 15 * time.Minute
 )
 
-// examination is a look at a store, and what was found so far.
+// examination is the state of one Examine.
 type examination struct {
 	st       *store.Store
 	limits   Limits
-	now      time.Time // by the database
+	now      time.Time // by the database's clock
 	findings []Finding
 }
 
-// named are the things that something was found of.
+// named lists names: all of them with Everything, else the first few.
 func (e *examination) named(things []string) string {
 	if e.limits.Everything {
 		return strings.Join(things, ", ")
@@ -107,7 +107,8 @@ func (e *examination) named(things []string) string {
 	return words.Few(things)
 }
 
-// brief is an error's text, as much of it as fits a line.
+// brief returns an error's text, cut to 200 characters of one line unless Everything is
+// set.
 func (e *examination) brief(text string) string {
 	if e.limits.Everything {
 		return text

@@ -1,9 +1,8 @@
-// Package migrations holds Reprise's tables as embedded SQL and brings a
-// database up to the version that this program was built with.
+// Package migrations holds Reprise's tables as embedded SQL files and brings a database
+// up to the version that this program was built with.
 //
-// A migration is frozen once it is committed: its file never changes again, and
-// the database records the checksum of the file that it ran. CONTRIBUTING.md
-// has the rules.
+// A committed migration is frozen: its file never changes again, and the database
+// records the checksum of the file that it ran. CONTRIBUTING.md has the rules.
 package migrations
 
 import (
@@ -27,21 +26,21 @@ import (
 var files embed.FS
 
 const (
-	lockWait  = 30 * time.Second      // how long Up retries what others' locks refuse
-	lockPause = 10 * time.Millisecond // between two tries, on SQLite
-	// How long one try may wait for a lock on a table of PostgreSQL, and the pause
-	// after it. Every publish queues behind a migration that waits. Shorter than
-	// deadlock_timeout (1 s), so that a deadlock ends the migration's try and no
-	// transaction of the application.
+	lockWait  = 30 * time.Second      // how long Up retries what other transactions' locks refuse
+	lockPause = 10 * time.Millisecond // pause between two tries on SQLite
+	// On PostgreSQL: how long one try may wait for a lock on a table, and the pause
+	// after it. Every publish queues behind a waiting migration. The wait is shorter
+	// than deadlock_timeout (1 s), so that a deadlock ends the migration's try and not
+	// a transaction of the application.
 	tableWait  = "500ms"
 	tablePause = 500 * time.Millisecond
 )
 
-// VersionError reports a database whose tables are not of the version that
-// the program was built with.
+// VersionError reports a database whose tables are not of the version that the program
+// was built with.
 type VersionError struct {
 	Schema   string
-	Database int // version of the database; 0 when Reprise has no tables there
+	Database int // version of the database; 0 when it has no Reprise tables
 	Program  int // version of this program
 }
 
@@ -56,13 +55,13 @@ func (e *VersionError) Error() string {
 	}
 }
 
-// ChecksumError reports a database that another migration made than the one of
-// the same number in this program.
+// ChecksumError reports a database to which another migration was applied than the
+// migration of the same number in this program.
 type ChecksumError struct {
 	Schema   string
 	Version  int
 	Name     string // of this program's migration
-	Database string // SHA-256 of the file that the database records
+	Database string // SHA-256 that the database records
 	Program  string // SHA-256 of this program's file
 }
 
@@ -70,19 +69,16 @@ func (e *ChecksumError) Error() string {
 	return fmt.Sprintf("schema %q: migration %04d was applied from a file with the SHA-256 %q, and this program's %04d_%s has %q: these tables are not this program's; run the build that made them, or configure another schema", e.Schema, e.Version, e.Database, e.Version, e.Name, e.Program)
 }
 
-// Up brings the tables in schema ("" is "reprise"; on SQLite it is a prefix of
-// the table names) to the version of this program. It is idempotent, and any
-// number of processes may call it at once: one migrates, the others wait. All
-// pending migrations are one transaction. On a database that is up to date it
-// only reads.
+// Up brings the tables in schema to the version of this program. A schema of "" is
+// "reprise"; on SQLite, schema is a prefix of the table names. Up is idempotent, and
+// any number of processes may call it at once: one migrates, the others wait. All
+// pending migrations are one transaction. On an up-to-date database, Up only reads.
 //
-// Processes of the version before go on working meanwhile and afterwards. Up
-// waits for transactions that hold its tables, half a second at a time, and
-// gives up after 30 s.
+// Processes of the previous version keep working during and after the migration. Up
+// waits 0.5 s at a time for transactions that hold its tables, and gives up after 30 s.
 //
-// Tables that it must leave alone are reported as *VersionError (a newer
-// version), *ChecksumError (other migrations) or *ShapeError (made before the
-// first release).
+// Up leaves some tables unchanged and returns a *VersionError (a newer version), a
+// *ChecksumError (other migrations) or a *ShapeError (made before the first release).
 func Up(ctx context.Context, db *sql.DB, schema string) error {
 	for giveUp := time.Now().Add(lockWait); ; {
 		err := up(ctx, db, schema)
@@ -101,11 +97,10 @@ func Up(ctx context.Context, db *sql.DB, schema string) error {
 	}
 }
 
-// refusedByLock recognises what succeeds when others have ended: SQLITE_BUSY and
-// SQLITE_LOCKED of modernc.org/sqlite, and lock_not_available and
-// deadlock_detected of PostgreSQL's drivers. A busy timeout of the SQLite file
-// does not cover all that Up does: opening the file in WAL mode is refused at
-// once while others do so.
+// refusedByLock recognises errors that go away when other transactions end: SQLITE_BUSY
+// and SQLITE_LOCKED of modernc.org/sqlite, and lock_not_available and deadlock_detected
+// of PostgreSQL. SQLite's busy timeout does not cover everything that Up does: opening
+// a file in WAL mode is refused at once while another process does the same.
 func refusedByLock(err error) (pause time.Duration, refused bool) {
 	var sqlite interface{ Code() int }
 	if errors.As(err, &sqlite) {
@@ -138,9 +133,9 @@ func up(ctx context.Context, db *sql.DB, schema string) error {
 	return nil
 }
 
-// Check returns nil when the tables are of the version of this program. Else it
-// returns a *VersionError when they are missing, older or newer, or what Up
-// would return. It only reads.
+// Check returns nil when the tables are of the version of this program. Otherwise it
+// returns a *VersionError when the tables are missing, older or newer, or the error
+// that Up would return. It only reads.
 func Check(ctx context.Context, db *sql.DB, schema string) error {
 	m, err := newMigrator(ctx, db, schema)
 	if err != nil {
@@ -156,8 +151,8 @@ func Check(ctx context.Context, db *sql.DB, schema string) error {
 	return &VersionError{Schema: m.schema, Database: have.version, Program: m.target()}
 }
 
-// Versions returns the version of the tables, 0 where there are none, and that
-// of this program. It only reads.
+// Versions returns the version of the tables, 0 if there are none, and the version of
+// this program. It only reads.
 func Versions(ctx context.Context, db *sql.DB, schema string) (database, program int, err error) {
 	m, err := newMigrator(ctx, db, schema)
 	if err != nil {
@@ -172,7 +167,7 @@ type migration struct {
 	name     string
 	sql      string
 	checksum string   // SHA-256 of the file
-	columns  []column // of all tables, when the migration has run
+	columns  []column // of all tables after the migration
 }
 
 type migrator struct {
@@ -197,8 +192,8 @@ func newMigrator(ctx context.Context, db *sql.DB, schema string) (*migrator, err
 	return &migrator{kind: kind, schema: schema, migrations: all}, nil
 }
 
-// load reads the files NNNN_name.sql of a database, in order, and the columns
-// of NNNN_name.columns.
+// load reads the files NNNN_name.sql of a database, in order, and their columns from
+// NNNN_name.columns.
 func load(kind dialect.Kind) ([]migration, error) {
 	names, err := fs.Glob(files, string(kind)+"/*.sql")
 	if err != nil {
@@ -233,11 +228,11 @@ type querier interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
-// recorded is what the table of migrations says.
+// recorded is the content of the table migrations.
 type recorded struct {
-	version      int            // the highest; 0 where there are no tables
-	checksums    map[int]string // by version, of those that have one
-	hasChecksums bool           // the table has the column, which that of version 1 has not
+	version      int            // the highest version; 0 if there are no tables
+	checksums    map[int]string // by version, of migrations that have a checksum
+	hasChecksums bool           // whether the table has the column; version 1 did not have it
 }
 
 func (m *migrator) read(ctx context.Context, db querier) (have recorded, err error) {
@@ -249,8 +244,8 @@ func (m *migrator) read(ctx context.Context, db querier) (have recorded, err err
 }
 
 func (m *migrator) readTable(ctx context.Context, db querier) (have recorded, err error) {
-	// Not to_regclass, which may answer from the session's cache: what another
-	// process has just created is then not there.
+	// to_regclass may answer from the session's cache, and so miss a table that another
+	// process has just created.
 	table := `
 		SELECT count(*) > 0, count(*) FILTER (WHERE a.attname = 'checksum') > 0
 		FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -286,7 +281,7 @@ func (m *migrator) readTable(ctx context.Context, db querier) (have recorded, er
 	return have, rows.Err()
 }
 
-// refuse returns why these tables must be left alone, or nil.
+// refuse returns the reason to leave these tables unchanged, or nil.
 func (m *migrator) refuse(ctx context.Context, db querier, have recorded) error {
 	if have.version > m.target() {
 		return &VersionError{Schema: m.schema, Database: have.version, Program: m.target()}
@@ -302,7 +297,7 @@ func (m *migrator) refuse(ctx context.Context, db querier, have recorded) error 
 	return m.refuseShape(ctx, db, have.version)
 }
 
-// isSummed says whether each migration of the database has its checksum.
+// isSummed reports whether every applied migration has a checksum.
 func (m *migrator) isSummed(have recorded) bool {
 	for _, applied := range m.migrations[:have.version] {
 		if have.checksums[applied.version] == "" {
@@ -312,15 +307,15 @@ func (m *migrator) isSummed(have recorded) bool {
 	return true
 }
 
-// isDone says whether there is nothing left to do for Up.
+// isDone reports whether Up has nothing to do.
 func (m *migrator) isDone(have recorded) bool {
 	return have.version == m.target() && m.isSummed(have)
 }
 
 func (m *migrator) sql(statement string) string { return m.kind.Qualify(m.schema, statement) }
 
-// up runs on one connection of its own, whose transaction is opened by hand:
-// SQLite must take the write lock at its start, whatever the pool is set to.
+// up uses a connection of its own and opens the transaction by hand: on SQLite the
+// transaction must take the write lock at its start, whatever the pool's settings.
 func (m *migrator) up(ctx context.Context, db *sql.DB) (err error) {
 	conn, err := db.Conn(ctx)
 	if err != nil {
@@ -337,7 +332,7 @@ func (m *migrator) up(ctx context.Context, db *sql.DB) (err error) {
 		return errors.Join(err, rollback)
 	}
 	if _, err := conn.ExecContext(always, `COMMIT`); err != nil {
-		_, _ = conn.ExecContext(always, `ROLLBACK`) // in SQLite the transaction may go on
+		_, _ = conn.ExecContext(always, `ROLLBACK`) // on SQLite the transaction may still be open
 		return fmt.Errorf("commit: %w", err)
 	}
 	return nil
@@ -348,8 +343,8 @@ func (m *migrator) begin(ctx context.Context, conn *sql.Conn) error {
 		_, err := conn.ExecContext(ctx, `BEGIN IMMEDIATE`)
 		return err
 	}
-	// Whatever the session's default: the first statement after the lock must
-	// see what was committed by whoever held it.
+	// The isolation level is explicit: the first statement after the lock must see what
+	// the previous holder committed, whatever the session's default.
 	if _, err := conn.ExecContext(ctx, `BEGIN ISOLATION LEVEL READ COMMITTED`); err != nil {
 		return err
 	}
@@ -400,9 +395,9 @@ func (m *migrator) apply(ctx context.Context, conn *sql.Conn) error {
 	return nil
 }
 
-// create makes the schema and the table that records versions. CREATE SCHEMA
-// IF NOT EXISTS would need the right to create schemas even where there is
-// one already, which an administrator may have made for us.
+// create makes the schema and the table that records versions. CREATE SCHEMA IF NOT
+// EXISTS would need the right to create schemas even if an administrator has already
+// created this schema.
 func (m *migrator) create(ctx context.Context, conn *sql.Conn) error {
 	if m.kind == dialect.SQLite {
 		_, err := conn.ExecContext(ctx, m.sql(`CREATE TABLE IF NOT EXISTS reprise.migrations (

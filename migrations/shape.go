@@ -12,13 +12,13 @@ import (
 // ShapeError reports tables without a checksum that no released version made.
 type ShapeError struct {
 	Schema      string
-	Version     int      // that the tables claim to be of
+	Version     int      // the version that the tables claim
 	Differences []string // such as "handler_runs has no column tries"
 
 	kind dialect.Kind
 }
 
-// manyDifferences is how many an error names.
+// manyDifferences is how many differences an error names.
 const manyDifferences = 5
 
 func (e *ShapeError) Error() string {
@@ -33,11 +33,10 @@ func (e *ShapeError) Error() string {
 	return fmt.Sprintf("schema %q has tables of version %d that were made by a development version from before the first release, and cannot be upgraded: %s: %s; docs/restoring.md has the statements", e.Schema, e.Version, named, move)
 }
 
-// Differences says how the tables in schema differ from those that the
-// migrations of their version make: tables and columns that are missing, and
-// columns of another type. Tables, columns and indexes that somebody added are
-// no difference. It only reads, and returns nothing where Reprise has no tables,
-// or those of a newer version.
+// Differences compares the tables in schema with those that the migrations of their
+// version make. It reports missing tables, missing columns, and columns of another
+// type. Added tables, columns and indexes are no difference. It only reads. It returns
+// nothing if Reprise has no tables there, or tables of a newer version.
 func Differences(ctx context.Context, db *sql.DB, schema string) ([]string, error) {
 	m, err := newMigrator(ctx, db, schema)
 	if err != nil {
@@ -99,9 +98,9 @@ func parseColumns(text string) (all []column) {
 	return all
 }
 
-// columns returns those of all tables but that of migrations, by table and
-// name. It reads the catalogue itself: the views of information_schema leave
-// out what a role has no rights on.
+// columns returns the columns of all tables except migrations, by table and name. It
+// reads the catalogue, because the views of information_schema omit tables on which the
+// role has no rights.
 func (m *migrator) columns(ctx context.Context, db querier) (all []column, err error) {
 	query := `
 		SELECT c.relname::text, a.attname::text,

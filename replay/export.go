@@ -15,17 +15,16 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// Document is a run taken out of the database, with its event and its failed
-// attempts: what it takes to see the failure again somewhere else. It is as
-// confidential as the event's payload.
+// Document is a run with its event and its failed attempts, taken out of the database
+// to reproduce the failure elsewhere. It is as confidential as the event's payload.
 type Document struct {
 	run      store.Run
 	event    store.Event
 	attempts []store.Attempt
 }
 
-// Export returns the document of a run, or store.ErrNotFound. A run whose event
-// is no longer in the database is an error, too.
+// Export returns the document of a run, or store.ErrNotFound. It is also an error if
+// the run's event is no longer in the database.
 func Export(ctx context.Context, st *store.Store, runID int64) (Document, error) {
 	run, err := st.Run(ctx, runID)
 	if err != nil {
@@ -46,17 +45,17 @@ func Export(ctx context.Context, st *store.Store, runID int64) (Document, error)
 	return Document{run, event, attempts}, nil
 }
 
-// Run returns the run as it stood, without Instance and ReplayID, which mean
-// nothing outside of its database.
+// Run returns the run without Instance and ReplayID, which mean nothing outside of its
+// database.
 func (d Document) Run() store.Run { return d.run }
 
-// Event returns the event, with its payload byte for byte.
+// Event returns the event with the exact bytes of its payload.
 func (d Document) Event() store.Event { return d.event }
 
 // Attempts returns the failed and abandoned attempts, oldest first.
 func (d Document) Attempts() []store.Attempt { return slices.Clone(d.attempts) }
 
-// exportVersion changes when a reader of the last one would be misled.
+// exportVersion changes when a reader of the previous version would be misled.
 const exportVersion = 1
 
 // The document as it is written.
@@ -102,7 +101,7 @@ type (
 		StartedAt  time.Time  `json:"started_at,omitzero"`
 		FinishedAt time.Time  `json:"finished_at,omitzero"`
 	}
-	// exportedPayload is the payload in the first of these forms that keeps its
+	// exportedPayload holds the payload in the first of these forms that keeps its
 	// bytes.
 	exportedPayload struct {
 		JSON   json.RawMessage `json:"payload,omitempty"`
@@ -111,9 +110,9 @@ type (
 	}
 )
 
-// WriteTo writes the document as indented JSON, the same bytes each time, and
-// implements io.WriterTo. Control characters and others that leave no mark are
-// written as \u escapes.
+// WriteTo implements io.WriterTo. It writes the document as indented JSON; equal
+// documents give equal bytes. Control characters and other invisible characters become
+// \u escapes.
 func (d Document) WriteTo(w io.Writer) (int64, error) {
 	out := &escaping{to: w} // the encoder writes once
 	to := json.NewEncoder(out)
@@ -125,8 +124,8 @@ func (d Document) WriteTo(w io.Writer) (int64, error) {
 	return out.n, nil
 }
 
-// escaping writes JSON, of which it gets whole characters, with \u escapes, and counts
-// what it writes.
+// escaping writes JSON with \u escapes and counts the bytes that it writes. Each Write
+// must end at a character boundary.
 type escaping struct {
 	to io.Writer
 	n  int64
@@ -141,11 +140,11 @@ func (e *escaping) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// MarshalJSON implements json.Marshaler. What is marshalled keeps the payload's
-// bytes, but WriteTo has more of it to read.
+// MarshalJSON implements json.Marshaler. The result keeps the payload's bytes. WriteTo
+// writes more payloads as readable JSON.
 func (d Document) MarshalJSON() ([]byte, error) {
 	return json.Marshal(d.exported(func(payload []byte) bool {
-		var escaped bytes.Buffer // as the encoder around may do
+		var escaped bytes.Buffer // an encoder around this one may escape HTML characters
 		json.HTMLEscape(&escaped, payload)
 		return bytes.Equal(escaped.Bytes(), payload) && survivesIndenting(payload)
 	}))
@@ -183,17 +182,17 @@ func (d Document) exported(inline func(payload []byte) bool) exported {
 	return x
 }
 
-// survivesIndenting says whether the payload is JSON without a space too many
-// and without a character that WriteTo escapes, so that it can stand indented in
-// a document and be read back as it was.
+// survivesIndenting reports whether the payload can stand indented in a document and be
+// read back byte for byte: it is compact JSON without a character that WriteTo escapes,
+// and not deeply nested.
 func survivesIndenting(payload []byte) bool {
 	var compact bytes.Buffer
 	return utf8.Valid(payload) && visible.JSON(string(payload)) == string(payload) && json.Compact(&compact, payload) == nil &&
 		bytes.Equal(compact.Bytes(), payload) && !deeplyNested(payload)
 }
 
-// maxIndent is the nesting up to which a payload is worth indenting, which
-// costs space by the square of it.
+// maxIndent is the nesting depth up to which a payload is indented. The space for
+// indentation grows with the square of the depth.
 const maxIndent = 100
 
 func deeplyNested(valid []byte) bool {
@@ -214,8 +213,8 @@ func deeplyNested(valid []byte) bool {
 	return true
 }
 
-// ReadDocument reads what WriteTo has written, perhaps edited by hand since. It
-// refuses what it does not know, rather than leave it out.
+// ReadDocument reads a document that WriteTo has written, also if it was edited by hand
+// since. An unknown field is an error.
 func ReadDocument(r io.Reader) (Document, error) {
 	b, err := io.ReadAll(r)
 	if err != nil {
@@ -228,7 +227,7 @@ func ReadDocument(r io.Reader) (Document, error) {
 	return d, nil
 }
 
-// UnmarshalJSON implements json.Unmarshaler, as strictly as ReadDocument.
+// UnmarshalJSON implements json.Unmarshaler. It is as strict as ReadDocument.
 func (d *Document) UnmarshalJSON(b []byte) error {
 	var head struct {
 		Version json.RawMessage `json:"reprise_export"`
@@ -278,7 +277,7 @@ func (d *Document) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// bytes returns the payload, which stands there in one form.
+// bytes returns the payload, of which exactly one form must be set.
 func (p exportedPayload) bytes() ([]byte, error) {
 	var forms [][]byte
 	if p.JSON != nil {

@@ -7,20 +7,19 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// ChangeOutbox does to the messages that the filter selects in the outbox what the
-// kind says, in one transaction: all or, with an error, none. Without a State in the
-// filter, store.Sending takes what is REFUSED, store.Releasing what is HELD, and
-// store.Dropping what is neither sent nor dropped. Sending takes SENT, DROPPED or HELD
-// messages, too, if the filter's State says so.
+// ChangeOutbox sends again, releases or drops the messages that the filter selects in
+// the outbox, in one transaction: all, or none and an error. Without a State in the
+// filter, store.Sending takes REFUSED messages, store.Releasing takes HELD messages,
+// and store.Dropping takes messages that are neither sent nor dropped. store.Sending
+// also takes SENT, DROPPED or HELD messages if the filter's State names them.
 //
-// A message that a relay is sending at that moment may be sent all the same, and is
-// SENT then.
+// A message that a relay is sending at that moment may still be sent, and is then SENT.
 func ChangeOutbox(ctx context.Context, st *store.Store, kind store.OperationKind, selection store.OutboxFilter, request Request) (store.Operation, error) {
 	return operate.On(st).ChangeOutbox(ctx, request.onOutbox(kind, selection))
 }
 
-// PreviewOutbox counts what ChangeOutbox would change, by topic and state, and changes
-// nothing.
+// PreviewOutbox counts the messages that ChangeOutbox would change, by topic and state.
+// It changes nothing.
 func PreviewOutbox(ctx context.Context, st *store.Store, kind store.OperationKind, selection store.OutboxFilter) ([]store.OutboxCount, error) {
 	return operate.On(st).PreviewOutbox(ctx, Request{}.onOutbox(kind, selection))
 }

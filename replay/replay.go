@@ -1,9 +1,9 @@
-// Package replay does what an operator does with runs that ended badly: it runs
-// them again, discards them, corrects their events, and gives handlers past
-// events. Each request is an operation on record: who wants what, why, and how
-// far it is. It only writes to the database: whatever instance serves the
-// handlers claims the runs like any others, through the same handler and
-// middleware. What failed before stays on record.
+// Package replay does what an operator does with runs that ended badly: it runs them
+// again, discards them, corrects their events, and gives handlers past events. Each
+// request is an operation on record: who wants what, why, and how far it is. The
+// package only writes to the database. Any instance that serves the handler claims the
+// runs, and passes them through the same handler and middleware as all others. Earlier
+// failures stay on record.
 package replay
 
 import (
@@ -16,32 +16,31 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// ErrEmptySelection is returned for a filter that names nothing: everything
-// must be asked for, by Filter{Status: store.Failed}.
+// ErrEmptySelection is returned for a filter with no field set. To select every failed
+// run, say so: Filter{Status: store.Failed}.
 var ErrEmptySelection = errors.New("the selection is empty")
 
 // ErrNotFailed is returned for a run that cannot be replayed.
 var ErrNotFailed = errors.New("only failed runs are replayed")
 
-// Request says who wants something done, why, and how. A zero field means its
-// default.
+// Request says who wants something done, why, and how. A zero field means its default.
 type Request struct {
 	By     string // default: the user that the process runs as
 	Reason string
 
-	// Rate is how many runs become due in a second, at most a million; default
-	// all at once.
+	// Rate is how many runs become due per second, at most 1,000,000. By default, all
+	// become due at once.
 	Rate float64
 
-	// EvenSuccessful replays runs that succeeded, too, if the selection does not
-	// name a status, or names SUCCESS.
+	// EvenSuccessful also replays runs that succeeded, if the selection's Status is
+	// empty or SUCCESS.
 	EvenSuccessful bool
 
-	// Progress, if it is set, is called after each batch that was taken up.
+	// Progress, if it is not nil, is called after each batch.
 	Progress func(store.Operation)
 }
 
-// by is who asks, and why.
+// by returns the requester and the reason.
 func (r Request) by() store.By {
 	if r.By == "" {
 		r.By = whoami()
@@ -65,8 +64,8 @@ func whoami() string {
 	return "unknown"
 }
 
-// Preview returns what Replay would take up of the selection, without doing it,
-// with the same errors for a selection that Replay refuses.
+// Preview returns what All would take up of the selection, and changes nothing. It
+// returns the same errors for a selection that All refuses.
 func Preview(ctx context.Context, st *store.Store, selection store.Filter, request Request) (store.Preview, error) {
 	if err := named(selection); err != nil {
 		return store.Preview{}, err
@@ -82,9 +81,9 @@ func PreviewDiscard(ctx context.Context, st *store.Store, selection store.Filter
 	return operate.On(st).Preview(ctx, request.operation(store.Discarding, selection))
 }
 
-// One makes the run with the id due again. A run that is not FAILED or DISCARDED
-// (or, by EvenSuccessful, SUCCESS) is ErrNotFailed, an unknown one
-// store.ErrNotFound.
+// One makes the run with the id due again. The error is store.ErrNotFound for an
+// unknown run. It is ErrNotFailed for a run that is not FAILED or DISCARDED; with
+// EvenSuccessful, SUCCESS is allowed, too.
 func One(ctx context.Context, st *store.Store, id int64, request Request) (store.Operation, error) {
 	run, err := st.Run(ctx, id)
 	if err != nil {
@@ -100,15 +99,13 @@ func One(ctx context.Context, st *store.Store, id int64, request Request) (store
 	return o, err
 }
 
-// All makes every failed run that the filter selects due again, not only a
-// page of them: batch by batch, one after the other at the request's rate. The
-// filter's Status is FAILED or empty, or DISCARDED, or, by EvenSuccessful,
-// SUCCESS; a filter with nothing set at all is ErrEmptySelection. A run that is
-// PENDING is nobody's to replay, and passed over.
+// All makes every failed run that the filter selects due again, batch by batch, at the
+// request's rate. It ignores the filter's page. The filter's Status is empty, FAILED or
+// DISCARDED; with EvenSuccessful, SUCCESS is allowed, too. A filter with no field set
+// is ErrEmptySelection. A run that is PENDING is passed over.
 //
-// When ctx ends, or the database goes away, the operation that is returned with
-// the error, unless its ID is 0, is on record and incomplete: Resume goes on
-// with it.
+// When ctx ends or the database goes away, All returns the operation with the error. If
+// the operation's ID is not 0, it is on record and incomplete: Resume continues it.
 func All(ctx context.Context, st *store.Store, selection store.Filter, request Request) (store.Operation, error) {
 	if err := named(selection); err != nil {
 		return store.Operation{}, fmt.Errorf("replay: %w", err)
@@ -116,9 +113,9 @@ func All(ctx context.Context, st *store.Store, selection store.Filter, request R
 	return take(ctx, st, request.operation(store.Replaying, selection), request)
 }
 
-// Discard closes every FAILED run that the filter selects as DISCARDED, batch by
-// batch, as All replays them; with the filter's Status PENDING those that wait
-// for their time, and are in nobody's hands. Undo takes it back.
+// Discard closes every FAILED run that the filter selects as DISCARDED, batch by batch,
+// as All replays them. With the filter's Status PENDING, it closes the runs that are
+// not leased. Undo takes a discard back.
 func Discard(ctx context.Context, st *store.Store, selection store.Filter, request Request) (store.Operation, error) {
 	if err := named(selection); err != nil {
 		return store.Operation{}, fmt.Errorf("discard: %w", err)
@@ -133,8 +130,8 @@ func named(selection store.Filter) error {
 	return nil
 }
 
-// Backfill gives a handler runs for the past events of its topic that it has
-// none for, the oldest first, batch by batch as All does.
+// Backfill creates the runs that a handler lacks for past events of its topic, the
+// oldest event first, batch by batch, as All does.
 func Backfill(ctx context.Context, st *store.Store, past Past, request Request) (store.Operation, error) {
 	o, err := operate.On(st).RequestBackfill(ctx, request.operation(store.Backfilling, past.filter()))
 	if err != nil {
@@ -143,13 +140,13 @@ func Backfill(ctx context.Context, st *store.Store, past Past, request Request) 
 	return goOn(ctx, st, o, request)
 }
 
-// PreviewBackfill returns what Backfill would put on record, with its topic and
-// how many events it is about, and changes nothing.
+// PreviewBackfill returns the operation that Backfill would record, with its topic and
+// the number of its events. It changes nothing.
 func PreviewBackfill(ctx context.Context, st *store.Store, past Past, request Request) (store.Operation, error) {
 	return operate.On(st).PreviewBackfill(ctx, request.operation(store.Backfilling, past.filter()))
 }
 
-// take puts the operation on record and takes up all its runs.
+// take records the operation and takes up all its runs.
 func take(ctx context.Context, st *store.Store, o store.Operation, request Request) (store.Operation, error) {
 	o, err := operate.On(st).Request(ctx, o)
 	if err != nil {
@@ -158,7 +155,7 @@ func take(ctx context.Context, st *store.Store, o store.Operation, request Reque
 	return goOn(ctx, st, o, request)
 }
 
-// goOn takes up what is left.
+// goOn takes up the remaining runs.
 func goOn(ctx context.Context, st *store.Store, o store.Operation, request Request) (store.Operation, error) {
 	for !o.Complete && o.State == store.Running {
 		next, err := operate.On(st).Take(ctx, o.ID)

@@ -7,10 +7,10 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// Prune deletes what is old, batch by batch. progress, if it is not nil, is called
-// after each batch with what is deleted so far; when ctx ends, that stays deleted. An
-// Action on record says who has asked for it, by default the user that the process
-// runs as, and what was deleted.
+// Prune deletes old events, batch by batch. After each batch it calls progress, if it
+// is not nil, with the totals so far. When ctx ends, the finished batches stay deleted.
+// A store.Action records who asked for the prune and what was deleted; the default of
+// By is the user that the process runs as.
 func Prune(ctx context.Context, st *store.Store, prune store.Prune, progress func(store.Pruned)) (store.Pruned, error) {
 	if prune.By.Name == "" {
 		prune.By.Name = whoami()
@@ -18,17 +18,17 @@ func Prune(ctx context.Context, st *store.Store, prune store.Prune, progress fun
 	return operate.On(st).Prune(ctx, prune, progress)
 }
 
-// Unsubscribe removes a handler's subscription, or returns store.ErrNotFound: no event
-// published from then on gets a run of the handler, unless a process registers it
-// again. Runs that there are stay as they are. An Action on record says who has asked
-// for it.
+// Unsubscribe removes a handler's subscription, or returns store.ErrNotFound. Events
+// that are published from then on get no run of the handler, unless a process registers
+// it again. Existing runs stay unchanged. A store.Action records who asked for the
+// removal.
 func Unsubscribe(ctx context.Context, st *store.Store, sub store.Subscription, request Request) error {
 	return operate.On(st).Unsubscribe(ctx, sub, request.by())
 }
 
-// Recount counts all FAILED runs for the failure groups anew, batch by batch: those of
-// which somebody has changed tables by hand, or restored a part, are then right again.
-// progress, if it is not nil, is called after each batch.
+// Recount counts all FAILED runs for the failure groups again, batch by batch. It
+// repairs the groups after a change of the tables by hand or a partial restore. After
+// each batch it calls progress, if it is not nil.
 func Recount(ctx context.Context, st *store.Store, progress func()) error {
 	o := operate.On(st)
 	if err := o.Recount(ctx); err != nil {
@@ -46,15 +46,16 @@ func Recount(ctx context.Context, st *store.Store, progress func()) error {
 	return nil
 }
 
-// BeginPublishing puts on record that somebody publishes events by hand on a topic.
-// Each event names the operation's ID in its metadata, under store.OperationMetadata.
+// BeginPublishing records that an operator publishes events by hand on a topic. Each of
+// these events must name the operation's ID in its metadata, under
+// store.OperationMetadata.
 func BeginPublishing(ctx context.Context, st *store.Store, topic string, request Request) (store.Operation, error) {
 	by := request.by()
 	return operate.On(st).RecordPublishing(ctx, store.Operation{RequestedBy: by.Name, Reason: by.Reason, Selection: store.Filter{Topic: topic}})
 }
 
-// NotePublished puts on record how many events an operation of BeginPublishing has
-// published, and whether these are all.
+// NotePublished records how many events an operation of BeginPublishing has published
+// so far, and whether these are all.
 func NotePublished(ctx context.Context, st *store.Store, operation, published int64, complete bool) error {
 	return operate.On(st).Published(ctx, operation, published, complete)
 }

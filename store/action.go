@@ -12,10 +12,10 @@ import (
 	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
-// ActionKind is what somebody has done beside the operations.
+// ActionKind is the kind of an action.
 type ActionKind string
 
-// The kinds of action: the first four are about an operation.
+// The kinds of action. The first four are about an operation.
 const (
 	Pausing    ActionKind = "pause"
 	Resuming   ActionKind = "resume"
@@ -31,7 +31,7 @@ type By struct {
 	Reason string
 }
 
-// Validate reports that nobody is named.
+// Validate returns an error if Name is empty.
 func (b By) Validate() error {
 	if strings.TrimSpace(b.Name) == "" {
 		return errors.New("it does not say who asks for it: set By.Name")
@@ -39,26 +39,26 @@ func (b By) Validate() error {
 	return nil
 }
 
-// Action is something on record that somebody has done to an operation, to a
-// subscription or to old events. What it has come to is counted in the
-// transactions that do it: an action that was interrupted says how far it came.
+// Action records what an operator did to an operation, to a subscription or to old
+// events. Its counts are written in the transactions that do the work: an interrupted
+// action shows how far it came.
 type Action struct {
 	ID        int64
 	Kind      ActionKind
-	Operation int64     // 0 for a removal and a prune
+	Operation int64     // 0 for a removal or a prune
 	Handler   string    // of a removal
 	Topic     string    // of a removal
-	Before    time.Time // of a prune: what was older
-	Failed    bool      // of a prune: with FAILED runs
-	Discarded bool      // of a prune: with runs whose discard could be undone
+	Before    time.Time // of a prune: the time before which events were deleted
+	Failed    bool      // of a prune: whether it included FAILED runs
+	Discarded bool      // of a prune: whether it included runs whose discard could be undone
 	By        By
-	Runs      int64 // changed, or deleted by a prune
-	Events    int64 // deleted
-	Outgoing  int64 // events of the outbox that were deleted
+	Runs      int64 // changed by the action; of a prune, deleted
+	Events    int64 // deleted by a prune
+	Outgoing  int64 // events of the outbox that a prune deleted
 	At        time.Time
 }
 
-// actionSelection is what a removal and a prune were about.
+// actionSelection is what a removal or a prune was about.
 type actionSelection struct {
 	Handler   string    `json:"handler,omitempty"`
 	Topic     string    `json:"topic,omitempty"`
@@ -67,8 +67,8 @@ type actionSelection struct {
 	Discarded bool      `json:"discarded,omitempty"`
 }
 
-// Actions returns the actions with an id lower than before (0 starts at the
-// newest), newest first, at most limit (0 is DefaultLimit).
+// Actions returns at most limit actions with an id lower than before, newest first. A
+// before of 0 starts at the newest; a limit of 0 is DefaultLimit.
 func (s *Store) Actions(ctx context.Context, before int64, limit int) ([]Action, error) {
 	f := Filter{Before: before, Limit: limit}
 	if err := f.Validate(); err != nil {
@@ -80,8 +80,8 @@ func (s *Store) Actions(ctx context.Context, before int64, limit int) ([]Action,
 	return s.actions(ctx, `WHERE CAST($1 AS bigint) = 0 OR id < $1 ORDER BY id DESC LIMIT $2`, before, limit)
 }
 
-// ActionsOn returns the newest actions on an operation, at most MaxLimit, oldest
-// first; none for an unknown operation.
+// ActionsOn returns the newest actions on an operation, at most MaxLimit, oldest first.
+// For an unknown operation it returns none.
 func (s *Store) ActionsOn(ctx context.Context, operation int64) ([]Action, error) {
 	return s.actions(ctx, `WHERE id IN (SELECT id FROM reprise.actions WHERE operation_id = $1 ORDER BY id DESC LIMIT $2) ORDER BY id`, operation, MaxLimit)
 }

@@ -13,27 +13,27 @@ import (
 // The operators of a Condition.
 const (
 	Equal   = "="
-	Unequal = "!=" // or nothing there
+	Unequal = "!=" // true also where the path has no value
 )
 
-// Condition compares what stands at a path of a JSON payload, as text, with a
-// value: user.id=42. A number is compared as it is written, so that 42 is not
-// 42.0; true and false are words; null is as nothing there, which equals no
-// value. A payload that is not JSON fulfils no condition.
+// Condition compares the value at a path of a JSON payload, as text, with Value:
+// user.id=42. A number is compared as it is written: 42 is not 42.0. Booleans are the
+// words true and false. null counts as absent, and equals no Value. A payload that is
+// not JSON fulfils no condition.
 type Condition struct {
-	Path  []string // field names, and indexes of arrays, which begin with 0
+	Path  []string // field names, and indexes of arrays starting at 0
 	Op    string   // Equal or Unequal
 	Value string
 }
 
-// Bounds of a condition, which is typed on command lines.
+// The limits of a condition, which is typed on command lines.
 const (
 	maxPath  = 20   // elements
 	maxValue = 1000 // bytes
 )
 
-// ParseCondition reads PATH=VALUE or PATH!=VALUE, where PATH is of names with
-// dots between them. The first operator counts: a value may contain any.
+// ParseCondition reads PATH=VALUE or PATH!=VALUE. PATH is field names separated by
+// dots. The first operator counts; the value may contain others.
 func ParseCondition(text string) (Condition, error) {
 	path, value, found := strings.Cut(text, "=")
 	c := Condition{Op: Equal, Value: value}
@@ -47,7 +47,7 @@ func ParseCondition(text string) (Condition, error) {
 	return c, c.Validate()
 }
 
-// String returns the condition as ParseCondition reads it.
+// String returns the condition in the form that ParseCondition reads.
 func (c Condition) String() string { return strings.Join(c.Path, ".") + c.Op + c.Value }
 
 // MarshalText implements encoding.TextMarshaler.
@@ -59,7 +59,7 @@ func (c *Condition) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// Validate reports what ParseCondition would not read.
+// Validate reports a condition that ParseCondition would refuse.
 func (c Condition) Validate() error {
 	fail := func(why string) error { return fmt.Errorf("payload condition %.255q: %s", c.String(), why) }
 	switch {
@@ -92,7 +92,7 @@ func validElement(element string) error {
 	return sqldb.ValidName("a name in the path", element)
 }
 
-// sqlitePath is the path as SQLite writes it.
+// sqlitePath returns the path in SQLite's syntax.
 func (c Condition) sqlitePath() string {
 	var path strings.Builder
 	path.WriteByte('$')

@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// contradictory is what holds of no run r that was only changed by this package.
+// contradictory is true for no run r that only Reprise has changed.
 const contradictory = `
 	(r.status = 'PENDING') <> (r.finished_at IS NULL)
 	OR r.due_at IS NOT NULL AND (r.status <> 'PENDING' OR r.instance IS NOT NULL)
@@ -14,12 +14,12 @@ const contradictory = `
 	OR (r.status = 'FAILED') <> (r.failed_at IS NOT NULL)
 	OR (r.status = 'DISCARDED') <> (r.discarded_at IS NOT NULL)`
 
-// MaxContradictory is how many runs Contradictory returns at most.
+// MaxContradictory is the highest number of runs that Contradictory returns.
 const MaxContradictory = 10
 
-// Contradictory returns runs whose columns contradict each other, at most
-// MaxContradictory, of the newest so many. Somebody has changed them by hand, and forgotten a column:
-// they may be neither run nor listed.
+// Contradictory returns the ids of runs whose columns contradict each other, at most
+// MaxContradictory. It looks at the newest runs; among is their number. The cause is an
+// incomplete change by hand. Such a run may be neither handled nor listed.
 func (s *Store) Contradictory(ctx context.Context, among int) (ids []int64, err error) {
 	if err := s.db.SelectContext(ctx, &ids, s.db.SQL(`
 		SELECT r.id FROM (SELECT * FROM reprise.handler_runs ORDER BY id DESC LIMIT $1) r

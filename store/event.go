@@ -10,36 +10,34 @@ import (
 	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
-// Event is a fact that was published on a topic. It is written once and never
-// rewritten.
+// Event is a fact that was published on a topic. Its row is never rewritten.
 type Event struct {
 	ID          string            // the message's UUID; unique on its topic
 	Topic       string            // what handlers subscribe to
-	Key         string            // what the event is about, "" when it does not say
-	Payload     []byte            // returned byte for byte as it was published
+	Key         string            // what the event is about; "" when the event names nothing
+	Payload     []byte            // the bytes exactly as they were published
 	Metadata    map[string]string // the message's metadata
-	Source      string            // SourcePublish, SourceEdit, or the subscriber that the event arrived through
-	Amends      string            // id of the event that this one corrects; "" for none
-	PublishedAt time.Time         // by the database's clock; set when it is stored
+	Source      string            // SourcePublish, SourceEdit, or the name of the subscriber that delivered the event
+	Amends      string            // id of the event that this event corrects; "" for none
+	PublishedAt time.Time         // by the database's clock; set when the event is stored
 
-	// Declared says of an event that is written that its id alone tells which
-	// event it is, whatever its metadata says: see Repeats. It is not stored.
+	// Declared tells a writer that the id alone identifies the event, whatever its
+	// metadata: see Repeats. It is not stored.
 	Declared bool
 }
 
-// SourcePublish is the Source of an event that was published into this
-// database, as opposed to one that another transport delivered.
+// SourcePublish is the Source of an event that was published into this database. An
+// event that another transport delivered has another Source.
 const SourcePublish = "publish"
 
-// SourceEdit is the Source of an event that an operator made of another one,
+// SourceEdit is the Source of an event that an operator made to correct another event,
 // which it Amends. Only one handler gets it.
 const SourceEdit = "edit"
 
-// KeyMetadata is where a message carries its event's key.
+// KeyMetadata is the metadata field of a message that carries its event's key.
 const KeyMetadata = "key"
 
-// DefaultMaxPayload is how many bytes a payload may have, unless something else
-// says more.
+// DefaultMaxPayload is the default limit of a payload, in bytes.
 const DefaultMaxPayload = 16 << 20
 
 // EventID is an event's identity.
@@ -56,7 +54,7 @@ func (id EventID) Compare(other EventID) int {
 	return cmp.Or(cmp.Compare(id.Topic, other.Topic), cmp.Compare(id.ID, other.ID))
 }
 
-// Validate reports what the database could not keep as it is.
+// Validate reports every field that the database could not keep unchanged.
 func (e *Event) Validate() error {
 	var errs []error
 	if err := sqldb.ValidName("id", e.ID); err != nil {
@@ -81,10 +79,9 @@ func (e *Event) Validate() error {
 	return nil
 }
 
-// ValidTopic reports a name that no topic can have. It decides for everything
-// that takes a topic: whoever may subscribe to one may publish on it, and the
-// other way round. A topic is 1 to 255 bytes of UTF-8 without control characters,
-// and not AllTopics.
+// ValidTopic returns an error for a name that no topic can have. Subscribing and
+// publishing both use this check. A topic is 1 to 255 bytes of UTF-8 without control
+// characters, and not AllTopics.
 func ValidTopic(topic string) error {
 	if topic == AllTopics {
 		return fmt.Errorf("topic %q stands for all topics: want a name such as \"user.signed_up\"", topic)
@@ -92,13 +89,14 @@ func ValidTopic(topic string) error {
 	return sqldb.ValidName("topic", topic)
 }
 
-// Correction is what an event should have said. A nil field is as it was.
+// Correction says what an event should have said. A nil field leaves the event's value
+// unchanged.
 type Correction struct {
 	Payload  []byte
 	Metadata map[string]string
 
-	MaxPayload int // bytes; default 16 MiB, or as many as the event has
+	MaxPayload int // bytes; default 16 MiB, or the size of the event's payload if that is larger
 }
 
-// ErrNotEnded is returned for a run that may still end by itself.
+// ErrNotEnded is returned for a run that may still end without an operator.
 var ErrNotEnded = errors.New("the run has not ended")

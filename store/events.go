@@ -10,30 +10,31 @@ import (
 	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
-// EventMark is an event's place in the order of time.
+// EventMark is the position of an event in the order of publishing.
 type EventMark struct {
 	At    time.Time
 	ID    string
-	Topic string // "" is before every topic that has an event of the id at that time
+	Topic string // "" is before every topic that has an event with the id at that time
 }
 
-// EventFilter selects events: all of what is set must hold. The zero filter
+// EventFilter selects events: every field that is set must match. The zero filter
 // selects every event.
 type EventFilter struct {
 	Topic string    // "" is any
 	Key   string    // "" is any
-	Since time.Time // published at or after; zero is open
-	Until time.Time // published before; zero is open
+	Since time.Time // published at or after this time; zero is open
+	Until time.Time // published before this time; zero is open
 
-	Metadata bool // read the metadata, too
+	Metadata bool // also read the metadata
 
-	// The page: events before this one, the last of the page before (nil starts
-	// at the newest), Limit of them (0 is DefaultLimit, at most MaxLimit).
+	// The page. It holds at most Limit events before the mark that came with the
+	// previous page; nil starts at the newest event. A Limit of 0 is DefaultLimit; the
+	// maximum is MaxLimit.
 	Before *EventMark
 	Limit  int
 }
 
-// Validate reports a mark that no page of events returned.
+// Validate reports a mark that no page of events can have returned.
 func (m *EventMark) Validate() error {
 	if m != nil && !sqldb.Keepable(m.ID, m.Topic) {
 		return fmt.Errorf("the mark of event %.255q of topic %.255q: want one that was returned with the page before", m.ID, m.Topic)
@@ -41,14 +42,14 @@ func (m *EventMark) Validate() error {
 	return nil
 }
 
-// Validate reports every field that no event can be selected by.
+// Validate reports every field that no event can match.
 func (f EventFilter) Validate() error {
 	return Filter{Topic: f.Topic, Key: f.Key, Since: f.Since, Until: f.Until, Limit: f.Limit}.Validate()
 }
 
-// Events returns a page of the events that the filter selects, the newest first,
-// and where the next page begins, nil when this is the last. As Page does, it looks
-// at a bounded number of events. It reads no payload.
+// Events returns a page of the events that the filter selects, newest first, and the
+// mark of the next page; nil on the last page. Like Page, it looks at a bounded number
+// of events. It reads no payload.
 func (s *Store) Events(ctx context.Context, f EventFilter) (events []EventHead, next *EventMark, err error) {
 	if err := f.Validate(); err != nil {
 		return nil, nil, err

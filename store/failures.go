@@ -9,16 +9,17 @@ import (
 
 // Miscount compares the failure groups with the runs.
 type Miscount struct {
-	Counted  int64 // runs of all failure groups
-	Failed   Count // runs that are FAILED, counted to a million
-	Counting bool  // as in Grouping: there is nothing to compare yet
+	Counted  int64 // runs of all failure groups together
+	Failed   Count // FAILED runs, counted up to 1,000,000
+	Counting bool  // as in Grouping: counting is under way, so that nothing can be compared yet
 }
 
-// Is says whether the groups do not have as many runs as have FAILED. Somebody has
-// changed tables by hand, or restored a part of them: see Recount.
+// Is reports whether the failure groups and the FAILED runs differ in number. The cause
+// is a change of the tables by hand, or a partial restore. replay.Recount repairs the
+// groups.
 func (m Miscount) Is() bool { return !m.Counting && !m.Failed.More && m.Counted != m.Failed.N }
 
-// Miscounted compares the failure groups with the runs, at one moment.
+// Miscounted compares the failure groups with the runs, in one statement.
 func (s *Store) Miscounted(ctx context.Context) (m Miscount, err error) {
 	counted := `(SELECT coalesce(sum(runs), 0) FROM reprise.failure_groups)`
 	if s.db.Kind() == dialect.Postgres {

@@ -17,43 +17,43 @@ const (
 	MaxLimit     = 1000
 )
 
-// Filter selects runs: all of what is set must hold. Names and ids are matched
-// exactly. The zero Filter selects every run.
+// Filter selects runs: every field that is set must match. Names and ids match exactly.
+// The zero Filter selects every run.
 type Filter struct {
-	IDs     []int64     `json:"ids,omitempty"`     // any of these runs; nil is any, while an empty list selects none
+	IDs     []int64     `json:"ids,omitempty"`     // any of these runs; nil is any run, and an empty list selects none
 	Status  Status      `json:"status,omitempty"`  // "" is any
 	Handler string      `json:"handler,omitempty"` // "" is any
 	Topic   string      `json:"topic,omitempty"`   // "" is any
 	EventID string      `json:"event,omitempty"`   // "" is any
 	Key     string      `json:"key,omitempty"`     // of the event; "" is any
 	Kind    Kind        `json:"kind,omitempty"`    // of the run's last failure; "" is any
-	Text    string      `json:"text,omitempty"`    // that the message of the run's last failure contains, in whatever case; "" is any
+	Text    string      `json:"text,omitempty"`    // part of the message of the run's last failure, in any case; "" is any
 	Group   string      `json:"group,omitempty"`   // fingerprint of the run's last failure; "" is any
-	Replay  int64       `json:"replay,omitempty"`  // operation that took the run up last; 0 is any, or none
-	Since   time.Time   `json:"since,omitzero"`    // event published at or after; zero is open
-	Until   time.Time   `json:"until,omitzero"`    // event published before; zero is open
-	Payload []Condition `json:"payload,omitempty"` // that the event's payload fulfils, all of them
+	Replay  int64       `json:"replay,omitempty"`  // the last operation that took the run up; 0 is any or none
+	Since   time.Time   `json:"since,omitzero"`    // event published at or after this time; zero is open
+	Until   time.Time   `json:"until,omitzero"`    // event published before this time; zero is open
+	Payload []Condition `json:"payload,omitempty"` // conditions on the event's payload; all of them must hold
 
-	Changed time.Time `json:"-"` // ended, or begun, or published, whichever was the last of these, at or after; zero is open
+	Changed time.Time `json:"-"` // finished, else started, else published, at or after this time; zero is open
 
-	// The page: runs with an id lower than Before, the last id of the page
-	// before this one (0 starts at the newest), Limit of them (0 is
-	// DefaultLimit, at most MaxLimit).
+	// The page. It holds at most Limit runs with an id lower than Before. Before is the
+	// last id of the previous page; 0 starts at the newest run. A Limit of 0 is
+	// DefaultLimit; the maximum is MaxLimit.
 	Before int64 `json:"-"`
 	Limit  int   `json:"-"`
 }
 
-// isFingerprint is what Fingerprint returns.
+// isFingerprint matches the results of Fingerprint.
 var isFingerprint = regexp.MustCompile(`^[0-9a-f]{16}$`)
 
-// Empty says whether the filter selects every run, whatever the page.
+// Empty reports whether the filter selects every run. It ignores the page.
 func (f Filter) Empty() bool {
 	return f.IDs == nil && f.Status == "" && f.Handler == "" && f.Topic == "" && f.EventID == "" && f.Key == "" &&
 		f.Kind == "" && f.Text == "" && f.Group == "" && f.Replay == 0 &&
 		f.Since.IsZero() && f.Until.IsZero() && f.Changed.IsZero() && len(f.Payload) == 0
 }
 
-// Validate reports every field that no run can be selected by.
+// Validate reports every field that no run can match.
 func (f Filter) Validate() error {
 	var errs []error
 	if f.Status != "" {
@@ -97,8 +97,7 @@ func (f Filter) Validate() error {
 	return nil
 }
 
-// validWindow reports times that the databases do not keep, and a window that
-// nothing is in.
+// validWindow reports times that the databases do not store, and an empty window.
 func validWindow(since, until time.Time) (errs []error) {
 	if !since.IsZero() && !until.IsZero() && !since.Before(until) {
 		errs = append(errs, fmt.Errorf("since %s is not before until %s", since.Format(time.RFC3339), until.Format(time.RFC3339)))
@@ -114,8 +113,8 @@ func validWindow(since, until time.Time) (errs []error) {
 	return errs
 }
 
-// Conditions returns those of the filter, but for its page, on runs with an id
-// above the one and below the other, where 0 is open.
+// Conditions returns the conditions of the filter without its page. They select runs r
+// with an id greater than above and lower than below; 0 means no bound.
 func (s *Store) Conditions(f Filter, above, below int64) *sqldb.Conditions {
 	c := &sqldb.Conditions{}
 	s.index(c, f)
@@ -160,16 +159,17 @@ func (s *Store) Conditions(f Filter, above, below int64) *sqldb.Conditions {
 		for _, p := range f.Payload {
 			tests = append(tests, s.payloadTest(c, p))
 		}
-		// OFFSET keeps PostgreSQL from making it a join, for which it may read all
-		// events.
+		// OFFSET keeps PostgreSQL from turning the subquery into a join, for which it
+		// may read all events.
 		c.Rest = append(c.Rest, `EXISTS (SELECT 1 FROM reprise.events e WHERE `+sqldb.Conjunction(tests)+` LIMIT 1 OFFSET 0)`)
 	}
 	return c
 }
 
-// likely says that a time of a run of a failure group is there. PostgreSQL takes those
-// that failed for as rare in a group as elsewhere, and would rather read and sort the
-// whole group than walk it until a page is full; of an expression it knows nothing.
+// likely returns the condition that a time of a run is not NULL, in a form that
+// PostgreSQL does not take for rare. The planner assumes that FAILED runs are as rare
+// in a failure group as elsewhere, and would read and sort the whole group instead of
+// walking it until a page is full. Of an expression the planner has no statistics.
 func (s *Store) likely(time string) string {
 	if s.db.Kind() == dialect.Postgres {
 		time = `(` + time + ` + interval '0')`
@@ -177,8 +177,7 @@ func (s *Store) likely(time string) string {
 	return time + ` IS NOT NULL`
 }
 
-// index adds the conditions that an index offers. Each says what the index
-// says, too.
+// index adds the conditions that an index offers, in the words of the index.
 func (s *Store) index(c *sqldb.Conditions, f Filter) {
 	switch {
 	case f.IDs == nil:
@@ -193,7 +192,8 @@ func (s *Store) index(c *sqldb.Conditions, f Filter) {
 	}
 	switch {
 	case f.Group != "":
-		// The index of the group alone: PostgreSQL would read all that failed as well.
+		// Only the index of the group: with more conditions PostgreSQL would also read
+		// all FAILED runs.
 		c.Index(`r.fingerprint = %s`, f.Group)
 	case f.Status == Failed:
 		c.Index(`r.failed_at IS NOT NULL`)
@@ -214,16 +214,16 @@ func (s *Store) index(c *sqldb.Conditions, f Filter) {
 	}
 }
 
-// unreadable are the escapes that PostgreSQL's json takes and does not read, each
-// behind complete escapes of backslashes: NUL, a high surrogate without a low one, and
-// a low one without a high one.
+// unreadable are patterns of escapes that PostgreSQL's json type accepts but cannot
+// read: NUL, a high surrogate without a low one, and a low surrogate without a high
+// one. Each pattern begins with any number of escaped backslashes.
 var unreadable = []string{
 	`(?<!\\)((?:\\\\)*)\\u0000`,
 	`(?<!\\)((?:\\\\)*)\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})`,
 	`(?<!\\)(?<!\\u[dD][89abAB][0-9a-fA-F]{2})((?:\\\\)*)\\u[dD][c-fC-F][0-9a-fA-F]{2}`,
 }
 
-// payloadTest is a condition on the payload of event e.
+// payloadTest returns a condition on the payload of event e.
 func (s *Store) payloadTest(c *sqldb.Conditions, p Condition) string {
 	equal := map[string]string{Equal: `IS NOT DISTINCT FROM`, Unequal: `IS DISTINCT FROM`}[p.Op]
 	if s.db.Kind() == dialect.SQLite {
@@ -236,9 +236,9 @@ func (s *Store) payloadTest(c *sqldb.Conditions, p Condition) string {
 	for i, element := range p.Path {
 		marks[i] = c.Arg(element) + `::text`
 	}
-	// json keeps \u0000 and lone surrogates, and reading any field of such a payload
-	// fails: there, these are read as U+FFFD. What they look like is a parameter:
-	// standard_conforming_strings does not matter then.
+	// The json type keeps \u0000 and lone surrogates, but reading any field of such a
+	// payload fails. This expression replaces them by U+FFFD. The patterns are
+	// parameters, so that standard_conforming_strings does not matter.
 	readable := `e.payload::text`
 	for _, pattern := range unreadable {
 		readable = fmt.Sprintf(`regexp_replace(%s, %s::text, %s::text, 'g')`, readable, c.Arg(pattern), c.Arg(`\1\\ufffd`))

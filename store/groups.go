@@ -11,51 +11,52 @@ import (
 	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
-// Group is a failure group: FAILED runs of one handler whose last failures are
-// alike. Filter{Status: Failed, Group: g.Fingerprint} selects them. Without a
-// Fingerprint it is those of the handler and the kind that have none.
+// Group is a failure group: FAILED runs of one handler whose last failures are alike.
+// Filter{Status: Failed, Group: g.Fingerprint} selects them. A Group without a
+// Fingerprint holds the runs of one handler and kind that have no fingerprint.
 type Group struct {
 	Fingerprint string
 	Handler     string
 	Kind        Kind
 	Error       string // of the run Newest
 	Runs        Count
-	// When a run of the group became FAILED for the first and for the last time,
-	// since the group has been there without a break.
+	// The times at which a run of the group first and last became FAILED, since the
+	// group last became non-empty.
 	First, Last time.Time
-	// The FAILED runs with the lowest and the highest id. When 1,000 runs of the
-	// group that are FAILED no more stand before it, Oldest is 0, and Newest a run
-	// that has been FAILED.
+	// The FAILED runs with the lowest and the highest id. When the 1,000 runs of the
+	// group that are looked at from one end are no longer FAILED, Oldest is 0, and
+	// Newest is a run that was FAILED once.
 	Oldest, Newest int64
 }
 
-// Grouping is an answer of Store.Grouping.
+// Grouping is the result of Store.Grouping.
 type Grouping struct {
 	Groups []Group // the largest first
 	More   bool    // there are more groups
-	// Only so many FAILED runs were looked at, the newest that an index offers, and
-	// there may be more. 0: all were.
+	// How many FAILED runs were looked at, if not all: the newest that an index offers.
+	// There may be more. 0 means that all were looked at.
 	Among int64
-	// FAILED runs of before an upgrade, or of before a recount, are still being
-	// counted: see CountFailures. Groups may be missing, and have more runs.
+	// FAILED runs from before an upgrade or a replay.Recount are still being counted.
+	// Groups may be missing or incomplete.
 	Counting bool
 }
 
-// groupLooks is among how many runs of a group its newest and its oldest FAILED one
-// are looked for.
+// groupLooks is how many runs of a group are looked at, from each end, to find its
+// newest and its oldest FAILED run.
 const groupLooks = 1000
 
-// Groups returns the Groups of Grouping. Each one's Runs.More says whether there
-// may be more than what was counted.
+// Groups returns the Groups of Grouping. Runs.More of a group reports whether the group
+// may have more runs than were counted.
 func (s *Store) Groups(ctx context.Context, f Filter) ([]Group, error) {
 	g, err := s.Grouping(ctx, f)
 	return g.Groups, err
 }
 
-// Grouping returns the failure groups of the FAILED runs that the filter selects,
-// the largest first, at most as many as its Limit says (0 is DefaultLimit). A
-// selection by Handler, Kind and Group is counted exactly, whatever the number of
-// runs and groups; any other one among a bounded number of the newest FAILED runs.
+// Grouping returns the failure groups of the FAILED runs that the filter selects, the
+// largest first, at most as many as its Limit (0 is DefaultLimit). A selection by
+// Handler, Kind and Group only is counted exactly, whatever the number of runs and
+// groups. Any other selection is counted among a bounded number of the newest FAILED
+// runs.
 func (s *Store) Grouping(ctx context.Context, f Filter) (Grouping, error) {
 	if f.Status != "" && f.Status != Failed {
 		return Grouping{}, fmt.Errorf("failure groups of runs of status %.255s: want %s, the only ones that make groups", f.Status, Failed)
@@ -104,7 +105,8 @@ func grouping(rows []groupRow, f Filter) (g Grouping) {
 	return g
 }
 
-// knownGroups reads the table of groups, and what has not been added to it yet.
+// knownGroups reads the table failure_groups and the changes that are not yet added to
+// it.
 func (s *Store) knownGroups(ctx context.Context, f Filter) (Grouping, error) {
 	c := &sqldb.Conditions{}
 	for _, known := range []struct{ column, value string }{{"handler", f.Handler}, {"kind", string(f.Kind)}, {"fingerprint", f.Group}} {
@@ -118,8 +120,8 @@ func (s *Store) knownGroups(ctx context.Context, f Filter) (Grouping, error) {
 	largest := `SELECT ` + columns + ` FROM reprise.failure_groups WHERE ` + selected + ` ORDER BY runs DESC, last_run DESC LIMIT `
 	counts := largest + n
 	if s.db.Kind() == dialect.Postgres {
-		// Of the groups that have not changed since, those with a place among the
-		// largest are before this one in the table.
+		// Unchanged groups with a place among the largest of the result come before
+		// this place in the table, too.
 		counts = `
 		WITH changed AS (
 			SELECT fingerprint, handler, kind, sum(change) AS runs, min(at) FILTER (WHERE change > 0) AS first_at,

@@ -11,27 +11,27 @@ import (
 	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
-// EventHead is an event without its payload, as lists show it.
+// EventHead is an event without its payload, for lists.
 type EventHead struct {
 	Event                // Payload is nil
 	Bytes          int64 // of the payload
-	MetadataBytes  int64 // of the metadata, as they are stored
-	MetadataUnread bool  // Metadata is nil: nobody asked, or they have more than MaxMetadata
+	MetadataBytes  int64 // of the metadata as stored
+	MetadataUnread bool  // Metadata is nil: it was not asked for, or is larger than MaxMetadata
 }
 
-// MaxMetadata is how large, in bytes as they are stored, metadata may be that an
-// EventHead has.
+// MaxMetadata is the size up to which an EventHead includes the metadata, in bytes as
+// stored.
 const MaxMetadata = 64 << 10
 
-// headRow is an event of which the payload is not read.
+// headRow is an event whose payload is not read.
 type headRow struct {
 	sqldb.EventRow
 	Bytes         int64 `db:"bytes"`
 	MetadataBytes int64 `db:"metadata_bytes"`
 }
 
-// headColumns are those of event e, with its metadata if they are asked for and not
-// too large.
+// headColumns returns the columns of event e for a headRow. Metadata is included if it
+// was asked for and has at most MaxMetadata bytes.
 func (s *Store) headColumns(metadata bool) string {
 	size := s.db.BytesOf(`e.metadata`)
 	read := `NULL`
@@ -59,7 +59,7 @@ func heads(rows []headRow) ([]EventHead, error) {
 	return all, nil
 }
 
-// EventHead returns an event of a topic by its id without its payload, or
+// EventHead returns the event with the id on the topic, without its payload, or
 // ErrNotFound.
 func (s *Store) EventHead(ctx context.Context, topic, id string) (EventHead, error) {
 	if !sqldb.Keepable(topic, id) {
@@ -76,8 +76,8 @@ func (s *Store) EventHead(ctx context.Context, topic, id string) (EventHead, err
 	return row.head()
 }
 
-// EventHeads returns the events of that id without their payloads, one for each
-// topic that has it.
+// EventHeads returns the events with the id, without their payloads: one for each topic
+// that has the id.
 func (s *Store) EventHeads(ctx context.Context, id string) ([]EventHead, error) {
 	if !sqldb.Keepable(id) {
 		return nil, nil
@@ -89,8 +89,8 @@ func (s *Store) EventHeads(ctx context.Context, id string) ([]EventHead, error) 
 	return heads(rows)
 }
 
-// EventPayload returns the first so many bytes of an event's payload, all of them
-// for 0, or ErrNotFound.
+// EventPayload returns an event's payload, cut after most bytes, or ErrNotFound. A most
+// of 0 means all bytes.
 func (s *Store) EventPayload(ctx context.Context, topic, id string, most int) ([]byte, error) {
 	if !sqldb.Keepable(topic, id) {
 		return nil, fmt.Errorf("event %.255q of topic %.255q: %w", id, topic, ErrNotFound)
@@ -102,7 +102,7 @@ func (s *Store) EventPayload(ctx context.Context, topic, id string, most int) ([
 	return piece, nil
 }
 
-// OutgoingPayload is EventPayload for what is in the outbox.
+// OutgoingPayload is EventPayload for an event in the outbox.
 func (s *Store) OutgoingPayload(ctx context.Context, id int64, most int) ([]byte, error) {
 	piece, err := s.piece(ctx, most, `reprise.outbox p WHERE p.id = $2`, id)
 	if err != nil {
@@ -127,9 +127,9 @@ func (s *Store) piece(ctx context.Context, most int, from string, args ...any) (
 	return piece, err
 }
 
-// LastAttempts returns the last failed and abandoned attempts of a run, at most so
-// many, oldest first, with the stacks of panics if they are asked for; and how many
-// there are before those.
+// LastAttempts returns the last failed and abandoned attempts of a run, oldest first,
+// and the number of attempts before them. most is the highest number of attempts to
+// return. Stacks of panics are included if stacks is set.
 func (s *Store) LastAttempts(ctx context.Context, runID int64, most int, stacks bool) (attempts []Attempt, before int64, err error) {
 	stack := `''`
 	if stacks {

@@ -16,11 +16,11 @@ type Instance struct {
 	ID       string
 	Host     string
 	PID      int
-	Build    string   // version of the application, as far as the binary tells
-	Handlers []string // what it serves: see Serving
+	Build    string   // version of the application, if the binary has it
+	Handlers []string // the handlers that it serves: see Serving
 
-	// What the process is configured with. Everybody who judges whether it lives
-	// goes by this. Default 2 s and 10 s.
+	// The configuration of the process. Every process uses these two values to decide
+	// whether the instance is alive. The defaults are 2 s and 10 s.
 	HeartbeatInterval time.Duration
 	DeadAfter         time.Duration // of silence
 }
@@ -28,16 +28,16 @@ type Instance struct {
 // Subscribed is a subscription as it stands in the database.
 type Subscribed struct {
 	Subscription
-	Policy     json.RawMessage // as its handler was registered
+	Policy     json.RawMessage // the policy that its handler was last registered with
 	Since      time.Time
-	LastSeenAt time.Time // when a process registered it last
-	Instances  int       // how many serve it
+	LastSeenAt time.Time // when a process last registered it
+	Instances  int       // how many instances serve it
 	Due        Count     // runs that are due
-	OldestDue  time.Time // since when the first of them is; zero without any
+	OldestDue  time.Time // when the first of them became due; zero without a due run
 }
 
-// Subscriptions returns all subscriptions with what waits for them, by topic
-// and handler.
+// Subscriptions returns all subscriptions with their due runs, by topic and handler.
+// Due counts up to MaxCount.
 func (s *Store) Subscriptions(ctx context.Context) ([]Subscribed, error) {
 	instances, err := s.Instances(ctx)
 	if err != nil {
@@ -52,8 +52,8 @@ func (s *Store) Subscriptions(ctx context.Context) ([]Subscribed, error) {
 		Due     int64      `db:"due"`
 		Oldest  sqldb.Time `db:"oldest"`
 	}
-	// The planner believes only a LIMIT that it reads: it took a parameter for a
-	// tenth of the table, and read the table whole for each subscription.
+	// The LIMIT is a literal: for a parameter, PostgreSQL's planner assumed a tenth of
+	// the table and read the whole table for each subscription.
 	if err := s.db.SelectContext(ctx, &rows, s.db.SQL(fmt.Sprintf(`
 		SELECT s.topic, s.handler, s.policy, s.since, s.last_seen_at,
 		       (SELECT min(r.due_at) FROM reprise.handler_runs r
@@ -82,25 +82,24 @@ func (s *Store) Subscriptions(ctx context.Context) ([]Subscribed, error) {
 	return subscribed, nil
 }
 
-// InstanceState is an instance as it stands in the database. Its Handlers are names only;
-// see Serves.
+// InstanceState is an instance as it stands in the database. Its Handlers contain names
+// only; see Serves.
 type InstanceState struct {
 	Instance
-	serving   []string // of Serving
+	serving   []string // as Serving returns them
 	StartedAt time.Time
 	Silence   time.Duration // since its last heartbeat, by the database's clock
-	Failing   time.Duration // for how long it has not been able to claim; 0 when it is
+	Failing   time.Duration // how long it has been unable to claim; 0 when it can
 }
 
-// Alive says whether its last heartbeat is younger than its DeadAfter.
+// Alive reports whether the last heartbeat is at most DeadAfter old.
 func (l *InstanceState) Alive() bool { return l.Silence <= l.DeadAfter }
 
-// Stuck says whether it is alive, and has not been able to claim for its
-// DeadAfter: nothing that is due reaches its handlers.
+// Stuck reports whether the instance is alive but has been unable to claim for longer
+// than its DeadAfter: its handlers get no due run.
 func (l *InstanceState) Stuck() bool { return l.Alive() && l.Failing > l.DeadAfter }
 
-// Instances returns all instances that are not forgotten, the longest started
-// first.
+// Instances returns all instances that are not forgotten, the earliest started first.
 func (s *Store) Instances(ctx context.Context) ([]InstanceState, error) {
 	var rows []struct {
 		ID       string     `db:"id"`
@@ -153,17 +152,18 @@ func (s *Store) Clock(ctx context.Context) (time.Time, error) {
 	return now.Time, nil
 }
 
-// TableSize is how large a table is, as far as the database says.
+// TableSize is the size of a table by the database's statistics.
 type TableSize struct {
 	Table     string `db:"name"`
 	Rows      int64  `db:"live"`
 	Dead      int64  `db:"dead"`  // row versions that wait for a vacuum
-	Bytes     int64  `db:"bytes"` // with its indexes
+	Bytes     int64  `db:"bytes"` // including its indexes
 	Vacuuming bool   `db:"vacuuming"`
 }
 
-// Sizes returns the sizes of Reprise's tables by the statistics of PostgreSQL,
-// which are estimates, or nothing on SQLite, which keeps none.
+// Sizes returns the sizes of Reprise's tables. On PostgreSQL they come from its
+// statistics and are estimates. On SQLite, which keeps no such statistics, Sizes
+// returns nothing.
 func (s *Store) Sizes(ctx context.Context) (sizes []TableSize, err error) {
 	if s.db.Kind() == dialect.SQLite {
 		return nil, nil

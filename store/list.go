@@ -9,9 +9,9 @@ import (
 	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
-// A selection that no index offers in order is looked for among so many runs at
-// once, which bounds what one statement reads. A condition on the payload reads
-// an event for each.
+// These limits bound what one statement reads when no index offers the selection in
+// order: the statement looks at so many runs. A condition on the payload reads an event
+// for each run, and gets the smallest limit.
 const (
 	pageLook    = 20_000
 	countLook   = 40_000
@@ -25,16 +25,15 @@ func lookFor(f Filter, most int) int {
 	return most
 }
 
-// Page is a part of what a filter selects, newest first.
+// Page is one page of the runs that a filter selects, newest first.
 type Page struct {
 	Runs []Run
-	Next int64 // Filter.Before of the next page, 0 when this is the last
+	Next int64 // Filter.Before of the next page; 0 on the last page
 }
 
-// Page returns a page of the runs that the filter selects. It may hold fewer
-// than the limit, even none, although it is not the last: one call looks at a
-// bounded number of runs, so that its answer comes soon whatever the size of
-// history.
+// Page returns a page of the runs that the filter selects. A page before the last may
+// hold fewer runs than the limit, even none: one call looks at a bounded number of
+// runs, so that its time does not depend on the size of history.
 func (s *Store) Page(ctx context.Context, f Filter) (page Page, err error) {
 	if err := f.Validate(); err != nil {
 		return page, err
@@ -63,7 +62,7 @@ func (s *Store) Page(ctx context.Context, f Filter) (page Page, err error) {
 	switch {
 	case len(rows) == f.Limit:
 		page.Next = rows[len(rows)-1].ID
-	case len(c.Rest) > 0: // which run was the last that was looked at?
+	case len(c.Rest) > 0: // find the last run that was looked at
 		err = s.db.GetContext(ctx, &page.Next, s.db.Compose(fmt.Sprintf(
 			`SELECT r.id FROM reprise.handler_runs r WHERE %s ORDER BY r.id DESC LIMIT 1 OFFSET %d`, offered, most-1)), args...)
 		if errors.Is(err, sql.ErrNoRows) {
@@ -76,8 +75,8 @@ func (s *Store) Page(ctx context.Context, f Filter) (page Page, err error) {
 	return page, nil
 }
 
-// Runs returns the newest runs that the filter selects, Limit of them unless
-// there are fewer. Where Page stops looking, it goes on.
+// Runs returns the newest runs that the filter selects, Limit of them unless there are
+// fewer. It reads as many pages as it needs.
 func (s *Store) Runs(ctx context.Context, f Filter) ([]Run, error) {
 	if f.Limit == 0 {
 		f.Limit = DefaultLimit
@@ -97,16 +96,16 @@ func (s *Store) Runs(ctx context.Context, f Filter) ([]Run, error) {
 	}
 }
 
-// MaxCount is how far Count counts.
+// MaxCount is the highest number that Count counts to.
 const MaxCount = 10_000
 
-// Count is how many there are, or that there are more.
+// Count is a number, or a lower bound if More is set.
 type Count struct {
 	N    int64
-	More bool // than N
+	More bool // there are, or may be, more than N
 }
 
-// String returns 37, or 37+.
+// String returns N, followed by "+" if More is set.
 func (c Count) String() string {
 	if c.More {
 		return fmt.Sprintf("%d+", c.N)
@@ -114,8 +113,8 @@ func (c Count) String() string {
 	return fmt.Sprint(c.N)
 }
 
-// Count counts the runs that the filter selects, whatever its page, to MaxCount
-// and among a bounded number of the newest.
+// Count counts the runs that the filter selects and ignores its page. It counts up to
+// MaxCount, among a bounded number of the newest runs.
 func (s *Store) Count(ctx context.Context, f Filter) (Count, error) {
 	f.Before, f.Limit = 0, 0
 	if err := f.Validate(); err != nil {
@@ -126,8 +125,8 @@ func (s *Store) Count(ctx context.Context, f Filter) (Count, error) {
 
 func (s *Store) count(ctx context.Context, c *sqldb.Conditions, most int64, look int) (count Count, err error) {
 	offered, _ := c.Look()
-	// In order, so that an index is read: the table itself may begin with a
-	// million rows that were deleted.
+	// ORDER BY makes the database read an index. The table itself may begin with a
+	// million deleted rows.
 	query := fmt.Sprintf(`SELECT count(*) AS n, 0 AS looked FROM (SELECT 1 FROM reprise.handler_runs r WHERE %s ORDER BY r.id DESC LIMIT %d) r`, offered, most+1)
 	if len(c.Rest) > 0 {
 		query = fmt.Sprintf(`
@@ -141,7 +140,7 @@ func (s *Store) count(ctx context.Context, c *sqldb.Conditions, most int64, look
 	return Count{N: min(found.N, most), More: found.N > most || found.Looked == int64(look)}, nil
 }
 
-// Run returns a run by its id, or ErrNotFound.
+// Run returns the run with the id, or ErrNotFound.
 func (s *Store) Run(ctx context.Context, id int64) (Run, error) {
 	return s.RunTx(ctx, s.db, id)
 }
@@ -159,8 +158,8 @@ func (s *Store) RunTx(ctx context.Context, tx Getter, id int64) (Run, error) {
 	return row.run(), nil
 }
 
-// Await returns a run as it is when the transaction that has it locked, if one
-// has, is over, or ErrNotFound.
+// Await waits until no other transaction has the run locked, and returns the run, or
+// ErrNotFound.
 func (s *Store) Await(ctx context.Context, id int64) (Run, error) {
 	if _, err := s.db.ExecContext(ctx, s.db.SQL(`SELECT id FROM reprise.handler_runs WHERE id = $1 FOR UPDATE`), id); err != nil {
 		return Run{}, fmt.Errorf("wait for run %d: %w", id, err)
@@ -168,8 +167,8 @@ func (s *Store) Await(ctx context.Context, id int64) (Run, error) {
 	return s.Run(ctx, id)
 }
 
-// Attempts returns the failed and abandoned attempts of a run, oldest first;
-// none for an unknown run.
+// Attempts returns the failed and abandoned attempts of a run, oldest first. For an
+// unknown run it returns none.
 func (s *Store) Attempts(ctx context.Context, runID int64) ([]Attempt, error) {
 	var rows []attemptRow
 	err := s.db.SelectContext(ctx, &rows, s.db.SQL(`
@@ -186,17 +185,17 @@ func (s *Store) Attempts(ctx context.Context, runID int64) ([]Attempt, error) {
 	return attempts, nil
 }
 
-// Getter is a transaction that reads one row: *sqlx.Tx is.
+// Getter reads one row, like *sqlx.Tx.
 type Getter interface {
 	GetContext(ctx context.Context, into any, query string, args ...any) error
 }
 
-// Selecter is a transaction that reads rows: *sqlx.Tx is.
+// Selecter reads rows, like *sqlx.Tx.
 type Selecter interface {
 	SelectContext(ctx context.Context, into any, query string, args ...any) error
 }
 
-// Event returns an event of a topic by its id, or ErrNotFound.
+// Event returns the event with the id on the topic, or ErrNotFound.
 func (s *Store) Event(ctx context.Context, topic, id string) (Event, error) {
 	return s.EventTx(ctx, s.db, topic, id)
 }

@@ -19,32 +19,32 @@ type OperationKind string
 const (
 	Replaying   OperationKind = "replay"   // runs them again
 	Discarding  OperationKind = "discard"  // closes them without success
-	Editing     OperationKind = "edit"     // closes one, whose event another one amends
-	Backfilling OperationKind = "backfill" // creates them, for past events
+	Editing     OperationKind = "edit"     // closes one run; a new event amends the run's event
+	Backfilling OperationKind = "backfill" // creates runs for past events
 
-	// What is done to the outbox, and to topics: see ChangeOutbox and
-	// RecordPublishing.
+	// Operations on the outbox and on topics: see replay.ChangeOutbox and
+	// replay.BeginPublishing.
 	Sending    OperationKind = "send"    // sends again
-	Releasing  OperationKind = "release" // sends what was held
-	Dropping   OperationKind = "drop"    // sends never
+	Releasing  OperationKind = "release" // sends held events
+	Dropping   OperationKind = "drop"    // never sends
 	Publishing OperationKind = "publish" // publishes by hand
 )
 
-// OperationState is where an operation stands; what its runs have come to is
-// its Progress.
+// OperationState is the state of an operation. What has become of its runs is its
+// Progress.
 type OperationState string
 
 // The states of an operation.
 const (
-	Running   OperationState = "running"   // or over, when nothing is left
-	Paused    OperationState = "paused"    // what waited then waits on
-	Cancelled OperationState = "cancelled" // what waited then is put back
-	Undone    OperationState = "undone"    // all is put back that nothing else had happened to
+	Running   OperationState = "running"   // also when nothing is left to do
+	Paused    OperationState = "paused"    // runs that waited stay waiting
+	Cancelled OperationState = "cancelled" // runs that waited were put back
+	Undone    OperationState = "undone"    // runs to which nothing else had happened were put back
 )
 
-// Operation is somebody's request on record: who wants what done to which runs.
-// Whoever asked takes the runs up, batch by batch (Take); others can tell how
-// far that is, and go on with it.
+// Operation is an operator's request on record: who wants what done to which runs, and
+// why. The requester's process takes the runs up, batch by batch (replay.All); any
+// other process can read how far it is, and continue it (replay.Resume).
 type Operation struct {
 	ID             int64
 	Kind           OperationKind
@@ -52,22 +52,22 @@ type Operation struct {
 	RequestedBy    string
 	Reason         string
 	Selection      Filter       // for a backfill: Handler, Topic, Since and Until; for events published by hand: Topic
-	Outbox         OutboxFilter // for what is done to the outbox, instead
-	EvenSuccessful bool         // a replay takes up runs that succeeded, too
-	Rate           float64      // runs that become due in a second; 0 is all at once
-	Total          Count        // selected when it was asked for
-	Taken          int64        // taken up so far
-	Complete       bool         // everything that is selected is taken up
+	Outbox         OutboxFilter // instead of Selection, for an operation on the outbox
+	EvenSuccessful bool         // a replay also takes up runs that succeeded
+	Rate           float64      // runs that become due per second; 0 is all at once
+	Total          Count        // runs selected at the time of the request
+	Taken          int64        // runs taken up so far
+	Complete       bool         // every selected run is taken up
 	RequestedAt    time.Time
 }
 
-// OnRuns says whether it is done to runs.
+// OnRuns reports whether the operation works on runs.
 func (k OperationKind) OnRuns() bool { return !k.OnOutbox() && k != Publishing }
 
-// ErrNoRequester is what a request fails with that names nobody.
+// ErrNoRequester is the error of a request that names no requester.
 var ErrNoRequester = errors.New("it does not say who asks for it: set RequestedBy")
 
-// OnOutbox says whether what it selects is in the outbox.
+// OnOutbox reports whether the operation selects events in the outbox.
 func (k OperationKind) OnOutbox() bool { return k == Sending || k == Releasing || k == Dropping }
 
 // Validate reports every field that a request must not have.
@@ -104,7 +104,7 @@ func (o Operation) Validate() error {
 
 const maxRate = 1_000_000
 
-// TotalCount is how far the runs of an operation are counted.
+// TotalCount is the highest number to which the runs of an operation are counted.
 const TotalCount = 1_000_000
 
 const operationColumns = `id, kind, state, requested_by, reason, selection, even_successful, rate, total, taken, complete, requested_at`
@@ -140,7 +140,7 @@ func (r operationRow) operation() (Operation, error) {
 	return o, nil
 }
 
-// Operation returns an operation by its id, or ErrNotFound.
+// Operation returns the operation with the id, or ErrNotFound.
 func (s *Store) Operation(ctx context.Context, id int64) (Operation, error) {
 	return s.OperationTx(ctx, s.db, id)
 }
@@ -157,8 +157,8 @@ func (s *Store) OperationTx(ctx context.Context, tx Selecter, id int64) (Operati
 	return found[0], nil
 }
 
-// Operations returns the operations with an id lower than before (0 starts at
-// the newest), newest first, at most limit (0 is DefaultLimit).
+// Operations returns at most limit operations with an id lower than before, newest
+// first. A before of 0 starts at the newest; a limit of 0 is DefaultLimit.
 func (s *Store) Operations(ctx context.Context, before int64, limit int) ([]Operation, error) {
 	f := Filter{Before: before, Limit: limit}
 	if err := f.Validate(); err != nil {
@@ -171,16 +171,16 @@ func (s *Store) Operations(ctx context.Context, before int64, limit int) ([]Oper
 		SELECT `+operationColumns+` FROM reprise.operations WHERE CAST($1 AS bigint) = 0 OR id < $1 ORDER BY id DESC LIMIT $2`, before, limit)
 }
 
-// OpenOperations returns the operations on runs that are paused, and those that have
-// not taken up everything yet, however old, newest first: at most MaxLimit.
+// OpenOperations returns the operations on runs that are paused or have not yet taken
+// up all their runs, whatever their age, newest first: at most MaxLimit.
 func (s *Store) OpenOperations(ctx context.Context) ([]Operation, error) {
 	return s.operations(ctx, `
 		SELECT `+operationColumns+` FROM reprise.operations
 		WHERE kind IN ('replay', 'discard', 'edit', 'backfill') AND (state = 'paused' OR state = 'running' AND NOT complete) ORDER BY id DESC LIMIT $1`, MaxLimit)
 }
 
-// OperationsOf returns the operations that took a run up or made it, oldest
-// first; none for an unknown run.
+// OperationsOf returns the operations that took the run up or created it, oldest first.
+// For an unknown run it returns none.
 func (s *Store) OperationsOf(ctx context.Context, runID int64) ([]Operation, error) {
 	return s.operations(ctx, `
 		SELECT `+operationColumns+` FROM reprise.operations
@@ -209,8 +209,8 @@ func (s *Store) operationsIn(ctx context.Context, db Selecter, query string, arg
 	return operations, nil
 }
 
-// OpenBackfills returns the backfills of a subscription that are running and
-// not complete.
+// OpenBackfills returns the backfills of a subscription that are running and not
+// complete, oldest first.
 func (s *Store) OpenBackfills(ctx context.Context, sub Subscription) ([]Operation, error) {
 	all, err := s.operations(ctx, `
 		SELECT `+operationColumns+` FROM reprise.operations

@@ -12,15 +12,15 @@ import (
 	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
-// Outgoing is an event in the outbox, which a broker is to carry.
+// Outgoing is an event in the outbox: an event for a broker.
 type Outgoing struct {
 	ID          int64
 	Event       Event // PublishedAt is when it was written into the outbox
 	State       OutgoingState
-	Failures    int       // sendings that failed
-	Error       string    // of the last of them
-	OperationID int64     // that sent it again, released or dropped it last; 0 for none
-	SentAt      time.Time // the last time; zero for never
+	Failures    int       // failed attempts to send it
+	Error       string    // of the last failed attempt to send it
+	OperationID int64     // the last operation that sent it again, released or dropped it; 0 for none
+	SentAt      time.Time // when it was last sent; zero for never
 
 	// As in EventHead.
 	Bytes          int64
@@ -28,16 +28,16 @@ type Outgoing struct {
 	MetadataUnread bool
 }
 
-// OutgoingState is where an event in the outbox stands.
+// OutgoingState is the state of an event in the outbox.
 type OutgoingState string
 
 // The states of an event in the outbox.
 const (
 	OutgoingPending OutgoingState = "PENDING" // waits for the relay
-	OutgoingHeld    OutgoingState = "HELD"    // waits for somebody to release it
+	OutgoingHeld    OutgoingState = "HELD"    // waits for an operator to release it
 	OutgoingSent    OutgoingState = "SENT"    // the broker has it
-	OutgoingRefused OutgoingState = "REFUSED" // the broker will never take it as it is
-	OutgoingDropped OutgoingState = "DROPPED" // somebody decided that it is not sent
+	OutgoingRefused OutgoingState = "REFUSED" // the broker will never accept it as it is
+	OutgoingDropped OutgoingState = "DROPPED" // an operator decided not to send it
 )
 
 // OutgoingStates returns all states.
@@ -45,7 +45,7 @@ func OutgoingStates() []OutgoingState {
 	return []OutgoingState{OutgoingPending, OutgoingHeld, OutgoingSent, OutgoingRefused, OutgoingDropped}
 }
 
-// ParseOutgoingState returns the state of that name, in whatever case.
+// ParseOutgoingState returns the state with the name, in any case.
 func ParseOutgoingState(name string) (OutgoingState, error) {
 	var names []string
 	for _, s := range OutgoingStates() {
@@ -57,30 +57,30 @@ func ParseOutgoingState(name string) (OutgoingState, error) {
 	return "", fmt.Errorf("state %.255q: want %s", name, strings.Join(names, ", "))
 }
 
-// OutboxFilter selects events in the outbox: all of what is set must hold. The
-// zero filter selects all of them.
+// OutboxFilter selects events in the outbox: every field that is set must match. The
+// zero filter selects all events.
 type OutboxFilter struct {
-	IDs     []int64       `json:"ids,omitempty"`    // any of these; nil is any, while an empty list selects none
+	IDs     []int64       `json:"ids,omitempty"`    // any of these; nil is any event, and an empty list selects none
 	State   OutgoingState `json:"state,omitempty"`  // "" is any
-	Unsent  bool          `json:"unsent,omitempty"` // what is neither sent nor dropped: PENDING, HELD or REFUSED
+	Unsent  bool          `json:"unsent,omitempty"` // neither sent nor dropped: PENDING, HELD or REFUSED
 	Topic   string        `json:"topic,omitempty"`
 	EventID string        `json:"event,omitempty"`
 	Key     string        `json:"key,omitempty"`
-	Since   time.Time     `json:"since,omitzero"` // written at or after; zero is open
-	Until   time.Time     `json:"until,omitzero"` // written before; zero is open
+	Since   time.Time     `json:"since,omitzero"` // written at or after this time; zero is open
+	Until   time.Time     `json:"until,omitzero"` // written before this time; zero is open
 
-	// The page: those with an id lower than Before (0 starts at the newest),
-	// Limit of them (0 is DefaultLimit, at most MaxLimit).
+	// The page. It holds at most Limit events with an id lower than Before; 0 starts at
+	// the newest. A Limit of 0 is DefaultLimit; the maximum is MaxLimit.
 	Before int64 `json:"-"`
 	Limit  int   `json:"-"`
 }
 
-// Empty says whether the filter selects all, whatever the page.
+// Empty reports whether the filter selects all events. It ignores the page.
 func (f OutboxFilter) Empty() bool {
 	return f.IDs == nil && f.State == "" && !f.Unsent && f.Topic == "" && f.EventID == "" && f.Key == "" && f.Since.IsZero() && f.Until.IsZero()
 }
 
-// Validate reports every field that nothing can be selected by.
+// Validate reports every field that no event can match.
 func (f OutboxFilter) Validate() error {
 	var errs []error
 	if f.State != "" && !slices.Contains(OutgoingStates(), f.State) {
@@ -93,7 +93,7 @@ func (f OutboxFilter) Validate() error {
 	return errors.Join(errs...)
 }
 
-// OutboxConditions returns the conditions of the filter, but for its page, on rows o.
+// OutboxConditions returns the conditions of the filter on rows o, without its page.
 func (s *Store) OutboxConditions(f OutboxFilter) *sqldb.Conditions {
 	c := &sqldb.Conditions{}
 	switch {
@@ -108,10 +108,10 @@ func (s *Store) OutboxConditions(f OutboxFilter) *sqldb.Conditions {
 		c.And(`o.id IN (`+strings.TrimSuffix(strings.Repeat("%s,", len(values)), ",")+`)`, values...)
 	}
 	if f.State != "" {
-		c.And(`o.state = '` + string(f.State) + `'`) // valid, and as the index has it
+		c.And(`o.state = '` + string(f.State) + `'`) // validated, and in the words of the index
 	}
 	if f.Unsent || f.State == OutgoingPending || f.State == OutgoingHeld || f.State == OutgoingRefused {
-		c.And(`o.state IN ('PENDING', 'HELD', 'REFUSED')`) // as the index has it
+		c.And(`o.state IN ('PENDING', 'HELD', 'REFUSED')`) // in the words of the index
 	}
 	for _, named := range []struct{ column, value string }{{"topic", f.Topic}, {"event_id", f.EventID}, {"key", f.Key}} {
 		if named.value != "" {
@@ -156,8 +156,8 @@ func outgoingOf(rows []outgoingRow) ([]Outgoing, error) {
 	return out, nil
 }
 
-// Outbox returns a page of what the filter selects in the outbox, newest first,
-// without payloads and metadata.
+// Outbox returns a page of the events that the filter selects in the outbox, newest
+// first, without payloads and metadata.
 func (s *Store) Outbox(ctx context.Context, f OutboxFilter) ([]Outgoing, error) {
 	if err := f.Validate(); err != nil {
 		return nil, err
@@ -179,8 +179,8 @@ func (s *Store) Outbox(ctx context.Context, f OutboxFilter) ([]Outgoing, error) 
 	return outgoingOf(rows)
 }
 
-// Outgoing returns what has the id in the outbox, without its payload, or
-// ErrNotFound; its metadata if they have no more than MaxMetadata.
+// Outgoing returns the event with the id in the outbox, without its payload, or
+// ErrNotFound. Metadata is included if it has at most MaxMetadata bytes.
 func (s *Store) Outgoing(ctx context.Context, id int64) (Outgoing, error) {
 	var rows []outgoingRow
 	size := s.db.BytesOf(`o.metadata`)
@@ -199,22 +199,22 @@ func (s *Store) Outgoing(ctx context.Context, id int64) (Outgoing, error) {
 	return out[0], nil
 }
 
-// OutboxCount is how many events of a topic are in one state.
+// OutboxCount is the number of events of a topic in one state.
 type OutboxCount struct {
 	Topic  string
 	State  OutgoingState
 	N      int64
-	Oldest time.Time // written, or sent again, released or dropped since
-	Error  string    // of a sending that failed, if one did
+	Oldest time.Time // the earliest time at which one was written or, if later, sent again, released or dropped
+	Error  string    // of a failed attempt to send, if there is one
 }
 
-// OutboxCounts counts what is not sent, by topic and state: PENDING, HELD and
-// REFUSED.
+// OutboxCounts counts the events that are PENDING, HELD or REFUSED, by topic and state.
 func (s *Store) OutboxCounts(ctx context.Context) ([]OutboxCount, error) {
 	return s.CountOutgoing(ctx, s.OutboxConditions(OutboxFilter{Unsent: true}))
 }
 
-// CountOutgoing counts what the conditions select of the outbox, by topic and state.
+// CountOutgoing counts the events that the conditions select in the outbox, by topic
+// and state.
 func (s *Store) CountOutgoing(ctx context.Context, c *sqldb.Conditions) ([]OutboxCount, error) {
 	var rows []struct {
 		Topic  string        `db:"topic"`
@@ -237,7 +237,7 @@ func (s *Store) CountOutgoing(ctx context.Context, c *sqldb.Conditions) ([]Outbo
 	return counts, nil
 }
 
-// RelayedBy returns the instance that is the relay, "" when there is none.
+// RelayedBy returns the instance that is the relay; "" when there is none.
 func (s *Store) RelayedBy(ctx context.Context) (instance string, err error) {
 	instance, over, err := s.LastRelay(ctx)
 	if over {
@@ -246,8 +246,8 @@ func (s *Store) RelayedBy(ctx context.Context) (instance string, err error) {
 	return instance, err
 }
 
-// LastRelay returns the instance that is the relay, or was it last and has not
-// resigned, and whether its time is over; "" when there is none.
+// LastRelay returns the instance that is the relay, or was the last relay and has not
+// resigned, and whether its time is over. It returns "" when there is none.
 func (s *Store) LastRelay(ctx context.Context) (instance string, over bool, err error) {
 	var last struct {
 		Instance string `db:"instance"`

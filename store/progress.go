@@ -9,16 +9,16 @@ import (
 type Progress struct {
 	Operation
 	Succeeded int64
-	Failed    int64 // again
-	Discarded int64 // meanwhile
-	Running   int64 // in a handler
-	Waiting   int64 // for their turn, or to be tried again; of a paused operation, held
+	Failed    int64 // FAILED again
+	Discarded int64 // discarded since
+	Running   int64 // leased
+	Waiting   int64 // due, or due later; of a paused operation, held
 	Elsewhere int64 // taken up by a later operation, or put back
-	Arrived   Count // runs that entered the selection since, by failing, and are not among these; of the newest that failed, if there are many
+	Arrived   Count // of a replay: other runs that failed into the selection since; if many failed, only the newest are looked at
 }
 
-// Left is how many have no end yet, those that are not taken up included as
-// far as they are known.
+// Left returns how many runs have no end yet. It includes runs that are not taken up
+// yet, as far as Total counts them.
 func (p Progress) Left() int64 {
 	left := p.Running + p.Waiting
 	if !p.Complete && (p.State == Running || p.State == Paused) {
@@ -27,13 +27,13 @@ func (p Progress) Left() int64 {
 	return left
 }
 
-// Over says whether nothing is left to be done.
+// Over reports whether nothing is left to do.
 func (p Progress) Over() bool {
 	return p.Running+p.Waiting == 0 && (p.Complete || p.State == Cancelled || p.State == Undone)
 }
 
-// Progress returns how far an operation is, or ErrNotFound. It reads the
-// operation's runs, and no other but those that have failed since.
+// Progress returns how far an operation is, or ErrNotFound. It reads only the
+// operation's runs and those that have failed since the request.
 func (s *Store) Progress(ctx context.Context, id int64) (p Progress, err error) {
 	if p.Operation, err = s.Operation(ctx, id); err != nil {
 		return p, err
@@ -83,8 +83,8 @@ func (s *Store) Progress(ctx context.Context, id int64) (p Progress, err error) 
 	return p, nil
 }
 
-// PutBack is what an undo has come to.
+// PutBack is the result of an undo.
 type PutBack struct {
-	Runs int64 // stand again where they stood
-	Gone int64 // were deleted since, as by a prune: nothing can bring them back
+	Runs int64 // runs put back to their former state
+	Gone int64 // runs deleted since, by a prune for example; they cannot be put back
 }

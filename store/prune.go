@@ -2,20 +2,20 @@ package store
 
 import "time"
 
-// Prune says what may be deleted: events that were published, and whose runs
-// all ended, before a time; and what was sent from the outbox, or dropped. What
-// failed or was refused stays, and so does a DISCARDED run as long as its discard
-// can be undone: until the discard is undone, or another operation takes the run up.
+// Prune says what may be deleted: events that were published before a time and whose
+// runs all ended before it, and events of the outbox that were sent or dropped. Failed
+// runs and refused events stay. A DISCARDED run stays as long as its discard can be
+// undone: until the discard is undone, or another operation takes the run up.
 type Prune struct {
 	Before    time.Time // by the database's clock
-	Failed    bool      // events with FAILED runs, too
-	Discarded bool      // events with runs whose discard can be undone, too
+	Failed    bool      // also delete events with FAILED runs
+	Discarded bool      // also delete events with runs whose discard can be undone
 	DryRun    bool      // only count what would be deleted
 
-	// By is who wants it. Unless DryRun, an Action says so, and what was deleted;
-	// there is none when nothing is. Daily adds it to the last action that prunes for
-	// the same By, if that is of the last 24 hours and deletes the same kinds of
-	// runs: for who prunes again and again.
+	// By says who asks for the prune. Unless DryRun is set, an Action records it and
+	// what was deleted; there is no Action when nothing is deleted. Daily adds to the
+	// last prune Action of the same By if it is less than 24 hours old and deletes the
+	// same kinds of runs. It is for a process that prunes again and again.
 	By    By
 	Daily bool
 }
@@ -24,5 +24,5 @@ type Prune struct {
 type Pruned struct {
 	Events   int64
 	Runs     int64
-	Outgoing int64 // events in the outbox
+	Outgoing int64 // events of the outbox
 }

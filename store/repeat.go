@@ -10,20 +10,21 @@ import (
 	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
-// Metadata that says what an event follows from. Two publishes of one message may
-// differ in it: a handler that is tried again publishes under another trace.
+// Metadata that says where an event comes from. Two publishes of one message may differ
+// in these fields: a retried handler publishes under another trace.
 const (
-	CorrelationIDMetadata = "correlation_id" // Watermill's: the id of the event that began it all
-	CausationIDMetadata   = "causation_id"   // the id of the event whose handler published this one
+	CorrelationIDMetadata = "correlation_id" // Watermill's: the id of the event that began the chain
+	CausationIDMetadata   = "causation_id"   // the id of the event whose handler published this event
 	TraceParentMetadata   = "traceparent"    // W3C's Trace Context
 	TraceStateMetadata    = "tracestate"
-	RepeatsMetadata       = "repeats_id" // the id of the event, on its topic, that this one repeats
+	RepeatsMetadata       = "repeats_id" // the id of the event on the same topic that this event repeats
 )
 
-// declaredMetadata is how an event that a broker carries says that it is Declared.
+// declaredMetadata marks an event on a broker as Declared.
 const declaredMetadata = "reprise_declared"
 
-// incidental is the metadata that does not make an event another one.
+// incidental reports whether events that differ only in this metadata field are the
+// same event.
 func incidental(key string) bool {
 	switch key {
 	case CorrelationIDMetadata, CausationIDMetadata, TraceParentMetadata, TraceStateMetadata, OperationMetadata, RepeatsMetadata, declaredMetadata:
@@ -32,7 +33,7 @@ func incidental(key string) bool {
 	return false
 }
 
-// essential returns the metadata that tells events apart.
+// essential returns the metadata that distinguishes events.
 func essential(metadata map[string]string) map[string]string {
 	left := make(map[string]string, len(metadata))
 	for k, v := range metadata {
@@ -43,17 +44,17 @@ func essential(metadata map[string]string) map[string]string {
 	return left
 }
 
-// Repeats says whether the event, published or delivered under the id of one that
-// is there with the same payload and the given metadata, is another event. It is
-// when the metadata differs in more than what an event follows from, and the event
-// does not declare its identity.
+// Repeats compares the event with a known event that has the same id and payload and
+// the given metadata. It reports whether they are two events: their metadata differs in
+// more than the incidental fields (correlation, causation, trace, operation,
+// repeats_id), and the event is not Declared.
 func (e *Event) Repeats(metadata map[string]string) bool {
 	return !e.Declared && !maps.Equal(essential(e.Metadata), essential(metadata))
 }
 
-// Repeat returns the event as one that repeats the event of its id: with an id of
-// its own, which is made of topic, id, payload and metadata and so the same
-// whenever the repeat is published, and with that of the first in its metadata.
+// Repeat returns the event under an id of its own, with the id of the first event in
+// RepeatsMetadata. The new id is made of topic, id, payload and metadata, so that each
+// publish of the same repeat has the same id.
 func (e Event) Repeat() Event {
 	text, _ := json.Marshal(essential(e.Metadata)) // sorted by key; a map of strings always marshals
 	first := e.ID
@@ -66,8 +67,8 @@ func (e Event) Repeat() Event {
 	return e
 }
 
-// Mark returns a Declared event as one that says so in its metadata, to whoever
-// gets it from a broker; any other as it is.
+// Mark returns a Declared event with a mark in its metadata, which tells a receiver
+// behind a broker that it is Declared. It returns any other event unchanged.
 func (e Event) Mark() Event {
 	if !e.Declared {
 		return e
@@ -81,9 +82,9 @@ func (e Event) Mark() Event {
 	return e
 }
 
-// Unmark undoes Mark. The mark is made of what the event is: it counts for none
-// with other metadata, such as one that a poison queue has published with all
-// metadata of the first.
+// Unmark undoes Mark. The mark is made of the event's content. It does not count for an
+// event with other metadata, such as a poison queue's, which carries all metadata of
+// the first event.
 func (e Event) Unmark() Event {
 	mark, marked := e.Metadata[declaredMetadata]
 	if !marked {
@@ -95,9 +96,10 @@ func (e Event) Unmark() Event {
 	return e
 }
 
-// Keepable returns what a stranger has sent as the database can keep it: what is not
-// UTF-8 in its metadata is U+FFFD, a key that no run can have stays in the metadata
-// only, and an event whose id cannot be kept is Renamed. The metadata is a copy.
+// Keepable returns an event from outside in a form that the database can keep. Invalid
+// UTF-8 in the metadata becomes U+FFFD. A key that no run can have is removed from Key
+// and stays in the metadata. An event whose id cannot be kept is Renamed. The metadata
+// is a copy.
 func (e Event) Keepable() Event {
 	sent := e.Metadata
 	e.Metadata = nil
@@ -116,9 +118,9 @@ func (e Event) Keepable() Event {
 	return e
 }
 
-// Renamed returns the event with an id made of what it is, the same whenever it
-// comes: for one whose id is that of an event with another payload, or no id that
-// the database could keep.
+// Renamed returns the event with an id made of its topic, id and payload: the same
+// event always gets the same id. It is for an event whose id belongs to an event with
+// another payload, or cannot be kept by the database.
 func (e Event) Renamed() Event {
 	e.ID = uuid.NewSHA1(uuid.NameSpaceOID, append([]byte(e.Topic+"\x00"+e.ID+"\x00"), e.Payload...)).String()
 	return e

@@ -7,9 +7,9 @@ import (
 	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
-// The rows as the databases return them, and what they become.
+// The rows of the databases, and their conversion to the types of this package.
 
-// EventOf returns the event of a row.
+// EventOf converts a row to an event.
 func EventOf(r sqldb.EventRow) (Event, error) {
 	e := Event{ID: r.ID, Topic: r.Topic, Key: r.Key, Payload: r.Content(), Source: r.Source, Amends: r.Amends, PublishedAt: r.PublishedAt.Time}
 	if len(r.Metadata) > 0 {

@@ -8,21 +8,21 @@ import (
 	"github.com/reprise-bus/reprise/internal/dialect"
 )
 
-// Sequence is what numbers the rows of a table.
+// Sequence is the state of the sequence that numbers the rows of a table.
 type Sequence struct {
 	Table    string // such as "handler_runs"
-	Highest  int64  // number that stands in the database; 0 if none does
+	Highest  int64  // highest number in the database; 0 if there is none
 	Next     int64  // number of the next row
-	Readable bool   // by the role that asked; if not, Next is 0
-	Mend     string // the statement that makes Next larger than Highest
+	Readable bool   // whether the asking role may read the sequence; if not, Next is 0
+	Mend     string // the statement that sets Next above Highest
 }
 
-// IsBehind says whether the next row would get a number that is taken.
+// IsBehind reports whether the next row would get a number that is taken.
 func (q Sequence) IsBehind() bool { return q.Readable && q.Next <= q.Highest }
 
-// numbered are the tables whose rows the database numbers, and what their
-// highest number is, by index. A number that another table refers to is taken,
-// too: a partial restore may have lost the row itself.
+// numbered lists the tables whose rows the database numbers, with expressions for their
+// highest numbers, which an index answers. A number to which another table refers
+// counts as taken: a partial restore may have lost the row.
 var numbered = []struct{ table, highest string }{
 	{"handler_runs", `coalesce((SELECT max(id) FROM reprise.handler_runs), 0), coalesce((SELECT max(run_id) FROM reprise.operation_runs), 0)`},
 	{"run_attempts", `coalesce((SELECT max(id) FROM reprise.run_attempts), 0), 0`},
@@ -31,10 +31,9 @@ var numbered = []struct{ table, highest string }{
 	{"actions", `coalesce((SELECT max(id) FROM reprise.actions), 0), 0`},
 }
 
-// Sequences returns what numbers Reprise's rows. A sequence falls behind its
-// table by a partial restore, or where logical replication brought the rows:
-// neither brings the sequence along. A table of PostgreSQL whose id has no
-// sequence is left out.
+// Sequences returns the sequences of Reprise's tables. A sequence is behind its table
+// after a partial restore or logical replication, because neither restores the
+// sequence. On PostgreSQL a table whose id has no sequence is left out.
 func (s *Store) Sequences(ctx context.Context) ([]Sequence, error) {
 	look := s.postgresSequence
 	if s.db.Kind() == dialect.SQLite {
@@ -56,7 +55,7 @@ func (s *Store) Sequences(ctx context.Context) ([]Sequence, error) {
 
 func (s *Store) postgresSequence(ctx context.Context, table, highest string) (q Sequence, found bool, err error) {
 	qualified := s.db.SQL("reprise." + table)
-	var name sql.NullString // quoted, with its schema
+	var name sql.NullString // quoted, including its schema
 	if err := s.db.Pool().QueryRowxContext(ctx, s.db.SQL(`
 		SELECT q, coalesce(has_sequence_privilege(q, 'SELECT'), false), greatest(`+highest+`) FROM pg_get_serial_sequence($1, 'id') q`),
 		qualified).Scan(&name, &q.Readable, &q.Highest); err != nil || !name.Valid {
@@ -66,13 +65,13 @@ func (s *Store) postgresSequence(ctx context.Context, table, highest string) (q 
 	if !q.Readable {
 		return q, true, nil
 	}
-	// pg_sequences does not know what RESTART WITH has set.
+	// pg_sequences ignores a value that RESTART WITH has set.
 	err = s.db.Pool().QueryRowxContext(ctx, `SELECT last_value + CASE WHEN is_called THEN 1 ELSE 0 END FROM `+name.String).Scan(&q.Next)
 	return q, true, err
 }
 
-// SQLite takes the number after the highest of sqlite_sequence and of the table
-// itself.
+// sqliteSequence computes Next as SQLite does: 1 more than the highest number in
+// sqlite_sequence and in the table.
 func (s *Store) sqliteSequence(ctx context.Context, table, highest string) (q Sequence, found bool, err error) {
 	name := s.db.SQL("reprise." + table)
 	q = Sequence{Readable: true, Mend: s.db.SQL(fmt.Sprintf(

@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// Serving returns what an instance that serves the subscriptions has as its Handlers:
-// the name of each handler, which is all that processes of earlier versions read and
-// write, and the name again with each of its topics.
+// Serving returns the Handlers of an instance that serves the subscriptions: the name
+// of each handler, and "name<tab>topic" for each of its topics. Processes of earlier
+// versions read and write only the names.
 func Serving(subs []Subscription) []string {
 	all := make([]string, 0, 2*len(subs))
 	for _, sub := range subs {
@@ -17,13 +17,14 @@ func Serving(subs []Subscription) []string {
 	return slices.Compact(all)
 }
 
-// separator stands in no name.
+// separator occurs in no name.
 const separator = "\t"
 
 func (sub Subscription) served() string { return sub.Handler + separator + sub.Topic }
 
-// Serves says whether the instance brings due runs of the subscription to its handler.
-// A process of an earlier version, which names no topics, serves all of the handler's.
+// Serves reports whether the instance passes due runs of the subscription to its
+// handler. A process of an earlier version names no topics and serves all topics of its
+// handlers.
 func (l *InstanceState) Serves(sub Subscription) bool {
 	if !l.Alive() || l.Stuck() || !slices.Contains(l.Handlers, sub.Handler) {
 		return false

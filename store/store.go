@@ -1,7 +1,7 @@
-// Package store is the record: events, the runs of handlers on them and their failed
-// attempts, as they stand in the application's own database, and what operators have
-// done. It has the types, the filters and what reads them; who writes them is package
-// bus, middleware and replay. All methods are safe for concurrent use.
+// Package store reads the record in the application's own database: events, the runs of
+// handlers on them with their failed attempts, and the operations and actions of
+// operators. It holds the types and the filters. Packages bus, middleware and replay
+// write the record. All methods are safe for concurrent use.
 package store
 
 import (
@@ -24,21 +24,21 @@ var (
 	ErrWaitsForItself = sqldb.ErrWaitsForItself
 )
 
-// Store is the record in one schema of one database.
+// Store reads the record in one schema of one database.
 type Store struct {
 	db *sqldb.DB
 }
 
-// Option changes what New returns.
+// Option is an option of New.
 type Option = sqldb.Option
 
-// Unprepared does without prepared statements, for a transaction pooler that
+// Unprepared turns prepared statements off. Use it behind a transaction pooler that
 // does not support them.
 func Unprepared() Option { return sqldb.Unprepared() }
 
-// New returns the store in schema ("" is "reprise") of a database, which must
-// have been brought to this program's version by migrations.Up: a
-// *migrations.VersionError says when it has not. The pool stays the caller's.
+// New returns the store in schema of a database; "" is "reprise". migrations.Up must
+// have brought the tables to this program's version; otherwise the error is a
+// *migrations.VersionError. New does not take over the pool: the caller closes it.
 func New(ctx context.Context, db *sql.DB, schema string, options ...Option) (*Store, error) {
 	opened, err := sqldb.Open(ctx, db, schema, options...)
 	if err != nil {
@@ -47,17 +47,17 @@ func New(ctx context.Context, db *sql.DB, schema string, options ...Option) (*St
 	return &Store{db: opened}, nil
 }
 
-// DB returns the pool that the store was made with.
+// DB returns the pool that was passed to New.
 func (s *Store) DB() *sqlx.DB { return s.db.Pool() }
 
-// Database is how the other packages of Reprise reach the tables.
+// Database returns the access to the tables that the other packages of Reprise use.
 func (s *Store) Database() *sqldb.DB { return s.db }
 
-// Schema returns the schema of the tables, or on SQLite their prefix.
+// Schema returns the schema of the tables; on SQLite, the prefix of their names.
 func (s *Store) Schema() string { return s.db.Schema() }
 
-// Again calls f until it succeeds, or fails for a reason other than others at work at
-// the same time, such as a serialization failure, a deadlock or SQLITE_BUSY: 8 times
-// at most, or on SQLite for 10 s. It returns the error of the last call. f must set
-// whatever it sets anew.
+// Again calls f until it succeeds or fails for a reason other than concurrent work,
+// such as a serialization failure, a deadlock or SQLITE_BUSY. It makes at most 8 calls;
+// on SQLite, it retries for 10 s. It returns the error of the last call. f must reset
+// everything that it sets.
 func Again(ctx context.Context, f func() error) error { return sqldb.Again(ctx, f) }

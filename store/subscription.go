@@ -8,8 +8,8 @@ import (
 	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
-// Subscription makes a handler get a run for each event of a topic that is
-// published from then on.
+// Subscription makes a handler get a run for each event of a topic whose publish is
+// committed after the subscription.
 type Subscription struct {
 	Topic   string
 	Handler string
@@ -20,7 +20,7 @@ func (sub Subscription) Compare(other Subscription) int {
 	return cmp.Or(cmp.Compare(sub.Topic, other.Topic), cmp.Compare(sub.Handler, other.Handler))
 }
 
-// Validate reports a name that the database would not keep as it is.
+// Validate reports a name that the database could not keep unchanged.
 func (sub Subscription) Validate() error {
 	if err := sqldb.ValidName("handler", sub.Handler); err != nil {
 		return err
@@ -31,7 +31,7 @@ func (sub Subscription) Validate() error {
 	return nil
 }
 
-// SubscriptionKeys returns all subscriptions there are.
+// SubscriptionKeys returns all subscriptions, served or not.
 func (s *Store) SubscriptionKeys(ctx context.Context) (map[Subscription]bool, error) {
 	var rows []struct {
 		Topic   string `db:"topic"`

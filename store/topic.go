@@ -12,30 +12,30 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// AllTopics is the Topic of a declaration that is for all topics without one of
-// their own.
+// AllTopics is the Topic of the declaration that applies to every topic without a
+// declaration of its own.
 const AllTopics = "*"
 
-// Topic is what the application says of a topic, for those who look at the
-// database from outside: operators, and the command line.
+// Topic is the application's declaration of a topic. It tells operators and the command
+// line, who see only the database, how to publish on the topic.
 type Topic struct {
 	Topic       string
-	Transport   string // that carries its events; "" is the database
+	Transport   string // the transport that carries its events; "" is the database
 	Mode        string // how they are published; "" is the default
-	Manual      bool   // operators may publish on it
+	Manual      bool   // whether operators may publish on it
 	Description string
-	DeclaredAt  time.Time // last
+	DeclaredAt  time.Time // when it was last declared
 }
 
-// DeclareTopics keeps what the application says of its topics. What it says no
-// more of a topic stays; what it said before of the same topic does not.
+// DeclareTopics stores the application's declarations. A declaration replaces an
+// earlier one of the same topic. Declarations of other topics stay.
 func (s *Store) DeclareTopics(ctx context.Context, topics []Topic) error {
 	for _, t := range topics {
 		if err := sqldb.ValidName("topic", t.Topic); err != nil {
 			return err
 		}
 	}
-	topics = slices.SortedFunc(slices.Values(topics), func(a, b Topic) int { return strings.Compare(a.Topic, b.Topic) }) // in one order everywhere
+	topics = slices.SortedFunc(slices.Values(topics), func(a, b Topic) int { return strings.Compare(a.Topic, b.Topic) }) // one order everywhere, so that no two processes deadlock
 	err := s.db.InTx(ctx, func(tx *sqlx.Tx) error {
 		for _, t := range topics {
 			if _, err := tx.ExecContext(ctx, s.db.SQL(`
@@ -54,7 +54,7 @@ func (s *Store) DeclareTopics(ctx context.Context, topics []Topic) error {
 	return nil
 }
 
-// Topics returns what the application says of its topics, by name.
+// Topics returns the application's declarations, by topic.
 func (s *Store) Topics(ctx context.Context) ([]Topic, error) {
 	var rows []struct {
 		Topic       string     `db:"topic"`
@@ -75,6 +75,6 @@ func (s *Store) Topics(ctx context.Context) ([]Topic, error) {
 	return topics, nil
 }
 
-// OperationMetadata is where an event that was published by hand names the
-// operation.
+// OperationMetadata is the metadata field in which an event that was published by hand
+// names its operation.
 const OperationMetadata = "operation_id"

@@ -8,15 +8,15 @@ import (
 // Unheard is a topic that has events and no subscription.
 type Unheard struct {
 	Topic  string `db:"topic"`
-	Events int64  `db:"events"` // of those that were looked at
+	Events int64  `db:"events"` // of the events that were looked at
 }
 
-// UnheardAmong is how many events Unheard looks at.
+// UnheardAmong is how many of the newest events Unheard looks at.
 const UnheardAmong = 10_000
 
-// Unheard returns the topics that have events among the newest UnheardAmong, and no
-// subscription: no handler gets what is published on them. The most frequent come
-// first, 100 at most.
+// Unheard returns the topics without a subscription that have events among the newest
+// UnheardAmong. No handler gets these events. It returns at most 100 topics, the most
+// frequent first.
 func (s *Store) Unheard(ctx context.Context) (topics []Unheard, err error) {
 	if err := s.db.SelectContext(ctx, &topics, s.db.SQL(fmt.Sprintf(`
 		SELECT topic, events FROM (

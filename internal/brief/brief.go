@@ -1,5 +1,5 @@
-// Package brief keeps log lines short and visible: the text of an error may have
-// megabytes, and characters that control the terminal of whoever reads it.
+// Package brief keeps log lines short and visible. The text of an error may have
+// megabytes, and characters that control the reader's terminal.
 package brief
 
 import (
@@ -12,12 +12,12 @@ import (
 	"github.com/reprise-bus/reprise/internal/visible"
 )
 
-// Most is how many bytes of a text a log line has, as many as the database keeps of
-// an error's message.
+// Most is the limit of a text in a log line, in bytes. The database keeps as much of an
+// error's message.
 const Most = 8 << 10
 
-// Logger returns a logger that writes to the same handler, and has every message,
-// and every text and error among the attributes, as Text has it.
+// Logger returns a logger that writes to the same handler. It applies Text to every
+// message, and to every text and error among the attributes.
 func Logger(log *slog.Logger) *slog.Logger {
 	if _, already := log.Handler().(handler); already {
 		return log
@@ -26,7 +26,7 @@ func Logger(log *slog.Logger) *slog.Logger {
 }
 
 // Text returns the text with hidden characters escaped, cut after Most bytes. Line
-// feeds and tabs stay: handlers of slog write them as they see fit.
+// feeds and tabs stay: each handler of slog writes them in its own way.
 func Text(text string) string {
 	kept, short := cut(text)
 	kept = visible.Text(kept)
@@ -78,8 +78,8 @@ func (h handler) Handle(ctx context.Context, r slog.Record) error {
 	return h.Handler.Handle(ctx, short)
 }
 
-// shorten says whether it has changed the attribute. What is no text, no error, no
-// fmt.Stringer and no group stays as it is.
+// shorten applies Text to an attribute that is a text, an error, a fmt.Stringer or a
+// group. It reports whether it has changed the attribute.
 func shorten(a slog.Attr) (slog.Attr, bool) {
 	v := a.Value.Resolve()
 	switch v.Kind() {
@@ -112,7 +112,8 @@ func shorten(a slog.Attr) (slog.Attr, bool) {
 	return a, false
 }
 
-// textOf leaves what panics, such as a typed nil, to the handler.
+// textOf returns "" if f panics, for example for a typed nil: the handler deals with
+// it.
 func textOf(f func() string) (text string) {
 	defer func() { _ = recover() }()
 	return f()

@@ -16,10 +16,10 @@ import (
 
 const wanted = `want postgres://user:password@host:5432/database or sqlite:path/to/file.db`
 
-// Open returns a pool for a postgres:// or sqlite: URL. It does not connect.
-// Errors never quote a password.
+// Open returns a pool for a postgres:// or sqlite: URL. It does not connect. Errors
+// never quote a password.
 //
-// A SQLite file is put into WAL mode, for good, unless the URL says mode=ro or
+// Open puts a SQLite file into WAL mode permanently, unless the URL says mode=ro or
 // immutable=1.
 func Open(databaseURL string) (*sql.DB, error) {
 	return open(databaseURL, func(path string, settings url.Values) {
@@ -29,15 +29,15 @@ func Open(databaseURL string) (*sql.DB, error) {
 	})
 }
 
-// OpenAsItIs is Open, and leaves the journal mode of a SQLite file to the
-// application that the file belongs to.
+// OpenAsItIs is Open without a change of the journal mode, which belongs to the
+// application that owns the SQLite file.
 func OpenAsItIs(databaseURL string) (*sql.DB, error) {
 	return open(databaseURL, func(string, url.Values) {})
 }
 
 func open(databaseURL string, how func(path string, settings url.Values)) (*sql.DB, error) {
 	scheme, rest, found := strings.Cut(databaseURL, ":")
-	if !found || !isScheme(scheme) { // which is not shown: of key=value settings, it may be the password
+	if !found || !isScheme(scheme) { // the scheme is not shown: of key=value settings, it may be the password
 		return nil, fmt.Errorf("database URL without a scheme: %s; settings of the form key=value are not taken", wanted)
 	}
 	switch scheme {
@@ -58,20 +58,20 @@ func open(databaseURL string, how func(path string, settings url.Values)) (*sql.
 		how(path, settings)
 		return openSQLite(path, settings)
 	default:
-		if !strings.HasPrefix(rest, "//") { // it may be a user, or a part of a password, and is not shown
+		if !strings.HasPrefix(rest, "//") { // the scheme may be a user or a part of a password, and is not shown
 			return nil, fmt.Errorf("database URL of a scheme that is not supported: %s", wanted)
 		}
 		return nil, fmt.Errorf("database URL of scheme %q is not supported: %s", scheme, wanted)
 	}
 }
 
-// isScheme says whether a URL may begin so.
+// isScheme reports whether s can be the scheme of a URL.
 func isScheme(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') })
 }
 
-// CheckPostgres returns an error, without any part of it, where a PostgreSQL URL or
-// key=value settings do not parse: the drivers' own errors quote them.
+// CheckPostgres returns an error if a PostgreSQL URL or key=value settings do not
+// parse. The error quotes no part of them, unlike the drivers' errors.
 func CheckPostgres(dsn string) error {
 	var err error
 	if strings.Contains(dsn, "://") {
@@ -85,12 +85,13 @@ func CheckPostgres(dsn string) error {
 	return nil
 }
 
-// checkPostgres quotes no part of the URL: there may be a password in it.
+// checkPostgres checks a URL. Its errors quote no part of the URL, which may contain a
+// password.
 func checkPostgres(databaseURL string) error {
 	if _, err := url.Parse(databaseURL); err != nil {
 		return errors.New("does not parse")
 	}
-	if !strings.Contains(databaseURL, "://") { // which would be a server of this machine
+	if !strings.Contains(databaseURL, "://") { // would mean a server on this machine
 		return errors.New("has no // before the host")
 	}
 	return parameters.CheckUser(databaseURL)

@@ -12,8 +12,8 @@ import (
 	"github.com/reprise-bus/reprise/internal/dialect"
 )
 
-// OpenToLook is Open for whoever only reads: a pool that refuses to write, and
-// that changes no byte of a SQLite file. It reads the file to see how.
+// OpenToLook is Open for reading only. Its pool refuses to write, and changes no byte
+// of a SQLite file. OpenToLook reads the file to choose the way to open it.
 func OpenToLook(databaseURL string) (*sql.DB, error) {
 	rest, isSQLite := strings.CutPrefix(databaseURL, "sqlite:")
 	if !isSQLite {
@@ -36,15 +36,15 @@ func OpenToLook(databaseURL string) (*sql.DB, error) {
 		}
 		var schema int
 		if err = db.QueryRow(`PRAGMA schema_version`).Scan(&schema); !dialect.CannotOpen(err) {
-			return db, nil // another error is the caller's to see
+			return db, nil // the caller sees any other error
 		}
-		_ = db.Close() // the next way is tried
+		_ = db.Close() // try the next way
 	}
 	return nil, fmt.Errorf("SQLite file %s cannot be read where it is: there are changes in %s-wal, and its directory cannot be written: copy the files to another directory: %w", path, path, err)
 }
 
-// forgetPragmas leaves out of a URL what its application may want to be set: a
-// pragma such as journal_mode changes the file.
+// forgetPragmas removes the parameters of a URL that may change the file: a pragma such
+// as journal_mode does. It keeps busy_timeout.
 func forgetPragmas(settings url.Values) {
 	maps.DeleteFunc(settings, func(name string, _ []string) bool { return strings.HasPrefix(name, "_") && name != "_pragma" })
 	settings["_pragma"] = slices.DeleteFunc(slices.Clone(settings["_pragma"]), func(pragma string) bool {
@@ -52,13 +52,12 @@ func forgetPragmas(settings url.Values) {
 	})
 }
 
-// waysToLook are the parameters to open a file with that is only read, of which
-// the first that can be opened counts.
+// waysToLook returns sets of parameters to open a file for reading. The first set with
+// which the file can be opened is used.
 //
-// A file in WAL mode needs an index of the WAL beside it, which SQLite makes. It
-// takes it away again when the last connection closes that may write. Where the
-// directory cannot be written, and there is nothing in the WAL, the file alone is
-// read.
+// A file in WAL mode needs an index of the WAL beside it. SQLite creates the index, and
+// removes it when the last connection that may write closes. If the directory cannot be
+// written and the WAL is empty, the file is read alone.
 func waysToLook(path string, settings url.Values) []map[string]string {
 	ro, rw, immutable := map[string]string{"mode": "ro"}, map[string]string{"mode": "rw"}, map[string]string{"immutable": "1"}
 	wal, err := os.Stat(path + "-wal")
@@ -73,7 +72,7 @@ func waysToLook(path string, settings url.Values) []map[string]string {
 	return []map[string]string{rw, immutable}
 }
 
-// inWAL reads from the header of a SQLite file whether it is in WAL mode.
+// inWAL reads from the header of a SQLite file whether the file is in WAL mode.
 func inWAL(path string) bool {
 	file, err := os.Open(path)
 	if err != nil {
@@ -85,12 +84,13 @@ func inWAL(path string) bool {
 	return n == len(header) && header[18] == 2
 }
 
-// readOnly says whether the parameters of a SQLite URL let nobody write.
+// readOnly reports whether the parameters of a SQLite URL forbid writing.
 func readOnly(settings url.Values) bool {
 	return settings.Get("mode") == "ro" || settings.Get("immutable") != ""
 }
 
-// known are SQLite's own parameters of a URL. Those of its driver begin with _.
+// known are SQLite's own parameters of a URL. The parameters of its driver begin with
+// _.
 var known = []string{"mode", "immutable", "cache", "vfs", "psow", "nolock", "modeof"}
 
 func parseSQLite(rest string) (path string, settings url.Values, err error) {
@@ -109,11 +109,11 @@ func parseSQLite(rest string) (path string, settings url.Values, err error) {
 	return path, settings, nil
 }
 
-// openSQLite opens a file with one connection. busy_timeout is for other
-// processes on the same file.
+// openSQLite opens a file with one connection. busy_timeout is for other processes that
+// use the file.
 func openSQLite(path string, settings url.Values) (*sql.DB, error) {
 	ours := []string{"busy_timeout(10000)", "foreign_keys(1)"}
-	settings["_pragma"] = append(ours, settings["_pragma"]...) // of two the last counts
+	settings["_pragma"] = append(ours, settings["_pragma"]...) // the last setting of a pragma counts
 	if !readOnly(settings) && !slices.Contains(settings["_pragma"], "query_only(1)") {
 		settings.Set("_txlock", "immediate")
 	}

@@ -2,22 +2,21 @@ package dialect
 
 import "errors"
 
-// Primary result codes of SQLite that mean the locks of others.
+// Primary result codes of SQLite that are about locks of other connections.
 const (
-	busy     = 5  // another connection has the lock, or has written since this one's snapshot
+	busy     = 5  // another connection has the lock, or has written since this connection's snapshot
 	locked   = 6  // likewise, in a shared cache
-	protocol = 15 // others begin to read a WAL at the same time
+	protocol = 15 // other connections begin to read a WAL at the same time
 )
 
-// Primary result codes of SQLite that mean the file.
+// Primary result codes of SQLite that are about the file.
 const (
 	readonly = 8
 	cantopen = 14
 )
 
-// Busy says whether SQLite refused a statement only because of what other
-// connections do at the same time. It goes by the result code of
-// modernc.org/sqlite's error, not by its words.
+// Busy reports whether SQLite refused a statement only because of other connections'
+// concurrent work. It uses the result code of modernc.org/sqlite's error, not its text.
 func Busy(err error) bool {
 	code, ok := ResultCode(err)
 	if !ok {
@@ -30,22 +29,22 @@ func Busy(err error) bool {
 	return false
 }
 
-// ReadOnly says whether SQLite refused to write because the file, its directory
-// or how it was opened does not allow it.
+// ReadOnly reports whether SQLite refused to write because of the permissions of the
+// file or its directory, or because of how the file was opened.
 func ReadOnly(err error) bool {
 	code, ok := ResultCode(err)
 	return ok && code&0xff == readonly
 }
 
-// CannotOpen says whether SQLite could not open a file, or another one that it
+// CannotOpen reports whether SQLite could not open a file, or another file that it
 // needs beside it.
 func CannotOpen(err error) bool {
 	code, ok := ResultCode(err)
 	return ok && (code&0xff == cantopen || code&0xff == readonly)
 }
 
-// ResultCode returns the extended result code of an error of SQLite's. The
-// primary code is its lowest byte.
+// ResultCode returns the extended result code of an error of SQLite. Its lowest byte is
+// the primary code.
 func ResultCode(err error) (code int, ok bool) {
 	var sqlite interface{ Code() int }
 	if !errors.As(err, &sqlite) {

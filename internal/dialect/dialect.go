@@ -1,5 +1,5 @@
-// Package dialect knows which databases Reprise runs on, how to recognise
-// them, and how its tables are named in each.
+// Package dialect knows the databases on which Reprise runs, how to recognise them, and
+// how Reprise's tables are named in each.
 package dialect
 
 import (
@@ -20,14 +20,13 @@ const (
 	SQLite   Kind = "sqlite"
 )
 
-// DefaultSchema holds Reprise's tables when nothing else is configured.
+// DefaultSchema is the schema of Reprise's tables if none is configured.
 const DefaultSchema = "reprise"
 
 // ErrUnsupported is returned by Detect for any other database.
 var ErrUnsupported = errors.New("unsupported database")
 
-// Detect asks the database what it is, so that it works through any driver,
-// wrapped or not.
+// Detect asks the database for its kind. It works through any driver, wrapped or not.
 func Detect(ctx context.Context, db *sql.DB) (Kind, error) {
 	if db == nil {
 		return "", errors.New("the database pool is nil: pass the *sql.DB of the application (of a *sqlx.DB, its field DB)")
@@ -51,9 +50,8 @@ func Detect(ctx context.Context, db *sql.DB) (Kind, error) {
 
 var schemaName = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,39}$`)
 
-// Schema returns the configured schema, or the default for an empty one. A
-// name that would need quoting is an error: it is the one part of a statement
-// that cannot be a parameter.
+// Schema returns the configured schema, or the default for an empty one. A name that
+// would need quotes is an error, because a schema cannot be a parameter of a statement.
 func Schema(configured string) (string, error) {
 	if configured == "" {
 		return DefaultSchema, nil
@@ -64,9 +62,8 @@ func Schema(configured string) (string, error) {
 	return configured, nil
 }
 
-// Qualify turns a statement that is written against the default names
-// (reprise.events) into one against the schema, which SQLite, having no
-// schemas, takes as a prefix (reprise_events).
+// Qualify replaces the default table names of a statement (reprise.events) by those of
+// the schema. SQLite has no schemas: the name becomes a prefix (reprise_events).
 func (k Kind) Qualify(schema, statement string) string {
 	if k == SQLite {
 		return strings.ReplaceAll(statement, DefaultSchema+".", schema+"_")

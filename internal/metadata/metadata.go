@@ -12,7 +12,7 @@ import (
 
 type contextKey struct{}
 
-// With returns a context with the metadata, beside that of contexts around it.
+// With returns a context that carries the metadata, and the metadata of ctx.
 func With(ctx context.Context, metadata message.Metadata) context.Context {
 	all := message.Metadata{}
 	maps.Copy(all, from(ctx))
@@ -20,8 +20,8 @@ func With(ctx context.Context, metadata message.Metadata) context.Context {
 	return context.WithValue(ctx, contextKey{}, all)
 }
 
-// Add adds the metadata of the context to a message's, over what the message has but
-// for its key.
+// Add copies the metadata of the context into the message. It replaces the message's
+// own values, except the key.
 func Add(ctx context.Context, msg *message.Message) {
 	entries := from(ctx)
 	if len(entries) == 0 {

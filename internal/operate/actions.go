@@ -13,7 +13,7 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// actionSelection is what a removal and a prune were about.
+// actionSelection is what a removal or a prune was about.
 type actionSelection struct {
 	Handler   string    `json:"handler,omitempty"`
 	Topic     string    `json:"topic,omitempty"`
@@ -22,7 +22,7 @@ type actionSelection struct {
 	Discarded bool      `json:"discarded,omitempty"`
 }
 
-// act puts an action on record and returns its number.
+// act records an action and returns its id.
 func (s *Operator) act(ctx context.Context, tx *sqlx.Tx, a store.Action) (id int64, err error) {
 	selection, err := json.Marshal(actionSelection{a.Handler, a.Topic, a.Before, a.Failed, a.Discarded})
 	if err != nil {
@@ -38,7 +38,7 @@ func (s *Operator) act(ctx context.Context, tx *sqlx.Tx, a store.Action) (id int
 	return id, nil
 }
 
-// acted adds to what an action has come to.
+// acted adds to the counts of an action.
 func (s *Operator) acted(ctx context.Context, tx *sqlx.Tx, id int64, done store.Pruned) error {
 	if id == 0 || done == (store.Pruned{}) {
 		return nil
@@ -49,7 +49,7 @@ func (s *Operator) acted(ctx context.Context, tx *sqlx.Tx, id int64, done store.
 	return err
 }
 
-// lastAct is the number of the last action of a kind on an operation, 0 for none.
+// lastAct returns the id of the last action of a kind on an operation; 0 for none.
 func (s *Operator) lastAct(ctx context.Context, tx *sqlx.Tx, kind store.ActionKind, operation int64) (id int64, err error) {
 	err = tx.GetContext(ctx, &id, s.db.SQL(`
 		SELECT coalesce(max(id), 0) FROM reprise.actions WHERE operation_id = $1 AND kind = $2`), operation, string(kind))

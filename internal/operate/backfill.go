@@ -14,11 +14,10 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// RequestBackfill puts on record that a handler is to get runs for the past
-// events of its topic which it has none for, and returns the operation with ID,
-// Total and RequestedAt filled in. The selection is of Handler, Topic, Since
-// and Until, and of nothing else; Topic may be empty when the handler has one.
-// Nothing is created yet: Take does it, the oldest events first.
+// RequestBackfill records that a handler gets runs for the past events of its topic for
+// which it has none. It returns the operation with ID, Total and RequestedAt. The
+// selection may set only Handler, Topic, Since and Until; Topic may be empty if the
+// handler has one topic. Take creates the runs later, the oldest event first.
 func (s *Operator) RequestBackfill(ctx context.Context, asked store.Operation) (store.Operation, error) {
 	o, err := s.backfill(ctx, asked)
 	if err != nil {
@@ -30,8 +29,8 @@ func (s *Operator) RequestBackfill(ctx context.Context, asked store.Operation) (
 	return o.Operation, nil
 }
 
-// PreviewBackfill returns the operation that RequestBackfill would put on
-// record, with its topic and Total, and changes nothing.
+// PreviewBackfill returns the operation that RequestBackfill would record, with its
+// topic and Total. It changes nothing.
 func (s *Operator) PreviewBackfill(ctx context.Context, asked store.Operation) (store.Operation, error) {
 	o, err := s.backfill(ctx, asked)
 	return o.Operation, err
@@ -74,15 +73,14 @@ func (s *Operator) backfill(ctx context.Context, asked store.Operation) (operati
 	return o, nil
 }
 
-// everything is until when a backfill takes events that was asked for no time: all
-// that it finds. No moment parts the past from the future: an event bears the time
-// at which its transaction began, by a clock that may be set back. What has its run
-// already is passed over.
+// everything is the end of a backfill without Until: it takes every event that it
+// finds. No moment separates the past from the future, because an event bears the time
+// at which its transaction began, by a clock that may be set back. An event that has
+// its run already is passed over.
 var everything = store.FarAway
 
-// SubscribeFromBeginning is Subscribe for a handler that, if it is new, gets the
-// past events of its topic, too: a backfill is put on record together with the
-// subscription.
+// SubscribeFromBeginning is Subscribe for a handler that, if it is new, also gets the
+// past events of its topic: a backfill is recorded together with the subscription.
 func (s *Operator) SubscribeFromBeginning(ctx context.Context, sub store.Subscription, policy string) error {
 	err := s.db.InTx(ctx, func(tx *sqlx.Tx) error {
 		fresh, err := queue.Of(s.record).SubscribeTx(ctx, tx, sub, policy)
@@ -97,8 +95,8 @@ func (s *Operator) SubscribeFromBeginning(ctx context.Context, sub store.Subscri
 	return queue.Of(s.record).Subscribe(ctx, sub, policy)
 }
 
-// RequestPast puts a backfill of all past events on record, in a transaction in
-// which the subscription is new. Its Total is not known.
+// RequestPast records a backfill of all past events, in the transaction that creates
+// the subscription. Its Total is unknown.
 func (s *Operator) RequestPast(ctx context.Context, tx sqldb.Queryer, sub store.Subscription) error {
 	o := operation{Operation: store.Operation{
 		Kind: store.Backfilling, RequestedBy: sub.Handler, Reason: "the handler is new, and begins with the beginning",
@@ -111,7 +109,7 @@ func (s *Operator) RequestPast(ctx context.Context, tx sqldb.Queryer, sub store.
 	return nil
 }
 
-// topicOf returns the topic that a handler is subscribed to.
+// topicOf returns the topic to which a handler is subscribed.
 func (s *Operator) topicOf(ctx context.Context, handler, topic string) (string, error) {
 	var topics []string
 	if err := s.db.SelectContext(ctx, &topics, s.db.SQL(`
@@ -143,7 +141,7 @@ func (s *Operator) takeEvents(ctx context.Context, tx *sqlx.Tx, o *operation) er
 	if err != nil && !o.Complete {
 		return err
 	}
-	// OFFSET keeps PostgreSQL from making the NOT EXISTS a join, for which it may
+	// OFFSET keeps PostgreSQL from turning NOT EXISTS into a join, for which it may
 	// read all runs.
 	result, err := tx.ExecContext(ctx, s.db.SQL(`
 		INSERT INTO reprise.handler_runs (event_id, topic, handler, key, published_at, replay_id, due_at)

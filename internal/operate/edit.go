@@ -15,13 +15,13 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// Edit gives the handler of a run that is FAILED or DISCARDED a corrected event
-// instead: it writes a new event, which amends the run's, creates a due run of
-// this handler alone for it, and makes the old run DISCARDED, all or nothing.
-// History stays as it was. It returns the operation, and the new run.
+// Edit gives the handler of a FAILED or DISCARDED run a corrected event. In one
+// transaction, it writes a new event that amends the run's event, creates a due run of
+// this handler for it, and makes the old run DISCARDED. The old run's attempts stay on
+// record. Edit returns the operation and the new run.
 //
-// A run that is PENDING is ErrNotEnded, an unknown one ErrNotFound. A run that
-// succeeded, a correction that corrects nothing and a handler without a
+// The error is ErrNotEnded for a run that is PENDING, and ErrNotFound for an unknown
+// run. A run that succeeded, a correction that changes nothing, and a handler without a
 // subscription are errors, too.
 func (s *Operator) Edit(ctx context.Context, runID int64, c store.Correction, by, reason string) (o store.Operation, run store.Run, err error) {
 	o = store.Operation{Kind: store.Editing, RequestedBy: by, Reason: reason, Selection: store.Filter{IDs: []int64{runID}}, Total: store.Count{N: 1}}
@@ -81,7 +81,7 @@ func (s *Operator) Edit(ctx context.Context, runID int64, c store.Correction, by
 	return o, run, nil
 }
 
-// amended returns a new event that says what the correction says.
+// amended returns a new event with the correction applied.
 func amended(e store.Event, c store.Correction) (store.Event, error) {
 	if (c.Payload == nil || bytes.Equal(c.Payload, e.Payload)) && (c.Metadata == nil || maps.Equal(c.Metadata, e.Metadata)) {
 		return e, errors.New("the correction changes nothing")
@@ -103,7 +103,7 @@ func amended(e store.Event, c store.Correction) (store.Event, error) {
 	return e, e.Validate()
 }
 
-// replace writes the event with a run of its own, and discards the old one.
+// replace writes the event with a run of its own, and discards the old run.
 func (s *Operator) replace(ctx context.Context, tx *sqlx.Tx, operation int64, old store.Run, e store.Event) (id int64, err error) {
 	c := sqldb.Encode(e.Payload, e.Metadata)
 	if _, err := tx.ExecContext(ctx, s.db.SQL(`

@@ -11,18 +11,18 @@ import (
 	"github.com/reprise-bus/reprise/internal/dialect"
 )
 
-// What the triggers of the tables note of each run that becomes FAILED, or is so
-// no more, is added to the failure groups by whoever has time for it: a group's row
-// is then locked by one transaction, and not by all that end runs of it.
+// Triggers note each run that becomes FAILED or stops being FAILED. Later, one process adds
+// these changes to the failure groups. So one transaction locks a group's row, and not
+// every transaction that ends a run of the group.
 
 // countedAtOnce is how many failures, or changes, one step of CountFailures counts.
 const countedAtOnce = 10_000
 
-// CountFailures does the next step of what is to do for the failure groups, in a
-// short transaction, and says whether there is more: it counts FAILED runs of before
-// an upgrade or a Recount, and adds what has changed since to the groups. Any number
-// of processes may call it at once: one of them works. What Grouping says is the same
-// before and after, but for Counting.
+// CountFailures does the next step of counting the failure groups, in a short
+// transaction, and reports whether there is more to do. It counts FAILED runs from
+// before an upgrade or a Recount, and adds later changes to the groups. Any number of
+// processes may call it at once: one of them works. Except for Counting, it does not
+// change the result of Grouping.
 func (s *Operator) CountFailures(ctx context.Context) (more bool, err error) {
 	err = s.db.InTx(ctx, func(tx *sqlx.Tx) (err error) {
 		more = false
@@ -39,7 +39,7 @@ func (s *Operator) CountFailures(ctx context.Context) (more bool, err error) {
 		case counted.RunID < counted.UpTo:
 			more = true
 			return s.countPast(ctx, tx, counted.RunID, counted.UpTo)
-		case s.db.Kind() == dialect.SQLite: // whose triggers have done it
+		case s.db.Kind() == dialect.SQLite: // its triggers have counted already
 			return nil
 		}
 		more, err = s.addChanges(ctx, tx)
@@ -51,7 +51,7 @@ func (s *Operator) CountFailures(ctx context.Context) (more bool, err error) {
 	return more, nil
 }
 
-// addCounts is how counts are added to the failure groups.
+// addCounts adds counts to the failure groups.
 const addCounts = `
 	INSERT INTO reprise.failure_groups AS g (fingerprint, handler, kind, runs, first_at, last_at, last_run)
 	SELECT fingerprint, handler, kind, runs, coalesce(first_at, now()), coalesce(last_at, now()), coalesce(last_run, 0)
@@ -60,9 +60,8 @@ const addCounts = `
 	SET runs = g.runs + excluded.runs, first_at = least(g.first_at, excluded.first_at),
 	    last_at = greatest(g.last_at, excluded.last_at), last_run = greatest(g.last_run, excluded.last_run)`
 
-// countPast counts the next FAILED runs after one. What was noted of them until the
-// statement sees them is forgotten by the same statement, and what is noted
-// afterwards counts.
+// countPast counts the next FAILED runs after a run. The same statement deletes the
+// changes of these runs that it sees. Later changes count.
 func (s *Operator) countPast(ctx context.Context, tx *sqlx.Tx, after, last int64) error {
 	upTo := last
 	err := tx.GetContext(ctx, &upTo, s.db.SQL(fmt.Sprintf(`
@@ -94,8 +93,9 @@ func (s *Operator) countPast(ctx context.Context, tx *sqlx.Tx, after, last int64
 	return err
 }
 
-// addChanges adds the next changes to the groups. A change that it deletes is
-// added, and no other: who else would is locked out, and would find it gone.
+// addChanges adds the next changes to the groups and deletes them, in one statement.
+// The caller holds the lock of failures_counted, so that no other process adds the same
+// changes.
 func (s *Operator) addChanges(ctx context.Context, tx *sqlx.Tx) (more bool, err error) {
 	var taken int64
 	if err := tx.GetContext(ctx, &taken, s.db.SQL(fmt.Sprintf(`
@@ -117,8 +117,8 @@ func (s *Operator) addChanges(ctx context.Context, tx *sqlx.Tx) (more bool, err 
 	return taken == countedAtOnce, err
 }
 
-// Recount has all FAILED runs counted anew, by CountFailures: what somebody has
-// changed by hand, or restored in part, is then in the failure groups.
+// Recount makes CountFailures count all FAILED runs again, which includes changes by
+// hand and partial restores.
 func (s *Operator) Recount(ctx context.Context) error {
 	err := s.db.InTx(ctx, func(tx *sqlx.Tx) error {
 		if _, err := tx.ExecContext(ctx, s.db.SQL(`SELECT run_id FROM reprise.failures_counted FOR UPDATE`)); err != nil {

@@ -11,10 +11,10 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// Pause keeps the runs of a replay or a backfill that wait from being claimed,
-// and further ones from being taken up. What a handler works on goes on, and
-// may be tried again. It may be called again, whatever became of the last call.
-// An Action says who has done it, when the operation was not paused yet.
+// Pause stops a replay or a backfill: its waiting runs are not claimed, and no further
+// runs are taken up. A handler that is running continues, and its run may be retried.
+// Pause may be called again, whatever the result of the last call. If the operation was
+// not paused yet, an Action records who has paused it.
 func (s *Operator) Pause(ctx context.Context, id int64, by store.By) (store.Operation, error) {
 	o, action, err := s.enter(ctx, id, store.Paused, store.Pausing, by, store.Replaying, store.Backfilling)
 	if err != nil {
@@ -27,9 +27,9 @@ func (s *Operator) Pause(ctx context.Context, id int64, by store.By) (store.Oper
 	})
 }
 
-// Release makes a paused operation go on: what was held is due at its rate, and
-// Take takes up the rest. It may be called again, whatever became of the last
-// call. An Action says who has done it, when the operation was paused.
+// Release continues a paused operation: its held runs become due at its rate, and Take
+// takes up the rest. It may be called again, whatever the result of the last call. If
+// the operation was paused, an Action records who has resumed it.
 func (s *Operator) Release(ctx context.Context, id int64, by store.By) (store.Operation, error) {
 	o, action, err := s.enter(ctx, id, store.Running, store.Resuming, by, store.Replaying, store.Discarding, store.Backfilling)
 	if err != nil {
@@ -53,11 +53,11 @@ func (s *Operator) Release(ctx context.Context, id int64, by store.By) (store.Op
 	return o, err
 }
 
-// Cancel takes back what waits of a replay or a backfill, and ends it. A run
-// that has not been tried since stands again where it stood before, or is no
-// more if the backfill made it; one that has been, and waits to be tried again,
-// is FAILED. It may be called again, whatever became of the last call. An Action
-// says who has done it first.
+// Cancel ends a replay or a backfill and takes back its waiting runs. A run that has
+// not been tried since gets its former state back, or is deleted if the backfill
+// created it. A run that was tried and waits for another attempt becomes FAILED, or
+// DISCARDED if it has no error. Cancel may be called again, whatever the result of the
+// last call. An Action records who cancelled first.
 func (s *Operator) Cancel(ctx context.Context, id int64, by store.By) (store.Operation, error) {
 	o, action, err := s.enter(ctx, id, store.Cancelled, store.Cancelling, by, store.Replaying, store.Backfilling)
 	if err != nil {
@@ -65,7 +65,7 @@ func (s *Operator) Cancel(ctx context.Context, id int64, by store.By) (store.Ope
 	}
 	return o, s.eachRun(ctx, o, action, func(ctx context.Context, tx *sqlx.Tx, o *operation, above, upTo int64) (changed int64, err error) {
 		if o.Kind == store.Backfilling {
-			// A discard that was undone has left its trace.
+			// A discard that was undone has left rows in operation_runs.
 			made := `reprise.handler_runs WHERE replay_id = $1 AND id > $2 AND id <= $3 AND due_at IS NOT NULL AND attempt = 0`
 			for _, statement := range []string{
 				`DELETE FROM reprise.operation_runs WHERE run_id IN (SELECT id FROM ` + made + `)`,
@@ -96,9 +96,9 @@ func (s *Operator) Cancel(ctx context.Context, id int64, by store.By) (store.Ope
 	})
 }
 
-// Undo puts the runs that a discard closed back to where they stood, those that
-// nothing else has happened to since. It may be called again, whatever became of
-// the last call. An Action says who has done it first.
+// Undo puts the runs that a discard closed back to their former state, if nothing else
+// has happened to them since. It may be called again, whatever the result of the last
+// call. An Action records who called Undo first.
 func (s *Operator) Undo(ctx context.Context, id int64, by store.By) (o store.Operation, done store.PutBack, err error) {
 	o, action, err := s.enter(ctx, id, store.Undone, store.Undoing, by, store.Discarding)
 	if err != nil {
@@ -126,7 +126,7 @@ func (s *Operator) Undo(ctx context.Context, id int64, by store.By) (o store.Ope
 		}
 		done.Runs += n
 	}
-	// What a run was taken from goes with the run.
+	// The rows of operation_runs are deleted together with their runs.
 	var left int64
 	if err := s.db.GetContext(ctx, &left, s.db.SQL(`SELECT count(*) FROM reprise.operation_runs WHERE operation_id = $1`), id); err != nil {
 		return o, done, fmt.Errorf("undo operation %d: %w", id, err)
@@ -135,14 +135,14 @@ func (s *Operator) Undo(ctx context.Context, id int64, by store.By) (o store.Ope
 	return o, done, nil
 }
 
-// offIndex keeps PostgreSQL from finding rows of operation_runs by their
-// operation: statistics do not know an operation that has just taken up runs, so
-// that all of its runs would be read for each one.
+// offIndex keeps PostgreSQL from finding rows of operation_runs by their operation. The
+// statistics do not know an operation that has just taken up runs, so that the plan
+// would read all rows of the operation for each run.
 func offIndex(operation string) string { return `(` + operation + ` + 0)` }
 
-// enter brings an operation of one of the kinds into a state, in which it may
-// be already: then action is that of the one who has brought it there. A cancelled
-// or undone one stays what it is.
+// enter brings an operation of one of the kinds into a state. If the operation is
+// already in this state, enter returns the action that brought it there. A cancelled or
+// undone operation does not change.
 func (s *Operator) enter(ctx context.Context, id int64, state store.OperationState, doing store.ActionKind, by store.By, kinds ...store.OperationKind) (store.Operation, int64, error) {
 	var o operation
 	var action int64
@@ -179,9 +179,9 @@ func (s *Operator) enter(ctx context.Context, id int64, state store.OperationSta
 	return o.Operation, action, nil
 }
 
-// eachRun calls do for one stretch after the other of the operation's runs, in
-// a transaction each, as long as the operation stays in its state. do returns how
-// many runs it has changed, which are counted as the action's.
+// eachRun calls do for successive ranges of the operation's runs, in a transaction
+// each, as long as the operation stays in its state. do returns how many runs it
+// changed; the action adds them up.
 func (s *Operator) eachRun(ctx context.Context, o store.Operation, action int64, do func(ctx context.Context, tx *sqlx.Tx, o *operation, above, upTo int64) (int64, error)) error {
 	for above, last := int64(0), false; !last; {
 		var upTo int64

@@ -1,6 +1,6 @@
-// Package operate carries out what an operator asks for: it puts operations on record,
-// takes up their runs batch by batch, pauses, resumes, cancels and undoes them, edits
-// events, changes the outbox and deletes what is old.
+// Package operate carries out what an operator asks for. It records operations, takes
+// up their runs batch by batch, pauses, resumes, cancels and undoes them, edits events,
+// changes the outbox, and deletes old events.
 package operate
 
 import (
@@ -8,19 +8,18 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// Operator works on what is on record in a store. All methods are safe for concurrent
-// use.
+// Operator works on the record in a store. All methods are safe for concurrent use.
 type Operator struct {
 	db     *sqldb.DB
 	record *store.Store
 }
 
-// On returns an operator of the record.
+// On returns an operator of the store.
 func On(record *store.Store) *Operator {
 	return &Operator{db: record.Database(), record: record}
 }
 
-// operation is one whose runs are taken up.
+// operation is an operation with its cursor.
 type operation struct {
 	store.Operation
 	cursor cursor

@@ -13,8 +13,8 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// PreviewOutbox counts what ChangeOutbox would do something to, by topic and
-// state, and changes nothing.
+// PreviewOutbox counts the events that ChangeOutbox would change, by topic and state.
+// It changes nothing.
 func (s *Operator) PreviewOutbox(ctx context.Context, o store.Operation) ([]store.OutboxCount, error) {
 	if err := ValidateOutbox(o); err != nil {
 		return nil, err
@@ -22,16 +22,15 @@ func (s *Operator) PreviewOutbox(ctx context.Context, o store.Operation) ([]stor
 	return s.record.CountOutgoing(ctx, s.changes(o))
 }
 
-// ChangeOutbox puts a request on record, of kind Sending, Releasing or
-// Dropping, and does it to what its Outbox selects, in one transaction: all or,
-// with an error, nothing. Without a State it is to what the kind is for.
+// ChangeOutbox records a request of kind Sending, Releasing or Dropping and carries it
+// out on the events that its Outbox selects, in one transaction: all, or none and an
+// error. Without a State in the selection, it takes the first states listed here:
 //
-//	Sending    REFUSED; or SENT, DROPPED, HELD: is PENDING, and sent again
-//	Releasing  HELD: is PENDING
-//	Dropping   PENDING, HELD, REFUSED: is DROPPED
+//	Sending    REFUSED; with a State also SENT, DROPPED, HELD: becomes PENDING, is sent again
+//	Releasing  HELD: becomes PENDING
+//	Dropping   PENDING, HELD, REFUSED: becomes DROPPED
 //
-// What a relay has in its hands at that moment may be sent all the same, and is
-// SENT then.
+// An event that a relay is sending at that moment may still be sent, and is then SENT.
 func (s *Operator) ChangeOutbox(ctx context.Context, o store.Operation) (store.Operation, error) {
 	if err := ValidateOutbox(o); err != nil {
 		return o, err
@@ -66,8 +65,7 @@ func (s *Operator) ChangeOutbox(ctx context.Context, o store.Operation) (store.O
 	return o, nil
 }
 
-// ValidateOutbox reports every field that a request to ChangeOutbox must not
-// have.
+// ValidateOutbox reports every field that a request to ChangeOutbox must not have.
 func ValidateOutbox(o store.Operation) error {
 	if _, _, err := outboxChange(o); err != nil {
 		return fmt.Errorf("%.255s: %w", o.Kind, err)
@@ -75,8 +73,7 @@ func ValidateOutbox(o store.Operation) error {
 	return nil
 }
 
-// changes returns the conditions of what ChangeOutbox does something to, on
-// rows o.
+// changes returns the conditions of the events that ChangeOutbox changes, on rows o.
 func (s *Operator) changes(o store.Operation) *sqldb.Conditions {
 	from, _, _ := outboxChange(o)
 	c := s.record.OutboxConditions(o.Outbox)
@@ -84,8 +81,8 @@ func (s *Operator) changes(o store.Operation) *sqldb.Conditions {
 	return c
 }
 
-// outboxChange returns the states that the operation takes events from, and the
-// one that it takes them to.
+// outboxChange returns the states from which the operation takes events, and the state
+// that they get.
 func outboxChange(o store.Operation) (from []string, to store.OutgoingState, err error) {
 	var usual, allowed []store.OutgoingState
 	switch o.Kind {

@@ -7,8 +7,8 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// Preview returns what a replay or a discard would take up, of the first million
-// runs at most, which Total then says, and changes nothing.
+// Preview returns what a replay or a discard would take up, among the first 1,000,000
+// selected runs; Total.More reports that the limit was reached. It changes nothing.
 func (s *Operator) Preview(ctx context.Context, o store.Operation) (p store.Preview, err error) {
 	if err := o.Validate(); err != nil {
 		return p, err

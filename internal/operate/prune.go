@@ -14,15 +14,15 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// pruning is a Prune under way.
+// pruning is a Prune in progress.
 type pruning struct {
 	store.Prune
-	action *int64 // of the batches before
+	action *int64 // of the batches before; 0 for none yet
 }
 
-// Prune deletes all that may be, batch by batch. progress, if it is not nil, is
-// called after each batch with what is deleted so far; when ctx ends, that stays
-// deleted.
+// Prune deletes everything that may be deleted, batch by batch. After each batch it
+// calls progress, if it is not nil, with the totals so far. When ctx ends, the finished
+// batches stay deleted.
 func (s *Operator) Prune(ctx context.Context, asked store.Prune, progress func(store.Pruned)) (total store.Pruned, err error) {
 	p := pruning{Prune: asked, action: new(int64)}
 	for last, more := (*store.EventMark)(nil), true; more; more = last != nil {
@@ -56,7 +56,7 @@ func (s *Operator) Prune(ctx context.Context, asked store.Prune, progress func(s
 	return total, nil
 }
 
-// pruneOutbox deletes the next batch of what was sent or dropped.
+// pruneOutbox deletes the next batch of events that were sent or dropped.
 func (s *Operator) pruneOutbox(ctx context.Context, p pruning) (n int64, err error) {
 	var action int64
 	if err = s.db.InTx(ctx, func(tx *sqlx.Tx) (err error) {
@@ -76,8 +76,7 @@ func (s *Operator) pruneOutbox(ctx context.Context, p pruning) (n int64, err err
 	return n, nil
 }
 
-// pruned puts on record what a transaction has deleted, and returns the number of
-// the action.
+// pruned records what a transaction has deleted, and returns the id of the action.
 func (s *Operator) pruned(ctx context.Context, tx *sqlx.Tx, p pruning, deleted store.Pruned) (action int64, err error) {
 	if p.action != nil {
 		action = *p.action
@@ -98,8 +97,8 @@ func (s *Operator) pruned(ctx context.Context, tx *sqlx.Tx, p pruning, deleted s
 	return action, s.acted(ctx, tx, action, deleted)
 }
 
-// ofToday returns the number of the action that a daily prune adds to, 0 for none,
-// and notes in it until when it has pruned by now.
+// ofToday returns the id of the action to which a daily prune adds, or 0, and updates
+// the action's Before.
 func (s *Operator) ofToday(ctx context.Context, tx *sqlx.Tx, p pruning) (int64, error) {
 	var last struct {
 		ID        int64  `db:"id"`
@@ -151,14 +150,14 @@ func (s *Operator) countOutbox(ctx context.Context, before time.Time, counted fu
 	return nil
 }
 
-// pruner is a transaction, or the pool for who only counts.
+// pruner is a transaction, or the pool if the prune only counts.
 type pruner interface {
 	GetContext(ctx context.Context, into any, query string, args ...any) error
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 }
 
-// pruneTx runs f in a transaction, which on SQLite takes the write lock, unless
-// f only counts.
+// pruneTx runs f in a transaction, unless f only counts. On SQLite, the transaction
+// takes the write lock.
 func (s *Operator) pruneTx(ctx context.Context, dryRun bool, f func(tx pruner) error) error {
 	if dryRun {
 		return f(s.db)
@@ -166,11 +165,11 @@ func (s *Operator) pruneTx(ctx context.Context, dryRun bool, f func(tx pruner) e
 	return s.db.InTx(ctx, func(tx *sqlx.Tx) error { return f(tx) })
 }
 
-// PruneBatch deletes the next batch of events with all that belongs to them, in
-// one short transaction, beginning after a batch's last event, if that is not
-// nil. It returns the last one of this batch, nil when there are none left.
-// Event and runs go together: a run whose event stays is what keeps the event
-// from being handled again.
+// PruneBatch deletes the next batch of events and everything that belongs to them, in
+// one short transaction. The batch begins after the event after, or at the oldest event
+// if after is nil. PruneBatch returns the last event of this batch; nil when no events
+// are left. An event and its runs are deleted together, because the existing run of a
+// known event keeps the event from being handled again.
 func (s *Operator) PruneBatch(ctx context.Context, p store.Prune, after *store.EventMark) (deleted store.Pruned, last *store.EventMark, err error) {
 	return s.pruneBatch(ctx, pruning{Prune: p}, after)
 }
@@ -235,13 +234,14 @@ func (s *Operator) pruneBatch(ctx context.Context, p pruning, after *store.Event
 				tx.GetContext(ctx, &deleted.Runs, s.db.Compose(`SELECT count(*) FROM reprise.handler_runs WHERE (event_id, topic) IN (SELECT e.id, e.topic `+old+`)`), args...),
 				tx.GetContext(ctx, &deleted.Events, s.db.Compose(`SELECT count(*) `+old), args...))
 		}
-		// Locked first: what is taken up meanwhile is then seen, and kept.
+		// The runs are locked first, so that a run that was taken up meanwhile is seen
+		// and kept.
 		if _, err := tx.ExecContext(ctx, s.db.Compose(`
 			SELECT r.id FROM reprise.handler_runs r WHERE (r.event_id, r.topic) IN (SELECT e.id, e.topic `+old+`) ORDER BY r.id FOR UPDATE`), args...); err != nil {
 			return err
 		}
-		// No database cascades in every session: SQLite does where foreign_keys is on,
-		// PostgreSQL unless session_replication_role says otherwise.
+		// Cascades do not work in every session: SQLite needs foreign_keys, and
+		// PostgreSQL's session_replication_role can turn them off.
 		for _, table := range []string{"operation_runs", "run_attempts"} {
 			if _, err = count(`
 				DELETE FROM reprise.` + table + ` WHERE run_id IN (
@@ -267,5 +267,5 @@ func (s *Operator) pruneBatch(ctx context.Context, p pruning, after *store.Event
 	return deleted, last, nil
 }
 
-// pruneLook is how many events a batch looks at.
+// pruneLook is how many events one batch looks at.
 const pruneLook = 1000

@@ -9,9 +9,9 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// RecordPublishing puts on record that somebody publishes events by hand on
-// the topic that the operation selects. Their metadata name the operation, see
-// OperationMetadata.
+// RecordPublishing records that an operator publishes events by hand on the topic of
+// the operation's selection. The metadata of these events name the operation: see
+// store.OperationMetadata.
 func (s *Operator) RecordPublishing(ctx context.Context, o store.Operation) (store.Operation, error) {
 	o.Kind = store.Publishing
 	var errs []error
@@ -31,8 +31,8 @@ func (s *Operator) RecordPublishing(ctx context.Context, o store.Operation) (sto
 	return o, nil
 }
 
-// Published says how many events have been published by an operation of
-// RecordPublishing, and whether these are all.
+// Published records how many events an operation of RecordPublishing has published so
+// far, and whether these are all.
 func (s *Operator) Published(ctx context.Context, operation, n int64, complete bool) error {
 	if _, err := s.db.ExecContext(ctx, s.db.SQL(`
 		UPDATE reprise.operations SET taken = $2, total = $2, complete = $3 WHERE id = $1 AND kind = 'publish'`), operation, n, complete); err != nil {

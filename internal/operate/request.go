@@ -24,27 +24,27 @@ func (s *Operator) takes(o store.Operation, above, below int64) *sqldb.Condition
 	case open && o.EvenSuccessful:
 		c.And(`r.status IN ('FAILED', 'SUCCESS')`)
 	case f.Status == store.Pending:
-		c.And(`r.due_at IS NOT NULL`) // nobody holds it
+		c.And(`r.due_at IS NOT NULL`) // not leased
 	}
 	return c
 }
 
-// cursor is how far an operation has come.
+// cursor is the progress of an operation.
 type cursor struct {
-	Run  int64 `json:"run,omitempty"`   // all selected runs up to it are taken up
-	UpTo int64 `json:"up_to,omitempty"` // the last run that there was
-	// A backfill: all events up to this one, by time and id, of those before
-	// Until.
+	Run  int64 `json:"run,omitempty"`   // all selected runs up to this id are taken up
+	UpTo int64 `json:"up_to,omitempty"` // the last run at the time of the request
+	// Of a backfill: all events before Until are taken up as far as this event, in the
+	// order of time and id.
 	At    time.Time `json:"at,omitzero"`
 	Event string    `json:"event,omitempty"`
 	Until time.Time `json:"until,omitzero"`
 }
 
-// Request puts an operation on record and returns it with ID, Total and
-// RequestedAt filled in. Nothing is taken up yet.
+// Request records an operation and returns it with ID, Total and RequestedAt. It takes
+// no run up yet.
 //
-// A replay whose selection includes a run of a handler without a subscription
-// is refused whole: nobody would claim the run.
+// A replay is refused as a whole if its selection includes a run of a handler without a
+// subscription: no instance would claim the run.
 func (s *Operator) Request(ctx context.Context, asked store.Operation) (store.Operation, error) {
 	o := operation{Operation: asked}
 	if err := o.Validate(); err != nil {
@@ -104,7 +104,7 @@ func (s *Operator) request(ctx context.Context, q sqldb.Queryer, o *operation) e
 	return nil
 }
 
-// put is request of an operation that takes up nothing by and by.
+// put is request for an operation that needs no batches.
 func (s *Operator) put(ctx context.Context, q sqldb.Queryer, asked store.Operation) (store.Operation, error) {
 	o := operation{Operation: asked}
 	err := s.request(ctx, q, &o)
@@ -112,11 +112,11 @@ func (s *Operator) put(ctx context.Context, q sqldb.Queryer, asked store.Operati
 }
 
 func (c cursor) text() string {
-	text, _ := json.Marshal(c) // numbers and strings: it always marshals
+	text, _ := json.Marshal(c) // numbers and strings always marshal
 	return string(text)
 }
 
-// part is how many of the selected runs are of a handler.
+// part is the number of selected runs of one handler.
 type part struct {
 	Handler    string
 	Runs       int64

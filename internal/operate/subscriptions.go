@@ -10,10 +10,10 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// Unsubscribe removes a subscription, or returns ErrNotFound: no event that is
-// published from then on gets a run of the handler, unless a process registers
-// it again. Its runs stay as they are; those that wait, wait for ever, or until
-// somebody discards them. An Action says who has done it.
+// Unsubscribe removes a subscription, or returns ErrNotFound. Events that are published
+// from then on get no run of the handler, unless a process registers it again. Existing
+// runs stay unchanged; a waiting run waits until somebody discards it. An Action
+// records who removed the subscription.
 func (s *Operator) Unsubscribe(ctx context.Context, sub store.Subscription, by store.By) error {
 	fail := func(err error) error {
 		return fmt.Errorf("unsubscribe handler %.255q from topic %.255q: %w", sub.Handler, sub.Topic, err)

@@ -13,17 +13,16 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// takeLook is how many of the runs that an index offers a batch looks at.
+// takeLook is how many of the runs that an index offers one batch looks at.
 const takeLook = 5000
 
-// Take takes up the next batch of an operation's runs, in one short
-// transaction, and returns the operation as it is then. Any number of callers
-// may do so at once. It does nothing to an operation that is Complete or not
-// Running.
+// Take takes up the next batch of an operation's runs, in one short transaction, and
+// returns the operation as it is afterwards. Any number of callers may do so at once.
+// Take does nothing to an operation that is Complete or not Running.
 //
-// A replay makes its runs due again, with tries and cycle fresh, one after the
-// other at the operation's rate; a discard ends them as DISCARDED. A run that
-// has been taken up by somebody else meanwhile is passed over.
+// A replay makes its runs due again with tries and cycle reset, at the operation's
+// rate. A discard ends its runs as DISCARDED. A run that another operation has taken up
+// meanwhile is passed over.
 func (s *Operator) Take(ctx context.Context, id int64) (store.Operation, error) {
 	var o operation
 	err := s.db.InTx(ctx, func(tx *sqlx.Tx) (err error) {
@@ -44,7 +43,7 @@ func (s *Operator) Take(ctx context.Context, id int64) (store.Operation, error) 
 	return o.Operation, nil
 }
 
-// locked returns an operation that nobody else changes until tx ends.
+// locked returns an operation and locks it until tx ends.
 func (s *Operator) locked(ctx context.Context, tx *sqlx.Tx, id int64) (operation, error) {
 	var o operation
 	var text []byte
@@ -69,9 +68,9 @@ func (s *Operator) takeRuns(ctx context.Context, tx *sqlx.Tx, o *operation) erro
 	}
 	c := s.takes(o.Operation, o.cursor.Run, upTo+1)
 	operation, taken := c.Arg(o.ID), c.Arg(o.Taken)
-	// Locked first, in one order: what another operation takes up meanwhile is
-	// then seen not to be selected any more. There are no more than LIMIT says; it
-	// is there for the planner.
+	// The runs are locked first, in the order of their ids. A run that another
+	// operation has taken up is then no longer selected. LIMIT never cuts the result;
+	// it is a hint for the planner.
 	result, err := tx.ExecContext(ctx, s.db.Compose(fmt.Sprintf(`
 		INSERT INTO reprise.operation_runs (operation_id, place, run_id, status, attempt, cycle, tries, instance, due_at, finished_at, replay_id)
 		SELECT CAST(%s AS bigint), CAST(%s AS bigint) + row_number() OVER (ORDER BY r.id), r.id, r.status, r.attempt, r.cycle, r.tries, r.instance, r.due_at, r.finished_at, r.replay_id
@@ -94,7 +93,7 @@ func (s *Operator) takeRuns(ctx context.Context, tx *sqlx.Tx, o *operation) erro
 	return s.moveOn(ctx, tx, o, n)
 }
 
-// lookFrom returns up to which run the next batch looks.
+// lookFrom returns the id of the last run at which the next batch looks.
 func (s *Operator) lookFrom(ctx context.Context, tx *sqlx.Tx, o *operation) (upTo int64, err error) {
 	look, args := s.takes(o.Operation, o.cursor.Run, o.cursor.UpTo+1).Look()
 	err = tx.GetContext(ctx, &upTo, s.db.Compose(fmt.Sprintf(
@@ -105,8 +104,7 @@ func (s *Operator) lookFrom(ctx context.Context, tx *sqlx.Tx, o *operation) (upT
 	return upTo, err
 }
 
-// turn makes the n runs that were just taken up what the operation makes of
-// them.
+// turn applies the operation to the n runs that were just taken up.
 func (s *Operator) turn(ctx context.Context, tx *sqlx.Tx, o *operation, n int64) error {
 	if o.Kind == store.Discarding {
 		_, err := tx.ExecContext(ctx, s.db.SQL(`
@@ -128,9 +126,9 @@ func (s *Operator) turn(ctx context.Context, tx *sqlx.Tx, o *operation, n int64)
 	return s.db.Notify(ctx, tx, "")
 }
 
-// paced is the time so many seconds after the operation's next_due, or after now
-// if that is over. A subquery looks next_due up once for the statement: a join
-// may read all operations for each run.
+// paced returns the time that is so many seconds after the operation's next_due or, if
+// next_due is over, after now. The subquery reads next_due once for the statement; a
+// join may read all operations for each run.
 func (s *Operator) paced(operation, seconds string) string {
 	nextDue := `(SELECT o.next_due FROM reprise.operations o WHERE o.id = ` + operation + `)`
 	if s.db.Kind() == dialect.SQLite {
@@ -139,7 +137,7 @@ func (s *Operator) paced(operation, seconds string) string {
 	return `greatest(` + nextDue + `, now()) + (` + seconds + `) * interval '1 second'`
 }
 
-// pace is the time between two runs, in seconds.
+// pace returns the time between two runs, in seconds.
 func (o *operation) pace() float64 {
 	if o.Rate == 0 {
 		return 0
@@ -147,7 +145,7 @@ func (o *operation) pace() float64 {
 	return 1 / o.Rate
 }
 
-// moveOn writes how far the operation has come, by n more.
+// moveOn writes the progress of the operation, which has taken up n more runs.
 func (s *Operator) moveOn(ctx context.Context, tx *sqlx.Tx, o *operation, n int64) error {
 	_, err := tx.ExecContext(ctx, s.db.SQL(`
 		UPDATE reprise.operations

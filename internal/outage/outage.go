@@ -1,5 +1,5 @@
-// Package outage is for what is tried again until it works, such as reaching a
-// server: it is logged when it begins to fail, and when it works again.
+// Package outage retries until something works, such as reaching a server. It logs the
+// first failure and the recovery.
 package outage
 
 import (
@@ -11,8 +11,8 @@ import (
 	"github.com/cenkalti/backoff/v5"
 )
 
-// Outage logs when something begins to fail and when it works again, and nothing
-// in between. For use by one goroutine.
+// Outage logs when something begins to fail and when it works again, and nothing in
+// between. It is for use by one goroutine.
 type Outage struct {
 	What string
 	Log  *slog.Logger
@@ -20,7 +20,7 @@ type Outage struct {
 	since time.Time
 }
 
-// Report is told of each try. What fails because ctx has ended is no outage.
+// Report takes the result of one try. A failure after the end of ctx is no outage.
 func (o *Outage) Report(ctx context.Context, err error) {
 	switch {
 	case ctx.Err() != nil:
@@ -33,9 +33,9 @@ func (o *Outage) Report(ctx context.Context, err error) {
 	}
 }
 
-// Until calls f until it succeeds, which is logged as an outage is. It returns an
-// error of f that does not pass, and when ctx ends its error with that of the last
-// try.
+// Until calls f until it succeeds, and logs the outage. It returns an error for which
+// passes returns false. When ctx ends, it returns the error of ctx with that of the
+// last try.
 func (o *Outage) Until(ctx context.Context, longest time.Duration, passes func(error) bool, f func() error) error {
 	for pace := Pace(longest); ; {
 		err := f()
@@ -54,7 +54,7 @@ func (o *Outage) Until(ctx context.Context, longest time.Duration, passes func(e
 	}
 }
 
-// Pace returns the waits between tries, which grow to the longest.
+// Pace returns the pauses between tries, which grow to longest.
 func Pace(longest time.Duration) *backoff.ExponentialBackOff {
 	b := backoff.NewExponentialBackOff()
 	b.InitialInterval = min(50*time.Millisecond, longest)

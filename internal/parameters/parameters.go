@@ -1,4 +1,4 @@
-// Package parameters reads those of the URLs that name a broker.
+// Package parameters reads the parameters of a broker's URL.
 package parameters
 
 import (
@@ -10,13 +10,13 @@ import (
 	"strings"
 )
 
-// Parameter is one that a URL may have, once.
+// Parameter is a parameter that a URL may have, at most once.
 type Parameter struct {
 	Name string
 	Set  func(value string) error
 }
 
-// Text is one that is kept as it is.
+// Text is a parameter whose value is kept unchanged.
 func Text(name string, into *string) Parameter {
 	return Parameter{name, func(value string) error {
 		*into = value
@@ -24,7 +24,7 @@ func Text(name string, into *string) Parameter {
 	}}
 }
 
-// TLS is the parameter tls, true or false, which secures connections.
+// TLS is the parameter tls, true or false. true makes connections use TLS 1.2 or later.
 func TLS(into **tls.Config) Parameter {
 	return Parameter{"tls", func(value string) error {
 		on, err := strconv.ParseBool(value)
@@ -38,8 +38,8 @@ func TLS(into **tls.Config) Parameter {
 	}}
 }
 
-// CheckUser reports a URL that seems to have a user for each of several hosts, or
-// a host before the user: all up to the last @ would be the name and password of
+// CheckUser reports a URL that seems to have a user for each of several hosts, or a
+// host before the user: everything up to the last @ would be the name and password of
 // one user. The error quotes no part of the URL.
 func CheckUser(rawURL string) error {
 	_, rest, _ := strings.Cut(rawURL, "://")
@@ -60,8 +60,8 @@ func CheckUser(rawURL string) error {
 	return nil
 }
 
-// CheckPassword reports a password that is the rest of a list of hosts with a
-// user each, where the text of the URL is not known: pw@host1,user:pw.
+// CheckPassword is for a URL whose text is not known. It reports a password that is the
+// rest of a list of hosts with a user each: pw@host1,user:pw.
 func CheckPassword(user *url.Userinfo) error {
 	password, _ := user.Password()
 	if _, rest, found := strings.Cut(password, "@"); found && strings.Contains(rest, ","+user.Username()+":") {
@@ -70,8 +70,8 @@ func CheckPassword(user *url.Userinfo) error {
 	return nil
 }
 
-// Parse sets what a URL's query says of the parameters that are known. One that
-// is not, or that is given twice, is an error.
+// Parse sets the known parameters from a URL's query. An unknown or repeated parameter
+// is an error.
 func Parse(query string, known ...Parameter) error {
 	values, err := url.ParseQuery(query)
 	if err != nil {
@@ -93,7 +93,7 @@ func Parse(query string, known ...Parameter) error {
 	}
 	for name := range values {
 		if strings.Contains(query, "@") || strings.Contains(query, "%40") {
-			// The query may be the rest of a password with a question mark in it.
+			// The query may be the rest of a password with a question mark.
 			return fmt.Errorf("a parameter is not one of %s; in a password, a question mark is written %%3F", strings.Join(names, ", "))
 		}
 		return fmt.Errorf("parameter %q: want one of %s", name, strings.Join(names, ", "))

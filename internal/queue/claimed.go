@@ -7,7 +7,7 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// claimedRow is a leased run with its event, unless that is lost.
+// claimedRow is a leased run with its event, if the event is not lost.
 type claimedRow struct {
 	RunID   int64  `db:"run_id"`
 	Handler string `db:"handler"`
@@ -16,7 +16,7 @@ type claimedRow struct {
 	Cycle   int    `db:"cycle"`
 	Lost    bool   `db:"lost"`
 
-	// The run has a published_at of its own, since its event may be lost.
+	// The run's own copy: its event may be lost.
 	RunPublishedAt sqldb.Time `db:"run_published_at"`
 	StartedAt      sqldb.Time `db:"started_at"`
 	ReplayID       int64      `db:"replay_id"`
@@ -26,7 +26,7 @@ type claimedRow struct {
 	sqldb.EventRow
 }
 
-// leasedColumns are what a claim returns of a run beside its key columns.
+// leasedColumns are the columns of a run that a claim returns besides its key columns.
 const leasedColumns = `published_at AS run_published_at, started_at, coalesce(replay_id, 0) AS replay_id,
 	coalesce(error_kind, '') AS error_kind, coalesce(error, '') AS error, coalesce(fingerprint, '') AS fingerprint`
 

@@ -16,11 +16,11 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// End writes how attempts ended, all of them or, with an error, none. It is a
-// compare-and-set: an outcome counts only while its lease holds, that is while
-// the run is Pending with the same instance and attempt. The leases that were
-// lost are returned; nothing is written for them. An outcome that the database
-// has already, because the answer to an earlier call was lost, is not.
+// End writes how attempts ended: all of them or, with an error, none. It is a
+// compare-and-set: an outcome is written only while the run is PENDING with the lease's
+// instance and attempt. End returns the leases that were lost; nothing is written for
+// them. An outcome that is already in the database, because the answer to an earlier
+// call was lost, does not count as lost.
 func (q *Queue) End(ctx context.Context, outcomes []Outcome) (lost []Lease, err error) {
 	if len(outcomes) == 0 {
 		return nil, nil
@@ -35,8 +35,8 @@ func (q *Queue) End(ctx context.Context, outcomes []Outcome) (lost []Lease, err 
 	return q.lost(ctx, outcomes, ended)
 }
 
-// makeSound validates the outcomes, and makes the texts of their failures such as
-// the database takes.
+// makeSound validates the outcomes and converts the texts of their failures to what the
+// database accepts.
 func makeSound(outcomes []Outcome) error {
 	for i, o := range outcomes {
 		if err := o.validate(); err != nil {
@@ -48,8 +48,8 @@ func makeSound(outcomes []Outcome) error {
 	return nil
 }
 
-// lost returns the leases of the outcomes that neither were written now nor stand
-// in the database already.
+// lost returns the leases of the outcomes that were neither written now nor are in the
+// database already.
 func (q *Queue) lost(ctx context.Context, outcomes []Outcome, ended []Lease) ([]Lease, error) {
 	if len(ended) == len(outcomes) {
 		return nil, nil
@@ -67,11 +67,11 @@ func (q *Queue) lost(ctx context.Context, outcomes []Outcome, ended []Lease) ([]
 	return q.notEndedSo(ctx, missing)
 }
 
-// EndUnlocked is End for what no other transaction has locked: it waits for
-// nobody. The leases of the runs that are locked are returned; nothing is written
-// for them yet.
+// EndUnlocked is End without waiting for other transactions. It returns the leases of
+// runs that another transaction has locked; nothing is written for them. On SQLite,
+// which locks no rows, it is End.
 func (q *Queue) EndUnlocked(ctx context.Context, outcomes []Outcome) (lost, locked []Lease, err error) {
-	if len(outcomes) == 0 || q.db.Kind() == dialect.SQLite { // which locks no rows
+	if len(outcomes) == 0 || q.db.Kind() == dialect.SQLite { // SQLite locks no rows
 		lost, err = q.End(ctx, outcomes)
 		return lost, nil, err
 	}
@@ -119,9 +119,8 @@ func (q *Queue) EndUnlocked(ctx context.Context, outcomes []Outcome) (lost, lock
 	return lost, locked, err
 }
 
-// Succeed writes a SUCCESS in the caller's transaction, while the lease holds;
-// ErrLeaseLost says that it does not. The transaction decides then whether
-// anything was written.
+// Succeed writes SUCCESS in the caller's transaction if the lease holds; otherwise it
+// returns ErrLeaseLost. The caller's commit makes the success permanent.
 func (q *Queue) Succeed(ctx context.Context, tx *sqlx.Tx, l Lease) error {
 	if !sqldb.Keepable(l.Instance) {
 		return fmt.Errorf("%v: %w", l, store.ErrLeaseLost)
@@ -133,8 +132,8 @@ func (q *Queue) Succeed(ctx context.Context, tx *sqlx.Tx, l Lease) error {
 	return err
 }
 
-// SucceedMarked is Succeed in the transaction that was marked. Where the handler has
-// ended it, nothing is written, and the error is ErrEnded.
+// SucceedMarked is Succeed in a marked transaction. If the handler has ended the
+// transaction, nothing is written, and the error is ErrEnded.
 func (q *Queue) SucceedMarked(ctx context.Context, tx *sqlx.Tx, m sqldb.Mark, l Lease) error {
 	if q.db.Kind() == dialect.SQLite {
 		if err := q.db.Ended(ctx, tx, m); err != nil {
@@ -169,8 +168,7 @@ func (q *Queue) succeed(ctx context.Context, tx *sqlx.Tx, l Lease, and string, a
 	return n, nil
 }
 
-// notEndedSo returns the leases of those outcomes that are not what the
-// database says.
+// notEndedSo returns the leases of the outcomes that the database does not show.
 func (q *Queue) notEndedSo(ctx context.Context, outcomes []Outcome) (lost []Lease, err error) {
 	stands := make(map[int64]store.Run, len(outcomes))
 	for chunk := range slices.Chunk(outcomes, store.MaxLimit) {
@@ -194,7 +192,7 @@ func (q *Queue) notEndedSo(ctx context.Context, outcomes []Outcome) (lost []Leas
 	return lost, nil
 }
 
-// isEndOf says whether the run stands as the outcome leaves it.
+// isEndOf reports whether the run is in the state that the outcome leaves.
 func (o Outcome) isEndOf(r *store.Run) bool {
 	switch {
 	case r.Status != o.Status || r.Attempt != o.Lease.Attempt:

@@ -30,7 +30,7 @@ func (postgres) insert(events []store.Event, lease LeaseOnInsert, likelyNew bool
 	}
 }
 
-// oneEvent returns the parameters of insertOne.
+// oneEvent returns the parameters of insertOneNew and insertOneAny.
 func oneEvent(e store.Event, lease LeaseOnInsert) []any {
 	c := sqldb.Encode(e.Payload, e.Metadata)
 	handlers := make(pq.StringArray, 0, len(lease.Wants))
@@ -42,7 +42,7 @@ func oneEvent(e store.Event, lease LeaseOnInsert) []any {
 	return []any{handlers, lease.Instance, e.ID, e.Topic, e.Key, c.TextOrNull(), c.BytesOrNull(), c.Metadata}
 }
 
-// arrays returns the columns of events, $1 to $6 of the statements for several.
+// arrays returns the columns of events: $1 to $6 of the statements for several events.
 func arrays(events []store.Event) []any {
 	var ids, topics, keys, texts, bytes, metadata sqldb.Array
 	var size struct{ id, topic, key, payload int }
@@ -53,12 +53,12 @@ func arrays(events []store.Event) []any {
 	n := len(events)
 	ids.Grow(n, size.id)
 	topics.Grow(n, size.topic)
-	texts.Grow(n, size.payload+16*n) // for the quotes in it
+	texts.Grow(n, size.payload+16*n) // for the quotes in the payloads
 	metadata.Grow(n, 160*n)
 	if size.key > 0 {
 		keys.Grow(n, size.key)
 	}
-	nulls := 0 // of bytes: an array that is too short is filled up with them
+	nulls := 0 // NULLs that bytes lacks so far; the server fills a short array up with NULL
 	for i := range events {
 		e := &events[i]
 		c := sqldb.Encode(e.Payload, e.Metadata)
@@ -85,8 +85,8 @@ func arrays(events []store.Event) []any {
 	return []any{&ids, &topics, &keys, &texts, &bytes, &metadata}
 }
 
-// wantArgs returns the parameters of a lease. ns says how many events of each
-// want are leased, or up to which place.
+// wantArgs returns the parameters of a lease. ns is, for each Want, how many events are
+// leased, or the place of the last leased event.
 func wantArgs(lease LeaseOnInsert, ns pq.Int64Array) []any {
 	topics, handlers, _ := wantArrays(lease.Wants)
 	return []any{lease.Instance, topics, handlers, ns}
@@ -97,8 +97,8 @@ func slotsOf(wants []Want) pq.Int64Array {
 	return ns
 }
 
-// lastPlaces returns for each want the place, from 1, of the last event that it
-// is to be leased.
+// lastPlaces returns, for each Want, the place of the last event to lease, counted from
+// 1.
 func lastPlaces(events []store.Event, wants []Want) pq.Int64Array {
 	places := make(pq.Int64Array, len(wants))
 	for i, w := range wants {
@@ -160,7 +160,7 @@ func (postgres) inserted(q *Queue, rows *sql.Rows, events []store.Event) (in Ins
 	return in, rows.Err()
 }
 
-// insertedOne reads a row for each run, or one without a run.
+// insertedOne reads one row for each run, or one row without a run.
 func insertedOne(q *Queue, rows *sql.Rows, event store.EventID) (in Inserted, err error) {
 	for rows.Next() {
 		var (
@@ -188,7 +188,7 @@ func insertedOne(q *Queue, rows *sql.Rows, event store.EventID) (in Inserted, er
 	return in, rows.Err()
 }
 
-// places finds events by their ids, at once when asked in their order.
+// places finds events by their ids. A lookup in the order of the events takes one step.
 type places struct {
 	events []store.Event
 	next   int

@@ -1,32 +1,31 @@
 package queue
 
-// The statements by which PostgreSQL publishes, whole: each can be pasted into psql. They
-// are on every publisher's way. What they do not need for a lease they leave out when
-// there is none; those for events that are likely to be new do not look for others first;
-// and a single event has a statement of its own, since an array takes the database half
-// as long again.
+// The statements with which PostgreSQL publishes. Each is complete and can be pasted
+// into psql. Every publisher executes them, so that each variant leaves out what it
+// does not need: the lease, and the lookup of known events. A single event has
+// statements of its own, because an array takes the database 50% longer.
 //
-// An event that is there already with another payload makes them fail by reprise.id_taken,
-// whose SQLSTATE is idTaken: nothing is written then, and the error, unlike a violated
-// constraint's, quotes no row.
+// For a known event with another payload, the statements fail by reprise.id_taken with
+// the SQLSTATE idTaken. Nothing is written, and the error quotes no row, unlike the
+// error of a violated constraint.
 //
-// The statements that look for known events insert the events in one order, that of
-// EventID.Compare, whatever the order of publishing: two transactions with the same events
-// then wait for each other instead of deadlocking. Runs are created in the order of
-// publishing, when all events of the statement are there. A lease locks the instance, so
-// that nobody forgets it before the leases are committed.
+// The statements that look up known events insert the events in the order of
+// EventID.Compare, whatever the order of publishing: two transactions with the same
+// events wait for each other instead of deadlocking. Runs are created in the order of
+// publishing, after all events of the statement. A lease locks the instance's row, so
+// that no process forgets the instance before the leases are committed.
 //
-// The statements for several events return rows of: how many events are new; which, unless
-// all are; and of the runs of one handler how many they are, and when they are leased their
-// ids and events, in the same order; and when the events were published, which is also when
-// the leased runs started.
+// Each row that the statements for several events return contains: the number of new
+// events; the new events, unless all are new; the number of runs of one handler and, if
+// these are leased, their ids and events in the same order; and the time of publishing,
+// at which the leased runs started, too.
 const (
-	// insertOneNew writes one event that is new. It returns a row for each run, or one row
+	// insertOneNew writes one new event. It returns a row for each run, or one row
 	// without a run: whether the event was written, the run, its handler, whether it is
 	// leased, and when.
 	//
-	// $1 handlers that a slot waits for, $2 instance, $3 id, $4 topic, $5 key, $6 payload as
-	// text, $7 payload as bytes, $8 metadata.
+	// $1 handlers with a reserved slot, $2 instance, $3 id, $4 topic, $5 key, $6
+	// payload as text, $7 payload as bytes, $8 metadata.
 	insertOneNew = `
 		WITH known AS (
 			SELECT id FROM reprise.instances WHERE id = $2 FOR KEY SHARE
@@ -47,7 +46,7 @@ const (
 		SELECT EXISTS (SELECT FROM published), r.id, r.handler, r.instance IS NOT NULL, now()
 		FROM (SELECT) one LEFT JOIN run r ON true`
 
-	// insertOneAny is insertOneNew of an event that may be there already.
+	// insertOneAny is insertOneNew for an event that may be known.
 	insertOneAny = `
 		WITH known AS (
 			SELECT id FROM reprise.instances WHERE id = $2 FOR KEY SHARE
@@ -71,9 +70,10 @@ const (
 		SELECT EXISTS (SELECT FROM published), r.id, r.handler, r.instance IS NOT NULL, now()
 		FROM (SELECT) one LEFT JOIN run r ON true`
 
-	// insertNewDue writes events that are new, with runs that are due.
+	// insertNewDue writes new events with due runs.
 	//
-	// $1 ids, $2 topics, $3 keys, $4 payloads as texts, $5 payloads as bytes, $6 metadata.
+	// $1 ids, $2 topics, $3 keys, $4 payloads as texts, $5 payloads as bytes, $6
+	// metadata.
 	insertNewDue = `
 		WITH placed AS (
 			SELECT id, topic, coalesce(key, '') AS key, text, bytes, metadata, place
@@ -90,8 +90,8 @@ const (
 		)
 		SELECT cardinality($1::text[]), NULL, NULL, NULL, NULL, (SELECT count(*) FROM run), NULL, NULL, now()`
 
-	// insertNewLeased is insertNewDue, and leases runs: of each handler those of the events
-	// up to a place.
+	// insertNewLeased is insertNewDue with leases: for each handler, the runs of the
+	// events up to a place.
 	//
 	// $7 instance, $8 topics, $9 handlers, $10 places.
 	insertNewLeased = `
@@ -124,7 +124,7 @@ const (
 			       array_agg(id) FILTER (WHERE instance IS NOT NULL), array_agg(event_id) FILTER (WHERE instance IS NOT NULL)
 			FROM run GROUP BY topic, handler, instance IS NULL) r ON true`
 
-	// insertAnyDue is insertNewDue of events that may be there already.
+	// insertAnyDue is insertNewDue for events that may be known.
 	insertAnyDue = `
 		WITH input AS (
 			SELECT id, topic, coalesce(key, '') AS key, text, bytes, metadata, place
@@ -152,7 +152,7 @@ const (
 		)
 		SELECT f.*, NULL, NULL, (SELECT count(*) FROM run), NULL, NULL, now() FROM fresh f`
 
-	// insertAnyLeased is insertNewLeased of events that may be there already: $10 are numbers
+	// insertAnyLeased is insertNewLeased for events that may be known. $10 are numbers
 	// of new events.
 	insertAnyLeased = `
 		WITH input AS (
@@ -195,9 +195,10 @@ const (
 			       array_agg(id) FILTER (WHERE instance IS NOT NULL), array_agg(event_id) FILTER (WHERE instance IS NOT NULL)
 			FROM run GROUP BY topic, handler, instance IS NULL) r ON true`
 
-	// insertEvents writes the events of a large publish, whose runs insertRuns creates. It
-	// returns the ids and topics of those that are new, and whether their topics have a
-	// subscription, which it leaves to insertRuns. Parameters as insertNewDue.
+	// insertEvents writes the events of a large publish, without runs: insertRuns
+	// creates them. It returns the ids and topics of the new events. Its third column,
+	// whether the topic has a subscription, is always true: insertRuns finds that out.
+	// The parameters are those of insertNewDue.
 	insertEvents = `
 		INSERT INTO reprise.events AS was (id, topic, key, payload, payload_bytes, metadata)
 		SELECT id, topic, coalesce(key, ''), text::json, bytes, metadata::json

@@ -17,12 +17,12 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// ErrInstanceGone is returned by Heartbeat when others have found the instance
-// dead: the runs that it held are due again, or somebody else's.
+// ErrInstanceGone is returned by Heartbeat when other instances have found the instance
+// dead. Its runs are due again, or leased to other instances.
 var ErrInstanceGone = errors.New("the instance was found dead")
 
-// NewInstanceID returns an id that is unique and tells a reader of the tables
-// where to look: host, process and a random part.
+// NewInstanceID returns a unique id made of host, process id and a random part. It
+// tells a reader of the tables where the instance runs.
 func NewInstanceID() string {
 	host, err := os.Hostname()
 	if err != nil {
@@ -31,18 +31,19 @@ func NewInstanceID() string {
 	return fmt.Sprintf("%s/%d/%06x", sqldb.Printable(host, sqldb.MaxName), os.Getpid(), rand.IntN(1<<24))
 }
 
-// served is a list of handlers as the database keeps it, in JSON.
+// served returns a list of handlers as JSON, as the database stores it.
 func served(handlers []string) string {
 	kept := make([]string, len(handlers))
 	for i, name := range handlers {
-		kept[i] = sqldb.Printable(name, 2*sqldb.MaxName+1) // a handler, and perhaps a topic
+		kept[i] = sqldb.Printable(name, 2*sqldb.MaxName+1) // a handler, or a handler and a topic
 	}
-	text, _ := json.Marshal(kept) // texts always marshal
+	text, _ := json.Marshal(kept) // a list of strings always marshals
 	return string(text)
 }
 
-// Register makes the instance known, which it must be to claim runs; it is
-// idempotent, and a heartbeat.
+// Register makes the instance known. Only a registered instance can claim runs.
+// Register is idempotent, and counts as a heartbeat. HeartbeatInterval is 2 s and
+// DeadAfter 10 s by default.
 func (q *Queue) Register(ctx context.Context, i store.Instance) error {
 	if err := sqldb.ValidName("instance", i.ID); err != nil {
 		return fmt.Errorf("register: %w", err)
@@ -63,38 +64,40 @@ func (q *Queue) Register(ctx context.Context, i store.Instance) error {
 	return nil
 }
 
-// A heartbeat of instance i that comes later than this was late: the process, its
-// machine or the database stood still, or the database's clock was set forward.
-// Others may have stood still with it. One whose predecessor is in the future shows
-// that the clock was set back, and counts as late, too.
+// A heartbeat of instance i is late when the previous one is older than half of its
+// DeadAfter: the process, its machine or the database stood still, or the database's
+// clock was set forward. Other instances may have stood still, too. A previous
+// heartbeat more than 1 s in the future shows that the clock was set back, and counts
+// as late, too.
 const (
 	late        = `now(-i.dead_after / 2)`
 	steadySince = `CASE WHEN i.heartbeat_at < ` + late + ` OR i.heartbeat_at > now(1) THEN now() ELSE i.steady_since END`
 )
 
-// HeartbeatReport is what a heartbeat says.
+// HeartbeatReport is what a heartbeat reports.
 type HeartbeatReport struct {
-	Holding  *Holding // nil says nothing of that; otherwise the instance must not claim or record meanwhile
-	Failing  bool     // it cannot claim
-	Handlers []string // what it serves, see Serving; nil says nothing of that
+	Holding  *Holding // nil leaves the stored value; else the instance must not claim or record meanwhile
+	Failing  bool     // the instance cannot claim
+	Handlers []string // what it serves, see store.Serving; nil leaves the stored value
 }
 
-// Holding is which runs an instance holds: those that are named, and perhaps such
-// as have an id above Recent, or above an earlier one that was higher.
+// Holding is the runs that an instance holds: Runs, and possibly runs with an id above
+// Recent, or above a higher Recent that was reported before.
 type Holding struct {
 	Runs   []int64
 	Recent int64
 }
 
-// HeartbeatResult is what a heartbeat learns.
+// HeartbeatResult is what a heartbeat returns.
 type HeartbeatResult struct {
-	Claims int64 // of the instance that leased runs
-	Others bool  // instances have been silent for too long: Recover may have something to do
+	Claims int64 // the database's count of the instance's claims that leased runs
+	Others bool  // other instances were silent for too long: Recover may have work
 }
 
-// Heartbeat says that the instance is alive, or returns ErrInstanceGone. It reads
-// no other table: whoever locks those does not make the instance look dead. conn
-// is a connection of the pool that the caller keeps for it; nil takes one.
+// Heartbeat reports that the instance is alive, or returns ErrInstanceGone. It reads
+// only the table instances, so that a lock on another table does not make the instance
+// look dead. conn is a connection of the pool that the caller keeps for heartbeats; nil
+// takes a connection from the pool.
 func (q *Queue) Heartbeat(ctx context.Context, conn *sql.Conn, id string, beat HeartbeatReport) (pulse HeartbeatResult, err error) {
 	if !sqldb.Keepable(id) {
 		return pulse, fmt.Errorf("%w: %.255q", ErrInstanceGone, id)
@@ -149,14 +152,14 @@ func (q *Queue) Heartbeat(ctx context.Context, conn *sql.Conn, id string, beat H
 	return found[0], nil
 }
 
-// Survey is what an instance looks at now and then.
+// Survey is what an instance looks up from time to time.
 type Survey struct {
-	Newest        int64  `db:"newest"`        // run there is: what is inserted from now on has a higher id
-	Subscriptions string `db:"subscriptions"` // another text when subscriptions came or went
-	Uncounted     bool   `db:"uncounted"`     // CountFailures has something to do
+	Newest        int64  `db:"newest"`        // highest id of a run; runs that are inserted later have higher ids
+	Subscriptions string `db:"subscriptions"` // a text that changes when subscriptions come or go
+	Uncounted     bool   `db:"uncounted"`     // CountFailures has work
 }
 
-// Survey looks at the tables.
+// Survey reads the tables.
 func (q *Queue) Survey(ctx context.Context) (found Survey, err error) {
 	all := `md5(string_agg(concat_ws(' ', topic, handler, since), ' ' ORDER BY topic, handler))`
 	changes := ` OR EXISTS (SELECT 1 FROM reprise.failure_changes)`

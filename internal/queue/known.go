@@ -15,21 +15,21 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// KnownMetadata returns the metadata of those of the events that are in the
-// database. db is the store's pool or the caller's transaction.
+// KnownMetadata returns the metadata of those of the events that are in the database.
+// db is the store's pool or the caller's transaction.
 func (q *Queue) KnownMetadata(ctx context.Context, db sqldb.Queryer, ids []store.EventID) (map[store.EventID]map[string]string, error) {
 	return q.metadata(ctx, db, ids, `SELECT e.id, e.topic, e.metadata FROM reprise.events e WHERE (e.id, e.topic) IN `,
 		`SELECT e.id, e.topic, e.metadata FROM unnest($1::text[], $2::text[]) AS k (id, topic) JOIN reprise.events e ON e.id = k.id AND e.topic = k.topic`)
 }
 
-// KnownOutgoingMetadata is KnownMetadata of the outbox.
+// KnownOutgoingMetadata is KnownMetadata for the outbox.
 func (q *Queue) KnownOutgoingMetadata(ctx context.Context, db sqldb.Queryer, ids []store.EventID) (map[store.EventID]map[string]string, error) {
 	return q.metadata(ctx, db, ids, `SELECT o.event_id, o.topic, o.metadata FROM reprise.outbox o WHERE (o.event_id, o.topic) IN `,
 		`SELECT o.event_id, o.topic, o.metadata FROM unnest($1::text[], $2::text[]) AS k (id, topic) JOIN reprise.outbox o ON o.event_id = k.id AND o.topic = k.topic`)
 }
 
-// metadata reads ids, topics and metadata by the statement of SQLite, which ends
-// before a list of rows, or that of PostgreSQL.
+// metadata reads ids, topics and metadata. sqlite is a statement without its final list
+// of rows; postgres is a complete statement.
 func (q *Queue) metadata(ctx context.Context, db sqldb.Queryer, ids []store.EventID, sqlite, postgres string) (map[store.EventID]map[string]string, error) {
 	known := make(map[store.EventID]map[string]string, len(ids))
 	for chunk := range slices.Chunk(ids, 1000) {

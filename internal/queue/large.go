@@ -14,14 +14,12 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// InsertLarge writes more events than one statement takes, in a transaction of
-// the caller's, with a run that is due for each subscription of their topics.
-// split makes the events of the statements. The events need not be Unique; for
-// the rest it is Insert.
+// InsertLarge writes more events than one statement takes, in the caller's transaction,
+// and a due run for each subscription of their topics. split divides the events among
+// statements. The events need not be Unique. Otherwise it is Insert.
 //
-// On PostgreSQL all events are inserted before the first run, since events are
-// inserted in one order by every transaction, and runs in the order of
-// publishing.
+// On PostgreSQL, all events are inserted before the first run: every transaction
+// inserts events in the order of EventID.Compare, and runs in the order of publishing.
 func (q *Queue) InsertLarge(ctx context.Context, tx sqldb.Queryer, events []store.Event, split func([]store.Event) [][]store.Event) (in Inserted, err error) {
 	if len(events) == 0 {
 		return in, nil
@@ -93,8 +91,8 @@ func (q *Queue) insertChunk(ctx context.Context, tx sqldb.Queryer, query string,
 	return rows.Err()
 }
 
-// insertRuns creates the runs of events that are new, in their order, and
-// returns how many.
+// insertRuns creates the runs of new events, in the order of the events, and returns
+// their number.
 func (q *Queue) insertRuns(ctx context.Context, tx sqldb.Queryer, events []store.Event) (n int, err error) {
 	ids, topics, keys := make(pq.StringArray, len(events)), make(pq.StringArray, len(events)), make(pq.StringArray, len(events))
 	for i := range events {

@@ -7,8 +7,8 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// Lease is an instance's hold on a run for one attempt. It has no time limit:
-// it lasts until the attempt ends or the instance is found dead.
+// Lease is an instance's hold on a run for one attempt. It has no time limit: it lasts
+// until the attempt ends or the instance is found dead.
 type Lease struct {
 	RunID    int64
 	Instance string
@@ -23,15 +23,15 @@ func (l Lease) String() string {
 type Outcome struct {
 	Lease     Lease
 	Status    store.Status   // Success, Failed, or Pending to make the run due again
-	Delay     time.Duration  // with Pending: until it is due
+	Delay     time.Duration  // with Pending: time until the run is due
 	Refund    bool           // with Pending: the try does not count
-	NextCycle bool           // with Pending: the cycle is over, the next begins when the run is due
-	Failure   *store.Failure // kept as an Attempt, and as the run's last failure; required with Failed
-	OnRecord  bool           // Failure is that of an earlier attempt: there was none now, and none is kept
-	Callback  *store.Failure // of a callback of the policy: kept as an Attempt
+	NextCycle bool           // with Pending: the cycle is over; the next one begins when the run is due
+	Failure   *store.Failure // stored as an Attempt and as the run's last failure; required with Failed
+	OnRecord  bool           // Failure belongs to an earlier attempt, so that no Attempt is stored
+	Callback  *store.Failure // failure of a callback of the policy; stored as an Attempt
 }
 
-// LeaseOf returns the hold on a run of the attempt that is under way.
+// LeaseOf returns the lease of the run's current attempt.
 func LeaseOf(r store.Run) Lease {
 	return Lease{RunID: r.ID, Instance: r.Instance, Attempt: r.Attempt}
 }

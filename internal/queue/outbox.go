@@ -13,15 +13,14 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// WriteOutbox writes events, which must be valid and Unique, into the outbox:
-// HELD where held says so for their topic, PENDING otherwise, in this order. It
-// returns which were not there yet. What is there already stays as it is,
-// sent or not, whatever its metadata: KnownOutgoingMetadata tells whether an event
-// Repeats it. Another payload under an id that its topic has in the outbox
-// makes it fail with ErrDuplicateID, and nothing is written.
+// WriteOutbox writes events into the outbox in their order: HELD if held returns true
+// for their topic, PENDING otherwise. It returns the events that were not there yet.
+// The events must be valid and Unique; pass at most a few thousand events and a few MiB
+// of payload. db is the store's pool or the caller's transaction.
 //
-// db is the store's pool or the caller's transaction; a few thousand events and
-// a few MiB of payload make a good statement.
+// A known event stays as it is, sent or not, whatever its metadata:
+// KnownOutgoingMetadata tells whether an event Repeats it. An id that its topic has in
+// the outbox with another payload is ErrDuplicateID, and nothing is written.
 func (q *Queue) WriteOutbox(ctx context.Context, db sqldb.Queryer, events []store.Event, held func(topic string) bool) (fresh []store.EventID, err error) {
 	if len(events) == 0 {
 		return nil, nil
@@ -72,9 +71,9 @@ func (q *Queue) WriteOutbox(ctx context.Context, db sqldb.Queryer, events []stor
 	return fresh, nil
 }
 
-// outboxInsert returns the statement, which returns the ids and topics of the
-// events that are new; on PostgreSQL in one row, after how many they are, and
-// unless all are.
+// outboxInsert returns the statement, which returns the ids and topics of the new
+// events. On PostgreSQL it returns one row: the number of new events, and their ids and
+// topics unless all events are new.
 func (q *Queue) outboxInsert(events []store.Event, states []string) (string, []any) {
 	if q.db.Kind() == dialect.SQLite {
 		args := make([]any, 0, 7*len(events))

@@ -14,8 +14,8 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// postgres sends batches as arrays, so that a statement's text does not depend
-// on their size.
+// postgres sends batches as arrays, so that the text of a statement does not depend on
+// the size of the batch.
 type postgres struct{}
 
 func wantArrays(wants []Want) (topics, handlers pq.StringArray, ns pq.Int64Array) {
@@ -31,7 +31,7 @@ func (p postgres) record(ctx context.Context, q *Queue, e store.Event, handler, 
 	if !errors.Is(err, sql.ErrNoRows) {
 		return lease, err
 	}
-	// The event is there, and the run too, or the event is another one.
+	// The event is known. Either its run exists, too, or another event has the id.
 	first, err := q.record.Event(ctx, e.Topic, e.ID)
 	if err != nil {
 		return taken{}, err
@@ -40,15 +40,15 @@ func (p postgres) record(ctx context.Context, q *Queue, e store.Event, handler, 
 		return taken{}, &takenError{as}
 	}
 	lease, err = p.takeUp(ctx, q, e.EventID(), handler, instance, again)
-	if errors.Is(err, sql.ErrNoRows) && !e.Declared { // there is no run, if the metadata differs in what makes it no other event
+	if errors.Is(err, sql.ErrNoRows) && !e.Declared { // no run exists yet, and the metadata differs only in incidental fields
 		e.Declared = true
 		lease, err = p.recordNew(ctx, q, e, handler, instance)
 	}
 	return lease, err
 }
 
-// recordNew records a run that is new, of an event that is new or is there as it
-// is: with the same payload and, unless it is Declared, the same metadata.
+// recordNew records a new run of an event that is new or known with the same payload
+// and, unless it is Declared, the same metadata.
 func (postgres) recordNew(ctx context.Context, q *Queue, e store.Event, handler, instance string) (lease taken, err error) {
 	c := sqldb.Encode(e.Payload, e.Metadata)
 	err = q.db.GetContext(ctx, &lease, q.db.SQL(`
@@ -78,7 +78,7 @@ func (postgres) recordNew(ctx context.Context, q *Queue, e store.Event, handler,
 }
 
 func (postgres) takeUp(ctx context.Context, q *Queue, e store.EventID, handler, instance string, again bool) (lease taken, err error) {
-	// Lock first: what others deliver or end at the same time is then seen.
+	// The lock comes first, so that the statement sees concurrent deliveries and ends.
 	err = q.db.GetContext(ctx, &lease, q.db.SQL(`
 		WITH was AS (
 			SELECT id, status, attempt, cycle, instance, started_at, due_at FROM reprise.handler_runs
@@ -106,12 +106,12 @@ func (postgres) takeUp(ctx context.Context, q *Queue, e store.EventID, handler, 
 
 func (postgres) claim(ctx context.Context, q *Queue, by Claimant, wants []Want) ([]*Claimed, error) {
 	topics, handlers, ns := wantArrays(wants)
-	// The planner does not know w.n. It takes LIMIT w.n for a tenth of all that is
-	// due, and above jit_above_cost the server compiles each claim: 20 ms instead
-	// of 0.7 for 16 of a million due runs. A literal LIMIT below it bounds the
-	// estimate. An array and a lateral subquery keep the planner at index scans.
-	// The SELECT around each array hides its length: the planner would otherwise
-	// plan each claim anew, which takes as long as the claim.
+	// The planner does not know w.n. It estimates LIMIT w.n as a tenth of all due runs,
+	// and above jit_above_cost the server compiles each claim: 20 ms instead of 0.7 ms
+	// for 16 of a million due runs. The literal LIMIT in the inner query bounds the
+	// estimate. An array and a lateral subquery keep the planner at index scans. The
+	// SELECT around each array hides its length. Otherwise the planner would plan each
+	// claim again, which takes as long as the claim.
 	var claimed []*Claimed
 	err := q.db.Query(ctx, q.db.Pool(), q.db.SQL(`
 		WITH due AS (
@@ -146,7 +146,7 @@ func (postgres) claim(ctx context.Context, q *Queue, by Claimant, wants []Want) 
 		) e ON true
 		ORDER BY l.id`), []any{topics, handlers, ns, by.Instance, by.Claims, q.db.IDs(by.Held)}, func(rows *sql.Rows) error {
 		claimed = nil
-		for rows.Next() { // by hand: sqlx would take as long as everything else here
+		for rows.Next() { // sqlx would take as long as everything else here
 			var r claimedRow
 			if err := rows.Scan(&r.RunID, &r.ID, &r.Topic, &r.Handler, &r.Attempt, &r.Tries, &r.Cycle, &r.Lost, &r.Key,
 				&r.Payload, &r.PayloadBytes, &r.Metadata, &r.Source, &r.PublishedAt,
@@ -164,8 +164,8 @@ func (postgres) claim(ctx context.Context, q *Queue, by Claimant, wants []Want) 
 	return claimed, nil
 }
 
-// end takes one statement for successes of one instance and attempt, which is
-// what most are.
+// end uses a single statement for the most frequent case: successes of one instance and
+// attempt.
 func (p postgres) end(ctx context.Context, q *Queue, outcomes []Outcome) (ended []Lease, err error) {
 	successes, others := bySuccess(outcomes)
 	if len(others) == 0 && len(successes) == 1 {
@@ -185,7 +185,7 @@ type attempt struct {
 	number   int
 }
 
-// bySuccess returns the runs that succeeded by instance and attempt, and all other
+// bySuccess returns the successful runs by instance and attempt, and all other
 // outcomes.
 func bySuccess(outcomes []Outcome) (successes map[attempt]pq.Int64Array, others []Outcome) {
 	successes = map[attempt]pq.Int64Array{}
@@ -200,9 +200,9 @@ func bySuccess(outcomes []Outcome) (successes map[attempt]pq.Int64Array, others 
 	return successes, others
 }
 
-// endIn writes the successes without a join, one statement for each instance and
-// attempt, which are few: joined to an array of outcomes whose length it does
-// not know, the planner would read the table whole, or compare each with each.
+// endIn writes the successes without a join, in one statement for each instance and
+// attempt. In a join with an array of unknown length, the planner would read the whole
+// table or compare every pair.
 func (p postgres) endIn(ctx context.Context, q *Queue, tx *sqlx.Tx, outcomes []Outcome) (ended []Lease, err error) {
 	successes, others := bySuccess(outcomes)
 	for a, ids := range successes {
@@ -230,7 +230,7 @@ func (postgres) succeed(ctx context.Context, q *Queue, db sqlx.ExtContext, insta
 	if err != nil {
 		return nil, err
 	}
-	if int(n) < len(ids) { // some leases were lost: which?
+	if int(n) < len(ids) { // some leases were lost: find out which
 		asked := ids
 		ids = nil
 		if err := sqlx.SelectContext(ctx, db, &ids, q.db.SQL(`

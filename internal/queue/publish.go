@@ -16,9 +16,9 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// LeaseOnInsert asks for runs to be created in an instance's hands: for each
-// Want the first N events of its topic, which must be free slots. The zero
-// value asks for none.
+// LeaseOnInsert makes an insert create runs leased to an instance: for each Want, the
+// first N events of its topic. The caller must hold N free slots. The zero value leases
+// none.
 type LeaseOnInsert struct {
 	Instance string
 	Wants    []Want
@@ -26,7 +26,7 @@ type LeaseOnInsert struct {
 
 func (l LeaseOnInsert) validate() error { return validWants(l.Instance, l.Wants) }
 
-// validWants reports names that the database would fail at.
+// validWants reports names at which the database would fail.
 func validWants(instance string, wants []Want) error {
 	if !sqldb.Keepable(instance) {
 		return fmt.Errorf("instance %.255q: want valid UTF-8 without NUL", instance)
@@ -39,23 +39,22 @@ func validWants(instance string, wants []Want) error {
 	return nil
 }
 
-// LeasesOnInsert says whether the database can do that; where it cannot, runs
-// are created due.
+// LeasesOnInsert reports whether the database can lease runs on insert. If not, every
+// run is created due.
 func (q *Queue) LeasesOnInsert() bool { return q.db.Kind() == dialect.Postgres }
 
 // Inserted is what an insert wrote.
 type Inserted struct {
-	IDs    []store.EventID // of the events that were not in the database yet
-	Leased []LeasedRun     // the runs that were leased
-	Due    int             // how many other runs were created; on SQLite, of how many events
+	IDs    []store.EventID // events that were not in the database
+	Leased []LeasedRun     // leased runs
+	Due    int             // number of other runs; on SQLite, number of new events
 
-	// Unheard are the topics of new events that nobody is subscribed to. On
-	// PostgreSQL a statement for several topics knows of them only when it has
-	// created no run at all.
+	// Unheard are the topics of new events that have no subscription. On PostgreSQL, a
+	// statement for several topics reports them only if it has created no run.
 	Unheard []string
 }
 
-// unheard sets Unheard after a statement that counts runs, not those of each topic.
+// unheard sets Unheard after a statement that counts runs of all topics together.
 func (in *Inserted) unheard() {
 	if in.Due > 0 || len(in.Leased) > 0 {
 		return
@@ -71,35 +70,35 @@ func (in *Inserted) notHeard(topic string) {
 	}
 }
 
-// LeasedRun is a run that was created in an instance's hands.
+// LeasedRun is a run that was created leased to an instance.
 type LeasedRun struct {
 	RunID   int64 // on attempt 1
 	Handler string
-	Event   int // the index of its event among those that were to be written
+	Event   int // index of its event in the input
 
-	// StartedAt and PublishedAt are those of the run, by the database's clock. In a
-	// transaction, both are the time at which it began.
+	// StartedAt and PublishedAt are by the database's clock. In a transaction, both are
+	// the time at which the transaction began.
 	StartedAt   time.Time
 	PublishedAt time.Time
 }
 
-// Insert writes events, which must be valid and Unique, and a run for each
-// subscription of their topics, in one statement: due, or leased where the lease
-// asks for it. db is the store's pool, where the statement is committed by itself, or
-// a transaction of the caller's. A few thousand events and a few MiB of payload make
-// a good statement.
+// Insert writes events and a run for each subscription of their topics, in one
+// statement. A run is leased where lease asks for it, and due otherwise. The events
+// must be valid and Unique; pass at most a few thousand events and a few MiB of
+// payload. db is the store's pool, on which the statement commits by itself, or the
+// caller's transaction.
 //
-// Publishing an event again does nothing, whatever became of its runs and whatever
-// its metadata: KnownMetadata tells whether it Repeats the first. Another payload
-// under an id that the topic has already is ErrDuplicateID. Whether something may
-// have been written in spite of an error, Refused tells.
+// Publishing a known event again writes nothing, whatever the state of its runs and its
+// metadata: KnownMetadata tells whether it Repeats the first. A known id with another
+// payload is ErrDuplicateID. sqldb.Refused tells whether an error leaves open that the
+// statement had an effect.
 func (q *Queue) Insert(ctx context.Context, db sqldb.Queryer, events []store.Event, lease LeaseOnInsert) (Inserted, error) {
 	return q.insert(ctx, db, events, lease, false)
 }
 
-// InsertNew is Insert of events of which none is known: the database has less to
-// look for. They need not be Unique. If one of them is known, or there twice, nothing
-// is written, and the error is ErrKnown. On SQLite it is Insert.
+// InsertNew is Insert without a lookup of known events. The events need not be Unique.
+// If one of them is known or stands twice in events, nothing is written, and the error
+// is ErrKnown. On SQLite it is Insert.
 func (q *Queue) InsertNew(ctx context.Context, db sqldb.Queryer, events []store.Event, lease LeaseOnInsert) (Inserted, error) {
 	return q.insert(ctx, db, events, lease, true)
 }
@@ -117,7 +116,7 @@ func (q *Queue) insert(ctx context.Context, db sqldb.Queryer, events []store.Eve
 		return in, err
 	}
 	query, args := q.dialect.insert(events, lease, likelyNew)
-	if q.db.Kind() == dialect.SQLite { // its text depends on how many events there are
+	if q.db.Kind() == dialect.SQLite { // the text depends on the number of events
 		query = q.db.Compose(query)
 	} else {
 		query = q.db.SQL(query)
@@ -131,10 +130,10 @@ func (q *Queue) insert(ctx context.Context, db sqldb.Queryer, events []store.Eve
 	return in, nil
 }
 
-// Unique returns the first event of each id, and apart from them the others of
-// these ids whose metadata says something else: whether they repeat it, only what
-// the database has under the id can tell. What stands there twice is left out.
-// Another payload under the same id is ErrDuplicateID.
+// Unique returns the first event of each id, and separately the later events of these
+// ids with other metadata. Whether one of the others repeats the first depends on what
+// the database has under the id. Exact repetitions are left out. Another payload under
+// the same id is ErrDuplicateID.
 func Unique(events []store.Event) (unique, others []store.Event, err error) {
 	if len(events) == 1 {
 		return events, nil, nil
@@ -161,8 +160,8 @@ func Unique(events []store.Event) (unique, others []store.Event, err error) {
 	return unique, others, nil
 }
 
-// Together is Unique where no database has any of the events: the others are
-// Repeats of the first.
+// Together is Unique for events of which the database has none: each of the others
+// becomes a Repeat of the first.
 func Together(events []store.Event) ([]store.Event, error) {
 	unique, others, err := Unique(events)
 	if err != nil || len(others) == 0 {
@@ -175,34 +174,34 @@ func Together(events []store.Event) ([]store.Event, error) {
 	return unique, err
 }
 
-// ErrKnown is what InsertNew and ReceiveNew fail with: nothing is written.
-// Insert and Receive tell what is known from what another constraint refuses.
+// ErrKnown is returned by InsertNew and ReceiveNew; nothing is written. Insert and
+// Receive distinguish a known event from the violation of another constraint.
 var ErrKnown = errors.New("an event is known already")
 
 const (
-	// idTaken is the SQLSTATE of reprise.id_taken, by which PostgreSQL's
-	// statements fail when an event is there with another payload. takenMessage
-	// begins its message, which is the same in every language of the server.
+	// idTaken is the SQLSTATE of reprise.id_taken, by which PostgreSQL's statements
+	// fail for a known event with another payload. takenMessage begins its message, in
+	// every language of the server.
 	idTaken      = "RP001"
 	takenMessage = "reprise: the id is taken: "
 
-	// notNullViolation is SQLite's code of an insert that fails on purpose: see its
+	// notNullViolation is SQLite's code for an insert that fails on purpose: see its
 	// statement.
 	notNullViolation = 1299
 )
 
-// insertError says what the error of a statement that inserts means: ErrDuplicateID,
-// or, of events that were likely to be new, ErrKnown. How often it was sent stays
-// with it.
+// insertError translates the error of an insert: to ErrDuplicateID or, for events that
+// were likely to be new, to ErrKnown. It keeps the number of times that the statement
+// was sent.
 func insertError(err error, likelyNew bool) error {
 	code, _ := dialect.ResultCode(err)
 	var explained error
 	switch state := sqldb.State(err); {
 	case state == idTaken:
 		explained = fmt.Errorf("event %q: %w, with another payload: give each message an id of its own", takenID(err), store.ErrDuplicateID)
-	case code == notNullViolation: // all that may be NULL otherwise is valid
+	case code == notNullViolation: // every other NOT NULL column is validated
 		explained = fmt.Errorf("%w, with another payload: give each message an id of its own", store.ErrDuplicateID)
-	case state == sqldb.UniqueViolation && likelyNew: // Insert finds out which
+	case state == sqldb.UniqueViolation && likelyNew: // Insert finds out which event
 		return fmt.Errorf("%w: %w", ErrKnown, err)
 	default:
 		return sqldb.RowError(err)
@@ -214,8 +213,8 @@ func insertError(err error, likelyNew bool) error {
 	return explained
 }
 
-// takenID cuts the id out of the message of reprise.id_taken, to be shown: lib/pq
-// and pgx both put the SQLSTATE behind the message, in parentheses.
+// takenID cuts the id out of the message of reprise.id_taken, for display. lib/pq and
+// pgx both put the SQLSTATE after the message, in parentheses.
 func takenID(err error) string {
 	_, id, _ := strings.Cut(err.Error(), takenMessage)
 	if i := strings.LastIndex(id, " ("); i >= 0 {

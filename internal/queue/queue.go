@@ -1,8 +1,8 @@
-// Package queue is how runs come to be and to an end: events are inserted with their
-// runs, due runs are claimed, ends are written, and what a dead process held is due
-// again. What was published over a broker waits in the outbox.
+// Package queue creates and ends runs: it inserts events with their runs, claims due
+// runs, writes the ends of attempts, and makes the runs of dead instances due again.
+// Events for a broker wait in the outbox.
 //
-// What truly differs between PostgreSQL and SQLite is in postgres.go, insert.go and
+// Statements that differ between the databases are in postgres.go and insert.go, and in
 // sqlite.go. All methods are safe for concurrent use.
 package queue
 
@@ -15,14 +15,14 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// Queue is the runs in one schema of one database.
+// Queue holds the runs in one schema of one database.
 type Queue struct {
 	db      *sqldb.DB
 	record  *store.Store
 	dialect sqlDialect
 }
 
-// Of returns the queue of what is on record in the store.
+// Of returns the queue in the database of the store.
 func Of(record *store.Store) *Queue {
 	q := &Queue{db: record.Database(), record: record, dialect: postgres{}}
 	if q.db.Kind() == dialect.SQLite {
@@ -31,24 +31,22 @@ func Of(record *store.Store) *Queue {
 	return q
 }
 
-// sqlDialect is what PostgreSQL and SQLite do differently on the way of an
-// event.
+// sqlDialect is what PostgreSQL and SQLite do differently on an event's way.
 type sqlDialect interface {
-	// insert returns the statement that writes the events and a run for each of
-	// their topics' subscriptions, and inserted reads what it returns. With
-	// likelyNew it may fail if an event is known.
+	// insert returns the statement that writes the events and a run for each
+	// subscription of their topics. inserted reads the statement's result. With
+	// likelyNew, the statement may fail if an event is known.
 	insert(events []store.Event, lease LeaseOnInsert, likelyNew bool) (query string, args []any)
 	inserted(q *Queue, rows *sql.Rows, events []store.Event) (Inserted, error)
-	// record writes the event unless it is there, and a run of the handler
-	// leased to the instance. It returns sql.ErrNoRows and changes nothing
-	// when the run is not to be had, and a *takenError when the id is another
-	// event's: see Queue.Record.
+	// record writes the event unless it is there, and a run of the handler leased to
+	// the instance. It returns sql.ErrNoRows and changes nothing when the run cannot be
+	// leased, and a *takenError when another event has the id: see Queue.Record.
 	record(ctx context.Context, q *Queue, e store.Event, handler, instance string, again bool) (taken, error)
-	// takeUp leases a run that there is to the instance, for another attempt. It
-	// returns sql.ErrNoRows and changes nothing when the run is not to be had.
+	// takeUp leases an existing run to the instance for another attempt. It returns
+	// sql.ErrNoRows and changes nothing when the run cannot be leased.
 	takeUp(ctx context.Context, q *Queue, e store.EventID, handler, instance string, again bool) (taken, error)
-	// claim leases due runs to the instance, at most as many as wanted.
+	// claim leases due runs to the instance, for each Want at most its N.
 	claim(ctx context.Context, q *Queue, by Claimant, wants []Want) ([]*Claimed, error)
-	// end writes outcomes whose lease still holds, and returns those leases.
+	// end writes the outcomes whose lease still holds, and returns these leases.
 	end(ctx context.Context, q *Queue, outcomes []Outcome) ([]Lease, error)
 }

@@ -19,39 +19,38 @@ import (
 
 // Received is what a Receive wrote.
 type Received struct {
-	Leased []LeasedRun // the runs that were leased
-	Due    int         // how many other runs are new
-	Known  int         // how many of the events are not
-	Resent bool        // the statement was sent twice: what is not new may be leased as well
+	Leased []LeasedRun // leased runs
+	Due    int         // number of other new runs
+	Known  int         // number of known events
+	Resent bool        // the statement was sent twice: runs of known events may be leased as well
 
-	// Other are the known events whose metadata is not that of the event in the
-	// database, letter for letter: they got no run of the handler.
+	// Other are the known events whose metadata in the database is another text. They
+	// got no run of the handler.
 	Other []OtherMetadata
 }
 
-// OtherMetadata is what the database has as the metadata of an event, and the index
-// of that event among those that were received.
+// OtherMetadata is the metadata that the database has of an event, and the index of the
+// event in the input.
 type OtherMetadata struct {
 	Event    int
 	Metadata map[string]string
 }
 
-// Receive writes events that another transport delivered, unless they are
-// known, and a run of the handler for each, unless there is one, in their order:
-// leased, for so many of the first events as the lease's Want says, and due
-// otherwise. All of it is committed when it returns or, with an error that is
-// Refused, nothing.
+// Receive writes the events that another transport delivered, unless they are known,
+// and a run of the handler for each event without one, in the order of the events. The
+// first N events of the lease's Want are leased, the others due. Everything is
+// committed when Receive returns; with an error that is sqldb.Refused, nothing is.
 //
-// The events must be valid, of one Source and Unique; a few hundred make a good
-// statement. Another payload under an id that its topic has already is
-// ErrDuplicateID. One with other metadata, unless it is Declared, is left to the
-// caller, who finds out whether it Repeats the first: it gets no run.
+// The events must be valid, of one Source and Unique; pass at most a few hundred. A
+// known id with another payload is ErrDuplicateID. A known event with other metadata
+// gets no run, unless it is Declared: the caller finds out whether it Repeats the
+// first.
 func (q *Queue) Receive(ctx context.Context, handler string, events []store.Event, lease LeaseOnInsert) (Received, error) {
 	return q.receiveBy(ctx, receiveAny, handler, events, lease)
 }
 
-// ReceiveNew is Receive of events of which none is known: the database has less
-// to look for. If one is, nothing is written, and the error is ErrKnown.
+// ReceiveNew is Receive without a lookup of known events. If one of the events is
+// known, nothing is written, and the error is ErrKnown.
 func (q *Queue) ReceiveNew(ctx context.Context, handler string, events []store.Event, lease LeaseOnInsert) (Received, error) {
 	return q.receiveBy(ctx, receiveNew, handler, events, lease)
 }

@@ -1,12 +1,12 @@
 package queue
 
-// The statements of Receive and ReceiveNew, whole. All runs are one INSERT, so that they
-// are in the order of the events.
+// The statements of Receive and ReceiveNew, complete. One INSERT creates all runs, so
+// that they are in the order of the events.
 //
-// $1 to $6 as insertNewDue, $7 source, $8 handler, $9 instance, $10 how many of the first
-// events are leased.
+// $1 to $6 as in insertNewDue, $7 source, $8 handler, $9 instance, $10 how many of the
+// first events are leased.
 const (
-	// receiveNew writes events that are new.
+	// receiveNew writes new events.
 	receiveNew = `
 		WITH input AS (
 			SELECT id, topic, coalesce(key, '') AS key, text, bytes, metadata, place
@@ -40,8 +40,8 @@ const (
 		       NULL, NULL
 		FROM run`
 
-	// receiveAny writes events that may be there already. A subquery for each known event
-	// reads no more of a large table than its row, whatever the planner takes the input for.
+	// receiveAny writes events that may be known. A subquery for each known event reads
+	// only that event's row, whatever size the planner assumes for the input.
 	//
 	// $11 ids of the events that are Declared.
 	receiveAny = `

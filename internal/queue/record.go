@@ -12,17 +12,17 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// Record writes down that a handler is about to work on an event which another
-// transport delivered: the event, unless it is known, and a run leased to the
-// instance. The run is committed when Record returns.
+// Record writes that a handler begins to work on an event from another transport: the
+// event, unless it is known, and a run leased to the instance. The run is committed
+// when Record returns.
 //
-// A redelivered event finds its run: one that failed, or that somebody holds
-// without an end, is taken up for another attempt (what was held is kept as an
-// abandoned attempt). A run that has ended well or was discarded is ErrDone,
-// unless again is set, which takes up a successful run too.
+// A redelivered event finds its run. A run that failed or is PENDING is taken up for
+// another attempt; if it was leased, the lost lease is kept as an abandoned attempt. A
+// run that succeeded or was discarded is ErrDone. With again set, a run that succeeded
+// is taken up, too.
 //
-// Another event under the id of one that is there gets an id of its own, which is
-// the EventID of the run: one with another payload, and one that Repeats the first.
+// Another event under a known id gets an id of its own, which is the run's EventID: an
+// event with another payload, or one that Repeats the first.
 func (q *Queue) Record(ctx context.Context, e store.Event, handler, instance string, again bool) (store.Run, error) {
 	if err := e.Validate(); err != nil {
 		return store.Run{}, err
@@ -53,16 +53,16 @@ func (q *Queue) Record(ctx context.Context, e store.Event, handler, instance str
 	return run, nil
 }
 
-// takenError says that an event's id is that of another event.
+// takenError says that another event has the event's id.
 type takenError struct{ as store.Event } // the event under the id that it gets instead
 
 func (e *takenError) Error() string {
 	return fmt.Sprintf("the id is taken by another event, this one is %q", e.as.ID)
 }
 
-// RecordAgain takes up a run that the instance, or another one, had before, for
-// another attempt, whatever has become of it; only DISCARDED it is ErrDone. The run
-// is committed when RecordAgain returns.
+// RecordAgain takes up a run for another attempt that an instance had before, whatever
+// its status; only a DISCARDED run is ErrDone. The run is committed when RecordAgain
+// returns.
 func (q *Queue) RecordAgain(ctx context.Context, was store.Run, instance string) (store.Run, error) {
 	if err := sqldb.ValidName("instance", instance); err != nil {
 		return was, err
@@ -94,14 +94,14 @@ type taken struct {
 	Fingerprint string     `db:"fingerprint"`
 }
 
-// fill tells the run what the database has of it.
+// fill copies the columns into the run.
 func (t taken) fill(run *store.Run) {
 	run.ID, run.Attempt, run.StartedAt, run.PublishedAt = t.ID, t.Attempt, t.StartedAt.Time, t.PublishedAt.Time
 	run.ReplayID, run.ErrorKind, run.Error, run.Fingerprint = t.ReplayID, t.ErrorKind, t.Error, t.Fingerprint
 }
 
-// another returns event e under the id that it gets where the first event has its
-// id already, and whether it is another event than that.
+// another compares e with the first event of its id. If they are two events, it returns
+// e under an id of its own, and true.
 func another(e, first store.Event) (store.Event, bool) {
 	switch {
 	case !bytes.Equal(first.Payload, e.Payload):

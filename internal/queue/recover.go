@@ -18,19 +18,19 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// What instances hold, and what becomes of it when they leave or die.
+// Which runs instances hold, and what becomes of these runs when an instance leaves or dies.
 
-// holder is an instance and where its runs are.
+// holder is an instance and the runs that it may hold.
 type holder struct {
 	ID     string  `db:"id"`
 	Recent int64   `db:"recent"`
 	Runs   runList `db:"held_runs"`
-	Old    bool    `db:"old"` // a process of version 1
+	Old    bool    `db:"old"` // the process is of version 1
 }
 
 const holderColumns = `v.id, coalesce(v.recent_run, v.lowest_run) AS recent, v.held_runs, v.recent_run IS NULL AS old`
 
-// runList scans what DB.IDs writes.
+// runList scans a list of runs that DB.IDs wrote.
 type runList []int64
 
 func (l *runList) Scan(src any) error {
@@ -53,8 +53,8 @@ type selecter interface {
 	SelectContext(ctx context.Context, into any, query string, args ...any) error
 }
 
-// heldBy returns the runs that the instances hold, in no order. It reads the runs
-// that they name and those since the earliest of their heartbeats, and no more.
+// heldBy returns the runs that the instances hold, in no order. It reads only the runs
+// that they name, and the runs since the lowest Recent of the instances.
 func (q *Queue) heldBy(ctx context.Context, db selecter, holders []holder) ([]heldRun, error) {
 	if len(holders) == 0 {
 		return nil, nil
@@ -85,8 +85,8 @@ func (q *Queue) heldBy(ctx context.Context, db selecter, holders []holder) ([]he
 	return all, nil
 }
 
-// Held returns the leases that the instance holds by the database, by id: one
-// more than the instance knows of is a claim whose answer it never got.
+// Held returns the leases that the instance holds by the database, ordered by id. A
+// lease of which the instance does not know comes from a claim whose answer was lost.
 func (q *Queue) Held(ctx context.Context, id string) ([]Lease, error) {
 	if !sqldb.Keepable(id) {
 		return nil, nil
@@ -110,16 +110,16 @@ func (q *Queue) Held(ctx context.Context, id string) ([]Lease, error) {
 	return leases, nil
 }
 
-// Deregister forgets the instance. Runs that it still holds are due again,
-// without losing the try. Should one of them be locked, by a transaction of the
-// instance's that has not ended, or be refused, it is left for Recover.
+// Deregister removes the instance. The runs that it still holds are due again, with the
+// try given back. If one of them is locked, by an open transaction of the instance, or
+// the database refuses the change, that run is left for Recover.
 func (q *Queue) Deregister(ctx context.Context, id string) error {
 	if !sqldb.Keepable(id) {
 		return nil
 	}
 	var refusal error
 	err := q.db.InTx(ctx, func(tx *sqlx.Tx) error {
-		// A claim or an insert that is under way has ended when the lock is had.
+		// Once this statement has the lock, a concurrent claim or insert has ended.
 		var own []holder
 		if err := tx.SelectContext(ctx, &own, q.db.SQL(`SELECT `+holderColumns+` FROM reprise.instances v WHERE v.id = $1 FOR UPDATE`), id); err != nil {
 			return err
@@ -134,22 +134,20 @@ func (q *Queue) Deregister(ctx context.Context, id string) error {
 	return nil
 }
 
-// Recover makes the runs of dead instances due again and forgets those
-// instances. What the handlers had begun is kept as abandoned attempts. It returns
-// the ids of the dead instances that are forgotten. Any number of instances may
-// recover at once.
+// Recover makes the runs of dead instances due again and removes these instances. An
+// attempt that a handler had begun is kept as abandoned. Recover returns the ids of the
+// removed instances. Any number of instances may recover at once.
 //
-// judge is the instance that asks. An instance is dead when its last heartbeat is
-// older than its own DeadAfter, by the database's clock. The judge must know from
-// the same clock that it was not itself held up, nor the database, nor everybody:
-// its last heartbeat must be young, and after one that was late everybody gets a
-// full DeadAfter. Otherwise nobody is dead.
+// judge is the instance that asks. An instance is dead when its last heartbeat is older
+// than its own DeadAfter, by the database's clock. No instance is dead for a judge that
+// was held up itself: the judge's last heartbeat must be young. After a late heartbeat
+// of the judge, every instance gets a full DeadAfter, because the database or all
+// processes may have stood still.
 //
-// What a transaction keeps locked, one that a dead process has left open or a
-// statement of its that the server still works on, is left for the next time;
-// nothing else waits for it. So is a run whose change the database refuses, as a
-// trigger of the application's may: the others are recovered, and the error says
-// which was refused.
+// Recover does not wait for a locked run: a transaction that a dead process left open,
+// or a statement of it that the server still executes. The run is left for the next
+// call. A run whose change the database refuses, by a trigger of the application for
+// example, is left, too: the others are recovered, and the error names the refused run.
 func (q *Queue) Recover(ctx context.Context, judge string) (dead []string, err error) {
 	if !sqldb.Keepable(judge) {
 		return nil, nil
@@ -187,11 +185,11 @@ func (q *Queue) Recover(ctx context.Context, judge string) (dead []string, err e
 	}
 }
 
-// recoveredAtOnce bounds a transaction of Recover: when time is short, what it
-// has done before is done.
+// recoveredAtOnce bounds one transaction of Recover, so that finished batches stay done
+// when time is short.
 const recoveredAtOnce = 100
 
-// leaving is what becomes of the runs that an instance leaves behind.
+// leaving says what becomes of the runs that an instance leaves behind.
 type leaving struct {
 	failure store.Failure
 	refund  int // tries given back
@@ -202,15 +200,15 @@ var (
 	abandoned   = leaving{store.Failure{Kind: store.KindAbandoned, Message: "the process died, or was silent for too long, while the handler ran"}, 0}
 )
 
-// forget makes the runs that instances hold due again, but for those that are
-// locked or refused, and keeps the attempts. It removes the instances that hold
-// nothing any more, and returns their ids. The instances are locked.
+// forget makes the runs that the instances hold due again, except runs that are locked
+// or refused, and stores the attempts. It removes the instances that no longer hold a
+// run, and returns their ids. The caller has locked the instances.
 func (q *Queue) forget(ctx context.Context, tx *sqlx.Tx, holders []holder, l leaving) (gone []string, refusal, err error) {
 	runs, err := q.heldBy(ctx, tx, holders)
 	if err != nil || len(holders) == 0 {
 		return nil, nil, err
 	}
-	left := map[string]map[int64]bool{} // runs that are held, by instance
+	left := map[string]map[int64]bool{} // runs that are still held, by instance
 	for _, h := range holders {
 		left[h.ID] = map[int64]bool{}
 	}
@@ -229,7 +227,7 @@ func (q *Queue) forget(ctx context.Context, tx *sqlx.Tx, holders []holder, l lea
 		ids = ids[:0]
 		holds := map[any]string{}
 		for _, r := range locked {
-			if left[r.Instance][r.ID] { // or it was claimed by another meanwhile
+			if left[r.Instance][r.ID] { // else another instance has claimed it meanwhile
 				delete(left[r.Instance], r.ID)
 				ids, holds[r.ID] = append(ids, r.ID), r.Instance
 			}
@@ -260,10 +258,10 @@ func (q *Queue) forget(ctx context.Context, tx *sqlx.Tx, holders []holder, l lea
 	return gone, refusal, err
 }
 
-// keep writes which runs an instance still holds, so that whoever looks next does
-// not read all that is newer. Should it yet lease one, by a statement that the
-// server has not carried out, that has a higher id than any there is. Of a process
-// of version 1 nothing is written that it would not keep true.
+// keep writes which runs an instance still holds, so that the next caller does not read
+// all newer runs. A statement that the server has not executed yet can only lease a run
+// with a higher id than any now. For a process of version 1 keep writes nothing,
+// because that process would not keep the value true.
 func (q *Queue) keep(ctx context.Context, tx *sqlx.Tx, h holder, runs []int64) error {
 	if h.Old {
 		return nil
@@ -276,8 +274,8 @@ func (q *Queue) keep(ctx context.Context, tx *sqlx.Tx, h holder, runs []int64) e
 	return err
 }
 
-// leaveEach is leave for all that the database does not refuse. It returns the runs
-// that are, and why the last of them is.
+// leaveEach is leave for every run that the database does not refuse. It returns the
+// refused runs, and the reason for one of them.
 func (q *Queue) leaveEach(ctx context.Context, tx *sqlx.Tx, runs []any, l leaving) (refused []any, why, err error) {
 	if len(runs) == 0 {
 		return nil, nil, nil
@@ -306,7 +304,7 @@ func (q *Queue) leaveEach(ctx context.Context, tx *sqlx.Tx, runs []any, l leavin
 		}
 		refused, why = append(refused, some...), cmp.Or(reason, why)
 	}
-	if len(refused) == 0 { // each half is accepted
+	if len(refused) == 0 { // each half alone is accepted
 		why = nil
 	}
 	return refused, why, nil

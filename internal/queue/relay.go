@@ -14,8 +14,9 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// Relay makes the instance the one that sends what is in the outbox, or lets it
-// go on being that, for so long by the database's clock, and says whether it is.
+// Relay makes the instance the relay, the one process that sends from the outbox, or
+// extends its time. The time is ttl from now, by the database's clock. Relay reports
+// whether the instance is the relay.
 func (q *Queue) Relay(ctx context.Context, instance string, ttl time.Duration) (bool, error) {
 	if err := sqldb.ValidName("instance", instance); err != nil {
 		return false, fmt.Errorf("become the relay: %w", err)
@@ -35,7 +36,8 @@ func (q *Queue) Relay(ctx context.Context, instance string, ttl time.Duration) (
 	return is, nil
 }
 
-// ResignRelay lets another instance be the relay at once.
+// ResignRelay ends the instance's time as the relay, so that another instance can
+// become the relay at once.
 func (q *Queue) ResignRelay(ctx context.Context, instance string) error {
 	if !sqldb.Keepable(instance) {
 		return nil
@@ -46,9 +48,9 @@ func (q *Queue) ResignRelay(ctx context.Context, instance string) error {
 	return nil
 }
 
-// WaitingTopics returns the topics of which something is PENDING in the outbox.
+// WaitingTopics returns the topics that have PENDING events in the outbox.
 func (q *Queue) WaitingTopics(ctx context.Context) (topics []string, err error) {
-	// From one topic to the next: there may be a million messages of each.
+	// The query steps from topic to topic: each may have a million events.
 	if err := q.db.SelectContext(ctx, &topics, q.db.SQL(`
 		WITH RECURSIVE waiting AS (
 			SELECT min(topic) AS topic FROM reprise.outbox WHERE state = 'PENDING'
@@ -62,12 +64,12 @@ func (q *Queue) WaitingTopics(ctx context.Context) (topics []string, err error) 
 	return topics, nil
 }
 
-// waitingOf selects what is PENDING of the topic $1, the oldest first. Only the
-// index outbox_pending has that order: with topic = $1, PostgreSQL may read all
-// that is unsent in the order of its ids, to find what is of the topic.
+// waitingOf selects the PENDING events of topic $1, the oldest first. Only the index
+// outbox_pending has this order. With topic = $1, PostgreSQL may instead read all
+// unsent events in the order of their ids to find those of the topic.
 const waitingOf = `state = 'PENDING' AND (topic, id) > ($1, 0) AND topic <= $1 ORDER BY topic, id`
 
-// Waiting says whether something of the topic is PENDING in the outbox.
+// Waiting reports whether the outbox has a PENDING event of the topic.
 func (q *Queue) Waiting(ctx context.Context, topic string) (waiting bool, err error) {
 	if !sqldb.Keepable(topic) {
 		return false, nil
@@ -79,8 +81,8 @@ func (q *Queue) Waiting(ctx context.Context, topic string) (waiting bool, err er
 	return waiting, nil
 }
 
-// Backlog counts what is PENDING of a topic in the outbox, up to most, and says
-// whether sending any of that has failed.
+// Backlog counts the PENDING events of a topic in the outbox, up to most. It reports
+// whether an attempt to send one of them has failed.
 func (q *Queue) Backlog(ctx context.Context, topic string, most int) (n int, failing bool, err error) {
 	if !sqldb.Keepable(topic) {
 		return 0, false, nil
@@ -97,9 +99,9 @@ func (q *Queue) Backlog(ctx context.Context, topic string, most int) (n int, fai
 	return found.N, found.Failing, nil
 }
 
-// NextOutgoing returns the oldest events of the topic that are PENDING, with
-// their metadata and payloads, at most limit of them and, but for the first, as
-// many as are together below size bytes of payload.
+// NextOutgoing returns the oldest PENDING events of the topic, with metadata and
+// payloads: at most limit events, and at most size bytes of payload in all. The first
+// event is returned whatever its size.
 func (q *Queue) NextOutgoing(ctx context.Context, topic string, limit, size int) ([]store.Outgoing, error) {
 	if !sqldb.Keepable(topic) {
 		return nil, nil
@@ -139,20 +141,20 @@ func (q *Queue) NextOutgoing(ctx context.Context, topic string, limit, size int)
 	return next, nil
 }
 
-// Sent marks events in the outbox as sent. It waits for nobody: an event that
-// another transaction has locked stays as it is, for a later call.
+// Sent marks events in the outbox as sent. It does not wait: an event that another
+// transaction has locked stays unchanged, for a later call.
 func (q *Queue) Sent(ctx context.Context, ids []int64) error {
 	return q.markOutgoing(ctx, ids, `('PENDING', 'DROPPED')`, `state = 'SENT', sent_at = now(), error = NULL`)
 }
 
-// RefusedByBroker marks an event in the outbox as one that the broker will
-// never take as it is, unless another transaction has locked it.
+// RefusedByBroker marks an event in the outbox as one that the broker will never accept
+// as it is, unless another transaction has locked the event.
 func (q *Queue) RefusedByBroker(ctx context.Context, id int64, cause string) error {
 	return q.markOutgoing(ctx, []int64{id}, `('PENDING')`, `state = 'REFUSED', failures = failures + 1, error = $1`, sqldb.Printable(cause, sqldb.MaxMessage))
 }
 
-// SendingFailed keeps why an event in the outbox could not be sent, unless
-// another transaction has locked it; it stays PENDING.
+// SendingFailed stores why sending an event failed, unless another transaction has
+// locked the event. The event stays PENDING.
 func (q *Queue) SendingFailed(ctx context.Context, id int64, cause string) error {
 	return q.markOutgoing(ctx, []int64{id}, `('PENDING')`, `failures = failures + 1, error = $1`, sqldb.Printable(cause, sqldb.MaxMessage))
 }

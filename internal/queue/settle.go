@@ -14,22 +14,20 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// A publish creates runs for the subscriptions that its statement sees. On
-// PostgreSQL it does not see one that is committed while its transaction is open:
-// when the statement came first, or when the transaction reads by a snapshot that
-// is older (REPEATABLE READ, SERIALIZABLE). What such a transaction publishes is
-// committed after the subscription, and gets its runs by Settle.
+// A publish creates runs for the subscriptions that its statement sees. On PostgreSQL, the
+// statement may miss a subscription that is committed while the publish's transaction is
+// open: the statement came first, or the transaction reads by an older snapshot
+// (REPEATABLE READ, SERIALIZABLE). The events of such a transaction are committed after the
+// subscription. Settle creates their runs.
 //
-// A subscription remembers which transactions were open (open_then), and that all
-// others got their ids later. It is settled when all
-// transactions have ended that were open when somebody looked first. No publish
-// does anything for that.
+// A new subscription stores the transactions that are open (open_then); all others get
+// their ids later. The subscription is settled when every transaction has ended that was
+// open at the first look. A publish does no work for this.
 
-// openThen is what a new subscription remembers. Open transactions are found by
-// their locks; subtransactions that were released, whose locks are gone, by the
-// status of each id since the oldest that is open, but no more than two million.
-// The earliest time that an event of theirs bears is when the oldest began, or
-// unknown where this role may not see it.
+// openThen is what a new subscription stores. Open transactions are found by their locks.
+// Released subtransactions have no locks; they are found by the status of each id since
+// the oldest open one, at most 2,000,000 ids. An event of an open transaction is at most
+// as old as the oldest of them; "from" is NULL where this role may not see that time.
 const openThen = `(
 		SELECT json_build_object(
 			'next', CAST(CAST(pg_snapshot_xmax(pg_current_snapshot()) AS text) AS bigint),
@@ -47,18 +45,18 @@ const openThen = `(
 		WHERE datname = current_database() AND pid <> pg_backend_pid()
 		AND EXISTS (SELECT 1 FROM pg_locks l WHERE l.pid = a.pid AND l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock'))`
 
-// openNow are the transactions that are open in this database: sessions by their
-// virtual ids, which every role may see, and then prepared ones.
+// openNow selects the open transactions in this database: those of sessions by their virtual
+// ids, which every role may see, and prepared ones.
 const openNow = `
 		SELECT l.virtualxid AS id FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid AND a.datname = current_database()
 		WHERE l.locktype = 'virtualxid' AND l.mode = 'ExclusiveLock' AND l.granted AND l.pid <> pg_backend_pid()
 		UNION ALL SELECT CAST(transaction AS text) FROM pg_prepared_xacts WHERE database = current_database()`
 
-// look notes in a subscription, which is committed, what it waits for: at the first
-// look everything that is open, and later what is left of that. PREPARE TRANSACTION
-// takes the virtual id away. So the transaction ids of the sessions that are waited
-// for are noted too, as far as they have one; and where something has ended since the
-// last look, what was prepared since then may be it.
+// look writes into a committed subscription which transactions it waits for: at the first
+// look all open ones, later those that are left. PREPARE TRANSACTION takes the virtual id
+// away. Therefore look also stores the transaction ids of these sessions, if they have one.
+// When a transaction has ended since the last look, a transaction that was prepared since
+// then may be the same one.
 const look = `
 		WITH open AS MATERIALIZED (` + openNow + `
 		), waited AS MATERIALIZED (
@@ -84,18 +82,18 @@ const look = `
 		WHERE topic = $1 AND handler = $2 AND open_then IS NOT NULL
 		RETURNING open_then ->> 'waits'`
 
-// Settle creates the runs that transactions owe to a subscription which were open
-// when it was committed, as far as they have ended. It returns "" when all have, and
-// how many runs it made.
+// Settle creates the runs for the events of transactions that were open when the
+// subscription was committed and have ended since. It returns the number of new runs, and
+// "" in still when all these transactions have ended.
 //
-// Otherwise it returns what is still open: passed to the next call, that does
-// nothing until one of them has ended. Any number of callers may do so at once. On
-// SQLite, which has one writer at a time, no subscription is ever unsettled.
+// Otherwise still lists the open transactions. Pass it to the next call: that call creates
+// nothing until one of them has ended. Any number of callers may call Settle at once. On
+// SQLite, which has one writer at a time, every subscription is settled.
 func (q *Queue) Settle(ctx context.Context, sub store.Subscription, open string) (still string, created int64, err error) {
 	if q.db.Kind() == dialect.SQLite || !sqldb.Keepable(sub.Topic, sub.Handler) {
 		return "", 0, nil
 	}
-	var unsettled bool // a look without a lock: next to always it is all
+	var unsettled bool // a read without a lock; almost always it suffices
 	if err := q.db.GetContext(ctx, &unsettled, q.db.SQL(`
 		SELECT EXISTS (SELECT 1 FROM reprise.subscriptions WHERE topic = $1 AND handler = $2 AND open_then IS NOT NULL)`),
 		sub.Topic, sub.Handler); err != nil || !unsettled {
@@ -103,12 +101,12 @@ func (q *Queue) Settle(ctx context.Context, sub store.Subscription, open string)
 	}
 	err = q.db.InTx(ctx, func(tx *sqlx.Tx) error {
 		still, created = "", 0
-		// One at a time: what is read of the subscription is what the last look left.
+		// The lock lets one caller look at a time, so that each reads the result of the last look.
 		if _, err := tx.ExecContext(ctx, q.db.SQL(`SELECT 1 FROM reprise.subscriptions WHERE topic = $1 AND handler = $2 FOR UPDATE`), sub.Topic, sub.Handler); err != nil {
 			return err
 		}
 		err := tx.GetContext(ctx, &still, q.db.SQL(look), sub.Topic, sub.Handler)
-		if errors.Is(err, sql.ErrNoRows) { // somebody else was first
+		if errors.Is(err, sql.ErrNoRows) { // another caller was first
 			return nil
 		}
 		if err != nil {
@@ -160,8 +158,8 @@ func (q *Queue) settling(sub store.Subscription, err error) error {
 	return nil
 }
 
-// before compares a transaction id, which has 32 bits, with a bound that has all of
-// them: as PostgreSQL does, half of the ids are before it.
+// before returns the condition that a transaction id of 32 bits is before a bound of 64
+// bits. As in PostgreSQL, half of all ids are before the bound.
 func before(xid, bound string) string {
 	return `((CAST(CAST(` + xid + ` AS text) AS bigint) - ` + bound + ` % 4294967296 + 6442450944) % 4294967296 - 2147483648 < 0)`
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// sqlite has one writer at a time: what PostgreSQL does in one statement is
-// here a short transaction, or a statement with a trigger (see migrations).
+// sqlite has one writer at a time. A single statement of PostgreSQL is here a short
+// transaction, or a statement with a trigger (see migrations).
 type sqlite struct{}
 
 func (sqlite) insert(events []store.Event, _ LeaseOnInsert, _ bool) (string, []any) {
@@ -32,7 +32,7 @@ func (sqlite) insert(events []store.Event, _ LeaseOnInsert, _ bool) (string, []a
 		RETURNING id, topic, topic IN (SELECT s.topic FROM reprise.subscriptions s)`, args
 }
 
-// inserted does not know how many runs the trigger made.
+// inserted does not know how many runs the trigger created.
 func (sqlite) inserted(_ *Queue, rows *sql.Rows, _ []store.Event) (in Inserted, err error) {
 	for rows.Next() {
 		var id store.EventID
@@ -90,8 +90,8 @@ func (d sqlite) takeUp(ctx context.Context, q *Queue, e store.EventID, handler, 
 	return lease, err
 }
 
-// lease leases the handler's run of an event to the instance: a new one, or one for
-// another attempt.
+// lease leases the handler's run of an event to the instance: a new run, or an existing
+// run for another attempt.
 func (sqlite) lease(ctx context.Context, q *Queue, tx *sqlx.Tx, e store.EventID, handler, instance string, again bool) (lease taken, err error) {
 	if _, err := tx.ExecContext(ctx, q.db.SQL(`
 		INSERT INTO reprise.run_attempts (run_id, attempt, cycle, kind, message, instance, started_at)
@@ -120,7 +120,7 @@ func (sqlite) lease(ctx context.Context, q *Queue, tx *sqlx.Tx, e store.EventID,
 }
 
 func (sqlite) claim(ctx context.Context, q *Queue, by Claimant, wants []Want) ([]*Claimed, error) {
-	// A look first: an idle process must not take the write lock.
+	// The read comes first, so that an idle process does not take the write lock.
 	var due bool
 	if err := q.db.GetContext(ctx, &due, q.db.SQL(`
 		SELECT EXISTS (SELECT 1 FROM reprise.handler_runs WHERE due_at IS NOT NULL AND due_at <= now())`)); err != nil || !due {
@@ -171,7 +171,7 @@ func (sqlite) claim(ctx context.Context, q *Queue, by Claimant, wants []Want) ([
 	return claimed, nil
 }
 
-// fillEvents brings the events of leased runs along.
+// fillEvents reads the events of the leased runs.
 func (q *Queue) fillEvents(ctx context.Context, tx *sqlx.Tx, leased []claimedRow) error {
 	type key struct{ topic, id string }
 	found := make(map[key]sqldb.EventRow, len(leased))
@@ -195,7 +195,7 @@ func (q *Queue) fillEvents(ctx context.Context, tx *sqlx.Tx, leased []claimedRow
 			leased[i].Lost = true
 			continue
 		}
-		e.Payload, e.PayloadBytes = bytes.Clone(e.Payload), bytes.Clone(e.PayloadBytes) // each handler's own
+		e.Payload, e.PayloadBytes = bytes.Clone(e.Payload), bytes.Clone(e.PayloadBytes) // a copy for each handler
 		leased[i].EventRow = e
 	}
 	return nil

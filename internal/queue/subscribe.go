@@ -11,7 +11,7 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// validate reports a policy that the database would not keep, too.
+// validate also reports a policy that the database could not store.
 func validate(sub store.Subscription, policy string) error {
 	if policy != "" && !sqldb.IsJSON([]byte(policy)) {
 		return fmt.Errorf("handler %.255q: policy %.255q: want JSON in UTF-8, or nothing", sub.Handler, policy)
@@ -19,9 +19,9 @@ func validate(sub store.Subscription, policy string) error {
 	return sub.Validate()
 }
 
-// Subscribe puts a subscription into the database, idempotently, with its
-// handler's policy as JSON ("" is "{}") for whoever reads the tables. It stays
-// there until somebody removes it (Unsubscribe), served or not. See Settle.
+// Subscribe writes a subscription and its handler's policy as JSON ("" is "{}"). It is
+// idempotent. The subscription stays, served or not, until Unsubscribe. Settle creates
+// the runs of transactions that are open meanwhile.
 func (q *Queue) Subscribe(ctx context.Context, sub store.Subscription, policy string) error {
 	if err := validate(sub, policy); err != nil {
 		return err
@@ -39,9 +39,9 @@ func (q *Queue) Subscribe(ctx context.Context, sub store.Subscription, policy st
 	return err
 }
 
-// SubscribeTx does it in a transaction of the caller's, and says whether the
-// subscription is new. It neither changes nor locks one that is there already:
-// publishers must not wait for each other's transactions.
+// SubscribeTx is Subscribe in the caller's transaction. It reports whether the
+// subscription is new. It neither changes nor locks an existing subscription, so that
+// publishers do not wait for each other's transactions.
 func (q *Queue) SubscribeTx(ctx context.Context, tx interface {
 	sqldb.Queryer
 	sqldb.Execer
@@ -49,7 +49,7 @@ func (q *Queue) SubscribeTx(ctx context.Context, tx interface {
 	if err := validate(sub, policy); err != nil {
 		return false, err
 	}
-	if q.db.Kind() == dialect.SQLite { // whose transactions had better not read before they write
+	if q.db.Kind() == dialect.SQLite { // a transaction on SQLite should write before it reads
 		if err := q.db.SetBusyTimeout(ctx, tx); err != nil {
 			return false, err
 		}

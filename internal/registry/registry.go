@@ -1,4 +1,4 @@
-// Package registry says which handlers a bus takes, beside which others.
+// Package registry decides which handlers a bus accepts together.
 package registry
 
 import (
@@ -10,7 +10,7 @@ import (
 	"github.com/reprise-bus/reprise/handlers"
 )
 
-// Handler is a handler of one topic. Those of a group share their name.
+// Handler is a handler of one topic. The handlers of a group share their name.
 type Handler struct {
 	Handler cqrs.EventHandler
 	Name    string
@@ -19,7 +19,7 @@ type Handler struct {
 	Is      Kind
 }
 
-// Kind is what a handler is of.
+// Kind is the kind of a handler.
 type Kind int
 
 // The kinds.
@@ -29,7 +29,7 @@ const (
 	OfGroup
 )
 
-// Events are handlers of events.
+// Events returns handlers of events.
 func Events(hs []cqrs.EventHandler) ([]Handler, error) {
 	fresh := make([]Handler, len(hs))
 	for i, h := range hs {
@@ -41,7 +41,7 @@ func Events(hs []cqrs.EventHandler) ([]Handler, error) {
 	return fresh, nil
 }
 
-// Commands are handlers of commands.
+// Commands returns handlers of commands.
 func Commands(hs []cqrs.CommandHandler) ([]Handler, error) {
 	fresh := make([]Handler, len(hs))
 	for i, c := range hs {
@@ -54,7 +54,7 @@ func Commands(hs []cqrs.CommandHandler) ([]Handler, error) {
 	return fresh, nil
 }
 
-// Group are the handlers of a group.
+// Group returns the handlers of a group.
 func Group(name string, policy handlers.Policy, members []cqrs.GroupEventHandler) ([]Handler, error) {
 	if len(members) == 0 {
 		return nil, fmt.Errorf("group %q has no handlers: give it one for each type of event, such as cqrs.NewGroupEventHandler(…)", name)
@@ -70,9 +70,9 @@ func Group(name string, policy handlers.Policy, members []cqrs.GroupEventHandler
 	return fresh, nil
 }
 
-// Add finds the topics of the handlers of one call, checks them against each other and
-// those that are known, and returns all of them. valid reports a topic or a name that
-// the bus cannot have.
+// Add finds the topics of the handlers of one call, checks the handlers against each
+// other and against the known ones, and returns all of them. valid reports a topic or a
+// name that the bus cannot have.
 func Add(known, fresh []Handler, marshaler cqrs.CommandEventMarshaler, valid func(h Handler) error) ([]Handler, error) {
 	all := slices.Clone(known)
 	for i := range fresh {
@@ -94,8 +94,8 @@ func Add(known, fresh []Handler, marshaler cqrs.CommandEventMarshaler, valid fun
 	return all, nil
 }
 
-// beside reports a handler that cannot be registered beside another, which is of the
-// same call or of an earlier one.
+// beside reports a handler that cannot be registered together with another. together
+// says that both are of the same call.
 func (h Handler) beside(other Handler, together bool) error {
 	switch {
 	case h.Name == other.Name && h.Is == OfGroup && other.Is == OfGroup && together:
@@ -111,7 +111,7 @@ func (h Handler) beside(other Handler, together bool) error {
 	return nil
 }
 
-// SeveralFor is the error for a command with two handlers.
+// SeveralFor returns the error for a command with two handlers.
 func SeveralFor(command, known, fresh string) error {
 	return fmt.Errorf("command %q has the handler %q, and cannot have %q, too: a command has exactly one handler; make it an event if several are to get it", command, known, fresh)
 }

@@ -9,12 +9,13 @@ import (
 	"github.com/reprise-bus/reprise/internal/dialect"
 )
 
-// What the database refuses because of others at work at the same time is tried
-// again, after pauses that grow from the first one. PostgreSQL has waited before
-// it refuses: it is asked so many times. After a deadlock the others need time to
-// finish: whoever came back at once would deadlock with the next. SQLite may refuse
-// at once: it is asked for so long, in pauses that stay short, since it keeps no
-// queue of who waits.
+// Again retries what the database refuses because of concurrent work, after growing
+// pauses.
+//
+// PostgreSQL waits before it refuses, so that the number of calls is limited. After a
+// deadlock, the other transactions need time to finish: an immediate retry would
+// deadlock with the next of them. SQLite may refuse at once, so that the time is
+// limited. Its pauses stay short, because SQLite keeps no queue of waiting writers.
 const (
 	collisions     = 8
 	collisionPause = 2 * time.Millisecond
@@ -25,16 +26,16 @@ const (
 	deadlock = "40P01"
 )
 
-// Again calls f until it succeeds, fails for a reason other than a collision (see
-// Collided) or a statement that the server has lost, or has done so 8 times; on
-// SQLite, for 10 s. It returns the error of the last call. f must set whatever it
-// sets anew.
+// Again calls f until it succeeds or fails for a reason other than a collision (see
+// Collided) or a prepared statement that the server has lost. It makes at most 8 calls;
+// on SQLite it retries for 10 s. It returns the error of the last call. f must reset
+// everything that it sets.
 func Again(ctx context.Context, f func() error) error {
 	began := time.Now()
 	for try := 1; ; try++ {
 		err := f()
 		var sent *SentError
-		if err == nil || !Collided(err) && !outdated(err) || errors.As(err, &sent) && sent.Times > 1 { // nobody knows of the first time
+		if err == nil || !Collided(err) && !outdated(err) || errors.As(err, &sent) && sent.Times > 1 { // the effect of the first sending is unknown
 			return err
 		}
 		pause := collisionPause << min(try-1, collisions)
@@ -57,9 +58,8 @@ func Again(ctx context.Context, f func() error) error {
 	}
 }
 
-// Collided says whether the database refused a statement, or a transaction, only
-// because of others at the same time: nothing of it is written, and it may well
-// succeed when it is tried again.
+// Collided reports whether the database refused a statement or a transaction only
+// because of concurrent work. Nothing of it is written, and a retry may succeed.
 func Collided(err error) bool {
 	switch State(err) {
 	case serializationFailure, deadlock:

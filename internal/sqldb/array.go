@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// Array is a parameter of type text[] or bytea[] that is written in one piece:
-// those of lib/pq grow while they are, which was a sixth of what a publish
-// allocated. After the last element it is closed.
+// Array is a parameter of type text[] or bytea[], written into one buffer. The arrays of
+// lib/pq grow while they are written, which took a sixth of all memory that a publish
+// allocated. Call Close after the last element.
 type Array struct{ text strings.Builder }
 
-// Grow makes room for n elements of so many bytes in all.
+// Grow makes room for n elements with so many bytes in total.
 func (a *Array) Grow(n, bytes int) { a.text.Grow(bytes + bytes/8 + 3*n + 2) }
 
 func (a *Array) begin() {
@@ -50,7 +50,7 @@ func (a *Array) Add(s string) {
 func (a *Array) AddBytes(b []byte) {
 	a.begin()
 	a.text.WriteString(`"\\x`)
-	_, _ = hex.NewEncoder(&a.text).Write(b) // a Builder takes everything
+	_, _ = hex.NewEncoder(&a.text).Write(b) // a Builder never fails
 	a.text.WriteByte('"')
 }
 

@@ -8,18 +8,18 @@ import (
 	"github.com/reprise-bus/reprise/internal/dialect"
 )
 
-// SQLite has one writer at a time, and refuses the others with SQLITE_BUSY: at
-// once, unless their connection has a busy timeout. Which connections the pool
-// has, and how they were opened, is the application's business. So
+// SQLite has one writer at a time, and refuses the others with SQLITE_BUSY: at once, unless
+// their connection has a busy timeout. The application decides which connections the pool
+// has and how they are opened. Therefore:
 //
-//   - what Reprise writes waits its turn in the process (turns), and is tried
-//     again when another process, or the application, has the lock;
-//   - a transaction takes the write lock when it begins: one that reads first
-//     is refused for good when others have written meanwhile;
-//   - where connections have no busy timeout, a transaction sets one on its own,
-//     since COMMIT waits for readers in a rollback journal.
+//   - Reprise's writers take turns within the process (turns), and retry while another
+//     process, or the application, has the lock.
+//   - A transaction takes the write lock when it begins. A transaction that reads first
+//     could never write once others have written meanwhile.
+//   - If the connections have no busy timeout, a transaction sets one, because COMMIT waits
+//     for readers in a rollback journal.
 
-// read runs one statement that reads on the pool, again when it collided.
+// read runs one reading statement on the pool, and retries it after a collision.
 func (d *DB) read(ctx context.Context, f func() error) error {
 	if d.kind == dialect.SQLite && d.pool.Stats().MaxOpenConnections == 1 && d.exclusives.here() {
 		return ErrWaitsForItself
@@ -38,8 +38,8 @@ func (d *DB) write(ctx context.Context, f func() error) error {
 	return Again(ctx, func() error { return d.inTurn(ctx, f) })
 }
 
-// inTurn calls f when it is the caller's turn to write. What SQLite then refuses
-// goes to the end of the queue, so that nobody waits for the patience of others.
+// inTurn calls f when it is the caller's turn to write. A call that SQLite refuses goes
+// to the end of the queue, so that no writer waits for the retries of others.
 func (d *DB) inTurn(ctx context.Context, f func() error) error {
 	pass, err := d.takeTurn(ctx)
 	if err != nil {
@@ -49,8 +49,8 @@ func (d *DB) inTurn(ctx context.Context, f func() error) error {
 	return f()
 }
 
-// within runs f, which executes one statement on a transaction of the caller's, and
-// reads what it returns to the end.
+// within runs f, which executes one statement in the caller's transaction and reads its
+// result to the end.
 func (d *DB) within(ctx context.Context, q any, f func() error) error {
 	if d.kind != dialect.SQLite {
 		return f()
@@ -69,8 +69,8 @@ func (d *DB) within(ctx context.Context, q any, f func() error) error {
 
 const busySnapshot = 517 // SQLITE_BUSY_SNAPSHOT
 
-// SetBusyTimeout gives the connection of a transaction a busy timeout, where those of
-// the pool have none.
+// SetBusyTimeout gives the transaction's connection a busy timeout if the pool's
+// connections have none.
 func (d *DB) SetBusyTimeout(ctx context.Context, tx Execer) error {
 	if !d.impatient {
 		return nil
@@ -79,15 +79,15 @@ func (d *DB) SetBusyTimeout(ctx context.Context, tx Execer) error {
 	return err
 }
 
-// takeTurn returns when it is the caller's turn to write, and what ends it; pass
-// may be called more than once.
+// takeTurn waits until it is the caller's turn to write. pass ends the turn, and may be
+// called more than once.
 func (d *DB) takeTurn(ctx context.Context) (pass func(), err error) {
 	return d.through(ctx, d.turns)
 }
 
-// takeLongTurn is takeTurn for a transaction of the application's, which may
-// take long: only one of them waits among Reprise's own writes, such as a
-// heartbeat, and the others wait behind it.
+// takeLongTurn is takeTurn for a transaction of the application, which may take long.
+// Only one such transaction waits among Reprise's own writes, such as a heartbeat; the
+// others wait behind it.
 func (d *DB) takeLongTurn(ctx context.Context) (pass func(), err error) {
 	next, err := d.through(ctx, d.longTurns)
 	if err != nil {

@@ -5,21 +5,21 @@ import (
 	"strings"
 )
 
-// Conditions are what rows are selected by, in fixed texts, and their parameters.
+// Conditions are fixed texts that select rows, with their parameters.
 type Conditions struct {
-	indexed []string // that an index offers in order
-	Rest    []string // looked for among the rows that indexed selects
-	Args    []any    // those of indexed first
-	offered int      // how many are of indexed
+	indexed []string // conditions that an index offers in order
+	Rest    []string // conditions on the rows that indexed selects
+	Args    []any    // the parameters of indexed come first
+	offered int      // number of parameters of indexed
 }
 
-// Arg adds a parameter and returns its mark.
+// Arg adds a parameter and returns its placeholder.
 func (c *Conditions) Arg(value any) string {
 	c.Args = append(c.Args, value)
 	return fmt.Sprintf("$%d", len(c.Args))
 }
 
-// Format puts the marks of parameters into a fixed text.
+// Format inserts the placeholders of the values into a fixed text.
 func (c *Conditions) Format(text string, values ...any) string {
 	marks := make([]any, len(values))
 	for i, v := range values {
@@ -39,17 +39,17 @@ func (c *Conditions) And(text string, values ...any) {
 	c.Rest = append(c.Rest, c.Format(text, values...))
 }
 
-// Look selects what an index offers.
+// Look returns only the conditions that an index offers, with their parameters.
 func (c *Conditions) Look() (where string, args []any) {
 	return Conjunction(c.indexed), c.Args[:c.offered:c.offered]
 }
 
-// Where selects by all conditions.
+// Where returns all conditions.
 func (c *Conditions) Where() string {
 	return Conjunction(append(c.indexed[:len(c.indexed):len(c.indexed)], c.Rest...))
 }
 
-// Conjunction is all of the conditions.
+// Conjunction joins conditions with AND.
 func Conjunction(conditions []string) string {
 	if len(conditions) == 0 {
 		return `true`

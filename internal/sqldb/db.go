@@ -1,7 +1,7 @@
-// Package sqldb is how Reprise's statements reach the application's database: on
-// its pool or in its transactions, with the tables' configured names, prepared where
-// that helps, and again where the database refused them only because others were at
-// work. It judges the database's errors, by their codes.
+// Package sqldb executes Reprise's statements in the application's database: on its
+// pool or in its transactions, with the configured table names. It prepares statements
+// where that helps, and retries statements that the database refused only because of
+// concurrent work. It classifies the database's errors by their codes.
 package sqldb
 
 import (
@@ -21,35 +21,35 @@ import (
 	"github.com/reprise-bus/reprise/migrations"
 )
 
-// DB is one schema of a database, on the application's pool. All methods are safe
-// for concurrent use.
+// DB is one schema of a database, on the application's pool. All methods are safe for
+// concurrent use.
 type DB struct {
 	pool   *sqlx.DB
 	kind   dialect.Kind
 	schema string
 
-	written sync.Map // statement as it is written → as it is sent
+	written sync.Map // statement as written → statement as sent
 
-	// isolated says that the default isolation is not READ COMMITTED: each
-	// statement then takes a transaction that says its own.
+	// isolated says that the default isolation is not READ COMMITTED. Each statement
+	// then runs in a transaction that sets its own level.
 	isolated atomic.Bool
 
 	// PostgreSQL
 	prepares bool
-	highest  atomic.Int64 // run id that NoteRun was told of
-	prepared sync.Map     // statement as it is sent → *preparation
+	highest  atomic.Int64 // highest run id that NoteRun was called with
+	prepared sync.Map     // statement as sent → *preparation
 
 	// SQLite
-	turns      chan struct{} // of capacity one: the writers of this DB take turns
-	longTurns  chan struct{} // likewise, before turns: transactions of the application's
-	impatient  bool          // connections of the pool have no busy timeout
+	turns      chan struct{} // of capacity 1: the writers of this DB take turns
+	longTurns  chan struct{} // of capacity 1, taken before turns: transactions of the application
+	impatient  bool          // the pool's connections have no busy timeout
 	advice     string
-	exclusives goroutines // in a transaction that excludes all others
+	exclusives goroutines // goroutines in a transaction that excludes all others
 }
 
-// Open returns the schema ("" is "reprise") of a database, which must have been
-// brought to this program's version by migrations.Up: a *migrations.VersionError
-// says when it has not. The pool stays the caller's.
+// Open returns the schema of a database; "" is "reprise". migrations.Up must have
+// brought it to this program's version; otherwise the error is a
+// *migrations.VersionError. Open does not take over the pool.
 func Open(ctx context.Context, pool *sql.DB, schema string, options ...Option) (*DB, error) {
 	d := &DB{prepares: true, turns: make(chan struct{}, 1), longTurns: make(chan struct{}, 1)}
 	for _, option := range options {
@@ -85,8 +85,8 @@ func (d *DB) open(ctx context.Context, pool *sql.DB, schema string) (err error) 
 	return d.detectIsolation(ctx)
 }
 
-// checkSession reports settings in which the server takes what it is sent for
-// something else. lib/pq sets client_encoding itself.
+// checkSession reports settings with which the server misreads what it is sent. lib/pq
+// sets client_encoding itself.
 func checkSession(ctx context.Context, db *sql.DB) error {
 	var encoding, nulls, role string
 	if err := db.QueryRowContext(ctx, `SELECT current_setting('client_encoding'), current_setting('array_nulls'), current_setting('session_replication_role')`).Scan(&encoding, &nulls, &role); err != nil {
@@ -97,14 +97,14 @@ func checkSession(ctx context.Context, db *sql.DB) error {
 		return fmt.Errorf("client_encoding of the connection is %s: want UTF8: add client_encoding=UTF8 to the database URL, or RESET it for the role and the database", encoding)
 	case nulls != "on":
 		return fmt.Errorf("array_nulls of the connection is %s: want on: RESET it for the role and the database", nulls)
-	case role == "replica": // no trigger fires, such as those that count failures, and no foreign key is checked
+	case role == "replica": // triggers do not fire, such as those that count failures, and foreign keys are not checked
 		return errors.New("session_replication_role of the connection is replica: want origin: RESET it for the role and the database")
 	}
 	return nil
 }
 
-// checkTimes reports a driver that cannot read the times of its connection: one
-// that gets them as text, in the server's DateStyle, and knows only ISO.
+// checkTimes reports a driver that cannot read the times of its connection. Such a
+// driver gets times as text in the server's DateStyle, and understands only ISO.
 func checkTimes(ctx context.Context, db *sql.DB) error {
 	var now time.Time
 	err := db.QueryRowContext(ctx, `SELECT now()`).Scan(&now)
@@ -118,8 +118,8 @@ func checkTimes(ctx context.Context, db *sql.DB) error {
 	return fmt.Errorf("read a time in the DateStyle %q of the connection: %w: the driver wants ISO: add datestyle=ISO to the database URL", style, err)
 }
 
-// detectIsolation asks for the database's default. Where a connection's own is
-// another, its first serialization failure tells.
+// detectIsolation reads the database's default. A connection with another default shows
+// itself by its first serialization failure.
 func (d *DB) detectIsolation(ctx context.Context) error {
 	var isolation string
 	if err := d.pool.GetContext(ctx, &isolation, `SELECT current_setting('default_transaction_isolation')`); err != nil {
@@ -129,25 +129,25 @@ func (d *DB) detectIsolation(ctx context.Context) error {
 	return nil
 }
 
-// Pool returns the pool that the DB was opened with.
+// Pool returns the pool that was passed to Open.
 func (d *DB) Pool() *sqlx.DB { return d.pool }
 
-// Kind says which database it is.
+// Kind returns the kind of database.
 func (d *DB) Kind() dialect.Kind { return d.kind }
 
-// Schema returns the schema of the tables, or on SQLite their prefix.
+// Schema returns the schema of the tables; on SQLite, the prefix of their names.
 func (d *DB) Schema() string { return d.schema }
 
-// OneWriter says whether the database lets one transaction write at a time, as SQLite
-// does: a transaction that has written keeps everybody else from writing until it
-// ends, no row is locked by itself, and every transaction is serializable.
+// OneWriter reports whether the database lets one transaction write at a time, like
+// SQLite: a transaction that has written excludes all other writers until it ends, rows
+// are not locked, and every transaction is serializable.
 func (d *DB) OneWriter() bool { return d.kind == dialect.SQLite }
 
 var nowPlus = regexp.MustCompile(`now\(([^()]+)\)`)
 
-// SQL turns a statement as it is written into one for this database: reprise.events
-// is the table in the configured schema, now() the database's clock, and now($1), or
-// of another expression without parentheses, that many seconds after it.
+// SQL translates a statement for this database. reprise.events becomes the table in the
+// configured schema, now() the database's clock, and now(x) the time x seconds later,
+// where x is an expression without parentheses. The result is kept.
 func (d *DB) SQL(written string) string {
 	if q, ok := d.written.Load(written); ok {
 		return q.(string)
@@ -157,8 +157,8 @@ func (d *DB) SQL(written string) string {
 	return q
 }
 
-// Compose is SQL for a statement whose text depends on its input, and which is
-// therefore not kept.
+// Compose is SQL for a statement whose text depends on its input. The result is not
+// kept.
 func (d *DB) Compose(written string) string {
 	q := d.kind.Qualify(d.schema, written)
 	if d.kind == dialect.SQLite {

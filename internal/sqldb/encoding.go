@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Encoded is a payload and metadata as their columns take them.
+// Encoded is a payload and metadata in the form of their columns.
 type Encoded struct {
 	JSON     bool
 	Text     string // the payload when it is JSON
@@ -14,7 +14,7 @@ type Encoded struct {
 	Metadata string
 }
 
-// Encode returns how a payload and metadata are kept.
+// Encode returns the stored form of a payload and metadata.
 func Encode(payload []byte, metadata map[string]string) Encoded {
 	if IsJSON(payload) {
 		return Encoded{Text: string(payload), JSON: true, Metadata: metadataText(metadata)}
@@ -22,7 +22,7 @@ func Encode(payload []byte, metadata map[string]string) Encoded {
 	return Encoded{Bytes: append([]byte{}, payload...), Metadata: metadataText(metadata)}
 }
 
-// TextOrNull is the column payload.
+// TextOrNull returns the value of the column payload.
 func (e Encoded) TextOrNull() any {
 	if e.JSON {
 		return e.Text
@@ -30,7 +30,7 @@ func (e Encoded) TextOrNull() any {
 	return nil
 }
 
-// BytesOrNull is the column payload_bytes.
+// BytesOrNull returns the value of the column payload_bytes.
 func (e Encoded) BytesOrNull() any {
 	if e.JSON {
 		return nil
@@ -38,8 +38,8 @@ func (e Encoded) BytesOrNull() any {
 	return e.Bytes
 }
 
-// metadataText returns the metadata as a JSON object, the same for the same
-// metadata. What needs no escapes, as next to all of it, needs no encoder either.
+// metadataText returns the metadata as a JSON object. Equal metadata gives the same
+// text. Text without escapes, which is almost all metadata, needs no encoder.
 func metadataText(metadata map[string]string) string {
 	var text strings.Builder
 	var room [8]string
@@ -69,7 +69,7 @@ func metadataText(metadata map[string]string) string {
 	return text.String()
 }
 
-// plain says whether s stands in JSON as it is.
+// plain reports whether s needs no escape in JSON.
 func plain(s string) bool {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
@@ -79,7 +79,7 @@ func plain(s string) bool {
 	return true
 }
 
-// EventColumns are what an EventRow reads of event e.
+// EventColumns are the columns of event e that an EventRow reads.
 const EventColumns = `e.id AS event_id, e.topic, e.key, e.payload, e.payload_bytes, e.metadata, e.source,
 	coalesce(e.amends, '') AS amends, e.published_at`
 

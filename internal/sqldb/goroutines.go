@@ -8,15 +8,15 @@ import (
 	"sync/atomic"
 )
 
-// goroutines is which of them have something open that excludes all others. A
-// context cannot tell: that of a transaction's code is also its callers', and
-// those of other goroutines that may well wait.
+// goroutines is the set of goroutines that have an exclusive transaction open. A
+// context cannot identify them: the context of the transaction's code is also its
+// callers' context, and belongs to other goroutines, too, which may wait.
 type goroutines struct {
 	n   atomic.Int64
 	ids sync.Map
 }
 
-// enter notes the calling goroutine until leave is called, by whichever.
+// enter adds the calling goroutine until leave is called, by any goroutine.
 func (g *goroutines) enter() (leave func()) {
 	id, ok := goroutineID()
 	if !ok {
@@ -30,8 +30,8 @@ func (g *goroutines) enter() (leave func()) {
 	})
 }
 
-// here says whether the calling goroutine is noted. It costs nothing while none
-// is.
+// here reports whether the calling goroutine is in the set. It costs nothing while the
+// set is empty.
 func (g *goroutines) here() bool {
 	if g.n.Load() == 0 {
 		return false
@@ -44,8 +44,8 @@ func (g *goroutines) here() bool {
 	return here
 }
 
-// goroutineID reads the first line of the goroutine's own trace, which is
-// "goroutine 12 [running]:". No id is given twice.
+// goroutineID reads the first line of the goroutine's stack trace, "goroutine 12
+// [running]:". No id is used twice.
 func goroutineID() (id uint64, ok bool) {
 	var trace [64]byte
 	line := trace[:runtime.Stack(trace[:], false)]

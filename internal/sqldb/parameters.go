@@ -11,8 +11,8 @@ import (
 	"github.com/reprise-bus/reprise/internal/dialect"
 )
 
-// Casts returns what a parameter needs that is JSON, or a list of runs: some drivers
-// send it as a text.
+// Casts returns the casts of a parameter that is JSON, and of a list of runs. Some
+// drivers send these parameters as text.
 func (d *DB) Casts() (asJSON, asIDs string) {
 	if d.kind == dialect.Postgres {
 		return `::json`, `::bigint[]`
@@ -20,7 +20,7 @@ func (d *DB) Casts() (asJSON, asIDs string) {
 	return "", ""
 }
 
-// IDs is a list of runs as the database keeps it.
+// IDs returns a list of runs as the database stores it.
 func (d *DB) IDs(runs []int64) any {
 	if d.kind == dialect.Postgres {
 		return append(pq.Int64Array{}, runs...)
@@ -29,8 +29,8 @@ func (d *DB) IDs(runs []int64) any {
 	return string(text)
 }
 
-// Clock is a second after the moment at which it is read: now() may be that of a
-// transaction which has stood still.
+// Clock returns the expression for 1 s after the moment at which it is evaluated. now()
+// may be the start of a transaction that has stood still.
 func (d *DB) Clock() string {
 	if d.kind == dialect.Postgres {
 		return `clock_timestamp() + interval '1 second'`
@@ -38,8 +38,8 @@ func (d *DB) Clock() string {
 	return `now(1)`
 }
 
-// Time is a point in time as the database compares it, rounded up to the
-// database's precision: what it keeps is before t, or not, either way.
+// Time returns a point in time as a parameter, rounded up to the database's precision.
+// A stored time compares with it as with t.
 func (d *DB) Time(t time.Time) any {
 	if d.kind == dialect.SQLite {
 		return RoundUp(t, time.Millisecond).Format(SQLiteTime)
@@ -47,7 +47,8 @@ func (d *DB) Time(t time.Time) any {
 	return RoundUp(t, time.Microsecond)
 }
 
-// BytesOf is the length of an expression of type json or text, in bytes.
+// BytesOf returns the expression for the length, in bytes, of an expression of type
+// json or text.
 func (d *DB) BytesOf(text string) string {
 	if d.kind == dialect.SQLite {
 		return `octet_length(` + text + `)`
@@ -55,18 +56,18 @@ func (d *DB) BytesOf(text string) string {
 	return `octet_length(` + text + `::text)`
 }
 
-// PayloadBytes is how large the payload of row r is.
+// PayloadBytes returns the expression for the size of the payload of row r.
 func (d *DB) PayloadBytes(r string) string {
 	return `coalesce(` + d.BytesOf(r+`.payload`) + `, length(` + r + `.payload_bytes))`
 }
 
-// Placeholders returns rows of (?,?,…).
+// Placeholders returns rows of the form (?,?,…).
 func Placeholders(rows, columns int) string {
 	row := "(" + strings.TrimSuffix(strings.Repeat("?,", columns), ",") + ")"
 	return strings.TrimSuffix(strings.Repeat(row+",", rows), ",")
 }
 
-// Parameters returns ($first, …), n of them.
+// Parameters returns n parameters in parentheses, starting at $first.
 func Parameters(first, n int) string {
 	marks := make([]string, n)
 	for i := range marks {

@@ -2,11 +2,11 @@ package sqldb
 
 import "fmt"
 
-// poolerError says what to do about the error of a prepared statement that is
-// not on the connection, or that another client has left there: SQLSTATE 26000
-// and 42P05 (invalid and duplicate statement name). Only a pooler that gives a
-// connection to several clients in turn brings that about. It may be the reason of
-// 08P01, too, when that client's statement has other parameters.
+// poolerError adds advice to the error of a prepared statement that is not on the
+// connection, or that another client has left there: SQLSTATE 26000 and 42P05 (invalid
+// and duplicate statement name). Only a pooler that gives one connection to several
+// clients in turn causes these. The same pooler may cause 08P01, when the other
+// client's statement has other parameters.
 func (d *DB) poolerError(err error) error {
 	const remedy = "set Unprepared (bus.Config, store.Unprepared), and what docs/postgres.md says of the driver's URL"
 	switch state := State(err); {

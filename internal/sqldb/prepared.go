@@ -13,32 +13,31 @@ import (
 	"github.com/reprise-bus/reprise/internal/dialect"
 )
 
-// Option changes what Open returns.
+// Option is an option of Open.
 type Option func(*DB)
 
-// Unprepared does without prepared statements, for a transaction pooler that
+// Unprepared turns prepared statements off. Use it behind a transaction pooler that
 // does not support them.
 func Unprepared() Option { return func(d *DB) { d.prepares = false } }
 
-// The statements on an event's way are prepared on PostgreSQL: that saves
-// planning them each time, and lib/pq a round trip. A plan that is made once
-// for all would be made while the tables are small, and read them whole when
-// they are large. So a statement is prepared anew whenever there are four times
-// as many runs, as far as their ids tell.
+// On PostgreSQL the statements on an event's way are prepared. This saves planning, and
+// with lib/pq a round trip. A plan that is made while the tables are small would read
+// them as a whole when they are large. Therefore a statement is prepared again whenever
+// there are four times as many runs, judged by their ids.
 //
-// The one from before is never closed, and goes with its connections: database/sql
-// closes a statement on each connection that it was used on, and waits for those
-// that are busy with something else, such as a report of the application's. A
-// process prepares a dozen times in its life.
+// The previous statement is never closed, and ends with its connections. database/sql
+// closes a statement on each connection on which it was used, and would wait for busy
+// connections, such as for a report of the application. A process prepares each
+// statement about a dozen times.
 type preparation struct {
-	turn    chan struct{} // of capacity one: filled by who prepares, who holds up nobody else
+	turn    chan struct{} // of capacity 1: held while preparing, which delays no other goroutine
 	current atomic.Pointer[preparedStmt]
-	times   atomic.Int64 // it was prepared
+	times   atomic.Int64 // how often it was prepared
 
 	mu     sync.Mutex
-	losses int       // of late
-	since  time.Time // when the first of them was
-	resume time.Time // until then the statement is not prepared
+	losses int       // recent losses
+	since  time.Time // time of the first of them
+	resume time.Time // the statement is not prepared before this time
 }
 
 type preparedStmt struct {
@@ -46,7 +45,7 @@ type preparedStmt struct {
 	stmt      *sqlx.Stmt
 }
 
-// NoteRun is told of a run's id: the higher it is, the larger are the tables.
+// NoteRun notes a run's id. The highest id is an estimate of the size of the tables.
 func (d *DB) NoteRun(run int64) {
 	for {
 		highest := d.highest.Load()
@@ -64,9 +63,9 @@ func (d *DB) preparation(query string) *preparation {
 	return p.(*preparation)
 }
 
-// prepare returns the prepared form of a statement or, while somebody prepares it
-// for the size that the tables have now, the one from before. It returns nil
-// where the statement is not prepared.
+// prepare returns the prepared form of a statement. While another goroutine prepares it
+// for the current size of the tables, prepare returns the previous one. It returns nil
+// if the statement is not prepared.
 func (d *DB) prepare(ctx context.Context, query string) (*preparedStmt, error) {
 	if !d.prepares || d.kind != dialect.Postgres {
 		return nil, nil
@@ -95,9 +94,9 @@ func (d *DB) prepare(ctx context.Context, query string) (*preparedStmt, error) {
 	}
 	defer func() { <-p.turn }()
 	if kept = p.current.Load(); kept != nil && kept.magnitude >= magnitude {
-		return kept, nil // somebody else was first
+		return kept, nil // another goroutine was first
 	}
-	// Its text is another each time: pgx takes the same for the same statement.
+	// Each preparation has another text: pgx reuses a statement for the same text.
 	stmt, err := d.pool.PreparexContext(ctx, fmt.Sprintf("%s\n-- %d", query, p.times.Add(1)))
 	if err != nil {
 		return nil, err
@@ -107,27 +106,27 @@ func (d *DB) prepare(ctx context.Context, query string) (*preparedStmt, error) {
 	return fresh, nil
 }
 
-// outdated says whether the server refused a prepared statement that it no longer
-// knows, as after DISCARD ALL, or whose result has another type since a table was
-// altered. Such a statement has done nothing.
+// outdated reports whether the server refused a prepared statement because it no longer
+// knows the statement, as after DISCARD ALL, or because the type of its result changed
+// with a table. Such a statement had no effect.
 func outdated(err error) bool {
 	state := State(err)
 	return state == "26000" || state == "0A000"
 }
 
-// Where statements are lost so often, a pooler discards them each time: they are
-// not prepared for a while.
+// lostOften losses within lostWithin mean that a pooler discards the statement each
+// time. It is then not prepared for restFor.
 const (
 	lostOften  = 8
 	lostWithin = time.Minute
 	restFor    = 10 * time.Minute
 )
 
-// drop has a statement prepared anew, which the server has lost.
+// drop makes the next call prepare a statement again that the server has lost.
 func (d *DB) drop(query string, lost *preparedStmt) {
 	p := d.preparation(query)
 	if !p.current.CompareAndSwap(lost, nil) {
-		return // it has been already
+		return // dropped already
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

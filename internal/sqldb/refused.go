@@ -12,14 +12,13 @@ import (
 	"github.com/lib/pq"
 )
 
-// Refused says whether an error proves that a statement had no effect, as
-// opposed to one that leaves it open. What proves it is that the statement was
-// never sent, or that a database which goes on working refused it.
+// Refused reports whether an error proves that a statement had no effect. The proof is
+// that the statement was never sent, or that a database which keeps working refused it.
 //
-// An error that ends or refuses a connection leaves it open: database/sql sends
-// a statement again when a connection is lost, and the refusal of the second
-// says nothing of the first. So does one by which a server may fall over, as
-// when the disk is full, in the middle of a commit.
+// An error that ends or refuses a connection proves nothing: database/sql sends a
+// statement again when a connection is lost, and the refusal of the second sending says
+// nothing about the first. Neither does an error with which a server may crash in the
+// middle of a commit, such as a full disk.
 func Refused(err error) bool {
 	var (
 		sent   *SentError
@@ -40,8 +39,8 @@ func Refused(err error) bool {
 	}
 }
 
-// Unacceptable says whether the database refused what it was given, as opposed
-// to refusing to work: something else may be accepted.
+// Unacceptable reports whether the database refused the content of the statement, as
+// opposed to refusing to work. Another statement may then be accepted.
 func Unacceptable(err error) bool {
 	var (
 		sqlite interface{ Code() int }
@@ -64,9 +63,9 @@ func Unacceptable(err error) bool {
 	return ownState(state)
 }
 
-// ownState says whether the SQLSTATE is neither SQL's nor PostgreSQL's, but one
-// that a trigger of the application's gives its errors: SQL keeps the classes
-// that begin with 0 to 4 and A to H, and PostgreSQL uses some of the others.
+// ownState reports whether the SQLSTATE belongs to neither SQL nor PostgreSQL: a
+// trigger of the application may raise it. SQL reserves the classes that begin with 0
+// to 4 and A to H, and PostgreSQL uses some of the others.
 func ownState(state string) bool {
 	switch {
 	case len(state) != 5, state[0] <= '4', 'A' <= state[0] && state[0] <= 'H':
@@ -79,10 +78,10 @@ func ownState(state string) bool {
 	return true
 }
 
-// Answered says whether the database answered a statement with an error, rather than
-// being away: something in what it was given may be the reason. It says nothing of
-// whether the statement had an effect (see Refused). No list of SQLSTATEs says more: a
-// trigger of the application's may raise any.
+// Answered reports whether the database answered a statement with an error, and is not
+// away. The content of the statement may be the reason. Whether the statement had an
+// effect is another question: see Refused. No list of SQLSTATEs can say more, because a
+// trigger of the application may raise any.
 func Answered(err error) bool {
 	state := State(err)
 	switch state {
@@ -94,9 +93,9 @@ func Answered(err error) bool {
 	return state[:min(2, len(state))] != "08"
 }
 
-// Locked says whether the database gave up waiting for others that work on the
-// same rows or tables, as lock_timeout or statement_timeout has it do: nothing of
-// the statement is written, and something else may be accepted at once.
+// Locked reports whether the database gave up waiting for locks on rows or tables, as
+// lock_timeout or statement_timeout demand. Nothing of the statement is written, and
+// another statement may be accepted at once.
 func Locked(err error) bool {
 	switch State(err) {
 	case "55P03", "57014":
@@ -105,8 +104,8 @@ func Locked(err error) bool {
 	return false
 }
 
-// Busy says whether the database refused only because others were at work on the
-// same: a collision, lock_timeout, or SQLITE_BUSY.
+// Busy reports whether the database refused only because of concurrent work: a
+// collision, lock_timeout, or SQLITE_BUSY.
 func Busy(err error) bool {
 	var sqlite interface{ Code() int }
 	if errors.As(err, &sqlite) {
@@ -116,9 +115,9 @@ func Busy(err error) bool {
 	return Collided(err) || State(err) == "55P03"
 }
 
-// Transient says whether what failed may work a moment later, without anybody
-// changing the configuration or a permission: the database could not be reached,
-// was starting, stopping or full, or was busy with others.
+// Transient reports whether a retry may succeed a moment later without a change of
+// configuration or permissions: the database could not be reached, was starting,
+// stopping or full, or was busy.
 func Transient(err error) bool {
 	var (
 		sqlite  interface{ Code() int }
@@ -146,18 +145,18 @@ var (
 	}
 )
 
-// SentError is the error of a statement, or of the last of several sendings: what
-// became of the others nobody knows.
+// SentError is the error of a statement, or of its last sending if it was sent several
+// times. The results of the earlier sendings are unknown.
 type SentError struct {
 	Err   error
-	Times int // that it was sent
+	Times int // how often it was sent
 }
 
 func (e *SentError) Error() string { return e.Err.Error() }
 func (e *SentError) Unwrap() error { return e.Err }
 
-// NewRefusal returns an error that says by itself that a statement was refused for
-// what it was given, and had no effect.
+// NewRefusal returns an error which says that a statement was refused for its content
+// and had no effect.
 func NewRefusal(text string) error { return &refusal{text} }
 
 type refusal struct{ text string }
@@ -167,7 +166,7 @@ func (r *refusal) Error() string { return r.text }
 // errInFailedTransaction is lib/pq's.
 var errInFailedTransaction = pq.ErrInFailedTransaction
 
-// State is the SQLSTATE of an error by lib/pq or pgx, or "".
+// State returns the SQLSTATE of an error of lib/pq or pgx, or "".
 func State(err error) string {
 	var postgres interface{ SQLState() string }
 	if errors.As(err, &postgres) {
@@ -176,16 +175,16 @@ func State(err error) string {
 	return ""
 }
 
-// mayEndConnection says whether PostgreSQL, or a pooler, may end or refuse a
-// connection with the SQLSTATE, or fall over with it. The severity FATAL or PANIC
-// says so exactly, but in the language of the server.
+// mayEndConnection reports whether PostgreSQL or a pooler may end or refuse a
+// connection with the SQLSTATE, or crash with it. The severity FATAL or PANIC would say
+// so exactly, but it is in the server's language.
 func mayEndConnection(state string) bool {
 	switch state {
 	case "25P03", "25P04", // idle in a transaction, or in one, for too long
 		"40003", // completion unknown
 		"55000": // the database accepts no connections
 		return true
-	case "57014": // cancelled, as by statement_timeout: the one of its class that leaves the connection
+	case "57014": // cancelled, for example by statement_timeout: the only one of its class that keeps the connection
 		return false
 	}
 	switch state[:min(2, len(state))] {
@@ -195,8 +194,8 @@ func mayEndConnection(state string) bool {
 	return false
 }
 
-// mayBePlain says whether a statement, or a trigger, may fail with the SQLSTATE on a
-// connection that goes on, such as when the disk is full.
+// mayBePlain reports whether a statement or a trigger may fail with the SQLSTATE on a
+// connection that continues, such as when the disk is full.
 func mayBePlain(state string) bool {
 	switch state[:min(2, len(state))] {
 	case "28", "3D", "53", "58", "F0", "XX":
@@ -205,18 +204,18 @@ func mayBePlain(state string) bool {
 	return state == "55000"
 }
 
-// isPlainError says whether the severity proves that the server goes on. In no
-// language is another severity called ERROR; where ERROR is called something else,
-// and with pgx, it remains open.
+// isPlainError reports whether the severity proves that the server continues. No
+// language calls another severity ERROR. If the language calls ERROR something else, or
+// with pgx, the answer is unknown, and isPlainError returns false.
 func isPlainError(err error) bool {
 	var own *pq.Error
 	return errors.As(err, &own) && own.Severity == "ERROR"
 }
 
-// lostByFatal says whether lib/pq takes the connection for lost, and so makes
-// database/sql send a statement again: it goes by the severity, which it reads in
-// the server's language. That can only add to what mayEndConnection knows, such
-// as a permission to connect that was revoked between two sendings.
+// lostByFatal reports whether lib/pq considers the connection lost, which makes
+// database/sql send the statement again. lib/pq uses the severity, which it reads in
+// the server's language. This only adds to mayEndConnection: for example, the
+// permission to connect was revoked between two sendings.
 func lostByFatal(err error) bool {
 	var own *pq.Error
 	return errors.As(err, &own) && own.Fatal()
@@ -225,9 +224,8 @@ func lostByFatal(err error) bool {
 // UniqueViolation is an SQLSTATE.
 const UniqueViolation = "23505"
 
-// RowError explains a unique violation by a statement that leaves out, or looks
-// for, what is known by its own ids: the row's number is taken, or a constraint
-// is violated that Reprise did not make.
+// RowError explains a unique violation by a statement that handles known ids itself.
+// The number of the row is taken, or the violated constraint is not Reprise's.
 func RowError(err error) error {
 	if State(err) != UniqueViolation {
 		return err

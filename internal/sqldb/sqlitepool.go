@@ -13,30 +13,29 @@ import (
 	"github.com/reprise-bus/reprise/internal/dialect"
 )
 
-// How a SQLite pool of the application's was opened decides what can work on it.
-// SQLite tells what a connection's settings are, but not what those of the next
-// connection will be: that is in the DSN, which database/sql keeps to itself.
+// The DSN of the application's SQLite pool decides what can work on the pool. SQLite tells
+// the settings of a connection, but not those of the next one: database/sql does not
+// reveal the DSN.
 
 const (
-	// shortTimeout is the busy timeout below which a connection counts as having
-	// none.
+	// A connection with a busy timeout below shortTimeout counts as having none.
 	shortTimeout = 1000 // ms
-	// ownBusyTimeout sets one of Reprise's own, which is told by its number from
-	// one of a DSN.
+	// ownBusyTimeout sets Reprise's own busy timeout. Its number distinguishes it from
+	// a timeout of the DSN.
 	ownBusyTimeout = `PRAGMA busy_timeout = 9999`
 	ownTimeout     = 9999
-	// probing is how long a second connection of the pool is waited for.
+	// probing is how long inspect waits for a second connection of the pool.
 	probing = 2 * time.Second
 )
 
-// settings are those of one connection.
+// settings are the settings of one connection.
 type settings struct {
-	file    string // "" is memory
+	file    string // "" is a database in memory
 	timeout int    // ms
 	locking string
 	journal string
-	tables  bool // Reprise's are there
-	full    bool // columns of a result are named after their tables, too
+	tables  bool // Reprise's tables exist
+	full    bool // result columns are also named after their tables
 	short   bool // the default
 }
 
@@ -56,8 +55,8 @@ func (is settings) hasTimeout() bool {
 	return is.timeout >= shortTimeout && is.timeout != ownTimeout
 }
 
-// inspect refuses a pool on which Reprise cannot work, notes what its
-// transactions have to set, and what the application should know.
+// inspect refuses a pool on which Reprise cannot work. It notes what Reprise's
+// transactions have to set, and advice for the application.
 func (d *DB) inspect(ctx context.Context) error {
 	first, err := d.pool.Connx(ctx)
 	if err != nil {
@@ -76,7 +75,7 @@ func (d *DB) inspect(ctx context.Context) error {
 		return err
 	}
 	if d.pool.Stats().MaxOpenConnections == 1 {
-		return nil // nobody but other processes to collide with, and those Reprise waits for
+		return nil // only other processes can collide, and Reprise waits for these
 	}
 	if is.locking == "exclusive" {
 		return fmt.Errorf("the SQLite pool has several connections and locking_mode EXCLUSIVE, by which the first of them keeps all others out: leave that pragma out of the DSN, or allow one connection, db.SetMaxOpenConns(1)")
@@ -85,7 +84,7 @@ func (d *DB) inspect(ctx context.Context) error {
 	defer cancel()
 	second, err := d.pool.Connx(brief)
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-		return nil // the application has all others in use
+		return nil // the application uses all other connections
 	}
 	if err != nil {
 		return err
@@ -98,7 +97,7 @@ func (d *DB) inspect(ctx context.Context) error {
 	if other.file != is.file || !other.tables || !is.tables {
 		return fmt.Errorf("each connection of the SQLite pool has a database of its own (the DSN is \":memory:\" or empty), so that Reprise's tables are in one of them only: allow one connection, db.SetMaxOpenConns(1) before anything else, or let bus.Open(ctx, \"sqlite::memory:\", …) make the pool, or use a file: sql.Open(\"sqlite\", %q)", dsn("app.db"))
 	}
-	if is.file == "" { // in a shared cache nobody is refused: they wait for each other
+	if is.file == "" { // in a shared cache, writers wait for each other and are not refused
 		return nil
 	}
 	d.impatient = d.impatient || !other.hasTimeout()
@@ -113,9 +112,9 @@ func (d *DB) inspect(ctx context.Context) error {
 	return nil
 }
 
-// beginsDeferred says whether transactions of the pool begin without the write
-// lock: the second connection can have it while one is open on the first. Where
-// another process is writing it says no.
+// beginsDeferred reports whether the pool's transactions begin without the write lock:
+// the second connection can take the lock while a transaction is open on the first.
+// While another process writes, it reports false.
 func beginsDeferred(ctx context.Context, first, second *sqlx.Conn) (deferred bool, err error) {
 	tx, err := first.BeginTxx(ctx, nil)
 	if dialect.Busy(err) {
@@ -147,13 +146,13 @@ func beginsDeferred(ctx context.Context, first, second *sqlx.Conn) (deferred boo
 	return true, err
 }
 
-// dsn is how a file should be opened.
+// dsn returns the recommended DSN of a file.
 func dsn(file string) string {
 	return "file:" + (&url.URL{Path: file}).EscapedPath() + "?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_txlock=immediate"
 }
 
-// advice says what of the application's own work may fail, and how to open the
-// file so that it does not.
+// advice says which work of the application may fail, and how to open the file so that
+// it does not.
 func advice(is settings, impatient, deferred bool) string {
 	var faults []string
 	if impatient {
@@ -171,5 +170,5 @@ func advice(is settings, impatient, deferred bool) string {
 	return fmt.Sprintf("the SQLite pool can be used, but %s: open it with sql.Open(%q, %q), or let bus.Open(ctx, %q, …) make it", strings.Join(faults, "; "), "sqlite", dsn(is.file), "sqlite:"+is.file)
 }
 
-// Advice is what the application should know of how it opened the pool, or "".
+// Advice returns what the application should know about how it opened the pool, or "".
 func (d *DB) Advice() string { return d.advice }

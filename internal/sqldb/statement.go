@@ -20,25 +20,25 @@ type Execer interface {
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 }
 
-// Each of Reprise's own statements is committed by itself: READ COMMITTED whatever
-// the database's default, and tried again when the database refused it for others at
-// work or for a prepared statement that it no longer knows. Rows are read inside, by
-// GetContext, SelectContext and Query: the error of a statement may come with them.
+// Each of Reprise's own statements commits by itself. It runs at READ COMMITTED, whatever
+// the database's default. It is retried after a collision, or when the server no longer
+// knows a prepared statement. GetContext, SelectContext and Query read the rows within a
+// try, because the error of a statement may come with its rows.
 
-// GetContext reads one row, like sqlx.DB's.
+// GetContext reads one row, like sqlx.DB.GetContext.
 func (d *DB) GetContext(ctx context.Context, into any, query string, args ...any) error {
 	return d.run(ctx, d.read, func(q sqlx.ExtContext) error { return sqlx.GetContext(ctx, q, into, query, args...) })
 }
 
-// SelectContext reads all rows, like sqlx.DB's.
+// SelectContext reads all rows, like sqlx.DB.SelectContext.
 func (d *DB) SelectContext(ctx context.Context, into any, query string, args ...any) error {
 	return d.run(ctx, d.read, func(q sqlx.ExtContext) error {
-		reflect.ValueOf(into).Elem().SetZero() // or another try would append
+		reflect.ValueOf(into).Elem().SetZero() // else a retry would append
 		return sqlx.SelectContext(ctx, q, into, query, args...)
 	})
 }
 
-// ExecContext is sql.DB's.
+// ExecContext executes a statement, like sql.DB.ExecContext.
 func (d *DB) ExecContext(ctx context.Context, query string, args ...any) (result sql.Result, err error) {
 	err = d.run(ctx, d.write, func(q sqlx.ExtContext) (err error) {
 		result, err = q.ExecContext(ctx, query, args...)
@@ -47,7 +47,8 @@ func (d *DB) ExecContext(ctx context.Context, query string, args ...any) (result
 	return result, err
 }
 
-// run calls f, by way of read or write, with what it is to run its one statement on.
+// run calls f by way of read or write, with the pool or transaction for its one
+// statement.
 func (d *DB) run(ctx context.Context, again func(context.Context, func() error) error, f func(q sqlx.ExtContext) error) error {
 	return again(ctx, func() error {
 		if d.isolated.Load() {
@@ -66,7 +67,7 @@ func (d *DB) single(ctx context.Context, f func(q sqlx.ExtContext) error) error 
 	return commit(tx, f(tx))
 }
 
-// OnConn is for a statement on a connection that the caller keeps.
+// OnConn calls f for a statement on a connection that the caller keeps.
 func (d *DB) OnConn(ctx context.Context, conn *sql.Conn, f func(q Queryer) error) error {
 	return Again(ctx, func() error {
 		if !d.isolated.Load() {
@@ -80,7 +81,7 @@ func (d *DB) OnConn(ctx context.Context, conn *sql.Conn, f func(q Queryer) error
 	})
 }
 
-// commit ends a transaction: by a rollback where there is an error.
+// commit commits a transaction, or rolls it back if there is an error.
 func commit(tx interface {
 	Commit() error
 	Rollback() error
@@ -94,8 +95,8 @@ func commit(tx interface {
 	return err
 }
 
-// noticed draws the conclusion from a serialization failure of a statement by
-// itself, which READ COMMITTED does not know.
+// noticed reacts to a serialization failure of a single statement. READ COMMITTED has
+// no such failure, which shows that the default isolation is another.
 func (d *DB) noticed(err error) error {
 	if State(err) == serializationFailure {
 		d.isolated.Store(true)
@@ -105,17 +106,17 @@ func (d *DB) noticed(err error) error {
 
 const serializationFailure = "40001"
 
-// Query runs a statement on q, and scan reads its rows. On the DB's own pool
-// the statement is prepared, where that can be, and may be tried again: scan must
-// set whatever it sets anew. Refused knows of the error how often the statement
-// was sent.
+// Query runs a statement on q, and scan reads its rows. On the DB's own pool, the
+// statement is prepared where possible and may be retried: scan must reset everything
+// that it sets. The error contains how often the statement was sent, which Refused
+// uses.
 func (d *DB) Query(ctx context.Context, q Queryer, query string, args []any, scan func(rows *sql.Rows) error) error {
 	_, err := d.QueryTimes(ctx, q, query, args, scan)
 	return err
 }
 
-// QueryTimes is Query, and tells how often the statement was sent, of which one without an error is
-// the last.
+// QueryTimes is Query, and returns how often the statement was sent. Without an error,
+// the last sending succeeded.
 func (d *DB) QueryTimes(ctx context.Context, q Queryer, query string, args []any, scan func(rows *sql.Rows) error) (times int, err error) {
 	ask := func(q Queryer) (err error) {
 		rows, err := q.QueryContext(ctx, query, counted(args, &times)...)
@@ -154,8 +155,8 @@ func (d *DB) QueryTimes(ctx context.Context, q Queryer, query string, args []any
 	return times, d.poolerError(err)
 }
 
-// Change is Query for a statement that returns no rows. It returns how many it
-// changed.
+// Change is Query for a statement that returns no rows. It returns the number of
+// changed rows.
 func (d *DB) Change(ctx context.Context, q sqlx.ExtContext, query string, args ...any) (n int64, err error) {
 	ask := func(result sql.Result, err error) error {
 		if err == nil {
@@ -185,7 +186,7 @@ func (d *DB) Change(ctx context.Context, q sqlx.ExtContext, query string, args .
 	return n, d.poolerError(err)
 }
 
-// QueryRow reads the one row of a statement that is not prepared.
+// QueryRow reads the single row of a statement that is not prepared.
 func (d *DB) QueryRow(ctx context.Context, q Queryer, query string, args []any, into ...any) error {
 	ask := func(q Queryer) error {
 		rows, err := q.QueryContext(ctx, query, args...)
@@ -203,19 +204,19 @@ func (d *DB) QueryRow(ctx context.Context, q Queryer, query string, args []any, 
 	return d.run(ctx, d.write, func(q sqlx.ExtContext) error { return ask(q) })
 }
 
-// owns says whether q is the DB's pool.
+// owns reports whether q is the DB's pool.
 func (d *DB) owns(q any) bool { return q == d.pool }
 
-// onlyQuery is a prepared statement, which knows its text.
+// onlyQuery is a prepared statement; it ignores the text that it is given.
 type onlyQuery struct{ stmt *sqlx.Stmt }
 
 func (o onlyQuery) QueryContext(ctx context.Context, _ string, args ...any) (*sql.Rows, error) {
 	return o.stmt.QueryContext(ctx, args...)
 }
 
-// counted returns args, of which the first counts how often it is sent: database/sql
-// asks for its value when it has a connection, and sends a statement again, unasked,
-// whose connection was lost.
+// counted returns args with a first element that counts how often it is sent.
+// database/sql asks for the element's value when it has a connection, and silently
+// sends a statement again whose connection was lost.
 func counted(args []any, times *int) []any {
 	*times = 1
 	if len(args) == 0 {

@@ -8,14 +8,14 @@ import (
 	"unicode/utf8"
 )
 
-// maxJSONDepth is the nesting up to which a payload is stored as JSON.
-// PostgreSQL parses it recursively, bounded by max_stack_depth, whose default
-// is good for several thousand levels.
+// maxJSONDepth is the nesting depth up to which a payload is stored as JSON. PostgreSQL
+// parses JSON recursively. The default of max_stack_depth allows several thousand
+// levels.
 const maxJSONDepth = 512
 
-// IsJSON says whether PostgreSQL's json type takes the payload, which then
-// keeps its text, spacing and duplicate keys included. What it refuses, or
-// might, is stored as bytes.
+// IsJSON reports whether PostgreSQL's json type accepts the payload. The type keeps the
+// text, including spacing and duplicate keys. A payload that it refuses, or may refuse,
+// is stored as bytes.
 func IsJSON(payload []byte) bool {
 	return utf8.Valid(payload) && json.Valid(payload) && !deeper(payload, maxJSONDepth)
 }
@@ -43,8 +43,9 @@ func deeper(valid []byte, limit int) bool {
 	return false
 }
 
-// Keepable says whether any database could have all of these texts. What has a name
-// that is not Keepable is not there, and is not asked for: PostgreSQL would fail.
+// Keepable reports whether every database can store all of these texts. Nothing can
+// have a name that is not Keepable, so callers do not ask for it: PostgreSQL would
+// fail.
 func Keepable(texts ...string) bool {
 	for _, text := range texts {
 		if !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
@@ -54,8 +55,8 @@ func Keepable(texts ...string) bool {
 	return true
 }
 
-// Printable makes a text that any database stores: valid UTF-8 without NUL,
-// no longer than limit bytes.
+// Printable converts a text to one that every database can store: valid UTF-8 without
+// NUL, at most limit bytes.
 func Printable(s string, limit int) string {
 	s = strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 	if len(s) <= limit {
@@ -65,14 +66,14 @@ func Printable(s string, limit int) string {
 	return strings.ToValidUTF8(s[:limit-len(cut)], "") + cut
 }
 
-// What is kept of texts, in bytes.
+// The size limits of texts, in bytes.
 const (
 	MaxName    = 255     // of a topic, a handler name, an event id or a key: longer ones are refused
 	MaxMessage = 8 << 10 // of an error's message, a reason or a description
 )
 
-// ValidName checks what identifies something in the database: people read it
-// in tables and type it on command lines.
+// ValidName checks an identifier, which people read in tables and type on command
+// lines.
 func ValidName(what, name string) error {
 	switch {
 	case name == "":

@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// Time scans a time as either database returns it; NULL is the zero time.
+// Time scans a time of either database. NULL is the zero time.
 type Time struct{ time.Time }
 
-// SQLiteTime is how times stand in SQLite: UTC, of one width.
+// SQLiteTime is the format of times in SQLite: UTC, of fixed width.
 const SQLiteTime = "2006-01-02T15:04:05.000Z"
 
 // Scan implements sql.Scanner.
@@ -29,7 +29,7 @@ func (t *Time) Scan(src any) error {
 	return err
 }
 
-// RoundUp returns the time, or the next one that is a multiple of the unit.
+// RoundUp returns t if it is a multiple of the unit, or else the next multiple.
 func RoundUp(t time.Time, unit time.Duration) time.Time {
 	down := t.UTC().Truncate(unit)
 	if down.Before(t) {

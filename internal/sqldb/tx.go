@@ -11,7 +11,7 @@ import (
 	"github.com/reprise-bus/reprise/internal/dialect"
 )
 
-// TxOptions are those of a transaction of Reprise's own: READ COMMITTED on
+// TxOptions returns the options of Reprise's own transactions: READ COMMITTED on
 // PostgreSQL, whatever the database's default. SQLite has one isolation level.
 func (d *DB) TxOptions() *sql.TxOptions {
 	if d.kind == dialect.SQLite {
@@ -20,10 +20,9 @@ func (d *DB) TxOptions() *sql.TxOptions {
 	return &sql.TxOptions{Isolation: sql.LevelReadCommitted}
 }
 
-// InTx runs f in a READ COMMITTED transaction, which is committed unless f fails.
-// What the database refuses because of others at work at the same time is tried
-// again: f then runs again from its beginning, and must set whatever it sets
-// anew.
+// InTx runs f in a READ COMMITTED transaction, and commits it unless f fails. After a
+// collision it retries: f runs again from its beginning, and must reset everything that
+// it sets.
 func (d *DB) InTx(ctx context.Context, f func(tx *sqlx.Tx) error) error {
 	if d.exclusives.here() {
 		return ErrWaitsForItself
@@ -52,7 +51,7 @@ func (d *DB) inTxOnce(ctx context.Context, f func(tx *sqlx.Tx) error) (err error
 	return nil
 }
 
-// begin begins a transaction, with SQLite's write lock.
+// begin begins a transaction; on SQLite, with the write lock.
 func (d *DB) begin(ctx context.Context, options *sql.TxOptions) (*sqlx.Tx, error) {
 	tx, err := d.pool.BeginTxx(ctx, options)
 	if err != nil {
@@ -71,7 +70,7 @@ func (d *DB) begin(ctx context.Context, options *sql.TxOptions) (*sqlx.Tx, error
 	return tx, nil
 }
 
-// rollback does nothing to a transaction that has ended.
+// rollback rolls a transaction back unless it has ended.
 func rollback(tx *sqlx.Tx) error {
 	if err := tx.Rollback(); err != nil && !errors.Is(err, sql.ErrTxDone) {
 		return err
@@ -79,13 +78,13 @@ func rollback(tx *sqlx.Tx) error {
 	return nil
 }
 
-// Begin begins a transaction in which the application's own code runs; over is
-// to be called when it has ended. Without options it has the isolation level that is
-// the database's default. On SQLite it has the write lock, for which it waits
-// until ctx ends or 10 s have passed; an error is then Collided.
+// Begin begins a transaction in which the application's code runs. Call over when the
+// transaction has ended. Without options, it has the database's default isolation
+// level. On SQLite it has the write lock; Begin waits for it until ctx ends or 10 s
+// have passed, and the error is then Collided.
 //
-// Until over is called, what the same goroutine asks the DB for fails with
-// ErrWaitsForItself where it would wait for this transaction; so does Begin.
+// Until over is called, a call of the same goroutine fails with ErrWaitsForItself if it
+// would wait for this transaction. This includes Begin.
 func (d *DB) Begin(ctx context.Context, options *sql.TxOptions) (tx *sqlx.Tx, over func(), err error) {
 	if d.WaitsForItself() {
 		return nil, nil, ErrWaitsForItself
@@ -106,27 +105,28 @@ func (d *DB) Begin(ctx context.Context, options *sql.TxOptions) (tx *sqlx.Tx, ov
 	if d.excludes() {
 		leave = d.exclusives.enter()
 	}
-	// When ctx ends, database/sql rolls back, whether the code heeds it or not.
+	// When ctx ends, database/sql rolls the transaction back, even if the code ignores
+	// ctx.
 	stop := context.AfterFunc(ctx, pass)
 	return tx, func() { stop(); pass(); leave() }, nil
 }
 
-// excludes says whether an open transaction keeps all others from being written.
+// excludes reports whether an open transaction prevents all other writes.
 func (d *DB) excludes() bool {
 	return d.kind == dialect.SQLite || d.pool.Stats().MaxOpenConnections == 1
 }
 
-// ErrWaitsForItself is returned by what would wait for a transaction that the
-// caller itself has open.
+// ErrWaitsForItself is returned by a call that would wait for a transaction that its
+// own goroutine has open.
 var ErrWaitsForItself = errors.New("this goroutine has a transaction open that keeps everything else from being written, and would wait for itself: use that transaction; nothing was written")
 
-// WaitsForItself says whether the calling goroutine has a transaction of Begin
-// open that it would wait for if it wrote anything else. What is waited for by
-// way of another goroutine is not seen.
+// WaitsForItself reports whether the calling goroutine has a transaction of Begin open
+// for which its other writes would wait. It does not detect waiting by way of another
+// goroutine.
 func (d *DB) WaitsForItself() bool { return d.exclusives.here() }
 
-// Aborted says whether PostgreSQL takes no more statements in the transaction,
-// since one of them has failed. On SQLite one that fails ends no transaction.
+// Aborted reports whether PostgreSQL accepts no more statements in the transaction
+// because one has failed. On SQLite, a failed statement ends no transaction.
 func (d *DB) Aborted(ctx context.Context, tx Execer) bool {
 	if d.kind == dialect.SQLite {
 		return false

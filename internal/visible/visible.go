@@ -1,5 +1,5 @@
-// Package visible decides which characters are printed as they are, and how the
-// others are written instead.
+// Package visible decides which characters are printed unchanged, and how the others
+// are written.
 package visible
 
 import (
@@ -9,10 +9,10 @@ import (
 	"unicode/utf8"
 )
 
-// Hidden reports whether a character is not printed as it is: a control, format
-// or private character (ESC, DEL, C1, bidirectional overrides, zero-width
-// joiners), a line or paragraph separator, or any other character that leaves no
-// mark. A line feed and a tab are hidden, too.
+// Hidden reports whether a character is not printed unchanged: a control, format or
+// private character (ESC, DEL, C1, bidirectional overrides, zero-width joiners), a line
+// or paragraph separator, or any other invisible character. Line feed and tab are
+// hidden, too.
 func Hidden(r rune) bool {
 	if r < utf8.RuneSelf {
 		return r < ' ' || r == 0x7f
@@ -20,20 +20,19 @@ func Hidden(r rune) bool {
 	return !unicode.IsGraphic(r) || unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
 }
 
-// Text returns a text with \u001b instead of a hidden character, as JSON writes
-// it, and \xff instead of a byte that is not UTF-8. Line feeds and tabs stay.
+// Text writes a hidden character as \u001b, like JSON, and a byte that is not UTF-8 as
+// \xff. Line feeds and tabs stay.
 func Text(text string) string { return replace(text, false, false) }
 
-// Line is Text with \u000a and \u0009 instead of line feeds and tabs.
+// Line is Text, and also writes line feeds and tabs as \u000a and \u0009.
 func Line(text string) string { return replace(text, false, true) }
 
-// JSON returns valid JSON with \u escapes instead of hidden characters, which
-// decodes to the same value. A byte that is not UTF-8 becomes \ufffd, which is
-// what it decodes to.
+// JSON writes the hidden characters of valid JSON as \u escapes. The result decodes to
+// the same value. A byte that is not UTF-8 becomes \ufffd, to which it decodes.
 func JSON(text string) string { return replace(text, true, false) }
 
-// replace writes an invalid byte as \ufffd for JSON, and as \xff otherwise.
-// inLine hides line feeds and tabs, too.
+// replace writes an invalid byte as \ufffd for JSON, and as \xff otherwise. With
+// inLine, it also hides line feeds and tabs.
 func replace(text string, forJSON, inLine bool) string {
 	first := strings.IndexFunc(text, func(r rune) bool { return r == utf8.RuneError || Hidden(r) && (inLine || r != '\n' && r != '\t') })
 	if first < 0 {

@@ -12,10 +12,10 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// mostListed is how many of several things are named in one line for people.
+// mostListed is how many of several things Few names.
 const mostListed = 5
 
-// Thousands is a number for people.
+// Thousands returns a number with commas between the thousands.
 func Thousands(n int64) string {
 	digits := fmt.Sprint(n)
 	for i := len(digits) - 3; i > 0 && digits[i-1] != '-'; i -= 3 {
@@ -24,7 +24,7 @@ func Thousands(n int64) string {
 	return digits
 }
 
-// Few names the first of several things, and says how many there are more.
+// Few names the first of several things, and the number of the others.
 func Few(things []string) string {
 	if len(things) <= mostListed+1 {
 		return strings.Join(things, ", ")
@@ -32,7 +32,7 @@ func Few(things []string) string {
 	return strings.Join(things[:mostListed], ", ") + " and " + Thousands(int64(len(things)-mostListed)) + " more"
 }
 
-// Several is a number of things for people: 1 run, 2 runs.
+// Several returns a number of things: 1 run, 2 runs.
 func Several(n int64, thing string) string {
 	if n == 1 {
 		return "1 " + thing
@@ -40,13 +40,13 @@ func Several(n int64, thing string) string {
 	return Thousands(n) + " " + thing + "s"
 }
 
-// Line is a text in one line, each space in it a single one.
+// Line returns a text in one line, with single spaces, and hidden characters escaped.
 func Line(text string) string {
 	return strings.Join(strings.Fields(visible.Text(strings.ReplaceAll(text, "\r\n", "\n"))), " ")
 }
 
-// Quoted is a word as a shell takes it. Hidden characters in it are escaped, for
-// bash and zsh.
+// Quoted returns a word as a shell accepts it. Hidden characters are escaped in a form
+// for bash and zsh.
 func Quoted(word string) string {
 	if visible.Line(word) != word {
 		var ansi strings.Builder
@@ -72,8 +72,8 @@ func Quoted(word string) string {
 	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
-// Ago is a span for people: its largest unit, and the next one while that
-// matters.
+// Ago returns a duration in its largest unit and, while that matters, the next smaller
+// one.
 func Ago(d time.Duration) string {
 	switch d = max(d, 0); {
 	case d < time.Minute:
@@ -90,7 +90,7 @@ func Ago(d time.Duration) string {
 	return fmt.Sprintf("%dd", d/(24*time.Hour))
 }
 
-// Cut cuts a line to so many characters, 0 for none, not counting colours.
+// Cut cuts a line to at most limit characters, not counting colours. 0 means no limit.
 func Cut(text string, limit int) string {
 	if limit == 0 {
 		return text
@@ -118,7 +118,7 @@ func Cut(text string, limit int) string {
 	return text[:end] + "…"
 }
 
-// ByTopic says how many messages of which topics there are, in
+// ByTopic returns topics with their numbers of messages, the first few by name.
 func ByTopic(counts []store.OutboxCount) string {
 	counts = slices.Clone(counts)
 	slices.SortStableFunc(counts, func(a, b store.OutboxCount) int { return strings.Compare(a.Topic, b.Topic) })
