@@ -62,9 +62,14 @@ func CreateTopic(t testing.TB, addrs []string, topic string, partitions int) {
 	if err != nil {
 		t.Fatalf("create test topic %s: %v", topic, err)
 	}
+	waitUntilKnown(t, addrs, topic, partitions)
+}
+
+func waitUntilKnown(t testing.TB, addrs []string, topic string, partitions int) {
+	t.Helper()
 	for deadline := time.Now().Add(time.Minute); !known(t, addrs, topic, partitions); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("the brokers do not know test topic %s", topic)
+			t.Fatalf("the brokers do not know the %d partitions of test topic %s", partitions, topic)
 		}
 	}
 }
@@ -103,6 +108,7 @@ func AddPartitions(t testing.TB, addrs []string, topic string, partitions int) {
 	if err != nil {
 		t.Fatalf("add partitions to test topic %s: %v", topic, err)
 	}
+	waitUntilKnown(t, addrs, topic, partitions)
 }
 
 // ask does not use the test's context, which is cancelled before cleanup.
