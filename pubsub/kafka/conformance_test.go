@@ -4,6 +4,7 @@ import (
 	"os"
 	"testing"
 
+	"github.com/IBM/sarama"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/ThreeDotsLabs/watermill/pubsub/tests"
 	"github.com/stretchr/testify/require"
@@ -32,12 +33,24 @@ func features() tests.Features {
 	}
 }
 
+// unhurried has a publisher wait for a busy broker to make the suite's topics. By
+// itself it gives up within seconds: an application has an outbox, and the suite has
+// none.
+func unhurried(c *sarama.Config) {
+	c.Metadata.Retry.Max = int(patience / c.Metadata.Retry.Backoff)
+	c.Metadata.Timeout = patience
+	c.Net.ReadTimeout = patience
+	c.Net.WriteTimeout = patience
+	c.Producer.Timeout = patience / 2
+	c.Producer.Retry.Max = 100
+}
+
 // Watermill's own suite for Pub/Subs. Its tests are one group each, as are those
 // of an application.
 func TestWatermillConformance(t *testing.T) {
 	t.Parallel()
 	group := func(t *testing.T, handler string) (message.Publisher, message.Subscriber) {
-		transport := newTransport(t, kafka.Config{})
+		transport := newTransport(t, kafka.Config{Sarama: unhurried})
 		pub, err := transport.Publisher()
 		require.NoError(t, err)
 		sub, err := transport.Subscriber(handler)
@@ -53,7 +66,7 @@ func TestWatermillConformanceOfAnInbox(t *testing.T) {
 		st := testkit.OpenStore(t, url)
 		prefix := testbroker.Name("conformance")
 		group := func(t *testing.T, handler string) (message.Publisher, message.Subscriber) {
-			transport := newTransport(t, kafka.Config{GroupPrefix: prefix})
+			transport := newTransport(t, kafka.Config{GroupPrefix: prefix, Sarama: unhurried})
 			pub, err := transport.Publisher()
 			require.NoError(t, err)
 			return pub, testtransport.Inbox(t, testtransport.PubSub(t, st), transport, handler, testtransport.Again(), false)
