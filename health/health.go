@@ -5,6 +5,7 @@ package health
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,9 +25,10 @@ const (
 )
 
 // Worse reports whether s is worse than another severity.
-func (s Severity) Worse(than Severity) bool { return rank[s] > rank[than] }
-
-var rank = map[Severity]int{OK: 0, Warning: 1, Critical: 2}
+func (s Severity) Worse(than Severity) bool {
+	rising := []Severity{OK, Warning, Critical}
+	return slices.Index(rising, s) > slices.Index(rising, than)
+}
 
 // Finding is a result of one check.
 type Finding struct {

@@ -7,9 +7,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/reprise-bus/reprise/internal/sqldb"
-
 	"github.com/jmoiron/sqlx"
+
+	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
 // AllTopics is the Topic of the declaration that applies to every topic without a

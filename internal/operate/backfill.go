@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jmoiron/sqlx"
+
 	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
-
-	"github.com/jmoiron/sqlx"
 )
 
 // RequestBackfill records that a handler gets runs for the past events of its topic for

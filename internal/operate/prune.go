@@ -8,10 +8,10 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jmoiron/sqlx"
+
 	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
-
-	"github.com/jmoiron/sqlx"
 )
 
 // pruning is a Prune in progress.

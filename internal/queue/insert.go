@@ -5,10 +5,9 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/reprise-bus/reprise/internal/sqldb"
-
 	"github.com/lib/pq"
 
+	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
 )
 

@@ -10,7 +10,6 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/reprise-bus/reprise/internal/sqldb"
-
 	"github.com/reprise-bus/reprise/store"
 )
 

@@ -8,7 +8,6 @@ import (
 	"fmt"
 
 	"github.com/reprise-bus/reprise/internal/sqldb"
-
 	"github.com/reprise-bus/reprise/store"
 )
 

@@ -14,7 +14,6 @@ import (
 	"github.com/lib/pq"
 
 	"github.com/reprise-bus/reprise/internal/sqldb"
-
 	"github.com/reprise-bus/reprise/store"
 )
 

@@ -11,7 +11,6 @@ import (
 	"github.com/jmoiron/sqlx"
 
 	"github.com/reprise-bus/reprise/internal/sqldb"
-
 	"github.com/reprise-bus/reprise/store"
 )
 

@@ -7,7 +7,6 @@ import (
 
 	"github.com/reprise-bus/reprise/internal/dialect"
 	"github.com/reprise-bus/reprise/internal/sqldb"
-
 	"github.com/reprise-bus/reprise/store"
 )
 

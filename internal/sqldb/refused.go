@@ -35,7 +35,7 @@ func Refused(err error) bool {
 		return true
 	default:
 		return errors.As(err, &itself) || errors.Is(err, sql.ErrTxDone) || errors.Is(err, sql.ErrConnDone) ||
-			errors.Is(err, errInFailedTransaction)
+			errors.Is(err, pq.ErrInFailedTransaction)
 	}
 }
 
@@ -162,9 +162,6 @@ func NewRefusal(text string) error { return &refusal{text} }
 type refusal struct{ text string }
 
 func (r *refusal) Error() string { return r.text }
-
-// errInFailedTransaction is lib/pq's.
-var errInFailedTransaction = pq.ErrInFailedTransaction
 
 // State returns the SQLSTATE of an error of lib/pq or pgx, or "".
 func State(err error) string {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/jmoiron/sqlx"
+	"github.com/lib/pq"
 
 	"github.com/reprise-bus/reprise/internal/dialect"
 )
@@ -132,5 +133,5 @@ func (d *DB) Aborted(ctx context.Context, tx Execer) bool {
 		return false
 	}
 	_, err := tx.ExecContext(ctx, `SELECT 1`)
-	return errors.Is(err, errInFailedTransaction) || State(err) == "25P02"
+	return errors.Is(err, pq.ErrInFailedTransaction) || State(err) == "25P02"
 }
