@@ -26,7 +26,7 @@ import (
 // besides are the versions whose processes work on beside those of this
 // version, on the tables of this version. The source of each is in
 // testdata/vN.zip.
-var besides = []int{1, 2, 3}
+var besides = []int{1, 2, 3, 4}
 
 // A rolling upgrade of a database with runs in every state: processes of the old
 // version publish and handle while the first of the new one migrates, then both

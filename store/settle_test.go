@@ -180,3 +180,25 @@ func TestAPreparedTransactionIsWaitedFor(t *testing.T) {
 		})
 	}
 }
+
+// While no transaction is open, a new subscription is settled by the call that makes it:
+// later, the events to look at would be those published meanwhile.
+func TestASubscriptionWithoutOpenTransactionsIsSettledAtOnce(t *testing.T) {
+	t.Parallel()
+	ctx := t.Context()
+	st := migrated(t, testdb.Open(t, testdb.Postgres(t)), "")
+	unsettled := func(handler string) (unsettled bool) {
+		require.NoError(t, st.DB().Get(&unsettled, `SELECT open_then IS NOT NULL FROM reprise.subscriptions WHERE handler = $1`, handler))
+		return unsettled
+	}
+	require.NoError(t, queue.Of(st).Subscribe(ctx, store.Subscription{Topic: "orders", Handler: "alone"}, ""))
+	require.False(t, unsettled("alone"))
+
+	open, err := st.DB().BeginTxx(ctx, nil)
+	require.NoError(t, err)
+	_, err = open.Exec(`SELECT 1`)
+	require.NoError(t, err)
+	require.NoError(t, queue.Of(st).Subscribe(ctx, store.Subscription{Topic: "orders", Handler: "beside"}, ""))
+	require.True(t, unsettled("beside"), "it waits for the open transaction")
+	require.NoError(t, open.Rollback())
+}

@@ -105,53 +105,21 @@ func (postgres) takeUp(ctx context.Context, q *Queue, e store.EventID, handler, 
 
 func (postgres) claim(ctx context.Context, q *Queue, by Claimant, wants []Want) ([]*Claimed, error) {
 	topics, handlers, ns := wantArrays(wants)
-	// The planner does not know w.n. It estimates LIMIT w.n as a tenth of all due runs,
-	// and above jit_above_cost the server compiles each claim: 20 ms instead of 0.7 ms
-	// for 16 of a million due runs. The literal LIMIT in the inner query bounds the
-	// estimate. An array and a lateral subquery keep the planner at index scans. The
-	// SELECT around each array hides its length. Otherwise the planner would plan each
-	// claim again, which takes as long as the claim.
 	var claimed []*Claimed
-	err := q.db.Query(ctx, q.db.Pool(), q.db.SQL(`
-		WITH due AS (
-			SELECT d.id
-			FROM unnest((SELECT $1::text[]), (SELECT $2::text[]), (SELECT $3::bigint[])) AS w (topic, handler, n),
-			LATERAL (
-				SELECT l.id FROM (
-					SELECT r.id FROM reprise.handler_runs r
-					WHERE r.topic = w.topic AND r.handler = w.handler AND r.due_at <= now()
-					ORDER BY r.due_at, r.id
-					LIMIT 10000 -- see above; no more than w.n are read and locked
-					FOR UPDATE SKIP LOCKED
-				) l LIMIT w.n
-			) d
-			WHERE EXISTS (SELECT 1 FROM reprise.instances WHERE id = $4 AND claims = $5)
-		), known AS ( -- locked, so that nobody forgets the instance before the leases are committed
-			UPDATE reprise.instances
-			SET claims = claims + 1, lowest_run = least(lowest_run, (SELECT min(id) FROM due)), held_runs = $6::bigint[] || ARRAY(SELECT id FROM due)
-			WHERE id = $4 AND claims = $5 AND EXISTS (SELECT 1 FROM due)
-			RETURNING id
-		), leased AS (
-			UPDATE reprise.handler_runs r
-			SET instance = $4, attempt = r.attempt + 1, tries = r.tries + 1, started_at = now(), due_at = NULL
-			WHERE r.id = ANY (ARRAY(SELECT id FROM due)) AND EXISTS (SELECT 1 FROM known)
-			RETURNING r.id, r.event_id, r.topic, r.handler, r.attempt, r.tries, r.cycle, `+leasedColumns+`
-		)
-		SELECT l.id, l.event_id, l.topic, l.handler, l.attempt, l.tries, l.cycle, e.id IS NULL, coalesce(e.key, ''),
-		       e.payload, e.payload_bytes, e.metadata, coalesce(e.source, ''), e.published_at,
-		       l.run_published_at, l.started_at, l.replay_id, l.error_kind, l.error, l.fingerprint
-		FROM leased l LEFT JOIN LATERAL (
-			SELECT * FROM reprise.events e WHERE e.id = l.event_id AND e.topic = l.topic LIMIT 1
-		) e ON true
-		ORDER BY l.id`), []any{topics, handlers, ns, by.Instance, by.Claims, q.db.IDs(by.Held)}, func(rows *sql.Rows) error {
+	var startedAt sqldb.Time
+	err := q.db.Query(ctx, q.db.Pool(), q.db.SQL(claimDue), []any{topics, handlers, ns, by.Instance, by.Claims, q.db.IDs(by.Held)}, func(rows *sql.Rows) error {
 		claimed = nil
 		for rows.Next() { // sqlx would take as long as everything else here
 			var r claimedRow
-			if err := rows.Scan(&r.RunID, &r.ID, &r.Topic, &r.Handler, &r.Attempt, &r.Tries, &r.Cycle, &r.Lost, &r.Key,
-				&r.Payload, &r.PayloadBytes, &r.Metadata, &r.Source, &r.PublishedAt,
-				&r.RunPublishedAt, &r.StartedAt, &r.ReplayID, &r.ErrorKind, &r.Error, &r.Fingerprint); err != nil {
+			if err := rows.Scan(&r.RunID, &r.ID, &r.Topic, &r.Handler, &r.Attempt, &r.Tries, &r.Cycle, &r.PublishedAt, &r.StartedAt,
+				&r.ReplayID, &r.ErrorKind, &r.Error, &r.Fingerprint,
+				&r.Lost, &r.Key, &r.Payload, &r.PayloadBytes, &r.Metadata, &r.Source); err != nil {
 				return err
 			}
+			if claimed == nil {
+				startedAt = r.StartedAt
+			}
+			r.StartedAt, r.RunPublishedAt = startedAt, r.PublishedAt
 			q.db.NoteRun(r.RunID)
 			claimed = append(claimed, r.claimed(by.Instance))
 		}

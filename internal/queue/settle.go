@@ -89,6 +89,12 @@ const look = `
 // nothing until one of them has ended. Any number of callers may call Settle at once. On
 // SQLite, which has one writer at a time, every subscription is settled.
 func (q *Queue) Settle(ctx context.Context, sub store.Subscription, open string) (still string, created int64, err error) {
+	return q.settle(ctx, sub, func(still string) bool { return still == "" || still != open })
+}
+
+// settle is Settle. It reads the events only if worth says so of the transactions that are
+// still open: it reads all events of the topic since the oldest of these transactions began.
+func (q *Queue) settle(ctx context.Context, sub store.Subscription, worth func(still string) bool) (still string, created int64, err error) {
 	if q.db.Kind() == dialect.SQLite || !sqldb.Keepable(sub.Topic, sub.Handler) {
 		return "", 0, nil
 	}
@@ -114,7 +120,7 @@ func (q *Queue) Settle(ctx context.Context, sub store.Subscription, open string)
 		if still == "[]" {
 			still = ""
 		}
-		if still != "" && still == open {
+		if !worth(still) {
 			return nil
 		}
 		result, err := tx.ExecContext(ctx, q.db.SQL(`

@@ -19,8 +19,9 @@ func validate(sub store.Subscription, policy string) error {
 }
 
 // Subscribe writes a subscription and its handler's policy as JSON ("" is "{}"). It is
-// idempotent. The subscription stays, served or not, until Unsubscribe. Settle creates
-// the runs of transactions that are open meanwhile.
+// idempotent. The subscription stays, served or not, until Unsubscribe. A new subscription
+// is settled at once if no transaction is open. Otherwise Settle creates the runs of the
+// open transactions.
 func (q *Queue) Subscribe(ctx context.Context, sub store.Subscription, policy string) error {
 	if err := validate(sub, policy); err != nil {
 		return err
@@ -34,8 +35,13 @@ func (q *Queue) Subscribe(ctx context.Context, sub store.Subscription, policy st
 	if n, err := result.RowsAffected(); err != nil || n > 0 {
 		return err
 	}
-	_, err = q.subscribe(ctx, q.db, sub, policy, `DO UPDATE SET policy = excluded.policy, last_seen_at = now()`)
-	return err
+	if _, err := q.subscribe(ctx, q.db, sub, policy, `DO UPDATE SET policy = excluded.policy, last_seen_at = now()`); err != nil {
+		return err
+	}
+	// Now is the cheapest moment: no event has been published for the subscription yet. On
+	// an error the subscription stays unsettled, and a process that serves it calls Settle.
+	_, _, _ = q.settle(ctx, sub, func(still string) bool { return still == "" })
+	return nil
 }
 
 // SubscribeTx is Subscribe in the caller's transaction. It reports whether the

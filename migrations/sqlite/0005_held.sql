@@ -1,0 +1,1 @@
+-- See postgres/0005_held.sql. SQLite compresses nothing.
