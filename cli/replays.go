@@ -311,7 +311,9 @@ backfill made is no more. What a handler works on goes on.`, "  reprise replays 
 func replaysUndoCommand(a *app) *cobra.Command {
 	var r request
 	c := a.oneOperation("undo", "Take a discard back", `Take a discard back, for the runs that nothing else has happened to since. It
-says how many of the others were deleted since, as by prune --discarded.`, "  reprise replays undo 7",
+says how many of the others were deleted since, as by prune --discarded, and how
+many a later operation has taken up, which stay as they are even if that
+operation was cancelled or undone.`, "  reprise replays undo 7",
 		func(ctx context.Context, st *store.Store, id int64) error {
 			_, done, err := replay.Undo(ctx, st, id, r.request(nil))
 			if err != nil {
@@ -320,6 +322,9 @@ says how many of the others were deleted since, as by prune --discarded.`, "  re
 			a.say("%s taken back.", words.Several(done.Runs, "run"))
 			if done.Gone > 0 {
 				a.say("Deleted since the discard, and not to be brought back: %s.", words.Several(done.Gone, "run"))
+			}
+			if done.Later > 0 {
+				a.say("Taken up by a later operation since, and left as it is: %s.", words.Several(done.Later, "run"))
 			}
 			return a.conclude(ctx, st, id, false)
 		})

@@ -70,8 +70,7 @@ type actionSelection struct {
 // Actions returns at most limit actions with an id lower than before, newest first. A
 // before of 0 starts at the newest; a limit of 0 is DefaultLimit.
 func (s *Store) Actions(ctx context.Context, before int64, limit int) ([]Action, error) {
-	f := Filter{Before: before, Limit: limit}
-	if err := f.Validate(); err != nil {
+	if err := validPage("an action", before, limit); err != nil {
 		return nil, err
 	}
 	if limit == 0 {

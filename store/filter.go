@@ -85,16 +85,25 @@ func (f Filter) Validate() error {
 			errs = append(errs, err)
 		}
 	}
-	if f.Before < 0 {
-		errs = append(errs, fmt.Errorf("before %d: want the id of a run", f.Before))
-	}
-	if f.Limit < 0 || f.Limit > MaxLimit {
-		errs = append(errs, fmt.Errorf("limit %d: want 1 to %d", f.Limit, MaxLimit))
+	if err := validPage("a run", f.Before, f.Limit); err != nil {
+		errs = append(errs, err)
 	}
 	if len(errs) > 0 {
 		return fmt.Errorf("filter: %w", errors.Join(errs...))
 	}
 	return nil
+}
+
+// validPage reports a page of a list that cannot be. what is in the list, such as "a run".
+func validPage(what string, before int64, limit int) error {
+	var errs []error
+	if before < 0 {
+		errs = append(errs, fmt.Errorf("before %d: want the id of %s", before, what))
+	}
+	if limit < 0 || limit > MaxLimit {
+		errs = append(errs, fmt.Errorf("limit %d: want 1 to %d", limit, MaxLimit))
+	}
+	return errors.Join(errs...)
 }
 
 // validWindow reports times that the databases do not store, and an empty window.

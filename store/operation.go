@@ -160,8 +160,7 @@ func (s *Store) OperationTx(ctx context.Context, tx Selecter, id int64) (Operati
 // Operations returns at most limit operations with an id lower than before, newest
 // first. A before of 0 starts at the newest; a limit of 0 is DefaultLimit.
 func (s *Store) Operations(ctx context.Context, before int64, limit int) ([]Operation, error) {
-	f := Filter{Before: before, Limit: limit}
-	if err := f.Validate(); err != nil {
+	if err := validPage("an operation", before, limit); err != nil {
 		return nil, err
 	}
 	if limit == 0 {

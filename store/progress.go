@@ -85,6 +85,7 @@ func (s *Store) Progress(ctx context.Context, id int64) (p Progress, err error) 
 
 // PutBack is the result of an undo.
 type PutBack struct {
-	Runs int64 // runs put back to their former state
-	Gone int64 // runs deleted since, by a prune for example; they cannot be put back
+	Runs  int64 // runs put back to their former state
+	Gone  int64 // runs deleted since, by a prune for example; they cannot be put back
+	Later int64 // runs that a later operation has taken up, even if that was cancelled or undone; they stay as they are
 }

@@ -127,11 +127,18 @@ func (s *Operator) Undo(ctx context.Context, id int64, by store.By) (o store.Ope
 		done.Runs += n
 	}
 	// The rows of operation_runs are deleted together with their runs.
-	var left int64
-	if err := s.db.GetContext(ctx, &left, s.db.SQL(`SELECT count(*) FROM reprise.operation_runs WHERE operation_id = $1`), id); err != nil {
+	var left struct {
+		All   int64 `db:"all_runs"`
+		Later int64 `db:"later"`
+	}
+	if err := s.db.GetContext(ctx, &left, s.db.SQL(`
+		SELECT count(*) AS all_runs,
+		       coalesce(sum(CASE WHEN EXISTS (
+		           SELECT 1 FROM reprise.operation_runs later WHERE later.run_id = t.run_id AND `+offIndex(`later.operation_id`)+` > $1) THEN 1 ELSE 0 END), 0) AS later
+		FROM reprise.operation_runs t WHERE t.operation_id = $1`), id); err != nil {
 		return o, done, fmt.Errorf("undo operation %d: %w", id, err)
 	}
-	done.Gone = max(0, o.Taken-left)
+	done.Gone, done.Later = max(0, o.Taken-left.All), left.Later
 	return o, done, nil
 }
 

@@ -45,7 +45,7 @@ func discarding(promise promise) {
 
 		_, n, err := db.Undo(ctx, o.ID, maria)
 		require.NoError(t, err)
-		require.Equal(t, store.PutBack{Runs: 1}, n)
+		require.Equal(t, store.PutBack{Runs: 1, Later: 1}, n)
 		require.Equal(t, store.Discarded, db.run(failed.ID).Status)
 		require.Equal(t, untouched, db.run(untouched.ID))
 		_, _, err = db.Undo(ctx, again.ID, maria)
