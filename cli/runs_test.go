@@ -164,8 +164,8 @@ func TestFailureGroups(t *testing.T) {
 
 func TestTheBoundsOfFailureGroups(t *testing.T) {
 	require.Empty(t, groupBounds(store.Grouping{}))
-	require.Equal(t, []string{"Only the newest 20,000 FAILED runs were looked at: older ones may be selected, too. Every one counts where nothing but --handler, --kind and --group is said."},
-		groupBounds(store.Grouping{Among: 20_000}))
+	require.Equal(t, []string{"Only the newest 10,000 FAILED runs were looked at: older ones may be selected, too. Every one counts where nothing but --handler, --kind and --group is said."},
+		groupBounds(store.Grouping{Among: 10_000}))
 }
 
 func TestDoctorComparesTheFailureGroupsWithTheRuns(t *testing.T) {

@@ -13,9 +13,9 @@ import (
 // order: the statement looks at so many runs. A condition on the payload reads an event
 // for each run, and gets the smallest limit.
 const (
-	pageLook    = 20_000
-	countLook   = 40_000
-	payloadLook = 5_000
+	pageLook    = 10_000
+	countLook   = 20_000
+	payloadLook = 3_000
 )
 
 func lookFor(f Filter, most int) int {
