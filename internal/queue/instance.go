@@ -11,7 +11,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/reprise-bus/reprise/internal/dialect"
 	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -153,11 +152,7 @@ type Survey struct {
 
 // Survey reads the tables.
 func (q *Queue) Survey(ctx context.Context) (found Survey, err error) {
-	survey := surveyPostgres
-	if q.db.Kind() == dialect.SQLite {
-		survey = surveySQLite
-	}
-	if err := q.db.GetContext(ctx, &found, q.db.SQL(survey)); err != nil {
+	if err := q.db.GetContext(ctx, &found, q.db.Either(surveyPostgres, surveySQLite)); err != nil {
 		return found, fmt.Errorf("look at the tables: %w", err)
 	}
 	q.db.NoteRun(found.Newest)

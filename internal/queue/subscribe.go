@@ -32,11 +32,7 @@ func (q *Queue) Subscribe(ctx context.Context, sub store.Subscription, policy st
 	if n, err := result.RowsAffected(); err != nil || n > 0 {
 		return err
 	}
-	insert := subscribePostgres
-	if q.db.Kind() == dialect.SQLite {
-		insert = subscribeSQLite
-	}
-	_, err = q.subscribe(ctx, q.db, insert, sub, policy)
+	_, err = q.subscribe(ctx, q.db, q.db.Either(subscribePostgres, subscribeSQLite), sub, policy)
 	return err
 }
 
@@ -54,7 +50,7 @@ func (q *Queue) SubscribeTx(ctx context.Context, tx interface {
 		if err := q.db.SetBusyTimeout(ctx, tx); err != nil {
 			return false, err
 		}
-		return q.subscribe(ctx, tx, subscribeTxSQLite, sub, policy)
+		return q.subscribe(ctx, tx, q.db.SQL(subscribeTxSQLite), sub, policy)
 	}
 	var there bool
 	if err := q.db.QueryRow(ctx, tx, q.db.SQL(hasSubscription), []any{sub.Topic, sub.Handler}, &there); err != nil {
@@ -63,11 +59,11 @@ func (q *Queue) SubscribeTx(ctx context.Context, tx interface {
 	if there {
 		return false, nil
 	}
-	return q.subscribe(ctx, tx, subscribeTxPostgres, sub, policy)
+	return q.subscribe(ctx, tx, q.db.SQL(subscribeTxPostgres), sub, policy)
 }
 
 func (q *Queue) subscribe(ctx context.Context, db sqldb.Execer, statement string, sub store.Subscription, policy string) (written bool, err error) {
-	result, err := db.ExecContext(ctx, q.db.SQL(statement), sub.Topic, sub.Handler, cmp.Or(policy, "{}"))
+	result, err := db.ExecContext(ctx, statement, sub.Topic, sub.Handler, cmp.Or(policy, "{}"))
 	if err != nil {
 		return false, fmt.Errorf("subscribe handler %q to topic %q: %w", sub.Handler, sub.Topic, err)
 	}

@@ -165,6 +165,14 @@ func (d *DB) SQL(written string) string {
 	return q
 }
 
+// Either is SQL for a statement that each database has in its own words.
+func (d *DB) Either(postgres, sqlite string) string {
+	if d.kind == dialect.SQLite {
+		return d.SQL(sqlite)
+	}
+	return d.SQL(postgres)
+}
+
 // Compose is SQL for a statement whose text depends on its input. The result is not
 // kept.
 func (d *DB) Compose(written string) string {
