@@ -141,19 +141,7 @@ func (s *Operator) takeEvents(ctx context.Context, tx *sqlx.Tx, o *operation) er
 	if err != nil && !o.Complete {
 		return err
 	}
-	// OFFSET keeps PostgreSQL from turning NOT EXISTS into a join, for which it may
-	// read all runs.
-	result, err := tx.ExecContext(ctx, s.db.SQL(`
-		INSERT INTO reprise.handler_runs (event_id, topic, handler, key, published_at, replay_id, due_at)
-		SELECT e.id, e.topic, $1, e.key, e.published_at, CAST($3 AS bigint),
-		       `+s.paced(`$3`, `(row_number() OVER (ORDER BY e.published_at, e.id) - 1) * CAST($2 AS float8)`)+`
-		FROM reprise.events e
-		WHERE e.topic = $4
-		AND (e.published_at, e.id) > ($5, $6) AND (e.published_at, e.id) <= ($7, $8) AND e.published_at < $9
-		AND NOT EXISTS (
-			SELECT 1 FROM reprise.handler_runs r
-			WHERE r.event_id = e.id AND r.topic = e.topic AND r.handler = $1 LIMIT 1 OFFSET 0)
-		ON CONFLICT (event_id, topic, handler) DO NOTHING`),
+	result, err := tx.ExecContext(ctx, s.db.Either(backfillPostgres, backfillSQLite),
 		o.Selection.Handler, o.pace(), o.ID, o.Selection.Topic,
 		s.db.Time(o.cursor.At), o.cursor.Event, s.db.Time(last.At.Time), last.ID, s.db.Time(o.cursor.Until))
 	if err != nil {

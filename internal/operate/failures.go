@@ -51,15 +51,6 @@ func (s *Operator) CountFailures(ctx context.Context) (more bool, err error) {
 	return more, nil
 }
 
-// addCounts adds counts to the failure groups.
-const addCounts = `
-	INSERT INTO reprise.failure_groups AS g (fingerprint, handler, kind, runs, first_at, last_at, last_run)
-	SELECT fingerprint, handler, kind, runs, coalesce(first_at, now()), coalesce(last_at, now()), coalesce(last_run, 0)
-	FROM counts WHERE true ORDER BY fingerprint, handler, kind
-	ON CONFLICT (fingerprint, handler, kind) DO UPDATE
-	SET runs = g.runs + excluded.runs, first_at = least(g.first_at, excluded.first_at),
-	    last_at = greatest(g.last_at, excluded.last_at), last_run = greatest(g.last_run, excluded.last_run)`
-
 // countPast counts the next FAILED runs after a run. The same statement deletes the
 // changes of these runs that it sees. Later changes count.
 func (s *Operator) countPast(ctx context.Context, tx *sqlx.Tx, after, last int64) error {
@@ -70,20 +61,7 @@ func (s *Operator) countPast(ctx context.Context, tx *sqlx.Tx, after, last int64
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return err
 	}
-	query := `
-		WITH counts AS (
-			SELECT coalesce(fingerprint, '') AS fingerprint, handler, coalesce(error_kind, '') AS kind, count(*) AS runs,
-			       min(failed_at) AS first_at, max(failed_at) AS last_at, max(id) AS last_run
-			FROM reprise.handler_runs
-			WHERE failed_at IS NOT NULL AND id > $1 AND id <= $2
-			GROUP BY 1, 2, 3
-		)`
-	if s.db.Kind() == dialect.Postgres {
-		query += `, noted AS (
-			DELETE FROM reprise.failure_changes WHERE run_id > $1 AND run_id <= $2
-		)`
-	}
-	if _, err := tx.ExecContext(ctx, s.db.SQL(query+addCounts), after, upTo); err != nil {
+	if _, err := tx.ExecContext(ctx, s.db.Either(countPastPostgres, countPastSQLite), after, upTo); err != nil {
 		return err
 	}
 	if upTo == last {
@@ -98,19 +76,7 @@ func (s *Operator) countPast(ctx context.Context, tx *sqlx.Tx, after, last int64
 // changes.
 func (s *Operator) addChanges(ctx context.Context, tx *sqlx.Tx) (more bool, err error) {
 	var taken int64
-	if err := tx.GetContext(ctx, &taken, s.db.SQL(fmt.Sprintf(`
-		WITH taken AS (
-			DELETE FROM reprise.failure_changes
-			WHERE id = ANY (ARRAY(SELECT id FROM reprise.failure_changes ORDER BY id LIMIT %d))
-			RETURNING fingerprint, handler, kind, run_id, change, at
-		), counts AS (
-			SELECT fingerprint, handler, kind, sum(change) AS runs,
-			       min(at) FILTER (WHERE change > 0) AS first_at, max(at) FILTER (WHERE change > 0) AS last_at,
-			       max(run_id) FILTER (WHERE change > 0) AS last_run
-			FROM taken GROUP BY fingerprint, handler, kind
-		), added AS (`+addCounts+`
-		)
-		SELECT count(*) FROM taken`, countedAtOnce))); err != nil || taken == 0 {
+	if err := tx.GetContext(ctx, &taken, s.db.SQL(addChangesPostgres), countedAtOnce); err != nil || taken == 0 {
 		return false, err
 	}
 	_, err = tx.ExecContext(ctx, s.db.SQL(`DELETE FROM reprise.failure_groups WHERE runs = 0`))

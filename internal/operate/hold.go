@@ -36,15 +36,7 @@ func (s *Operator) Release(ctx context.Context, id int64, by store.By) (store.Op
 		return o, err
 	}
 	err = s.eachRun(ctx, o, action, func(ctx context.Context, tx *sqlx.Tx, o *operation, above, upTo int64) (int64, error) {
-		n, err := s.db.Change(ctx, tx, s.db.SQL(`
-			UPDATE reprise.handler_runs AS r
-			SET due_at = `+s.paced(`$1`, `(h.n - 1) * CAST($4 AS float8)`)+`
-			FROM (
-				SELECT id, row_number() OVER (ORDER BY id) AS n
-				FROM reprise.handler_runs
-				WHERE replay_id = $1 AND id > $2 AND id <= $3 AND due_at = $5
-			) h
-			WHERE r.id = h.id AND r.due_at = $5`), id, above, upTo, o.pace(), s.db.Time(store.FarAway))
+		n, err := s.db.Change(ctx, tx, s.db.Either(releaseRunsPostgres, releaseRunsSQLite), id, above, upTo, o.pace(), s.db.Time(store.FarAway))
 		if err != nil || n == 0 {
 			return 0, err
 		}
@@ -65,33 +57,15 @@ func (s *Operator) Cancel(ctx context.Context, id int64, by store.By) (store.Ope
 	}
 	return o, s.eachRun(ctx, o, action, func(ctx context.Context, tx *sqlx.Tx, o *operation, above, upTo int64) (changed int64, err error) {
 		if o.Kind == store.Backfilling {
-			// A discard that was undone has left rows in operation_runs.
-			made := `reprise.handler_runs WHERE replay_id = $1 AND id > $2 AND id <= $3 AND due_at IS NOT NULL AND attempt = 0`
-			for _, statement := range []string{
-				`DELETE FROM reprise.operation_runs WHERE run_id IN (SELECT id FROM ` + made + `)`,
-				`DELETE FROM ` + made,
-			} {
+			for _, statement := range []string{forgetBackfilled, deleteBackfilled} {
 				if changed, err = s.db.Change(ctx, tx, s.db.SQL(statement), id, above, upTo); err != nil {
 					return 0, err
 				}
 			}
-		} else if changed, err = s.db.Change(ctx, tx, s.db.SQL(`
-			UPDATE reprise.handler_runs AS r
-			SET status = t.status, finished_at = t.finished_at, due_at = NULL, instance = t.instance,
-			    failed_at = CASE WHEN t.status = 'FAILED' THEN t.finished_at END,
-			    discarded_at = CASE WHEN t.status = 'DISCARDED' THEN t.finished_at END,
-			    tries = t.tries, cycle = t.cycle, replay_id = t.replay_id
-			FROM reprise.operation_runs t
-			WHERE r.replay_id = $1 AND r.id > $2 AND r.id <= $3 AND r.due_at IS NOT NULL
-			AND t.run_id = r.id AND t.run_id > $2 AND t.run_id <= $3 AND `+offIndex(`t.operation_id`)+` = $1
-			AND (t.attempt = r.attempt OR r.error_kind IS NULL)`), id, above, upTo); err != nil {
+		} else if changed, err = s.db.Change(ctx, tx, s.db.SQL(restoreReplayed), id, above, upTo); err != nil {
 			return 0, err
 		}
-		tried, err := s.db.Change(ctx, tx, s.db.SQL(`
-			UPDATE reprise.handler_runs
-			SET status = CASE WHEN error_kind IS NULL THEN 'DISCARDED' ELSE 'FAILED' END, finished_at = now(), due_at = NULL,
-			    failed_at = CASE WHEN error_kind IS NOT NULL THEN now() END, discarded_at = CASE WHEN error_kind IS NULL THEN now() END
-			WHERE replay_id = $1 AND id > $2 AND id <= $3 AND due_at IS NOT NULL`), id, above, upTo)
+		tried, err := s.db.Change(ctx, tx, s.db.SQL(endTried), id, above, upTo)
 		return changed + tried, err
 	})
 }
@@ -107,17 +81,7 @@ func (s *Operator) Undo(ctx context.Context, id int64, by store.By) (o store.Ope
 	for place := int64(0); place < o.Taken; place += takeLook {
 		var n int64
 		if err := s.db.InTx(ctx, func(tx *sqlx.Tx) (err error) {
-			if n, err = s.db.Change(ctx, tx, s.db.SQL(`
-				UPDATE reprise.handler_runs AS r
-				SET status = t.status, finished_at = t.finished_at, due_at = t.due_at,
-				    failed_at = CASE WHEN t.status = 'FAILED' THEN t.finished_at END,
-				    discarded_at = CASE WHEN t.status = 'DISCARDED' THEN t.finished_at END
-				FROM reprise.operation_runs t
-				WHERE t.operation_id = $1 AND t.place > $2 AND t.place <= $3
-				AND r.id = t.run_id AND r.discarded_at IS NOT NULL
-				AND NOT EXISTS (
-					SELECT 1 FROM reprise.operation_runs later WHERE later.run_id = r.id AND `+offIndex(`later.operation_id`)+` > $1)`),
-				id, place, place+takeLook); err != nil {
+			if n, err = s.db.Change(ctx, tx, s.db.SQL(restoreDiscarded), id, place, place+takeLook); err != nil {
 				return err
 			}
 			return s.acted(ctx, tx, action, store.Pruned{Runs: n})
@@ -131,21 +95,12 @@ func (s *Operator) Undo(ctx context.Context, id int64, by store.By) (o store.Ope
 		All   int64 `db:"all_runs"`
 		Later int64 `db:"later"`
 	}
-	if err := s.db.GetContext(ctx, &left, s.db.SQL(`
-		SELECT count(*) AS all_runs,
-		       coalesce(sum(CASE WHEN EXISTS (
-		           SELECT 1 FROM reprise.operation_runs later WHERE later.run_id = t.run_id AND `+offIndex(`later.operation_id`)+` > $1) THEN 1 ELSE 0 END), 0) AS later
-		FROM reprise.operation_runs t WHERE t.operation_id = $1`), id); err != nil {
+	if err := s.db.GetContext(ctx, &left, s.db.SQL(countLeft), id); err != nil {
 		return o, done, fmt.Errorf("undo operation %d: %w", id, err)
 	}
 	done.Gone, done.Later = max(0, o.Taken-left.All), left.Later
 	return o, done, nil
 }
-
-// offIndex keeps PostgreSQL from finding rows of operation_runs by their operation. The
-// statistics do not know an operation that has just taken up runs, so that the plan
-// would read all rows of the operation for each run.
-func offIndex(operation string) string { return `(` + operation + ` + 0)` }
 
 // enter brings an operation of one of the kinds into a state. If the operation is
 // already in this state, enter returns the action that brought it there. A cancelled or

@@ -209,21 +209,9 @@ func (s *Operator) pruneBatch(ctx context.Context, p pruning, after *store.Event
 		default:
 			last = &store.EventMark{At: mark.At.Time, ID: mark.ID}
 		}
-		keep := `r.status = 'PENDING' OR r.finished_at >= $3`
-		if !p.Failed {
-			keep += ` OR r.failed_at IS NOT NULL`
-		}
-		if !p.Discarded {
-			keep += ` OR r.discarded_at IS NOT NULL AND EXISTS (
-				SELECT 1 FROM reprise.operations o
-				WHERE o.id = (SELECT max(t.operation_id) FROM reprise.operation_runs t WHERE t.run_id = r.id) AND o.kind = 'discard' AND o.state <> 'undone')`
-		}
-		old := `FROM reprise.events e
-			WHERE (e.published_at, e.id) > ($1, $2) AND (e.published_at, e.id) <= ($4, $5) AND e.published_at < $3
-			AND NOT EXISTS (SELECT 1 FROM reprise.handler_runs r WHERE r.event_id = e.id AND r.topic = e.topic AND (` + keep + `))`
-		args := []any{s.db.Time(after.At), after.ID, s.db.Time(p.Before), s.db.Time(mark.At.Time), mark.ID}
-		count := func(query string) (n int64, err error) {
-			result, err := tx.ExecContext(ctx, s.db.Compose(query), args...)
+		args := []any{s.db.Time(after.At), after.ID, s.db.Time(p.Before), s.db.Time(mark.At.Time), mark.ID, p.Failed, p.Discarded}
+		change := func(query string) (n int64, err error) {
+			result, err := tx.ExecContext(ctx, s.db.SQL(query), args...)
 			if err != nil {
 				return 0, err
 			}
@@ -231,28 +219,25 @@ func (s *Operator) pruneBatch(ctx context.Context, p pruning, after *store.Event
 		}
 		if p.DryRun {
 			return errors.Join(
-				tx.GetContext(ctx, &deleted.Runs, s.db.Compose(`SELECT count(*) FROM reprise.handler_runs WHERE (event_id, topic) IN (SELECT e.id, e.topic `+old+`)`), args...),
-				tx.GetContext(ctx, &deleted.Events, s.db.Compose(`SELECT count(*) `+old), args...))
+				tx.GetContext(ctx, &deleted.Runs, s.db.SQL(countPrunedRuns), args...),
+				tx.GetContext(ctx, &deleted.Events, s.db.SQL(countPrunedEvents), args...))
 		}
 		// The runs are locked first, so that a run that was taken up meanwhile is seen
 		// and kept.
-		if _, err := tx.ExecContext(ctx, s.db.Compose(`
-			SELECT r.id FROM reprise.handler_runs r WHERE (r.event_id, r.topic) IN (SELECT e.id, e.topic `+old+`) ORDER BY r.id FOR UPDATE`), args...); err != nil {
+		if _, err := tx.ExecContext(ctx, s.db.SQL(lockPruned), args...); err != nil {
 			return err
 		}
 		// Cascades do not work in every session: SQLite needs foreign_keys, and
 		// PostgreSQL's session_replication_role can turn them off.
-		for _, table := range []string{"operation_runs", "run_attempts"} {
-			if _, err = count(`
-				DELETE FROM reprise.` + table + ` WHERE run_id IN (
-					SELECT r.id FROM reprise.handler_runs r WHERE (r.event_id, r.topic) IN (SELECT e.id, e.topic ` + old + `))`); err != nil {
+		for _, rest := range []string{pruneOperationRuns, pruneAttempts} {
+			if _, err = change(rest); err != nil {
 				return err
 			}
 		}
-		if deleted.Runs, err = count(`DELETE FROM reprise.handler_runs WHERE (event_id, topic) IN (SELECT e.id, e.topic ` + old + `)`); err != nil {
+		if deleted.Runs, err = change(pruneRuns); err != nil {
 			return err
 		}
-		if deleted.Events, err = count(`DELETE FROM reprise.events WHERE (id, topic) IN (SELECT e.id, e.topic ` + old + `)`); err != nil {
+		if deleted.Events, err = change(pruneEvents); err != nil {
 			return err
 		}
 		action, err = s.pruned(ctx, tx.(*sqlx.Tx), p, deleted)

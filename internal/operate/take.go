@@ -9,7 +9,6 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
-	"github.com/reprise-bus/reprise/internal/dialect"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -107,34 +106,14 @@ func (s *Operator) lookFrom(ctx context.Context, tx *sqlx.Tx, o *operation) (upT
 // turn applies the operation to the n runs that were just taken up.
 func (s *Operator) turn(ctx context.Context, tx *sqlx.Tx, o *operation, n int64) error {
 	if o.Kind == store.Discarding {
-		_, err := tx.ExecContext(ctx, s.db.SQL(`
-			UPDATE reprise.handler_runs AS r
-			SET status = 'DISCARDED', finished_at = now(), failed_at = NULL, discarded_at = now(), due_at = NULL
-			FROM reprise.operation_runs t
-			WHERE t.operation_id = $1 AND t.place > $2 AND r.id = t.run_id`), o.ID, o.Taken)
+		_, err := tx.ExecContext(ctx, s.db.SQL(discardTaken), o.ID, o.Taken)
 		return err
 	}
-	_, err := tx.ExecContext(ctx, s.db.SQL(`
-		UPDATE reprise.handler_runs AS r
-		SET status = 'PENDING', finished_at = NULL, failed_at = NULL, discarded_at = NULL, instance = NULL, tries = 0, cycle = 0, replay_id = t.operation_id,
-		    due_at = `+s.paced(`$1`, `(t.place - $2 - 1) * CAST($3 AS float8)`)+`
-		FROM reprise.operation_runs t
-		WHERE t.operation_id = $1 AND t.place > $2 AND r.id = t.run_id`), o.ID, o.Taken, o.pace())
+	_, err := tx.ExecContext(ctx, s.db.Either(replayTakenPostgres, replayTakenSQLite), o.ID, o.Taken, o.pace())
 	if err != nil || o.Taken > 0 && o.Rate > 0 {
 		return err
 	}
 	return s.db.Notify(ctx, tx, "")
-}
-
-// paced returns the time that is so many seconds after the operation's next_due or, if
-// next_due is over, after now. The subquery reads next_due once for the statement; a
-// join may read all operations for each run.
-func (s *Operator) paced(operation, seconds string) string {
-	nextDue := `(SELECT o.next_due FROM reprise.operations o WHERE o.id = ` + operation + `)`
-	if s.db.Kind() == dialect.SQLite {
-		return `strftime('%Y-%m-%dT%H:%M:%fZ', max(` + nextDue + `, now()), (` + seconds + `) || ' seconds')`
-	}
-	return `greatest(` + nextDue + `, now()) + (` + seconds + `) * interval '1 second'`
 }
 
 // pace returns the time between two runs, in seconds.
@@ -147,9 +126,6 @@ func (o *operation) pace() float64 {
 
 // moveOn writes the progress of the operation, which has taken up n more runs.
 func (s *Operator) moveOn(ctx context.Context, tx *sqlx.Tx, o *operation, n int64) error {
-	_, err := tx.ExecContext(ctx, s.db.SQL(`
-		UPDATE reprise.operations
-		SET taken = $2, cursor = $3, complete = $4, next_due = `+s.paced(`$1`, `CAST($5 AS float8) * CAST($6 AS float8)`)+`
-		WHERE id = $1`), o.ID, o.Taken, o.cursor.text(), o.Complete, n, o.pace())
+	_, err := tx.ExecContext(ctx, s.db.Either(moveOnPostgres, moveOnSQLite), o.ID, o.Taken, o.cursor.text(), o.Complete, n, o.pace())
 	return err
 }

@@ -26,10 +26,6 @@ type claimedRow struct {
 	sqldb.EventRow
 }
 
-// leasedColumns are the columns of a run that a claim returns besides its key columns.
-const leasedColumns = `published_at AS run_published_at, started_at, coalesce(replay_id, 0) AS replay_id,
-	coalesce(error_kind, '') AS error_kind, coalesce(error, '') AS error, coalesce(fingerprint, '') AS fingerprint`
-
 func (r *claimedRow) claimed(instance string) *Claimed {
 	event, err := store.EventOf(r.EventRow)
 	c := &Claimed{

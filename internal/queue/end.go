@@ -86,12 +86,10 @@ func (q *Queue) EndUnlocked(ctx context.Context, outcomes []Outcome) (lost, lock
 	err = q.db.InTx(ctx, func(tx *sqlx.Tx) error {
 		ended, free, locked = nil, nil, nil
 		var there, unlocked []int64
-		if err := tx.SelectContext(ctx, &unlocked, q.db.SQL(`
-			SELECT id FROM reprise.handler_runs WHERE id = ANY ($1::bigint[]) FOR UPDATE SKIP LOCKED`), q.db.IDs(ids)); err != nil {
+		if err := tx.SelectContext(ctx, &unlocked, q.db.SQL(unlockedPostgres), q.db.IDs(ids)); err != nil {
 			return err
 		}
-		if err := tx.SelectContext(ctx, &there, q.db.SQL(`
-			SELECT id FROM reprise.handler_runs WHERE id = ANY ($1::bigint[])`), q.db.IDs(ids)); err != nil {
+		if err := tx.SelectContext(ctx, &there, q.db.SQL(existingPostgres), q.db.IDs(ids)); err != nil {
 			return err
 		}
 		waits := make(map[int64]bool, len(there))
@@ -124,7 +122,7 @@ func (q *Queue) Succeed(ctx context.Context, tx *sqlx.Tx, l Lease) error {
 	if !sqldb.Keepable(l.Instance) {
 		return fmt.Errorf("%v: %w", l, store.ErrLeaseLost)
 	}
-	n, err := q.succeed(ctx, tx, l, ``)
+	n, err := q.succeed(ctx, tx, succeed, l)
 	if err == nil && n == 0 {
 		err = fmt.Errorf("%v: %w", l, store.ErrLeaseLost)
 	}
@@ -143,7 +141,7 @@ func (q *Queue) SucceedMarked(ctx context.Context, tx *sqlx.Tx, m sqldb.Mark, l 
 	if !sqldb.Keepable(l.Instance) {
 		return fmt.Errorf("%v: %w", l, store.ErrLeaseLost)
 	}
-	n, err := q.succeed(ctx, tx, l, ` AND CAST($4 AS bigint) = `+sqldb.BeganAt, int64(m))
+	n, err := q.succeed(ctx, tx, succeedMarkedPostgres, l, int64(m))
 	switch {
 	case errors.Is(err, sql.ErrTxDone):
 		return cmp.Or(sqldb.EndedIf(ctx, true), err)
@@ -153,11 +151,8 @@ func (q *Queue) SucceedMarked(ctx context.Context, tx *sqlx.Tx, m sqldb.Mark, l 
 	return err
 }
 
-func (q *Queue) succeed(ctx context.Context, tx *sqlx.Tx, l Lease, and string, args ...any) (n int64, err error) {
-	result, err := tx.ExecContext(ctx, q.db.SQL(`
-		UPDATE reprise.handler_runs
-		SET status = 'SUCCESS', finished_at = now(), error_kind = NULL, error = NULL, fingerprint = NULL
-		WHERE id = $1 AND instance = $2 AND attempt = $3 AND status = 'PENDING'`+and), append([]any{l.RunID, l.Instance, l.Attempt}, args...)...)
+func (q *Queue) succeed(ctx context.Context, tx *sqlx.Tx, statement string, l Lease, args ...any) (n int64, err error) {
+	result, err := tx.ExecContext(ctx, q.db.SQL(statement), append([]any{l.RunID, l.Instance, l.Attempt}, args...)...)
 	if err == nil {
 		n, err = result.RowsAffected()
 	}

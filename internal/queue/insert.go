@@ -11,25 +11,30 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-func (postgres) insert(events []store.Event, lease LeaseOnInsert, likelyNew bool) (string, []any) {
+func (postgres) insert(db *sqldb.DB, events []store.Event, lease LeaseOnInsert, likelyNew bool) (string, []any) {
+	statement, args := insertStatement(events, lease, likelyNew)
+	return db.SQL(statement), args
+}
+
+func insertStatement(events []store.Event, lease LeaseOnInsert, likelyNew bool) (string, []any) {
 	leasing := len(lease.Wants) > 0
 	switch {
 	case len(events) == 1 && likelyNew:
-		return insertOneNew, oneEvent(events[0], lease)
+		return insertOneNewPostgres, oneEvent(events[0], lease)
 	case len(events) == 1:
-		return insertOneAny, oneEvent(events[0], lease)
+		return insertOneAnyPostgres, oneEvent(events[0], lease)
 	case likelyNew && leasing:
-		return insertNewLeased, append(arrays(events), wantArgs(lease, lastPlaces(events, lease.Wants))...)
+		return insertNewLeasedPostgres, append(arrays(events), wantArgs(lease, lastPlaces(events, lease.Wants))...)
 	case likelyNew:
-		return insertNewDue, arrays(events)
+		return insertNewDuePostgres, arrays(events)
 	case leasing:
-		return insertAnyLeased, append(arrays(events), wantArgs(lease, slotsOf(lease.Wants))...)
+		return insertAnyLeasedPostgres, append(arrays(events), wantArgs(lease, slotsOf(lease.Wants))...)
 	default:
-		return insertAnyDue, arrays(events)
+		return insertAnyDuePostgres, arrays(events)
 	}
 }
 
-// oneEvent returns the parameters of insertOneNew and insertOneAny.
+// oneEvent returns the parameters of insertOneNewPostgres and insertOneAnyPostgres.
 func oneEvent(e store.Event, lease LeaseOnInsert) []any {
 	c := sqldb.Encode(e.Payload, e.Metadata)
 	handlers := make(pq.StringArray, 0, len(lease.Wants))

@@ -20,13 +20,13 @@ package queue
 // these are leased, their ids and events in the same order; and the time of publishing,
 // at which the leased runs started, too.
 const (
-	// insertOneNew writes one new event. It returns a row for each run, or one row
+	// insertOneNewPostgres writes one new event. It returns a row for each run, or one row
 	// without a run: whether the event was written, the run, its handler, whether it is
 	// leased, and when.
 	//
 	// $1 handlers with a reserved slot, $2 instance, $3 id, $4 topic, $5 key, $6
 	// payload as text, $7 payload as bytes, $8 metadata.
-	insertOneNew = `
+	insertOneNewPostgres = `
 		WITH known AS (
 			SELECT id FROM reprise.instances WHERE id = $2 FOR KEY SHARE
 		), published AS (
@@ -46,8 +46,8 @@ const (
 		SELECT EXISTS (SELECT FROM published), r.id, r.handler, r.instance IS NOT NULL, now()
 		FROM (SELECT) one LEFT JOIN run r ON true`
 
-	// insertOneAny is insertOneNew for an event that may be known.
-	insertOneAny = `
+	// insertOneAnyPostgres is insertOneNewPostgres for an event that may be known.
+	insertOneAnyPostgres = `
 		WITH known AS (
 			SELECT id FROM reprise.instances WHERE id = $2 FOR KEY SHARE
 		), published AS (
@@ -70,11 +70,11 @@ const (
 		SELECT EXISTS (SELECT FROM published), r.id, r.handler, r.instance IS NOT NULL, now()
 		FROM (SELECT) one LEFT JOIN run r ON true`
 
-	// insertNewDue writes new events with due runs.
+	// insertNewDuePostgres writes new events with due runs.
 	//
 	// $1 ids, $2 topics, $3 keys, $4 payloads as texts, $5 payloads as bytes, $6
 	// metadata.
-	insertNewDue = `
+	insertNewDuePostgres = `
 		WITH placed AS (
 			SELECT id, topic, coalesce(key, '') AS key, text, bytes, metadata, place
 			FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::text[]) WITH ORDINALITY AS e (id, topic, key, text, bytes, metadata, place)
@@ -90,11 +90,11 @@ const (
 		)
 		SELECT cardinality($1::text[]), NULL, NULL, NULL, NULL, (SELECT count(*) FROM run), NULL, NULL, now()`
 
-	// insertNewLeased is insertNewDue with leases: for each handler, the runs of the
-	// events up to a place.
+	// insertNewLeasedPostgres is insertNewDuePostgres with leases: for each handler, the
+	// runs of the events up to a place.
 	//
 	// $7 instance, $8 topics, $9 handlers, $10 places.
-	insertNewLeased = `
+	insertNewLeasedPostgres = `
 		WITH placed AS (
 			SELECT id, topic, coalesce(key, '') AS key, text, bytes, metadata, place
 			FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::text[]) WITH ORDINALITY AS e (id, topic, key, text, bytes, metadata, place)
@@ -124,8 +124,8 @@ const (
 			       array_agg(id) FILTER (WHERE instance IS NOT NULL), array_agg(event_id) FILTER (WHERE instance IS NOT NULL)
 			FROM run GROUP BY topic, handler, instance IS NULL) r ON true`
 
-	// insertAnyDue is insertNewDue for events that may be known.
-	insertAnyDue = `
+	// insertAnyDuePostgres is insertNewDuePostgres for events that may be known.
+	insertAnyDuePostgres = `
 		WITH input AS (
 			SELECT id, topic, coalesce(key, '') AS key, text, bytes, metadata, place
 			FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::text[]) WITH ORDINALITY AS e (id, topic, key, text, bytes, metadata, place)
@@ -152,9 +152,9 @@ const (
 		)
 		SELECT f.*, NULL, NULL, (SELECT count(*) FROM run), NULL, NULL, now() FROM fresh f`
 
-	// insertAnyLeased is insertNewLeased for events that may be known. $10 are numbers
-	// of new events.
-	insertAnyLeased = `
+	// insertAnyLeasedPostgres is insertNewLeasedPostgres for events that may be known. $10
+	// are numbers of new events.
+	insertAnyLeasedPostgres = `
 		WITH input AS (
 			SELECT id, topic, coalesce(key, '') AS key, text, bytes, metadata, place
 			FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::text[]) WITH ORDINALITY AS e (id, topic, key, text, bytes, metadata, place)
@@ -195,11 +195,11 @@ const (
 			       array_agg(id) FILTER (WHERE instance IS NOT NULL), array_agg(event_id) FILTER (WHERE instance IS NOT NULL)
 			FROM run GROUP BY topic, handler, instance IS NULL) r ON true`
 
-	// insertEvents writes the events of a large publish, without runs: insertRuns
-	// creates them. It returns the ids and topics of the new events. Its third column,
-	// whether the topic has a subscription, is always true: insertRuns finds that out.
-	// The parameters are those of insertNewDue.
-	insertEvents = `
+	// insertEventsPostgres writes the events of a large publish, without runs:
+	// insertRunsPostgres creates them. It returns the ids and topics of the new events.
+	// Its third column, whether the topic has a subscription, is always true:
+	// insertRunsPostgres finds that out. The parameters are those of insertNewDuePostgres.
+	insertEventsPostgres = `
 		INSERT INTO reprise.events AS was (id, topic, key, payload, payload_bytes, metadata)
 		SELECT id, topic, coalesce(key, ''), text::json, bytes, metadata::json
 		FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::text[]) AS e (id, topic, key, text, bytes, metadata)
@@ -208,4 +208,30 @@ const (
 			WHERE was.payload::text IS DISTINCT FROM excluded.payload::text
 			OR was.payload_bytes IS DISTINCT FROM excluded.payload_bytes
 		RETURNING was.id, was.topic, true`
+
+	// insertRunsPostgres creates the runs of new events, in the order of the events, and
+	// returns their number.
+	//
+	// $1 ids, $2 topics, $3 keys.
+	insertRunsPostgres = `
+		WITH run AS (
+			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, due_at)
+			SELECT e.id, e.topic, s.handler, e.key, now()
+			FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS e (id, topic, key, place)
+			JOIN reprise.subscriptions s ON s.topic = e.topic
+			ORDER BY e.place
+			RETURNING 1
+		)
+		SELECT count(*) FROM run`
 )
+
+// insertSQLite writes events; a trigger creates their runs (see migrations). A row
+// (?, …) is an event: see sqldb.Rows. For a known event with another payload the
+// statement fails. It returns the ids and topics of the new events, and whether the
+// topic has a subscription.
+const insertSQLite = `
+	INSERT INTO reprise.events AS was (id, topic, key, payload, payload_bytes, metadata)
+	VALUES (?, ?, ?, ?, ?, ?)
+	ON CONFLICT (id, topic) DO UPDATE SET source = NULL -- which fails
+	WHERE was.payload IS NOT excluded.payload OR was.payload_bytes IS NOT excluded.payload_bytes
+	RETURNING id, topic, topic IN (SELECT s.topic FROM reprise.subscriptions s)`

@@ -11,7 +11,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/reprise-bus/reprise/internal/dialect"
 	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -48,15 +47,8 @@ func (q *Queue) Register(ctx context.Context, i store.Instance) error {
 		return fmt.Errorf("register: %w", err)
 	}
 	handlers := served(i.Handlers)
-	asJSON, _ := q.db.Casts()
 	interval, deadAfter := cmp.Or(i.HeartbeatInterval, 2*time.Second), cmp.Or(i.DeadAfter, 10*time.Second)
-	if _, err := q.db.ExecContext(ctx, q.db.SQL(`
-		INSERT INTO reprise.instances AS i (id, host, pid, build, handlers, heartbeat_interval, dead_after, lowest_run, recent_run)
-		SELECT $1, $2, $3, $4, $5`+asJSON+`, $6, $7, highest, highest
-		FROM (SELECT coalesce(max(id), 0) AS highest FROM reprise.handler_runs) r WHERE true
-		ON CONFLICT (id) DO UPDATE
-		SET handlers = excluded.handlers, heartbeat_interval = excluded.heartbeat_interval, dead_after = excluded.dead_after,
-		    heartbeat_at = now(), steady_since = `+steadySince),
+	if _, err := q.db.ExecContext(ctx, q.db.SQL(register),
 		i.ID, sqldb.Printable(i.Host, sqldb.MaxName), i.PID, sqldb.Printable(i.Build, sqldb.MaxName), handlers, interval.Seconds(), deadAfter.Seconds()); err != nil {
 		return fmt.Errorf("register instance %s: %w", i.ID, err)
 	}
@@ -160,16 +152,7 @@ type Survey struct {
 
 // Survey reads the tables.
 func (q *Queue) Survey(ctx context.Context) (found Survey, err error) {
-	all := `md5(string_agg(concat_ws(' ', topic, handler, since), ' ' ORDER BY topic, handler))`
-	changes := ` OR EXISTS (SELECT 1 FROM reprise.failure_changes)`
-	if q.db.Kind() == dialect.SQLite {
-		all = `group_concat(topic || ' ' || handler || ' ' || since, ' ' ORDER BY topic, handler)`
-		changes = ``
-	}
-	if err := q.db.GetContext(ctx, &found, q.db.SQL(`
-		SELECT (SELECT coalesce(max(id), 0) FROM reprise.handler_runs) AS newest,
-		       (SELECT coalesce(`+all+`, '') FROM reprise.subscriptions) AS subscriptions,
-		       (SELECT run_id < up_to FROM reprise.failures_counted)`+changes+` AS uncounted`)); err != nil {
+	if err := q.db.GetContext(ctx, &found, q.db.Either(surveyPostgres, surveySQLite)); err != nil {
 		return found, fmt.Errorf("look at the tables: %w", err)
 	}
 	q.db.NoteRun(found.Newest)

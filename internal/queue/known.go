@@ -17,19 +17,16 @@ import (
 // KnownMetadata returns the metadata of those of the events that are in the database.
 // db is the store's pool or the caller's transaction.
 func (q *Queue) KnownMetadata(ctx context.Context, db sqldb.Queryer, ids []store.EventID) (map[store.EventID]map[string]string, error) {
-	return q.metadata(ctx, db, ids, `SELECT e.id, e.topic, e.metadata FROM reprise.events e WHERE (e.id, e.topic) IN `,
-		`SELECT e.id, e.topic, e.metadata FROM unnest($1::text[], $2::text[]) AS k (id, topic) JOIN reprise.events e ON e.id = k.id AND e.topic = k.topic`)
+	return q.metadata(ctx, db, ids, knownMetadataPostgres, knownMetadataSQLite)
 }
 
 // KnownOutgoingMetadata is KnownMetadata for the outbox.
 func (q *Queue) KnownOutgoingMetadata(ctx context.Context, db sqldb.Queryer, ids []store.EventID) (map[store.EventID]map[string]string, error) {
-	return q.metadata(ctx, db, ids, `SELECT o.event_id, o.topic, o.metadata FROM reprise.outbox o WHERE (o.event_id, o.topic) IN `,
-		`SELECT o.event_id, o.topic, o.metadata FROM unnest($1::text[], $2::text[]) AS k (id, topic) JOIN reprise.outbox o ON o.event_id = k.id AND o.topic = k.topic`)
+	return q.metadata(ctx, db, ids, knownOutgoingMetadataPostgres, knownOutgoingMetadataSQLite)
 }
 
-// metadata reads ids, topics and metadata. sqlite is a statement without its final list
-// of rows; postgres is a complete statement.
-func (q *Queue) metadata(ctx context.Context, db sqldb.Queryer, ids []store.EventID, sqlite, postgres string) (map[store.EventID]map[string]string, error) {
+// metadata reads ids, topics and metadata by the statement of the database.
+func (q *Queue) metadata(ctx context.Context, db sqldb.Queryer, ids []store.EventID, postgres, sqlite string) (map[store.EventID]map[string]string, error) {
 	known := make(map[store.EventID]map[string]string, len(ids))
 	for chunk := range slices.Chunk(ids, 1000) {
 		var of, topics pq.StringArray
@@ -45,7 +42,7 @@ func (q *Queue) metadata(ctx context.Context, db sqldb.Queryer, ids []store.Even
 		}
 		query, args := q.db.SQL(postgres), []any{of, topics}
 		if q.db.Kind() == dialect.SQLite {
-			query, args = q.db.Compose(sqlite+`(VALUES `+sqldb.Placeholders(len(of), 2)+`)`), pairs
+			query, args = sqldb.Rows(q.db.SQL(sqlite), len(of)), pairs
 		}
 		if err := q.db.Query(ctx, db, query, args, func(rows *sql.Rows) error {
 			for rows.Next() {

@@ -32,11 +32,13 @@ func (q *Queue) InsertLarge(ctx context.Context, tx sqldb.Queryer, events []stor
 		return in, err
 	}
 	insert := events
-	query := func(events []store.Event) (string, []any) { return q.dialect.insert(events, LeaseOnInsert{}, false) }
+	query := func(events []store.Event) (string, []any) {
+		return q.dialect.insert(q.db, events, LeaseOnInsert{}, false)
+	}
 	if q.db.Kind() == dialect.Postgres {
 		insert = slices.Clone(events)
 		slices.SortFunc(insert, func(a, b store.Event) int { return a.EventID().Compare(b.EventID()) })
-		query = func(events []store.Event) (string, []any) { return insertEvents, arrays(events) }
+		query = func(events []store.Event) (string, []any) { return q.db.SQL(insertEventsPostgres), arrays(events) }
 	}
 	fresh := make(map[store.EventID]bool, len(events))
 	for _, chunk := range split(insert) {
@@ -74,7 +76,7 @@ func (q *Queue) InsertLarge(ctx context.Context, tx sqldb.Queryer, events []stor
 }
 
 func (q *Queue) insertChunk(ctx context.Context, tx sqldb.Queryer, query string, args []any, fresh map[store.EventID]bool) (err error) {
-	rows, err := tx.QueryContext(ctx, q.db.Compose(query), args...)
+	rows, err := tx.QueryContext(ctx, query, args...)
 	if err != nil {
 		return err
 	}
@@ -97,16 +99,7 @@ func (q *Queue) insertRuns(ctx context.Context, tx sqldb.Queryer, events []store
 	for i := range events {
 		ids[i], topics[i], keys[i] = events[i].ID, events[i].Topic, events[i].Key
 	}
-	if err := q.db.QueryRow(ctx, tx, q.db.SQL(`
-		WITH run AS (
-			INSERT INTO reprise.handler_runs (event_id, topic, handler, key, due_at)
-			SELECT e.id, e.topic, s.handler, e.key, now()
-			FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS e (id, topic, key, place)
-			JOIN reprise.subscriptions s ON s.topic = e.topic
-			ORDER BY e.place
-			RETURNING 1
-		)
-		SELECT count(*) FROM run`), []any{ids, topics, keys}, &n); err != nil {
+	if err := q.db.QueryRow(ctx, tx, q.db.SQL(insertRunsPostgres), []any{ids, topics, keys}, &n); err != nil {
 		return 0, fmt.Errorf("create the runs of %d events: %w", len(events), err)
 	}
 	return n, nil

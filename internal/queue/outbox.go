@@ -80,27 +80,8 @@ func (q *Queue) outboxInsert(events []store.Event, states []string) (string, []a
 			c := sqldb.Encode(e.Payload, e.Metadata)
 			args = append(args, e.ID, e.Topic, e.Key, c.TextOrNull(), c.BytesOrNull(), c.Metadata, states[i])
 		}
-		return q.db.Compose(`
-			INSERT INTO reprise.outbox AS was (event_id, topic, key, payload, payload_bytes, metadata, state)
-			VALUES ` + sqldb.Placeholders(len(events), 7) + `
-			ON CONFLICT (event_id, topic) DO UPDATE SET metadata = NULL -- which fails
-			WHERE was.payload IS NOT excluded.payload OR was.payload_bytes IS NOT excluded.payload_bytes
-			RETURNING event_id, topic`), args
+		return sqldb.Rows(q.db.SQL(writeOutboxSQLite), len(events)), args
 	}
 	args := arrays(events)
-	return q.db.SQL(`
-		WITH written AS (
-			INSERT INTO reprise.outbox AS was (event_id, topic, key, payload, payload_bytes, metadata, state)
-			SELECT id, topic, coalesce(key, ''), text::json, bytes, metadata::json, state
-			FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::text[])
-				WITH ORDINALITY AS e (id, topic, key, text, bytes, metadata, state, place)
-			ORDER BY place
-			ON CONFLICT (event_id, topic) DO UPDATE SET error = reprise.id_taken(was.event_id) -- which fails
-			WHERE was.payload::text IS DISTINCT FROM excluded.payload::text
-			OR was.payload_bytes IS DISTINCT FROM excluded.payload_bytes
-			RETURNING was.event_id, was.topic
-		)
-		SELECT n, CASE WHEN n < cardinality($1::text[]) THEN (SELECT array_agg(event_id) FROM written) END,
-		       CASE WHEN n < cardinality($1::text[]) THEN (SELECT array_agg(topic) FROM written) END
-		FROM (SELECT count(*) AS n FROM written) counted`), append(args, pq.StringArray(states))
+	return q.db.SQL(writeOutboxPostgres), append(args, pq.StringArray(states))
 }

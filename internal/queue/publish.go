@@ -114,12 +114,7 @@ func (q *Queue) insert(ctx context.Context, db sqldb.Queryer, events []store.Eve
 	if err := lease.validate(); err != nil {
 		return in, err
 	}
-	query, args := q.dialect.insert(events, lease, likelyNew)
-	if q.db.Kind() == dialect.SQLite { // the text depends on the number of events
-		query = q.db.Compose(query)
-	} else {
-		query = q.db.SQL(query)
-	}
+	query, args := q.dialect.insert(q.db, events, lease, likelyNew)
 	if err := q.db.Query(ctx, db, query, args, func(rows *sql.Rows) (err error) {
 		in, err = q.dialect.inserted(q, rows, events)
 		return err

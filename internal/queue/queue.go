@@ -2,8 +2,10 @@
 // runs, writes the ends of attempts, and makes the runs of dead instances due again.
 // Events for a broker wait in the outbox.
 //
-// Statements that differ between the databases are in postgres.go and insert.go, and in
-// sqlite.go. All methods are safe for concurrent use.
+// The statements are constants in the files *_sql.go, each one whole text. A statement
+// whose name ends in Postgres or SQLite is for that database only; sqldb.DB.SQL
+// translates the others. What the databases do differently is in postgres.go and
+// insert.go, and in sqlite.go. All methods are safe for concurrent use.
 package queue
 
 import (
@@ -33,10 +35,10 @@ func Of(record *store.Store) *Queue {
 
 // sqlDialect is what PostgreSQL and SQLite do differently on an event's way.
 type sqlDialect interface {
-	// insert returns the statement that writes the events and a run for each
+	// insert returns the statement, as sent, that writes the events and a run for each
 	// subscription of their topics. inserted reads the statement's result. With
 	// likelyNew, the statement may fail if an event is known.
-	insert(events []store.Event, lease LeaseOnInsert, likelyNew bool) (query string, args []any)
+	insert(db *sqldb.DB, events []store.Event, lease LeaseOnInsert, likelyNew bool) (query string, args []any)
 	inserted(q *Queue, rows *sql.Rows, events []store.Event) (Inserted, error)
 	// record writes the event unless it is there, and a run of the handler leased to
 	// the instance. It returns sql.ErrNoRows and changes nothing when the run cannot be

@@ -45,13 +45,13 @@ type OtherMetadata struct {
 // gets no run, unless it is Declared: the caller finds out whether it Repeats the
 // first.
 func (q *Queue) Receive(ctx context.Context, handler string, events []store.Event, lease LeaseOnInsert) (Received, error) {
-	return q.receiveBy(ctx, receiveAny, handler, events, lease)
+	return q.receiveBy(ctx, receiveAnyPostgres, handler, events, lease)
 }
 
 // ReceiveNew is Receive without a lookup of known events. If one of the events is
 // known, nothing is written, and the error is ErrKnown.
 func (q *Queue) ReceiveNew(ctx context.Context, handler string, events []store.Event, lease LeaseOnInsert) (Received, error) {
-	return q.receiveBy(ctx, receiveNew, handler, events, lease)
+	return q.receiveBy(ctx, receiveNewPostgres, handler, events, lease)
 }
 
 func (q *Queue) receiveBy(ctx context.Context, query, handler string, events []store.Event, lease LeaseOnInsert) (in Received, err error) {
@@ -75,7 +75,7 @@ func (q *Queue) receiveBy(ctx context.Context, query, handler string, events []s
 		in, err = q.receive(ctx, query, handler, events, lease)
 	}
 	if err != nil {
-		return Received{}, fmt.Errorf("receive %d events for handler %q: %w", len(events), handler, insertError(err, query == receiveNew))
+		return Received{}, fmt.Errorf("receive %d events for handler %q: %w", len(events), handler, insertError(err, query == receiveNewPostgres))
 	}
 	return in, nil
 }
@@ -86,7 +86,7 @@ func (q *Queue) receive(ctx context.Context, query, handler string, events []sto
 		n += w.N
 	}
 	args := append(arrays(events), sqldb.Printable(events[0].Source, sqldb.MaxName), handler, lease.Instance, n)
-	if query == receiveAny {
+	if query == receiveAnyPostgres {
 		declared := pq.StringArray{}
 		for _, e := range events {
 			if e.Declared {
@@ -133,11 +133,7 @@ func (q *Queue) receiveSQLite(ctx context.Context, handler string, events []stor
 		in = Received{}
 		for i, e := range events {
 			c := sqldb.Encode(e.Payload, e.Metadata)
-			inserted, err := tx.ExecContext(ctx, q.db.SQL(`
-				INSERT INTO reprise.events AS was (id, topic, key, payload, payload_bytes, metadata, source)
-				VALUES ($1, $2, $3, $4, $5, $6, $7)
-				ON CONFLICT (id, topic) DO UPDATE SET source = NULL -- which fails
-				WHERE was.payload IS NOT excluded.payload OR was.payload_bytes IS NOT excluded.payload_bytes`),
+			inserted, err := tx.ExecContext(ctx, q.db.SQL(receiveEventSQLite),
 				e.ID, e.Topic, e.Key, c.TextOrNull(), c.BytesOrNull(), c.Metadata, sqldb.Printable(e.Source, sqldb.MaxName))
 			if err != nil {
 				return err
@@ -147,7 +143,7 @@ func (q *Queue) receiveSQLite(ctx context.Context, handler string, events []stor
 			} else if n == 0 {
 				in.Known++
 				var had string
-				if err := tx.GetContext(ctx, &had, q.db.SQL(`SELECT metadata FROM reprise.events WHERE id = $1 AND topic = $2`), e.ID, e.Topic); err != nil {
+				if err := tx.GetContext(ctx, &had, q.db.SQL(receivedMetadataSQLite), e.ID, e.Topic); err != nil {
 					return err
 				}
 				if had != c.Metadata && !e.Declared {
@@ -157,10 +153,7 @@ func (q *Queue) receiveSQLite(ctx context.Context, handler string, events []stor
 					continue
 				}
 			}
-			result, err := tx.ExecContext(ctx, q.db.SQL(`
-				INSERT INTO reprise.handler_runs (event_id, topic, handler, key, due_at, published_at)
-				SELECT id, topic, $3, key, now(), published_at FROM reprise.events WHERE id = $1 AND topic = $2
-				ON CONFLICT (event_id, topic, handler) DO NOTHING`), e.ID, e.Topic, handler)
+			result, err := tx.ExecContext(ctx, q.db.SQL(receiveRunSQLite), e.ID, e.Topic, handler)
 			if err != nil {
 				return err
 			}

@@ -1,13 +1,13 @@
 package queue
 
-// The statements of Receive and ReceiveNew, complete. One INSERT creates all runs, so
-// that they are in the order of the events.
+// The statements with which PostgreSQL receives. One INSERT creates all runs, so that
+// they are in the order of the events.
 //
-// $1 to $6 as in insertNewDue, $7 source, $8 handler, $9 instance, $10 how many of the
-// first events are leased.
+// $1 to $6 as in insertNewDuePostgres, $7 source, $8 handler, $9 instance, $10 how many
+// of the first events are leased.
 const (
-	// receiveNew writes new events.
-	receiveNew = `
+	// receiveNewPostgres writes new events.
+	receiveNewPostgres = `
 		WITH input AS (
 			SELECT id, topic, coalesce(key, '') AS key, text, bytes, metadata, place
 			FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::text[]) WITH ORDINALITY AS e (id, topic, key, text, bytes, metadata, place)
@@ -40,11 +40,11 @@ const (
 		       NULL, NULL
 		FROM run`
 
-	// receiveAny writes events that may be known. A subquery for each known event reads
-	// only that event's row, whatever size the planner assumes for the input.
+	// receiveAnyPostgres writes events that may be known. A subquery for each known event
+	// reads only that event's row, whatever size the planner assumes for the input.
 	//
 	// $11 ids of the events that are Declared.
-	receiveAny = `
+	receiveAnyPostgres = `
 		WITH input AS (
 			SELECT id, topic, coalesce(key, '') AS key, text, bytes, metadata, place
 			FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::text[]) WITH ORDINALITY AS e (id, topic, key, text, bytes, metadata, place)
@@ -88,4 +88,28 @@ const (
 		       (SELECT array_agg(place) FROM seen WHERE had <> metadata),
 		       (SELECT array_agg(had) FROM seen WHERE had <> metadata)
 		FROM run`
+)
+
+// The statements with which SQLite receives one event. $1 is its id and $2 its topic.
+const (
+	// receiveEventSQLite writes the event unless it is known. For a known event with
+	// another payload it fails.
+	//
+	// $3 key, $4 payload as text, $5 payload as bytes, $6 metadata, $7 source.
+	receiveEventSQLite = `
+		INSERT INTO reprise.events AS was (id, topic, key, payload, payload_bytes, metadata, source)
+		VALUES ($1, $2, $3, $4, $5, $6, $7)
+		ON CONFLICT (id, topic) DO UPDATE SET source = NULL -- which fails
+		WHERE was.payload IS NOT excluded.payload OR was.payload_bytes IS NOT excluded.payload_bytes`
+
+	// receivedMetadataSQLite returns the metadata of the event.
+	receivedMetadataSQLite = `SELECT metadata FROM reprise.events WHERE id = $1 AND topic = $2`
+
+	// receiveRunSQLite creates a due run of the event, unless the handler has a run.
+	//
+	// $3 handler.
+	receiveRunSQLite = `
+		INSERT INTO reprise.handler_runs (event_id, topic, handler, key, due_at, published_at)
+		SELECT id, topic, $3, key, now(), published_at FROM reprise.events WHERE id = $1 AND topic = $2
+		ON CONFLICT (event_id, topic, handler) DO NOTHING`
 )

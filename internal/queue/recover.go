@@ -223,27 +223,26 @@ func (q *Queue) forget(ctx context.Context, tx *sqlx.Tx, holders []holder, l lea
 		if err := tx.SelectContext(ctx, &locked, q.db.Compose(heldRuns+`id IN `+sqldb.Parameters(1, len(ids))+` FOR UPDATE SKIP LOCKED`), ids...); err != nil {
 			return nil, nil, err
 		}
-		ids = ids[:0]
-		holds := map[any]string{}
+		var unlocked []int64
+		holds := map[int64]string{}
 		for _, r := range locked {
 			if left[r.Instance][r.ID] { // else another instance has claimed it meanwhile
 				delete(left[r.Instance], r.ID)
-				ids, holds[r.ID] = append(ids, r.ID), r.Instance
+				unlocked, holds[r.ID] = append(unlocked, r.ID), r.Instance
 			}
 		}
-		refused, why, err := q.leaveEach(ctx, tx, ids, l)
+		refused, why, err := q.leaveEach(ctx, tx, unlocked, l)
 		if err != nil {
 			return nil, nil, err
 		}
 		for _, id := range refused {
-			left[holds[id]][id.(int64)] = true
+			left[holds[id]][id] = true
 		}
 		refusal = cmp.Or(refusal, why)
 	}
-	var empty []any
 	for _, h := range holders {
 		if len(left[h.ID]) == 0 {
-			gone, empty = append(gone, h.ID), append(empty, h.ID)
+			gone = append(gone, h.ID)
 			continue
 		}
 		if err := q.keep(ctx, tx, h, slices.Collect(maps.Keys(left[h.ID]))); err != nil {
@@ -253,7 +252,7 @@ func (q *Queue) forget(ctx context.Context, tx *sqlx.Tx, holders []holder, l lea
 	if len(gone) == 0 {
 		return nil, refusal, nil
 	}
-	_, err = tx.ExecContext(ctx, q.db.Compose(`DELETE FROM reprise.instances WHERE id IN `+sqldb.Parameters(1, len(empty))), empty...)
+	_, err = tx.ExecContext(ctx, q.db.SQL(removeInstances), q.db.Texts(gone))
 	return gone, refusal, err
 }
 
@@ -265,17 +264,13 @@ func (q *Queue) keep(ctx context.Context, tx *sqlx.Tx, h holder, runs []int64) e
 	if h.Old {
 		return nil
 	}
-	_, asIDs := q.db.Casts()
-	_, err := tx.ExecContext(ctx, q.db.SQL(`
-		UPDATE reprise.instances
-		SET held_runs = $2`+asIDs+`, lowest_run = $3, recent_run = (SELECT coalesce(max(id), 0) FROM reprise.handler_runs)
-		WHERE id = $1`), h.ID, q.db.IDs(runs), slices.Min(runs))
+	_, err := tx.ExecContext(ctx, q.db.SQL(keepHeld), h.ID, q.db.IDs(runs), slices.Min(runs))
 	return err
 }
 
 // leaveEach is leave for every run that the database does not refuse. It returns the
 // refused runs, and the reason for one of them.
-func (q *Queue) leaveEach(ctx context.Context, tx *sqlx.Tx, runs []any, l leaving) (refused []any, why, err error) {
+func (q *Queue) leaveEach(ctx context.Context, tx *sqlx.Tx, runs []int64, l leaving) (refused []int64, why, err error) {
 	if len(runs) == 0 {
 		return nil, nil, nil
 	}
@@ -296,7 +291,7 @@ func (q *Queue) leaveEach(ctx context.Context, tx *sqlx.Tx, runs []any, l leavin
 	if len(runs) == 1 {
 		return runs, fmt.Errorf("run %d: %w", runs[0], why), nil
 	}
-	for _, half := range [][]any{runs[:len(runs)/2], runs[len(runs)/2:]} {
+	for _, half := range [][]int64{runs[:len(runs)/2], runs[len(runs)/2:]} {
 		some, reason, err := q.leaveEach(ctx, tx, half, l)
 		if err != nil {
 			return nil, nil, err
@@ -310,16 +305,10 @@ func (q *Queue) leaveEach(ctx context.Context, tx *sqlx.Tx, runs []any, l leavin
 }
 
 // leave makes runs due again that their instances leave behind.
-func (q *Queue) leave(ctx context.Context, tx *sqlx.Tx, runs []any, l leaving) error {
-	if _, err := tx.ExecContext(ctx, q.db.Compose(`
-		INSERT INTO reprise.run_attempts (run_id, attempt, cycle, kind, message, instance, started_at)
-		SELECT id, attempt, cycle, $1, $2, instance, started_at FROM reprise.handler_runs WHERE id IN `+sqldb.Parameters(3, len(runs))),
-		append([]any{string(l.failure.Kind), l.failure.Message}, runs...)...); err != nil {
+func (q *Queue) leave(ctx context.Context, tx *sqlx.Tx, runs []int64, l leaving) error {
+	if _, err := tx.ExecContext(ctx, q.db.SQL(keepAttempts), string(l.failure.Kind), l.failure.Message, q.db.IDs(runs)); err != nil {
 		return sqldb.RowError(err)
 	}
-	_, err := tx.ExecContext(ctx, q.db.Compose(`
-		UPDATE reprise.handler_runs
-		SET instance = NULL, due_at = now(), error_kind = $1, error = $2, fingerprint = NULL, tries = tries - $3
-		WHERE id IN `+sqldb.Parameters(4, len(runs))), append([]any{string(l.failure.Kind), l.failure.Message, l.refund}, runs...)...)
+	_, err := tx.ExecContext(ctx, q.db.SQL(makeDue), string(l.failure.Kind), l.failure.Message, l.refund, q.db.IDs(runs))
 	return err
 }

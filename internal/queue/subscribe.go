@@ -26,16 +26,14 @@ func (q *Queue) Subscribe(ctx context.Context, sub store.Subscription, policy st
 	if err := validate(sub, policy); err != nil {
 		return err
 	}
-	result, err := q.db.ExecContext(ctx, q.db.SQL(`
-		UPDATE reprise.subscriptions SET policy = $3, last_seen_at = now() WHERE topic = $1 AND handler = $2`),
-		sub.Topic, sub.Handler, cmp.Or(policy, "{}"))
+	result, err := q.db.ExecContext(ctx, q.db.SQL(updateSubscription), sub.Topic, sub.Handler, cmp.Or(policy, "{}"))
 	if err != nil {
 		return fmt.Errorf("subscribe handler %q to topic %q: %w", sub.Handler, sub.Topic, err)
 	}
 	if n, err := result.RowsAffected(); err != nil || n > 0 {
 		return err
 	}
-	if _, err := q.subscribe(ctx, q.db, sub, policy, `DO UPDATE SET policy = excluded.policy, last_seen_at = now()`); err != nil {
+	if _, err := q.subscribe(ctx, q.db, q.db.Either(subscribePostgres, subscribeSQLite), sub, policy); err != nil {
 		return err
 	}
 	// Now is the cheapest moment: no event has been published for the subscription yet. On
@@ -58,27 +56,20 @@ func (q *Queue) SubscribeTx(ctx context.Context, tx interface {
 		if err := q.db.SetBusyTimeout(ctx, tx); err != nil {
 			return false, err
 		}
-		return q.subscribe(ctx, tx, sub, policy, `DO NOTHING`)
+		return q.subscribe(ctx, tx, q.db.SQL(subscribeTxSQLite), sub, policy)
 	}
 	var there bool
-	if err := q.db.QueryRow(ctx, tx, q.db.SQL(`SELECT EXISTS (SELECT 1 FROM reprise.subscriptions WHERE topic = $1 AND handler = $2)`),
-		[]any{sub.Topic, sub.Handler}, &there); err != nil {
+	if err := q.db.QueryRow(ctx, tx, q.db.SQL(hasSubscription), []any{sub.Topic, sub.Handler}, &there); err != nil {
 		return false, fmt.Errorf("subscribe handler %q to topic %q: %w", sub.Handler, sub.Topic, err)
 	}
 	if there {
 		return false, nil
 	}
-	return q.subscribe(ctx, tx, sub, policy, `DO NOTHING`)
+	return q.subscribe(ctx, tx, q.db.SQL(subscribeTxPostgres), sub, policy)
 }
 
-func (q *Queue) subscribe(ctx context.Context, db sqldb.Execer, sub store.Subscription, policy, known string) (written bool, err error) {
-	open := `NULL`
-	if q.db.Kind() == dialect.Postgres {
-		open = openThen
-	}
-	result, err := db.ExecContext(ctx, q.db.SQL(`
-		INSERT INTO reprise.subscriptions (topic, handler, policy, open_then) VALUES ($1, $2, $3, `+open+`)
-		ON CONFLICT (topic, handler) `+known), sub.Topic, sub.Handler, cmp.Or(policy, "{}"))
+func (q *Queue) subscribe(ctx context.Context, db sqldb.Execer, statement string, sub store.Subscription, policy string) (written bool, err error) {
+	result, err := db.ExecContext(ctx, statement, sub.Topic, sub.Handler, cmp.Or(policy, "{}"))
 	if err != nil {
 		return false, fmt.Errorf("subscribe handler %q to topic %q: %w", sub.Handler, sub.Topic, err)
 	}

@@ -143,11 +143,19 @@ func (d *DB) Schema() string { return d.schema }
 // are not locked, and every transaction is serializable.
 func (d *DB) OneWriter() bool { return d.kind == dialect.SQLite }
 
-var nowPlus = regexp.MustCompile(`now\(([^()]+)\)`)
+var (
+	nowPlus = regexp.MustCompile(`now\(([^()]+)\)`)
+	anyOf   = regexp.MustCompile(`= ANY \((\$[0-9]+)::[a-z]+\[\]\)`)
+	cast    = regexp.MustCompile(`(\$[0-9]+)::[a-z]+[0-9]?(?:\[\])?`)
+)
 
 // SQL translates a statement for this database. reprise.events becomes the table in the
 // configured schema, now() the database's clock, and now(x) the time x seconds later,
 // where x is an expression without parentheses. The result is kept.
+//
+// On SQLite, a list is a JSON array (see IDs and Texts): x = ANY ($1::bigint[]) becomes
+// a search in the array. The cast of any other parameter, such as $1::json, is left
+// out.
 func (d *DB) SQL(written string) string {
 	if q, ok := d.written.Load(written); ok {
 		return q.(string)
@@ -157,6 +165,14 @@ func (d *DB) SQL(written string) string {
 	return q
 }
 
+// Either is SQL for a statement that each database has in its own words.
+func (d *DB) Either(postgres, sqlite string) string {
+	if d.kind == dialect.SQLite {
+		return d.SQL(sqlite)
+	}
+	return d.SQL(postgres)
+}
+
 // Compose is SQL for a statement whose text depends on its input. The result is not
 // kept.
 func (d *DB) Compose(written string) string {
@@ -164,6 +180,8 @@ func (d *DB) Compose(written string) string {
 	if d.kind == dialect.SQLite {
 		q = nowPlus.ReplaceAllString(q, `strftime('%Y-%m-%dT%H:%M:%fZ', 'now', ($1) || ' seconds')`)
 		q = strings.ReplaceAll(q, `now()`, `strftime('%Y-%m-%dT%H:%M:%fZ', 'now')`)
+		q = anyOf.ReplaceAllString(q, `IN (SELECT value FROM json_each(${1}))`)
+		q = cast.ReplaceAllString(q, `${1}`)
 		q = strings.ReplaceAll(q, `strpos(`, `instr(`)
 		q = strings.ReplaceAll(q, `least(`, `min(`)
 		q = strings.ReplaceAll(q, `greatest(`, `max(`)

@@ -3,6 +3,7 @@ package sqldb
 import (
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -20,12 +21,24 @@ func (d *DB) Casts() (asJSON, asIDs string) {
 	return "", ""
 }
 
-// IDs returns a list of runs as the database stores it.
+// IDs returns a list of runs as the database stores it, and as a parameter.
 func (d *DB) IDs(runs []int64) any {
 	if d.kind == dialect.Postgres {
 		return append(pq.Int64Array{}, runs...)
 	}
-	text, _ := json.Marshal(append([]int64{}, runs...)) // numbers always marshal
+	return jsonArray(runs)
+}
+
+// Texts returns a list of texts as a parameter.
+func (d *DB) Texts(texts []string) any {
+	if d.kind == dialect.Postgres {
+		return append(pq.StringArray{}, texts...)
+	}
+	return jsonArray(texts)
+}
+
+func jsonArray[T int64 | string](list []T) string {
+	text, _ := json.Marshal(append([]T{}, list...)) // numbers and strings always marshal
 	return string(text)
 }
 
@@ -61,10 +74,12 @@ func (d *DB) PayloadBytes(r string) string {
 	return `coalesce(` + d.BytesOf(r+`.payload`) + `, length(` + r + `.payload_bytes))`
 }
 
-// Placeholders returns rows of the form (?,?,…).
-func Placeholders(rows, columns int) string {
-	row := "(" + strings.TrimSuffix(strings.Repeat("?,", columns), ",") + ")"
-	return strings.TrimSuffix(strings.Repeat(row+",", rows), ",")
+var row = regexp.MustCompile(`\(\?(?:, \?)*\)`)
+
+// Rows returns the statement of SQLite with its row of parameters, (?, ?), n times.
+func Rows(statement string, n int) string {
+	at := row.FindStringIndex(statement)
+	return statement[:at[1]] + strings.Repeat(", "+statement[at[0]:at[1]], n-1) + statement[at[1]:]
 }
 
 // Parameters returns n parameters in parentheses, starting at $first.
