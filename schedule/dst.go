@@ -80,8 +80,8 @@ func (z zoned) count(after, until time.Time) int {
 func (z zoned) stretches(after, before time.Time) iter.Seq[stretch] {
 	return func(yield func(stretch) bool) {
 		before = earlier(before, endOfTime)
-		// What is fresh follows from the changes before, of which only the last hours count.
-		s := z.at(after.Add(-48 * time.Hour))
+		// After a change backward, wall times repeat for at most largestShift.
+		s := z.at(after.Add(-largestShift))
 		s.fresh = s.wall(s.start)
 		for s.start.Before(before) {
 			cut := s
@@ -94,12 +94,13 @@ func (z zoned) stretches(after, before time.Time) iter.Seq[stretch] {
 	}
 }
 
-// following returns the stretch after another.
+// following returns the stretch after another. No zone has ever changed its clocks twice
+// within largestShift.
 func (z zoned) following(s stretch) stretch {
 	next := z.at(s.end)
 	next.fresh = next.wall(next.start)
 	if shift := next.offset - s.offset; !z.wildcard && shift.Abs() <= largestShift {
-		next.fresh = later(s.fresh, s.wall(s.end))
+		next.fresh = s.wall(s.end)
 	}
 	return next
 }

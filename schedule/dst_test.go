@@ -38,6 +38,8 @@ func TestTicksWhenTheClocksChange(t *testing.T) {
 		{"Europe/Berlin", "2024-10-27 01:00", "2024-10-27 03:30", "0,30 1-3 * * *", []string{"10-27 01:00 +02", "10-27 01:30 +02", "10-27 02:00 +02", "10-27 02:30 +02", "10-27 03:00 +01"}},
 		{"Europe/Berlin", "2024-10-27 00:00", "2024-10-27 04:00", "0 * * * *", []string{"10-27 00:00 +02", "10-27 01:00 +02", "10-27 02:00 +02", "10-27 02:00 +01", "10-27 03:00 +01"}},
 		{"Europe/Berlin", "2024-10-27 00:00", "2024-10-27 04:00", "@hourly", []string{"10-27 00:00 +02", "10-27 01:00 +02", "10-27 02:00 +02", "10-27 02:00 +01", "10-27 03:00 +01"}},
+		{"Europe/Berlin", "2024-10-27 00:00", "2024-10-27 04:00", "0 0,* * * *", []string{"10-27 00:00 +02", "10-27 01:00 +02", "10-27 02:00 +02", "10-27 03:00 +01"}}, // does not begin with *
+		{"Europe/Berlin", "2024-10-27 01:00", "2024-10-27 04:00", "0,*/30 2 * * *", []string{"10-27 02:00 +02", "10-27 02:30 +02"}},
 		{"Europe/Berlin", "2024-10-27 00:00", "2024-10-27 04:00", "0 0-23 * * *", []string{"10-27 00:00 +02", "10-27 01:00 +02", "10-27 02:00 +02", "10-27 03:00 +01"}},
 		{"Europe/Berlin", "2024-10-27 00:00", "2024-10-28 00:00", "*/30 2 * * *", []string{"10-27 02:00 +02", "10-27 02:30 +02", "10-27 02:00 +01", "10-27 02:30 +01"}},
 
@@ -88,6 +90,27 @@ func TestTicksWhenTheClocksChange(t *testing.T) {
 		ticks := collect(s, at(t, c.zone, c.from), at(t, c.zone, c.to))
 		require.Equal(t, append([]string{}, c.want...), formatted(ticks, "01-02 15:04 -07"), "%v from %s", s, c.from)
 	}
+}
+
+// Whatever the time from which one asks, a fixed time that was due is not due again.
+func TestNextFromWithinTheRepeatedHour(t *testing.T) {
+	t.Parallel()
+	s := schedule.Cron("30 2 * * *", schedule.In("Europe/Berlin"))
+	due := time.Date(2024, 10, 27, 0, 30, 0, 0, time.UTC)
+	for minutes := range 4 * 60 {
+		tick, ok := s.Next(due.Add(time.Duration(minutes) * time.Minute))
+		require.True(t, ok)
+		require.Equal(t, "2024-10-28 02:30:00 +0100", tick.Format(layout), minutes)
+	}
+}
+
+// Several ticks in a gap are one, also where they are counted.
+func TestTheTicksOfAGapAreCountedAsOne(t *testing.T) {
+	t.Parallel()
+	s := schedule.Cron("10,20 1-3 * * *", schedule.In("Europe/Berlin"))
+	from, to := at(t, "Europe/Berlin", "2024-03-31 01:10"), at(t, "Europe/Berlin", "2024-03-31 12:00")
+	require.Equal(t, []string{"01:10", "01:20", "03:00", "03:10", "03:20"}, formatted(collect(s, from, to), "15:04"))
+	require.Equal(t, 4, s.Decide(from, to, schedule.Latest, 0).Missed)
 }
 
 // In the night of the repeated hour a job of every quarter follows real time.

@@ -24,9 +24,9 @@ func TestExpressionsThatAreEqual(t *testing.T) {
 		"0 0 L 2 *": "0 0 L,l FEB *", "0 0 * * MON#1": "0 0 * * 1#1", "0 0 * * 7#2": "0 0 * * Sun#2", "0 0 * * 5L": "0 0 * * friL",
 		"0 0 1,L * *": "0 0 L,1 * *", "0 0 * * MON#1,MON#3": "0 0 * * 1#3,1#1",
 	} {
-		want := collect(valid(t, schedule.Cron(long)), from, from.AddDate(5, 0, 0))
+		want := collect(valid(t, schedule.Cron(long)), from, from.AddDate(1, 2, 0))
 		require.NotEmpty(t, want)
-		require.Equal(t, want, collect(valid(t, schedule.Cron(short)), from, from.AddDate(5, 0, 0)), short)
+		require.Equal(t, want, collect(valid(t, schedule.Cron(short)), from, from.AddDate(1, 2, 0)), short)
 	}
 }
 
