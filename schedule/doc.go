@@ -5,8 +5,8 @@
 //	often := schedule.Interval(90 * time.Minute)
 //
 // The times of a schedule are its ticks. The package computes ticks and nothing else: it
-// starts no timer, reads no clock and writes no database. Every function returns the
-// same in every process.
+// starts no timer, reads no clock and writes no database. So all processes compute the
+// same ticks.
 //
 // # Cron expressions
 //
@@ -25,8 +25,8 @@
 //	@monthly   0 0 1 * *
 //	@yearly    0 0 1 1 *    also @annually
 //
-// A field is * for all values, or a list (1,15) of values, ranges (9-17) and steps (*/15,
-// 9-17/2). Upper and lower case are equal.
+// * means all values of a field. A value, a range (9-17) and a step (*/15, 9-17/2) may stand
+// alone or in a list (1,15,20-25). Upper and lower case are equal.
 //
 // If day of month and day of week are both restricted, an expression matches the days
 // that match either, as in crond: "0 0 13 * FRI" is due on each 13th and on each Friday.
@@ -68,6 +68,6 @@
 // # Time zones
 //
 // The package embeds Go's copy of the time zone database (about 450 KB), for systems
-// that have none. When a government changes the rules, later ticks follow the database
-// that the process has.
+// that have none; a database of the system comes first. When a government changes the
+// rules, processes with an old and a new database differ until all have the new one.
 package schedule
