@@ -56,7 +56,7 @@ conformance: ## the long and the stress form of Watermill's Pub/Sub suite
 
 fuzz: ## fuzz what parses, FUZZTIME=30s each
 	set -e; for target in ./handlers:FuzzPolicy ./store:FuzzMessagePattern ./store:FuzzFilter ./store:FuzzCondition ./store:FuzzEvent ./internal/queue:FuzzPayload ./internal/sqldb:FuzzPrintable ./internal/sqldb:FuzzArray ./internal/sqldb:FuzzMetadata ./replay:FuzzReadDocument ./replay:FuzzDocumentPayload \
-		./internal/visible:FuzzJSON ./cli:FuzzWhen ./cli:FuzzRate ./pubsub/kafka:FuzzParse ./pubsub/nats:FuzzParse; do \
+		./internal/visible:FuzzJSON ./cli:FuzzWhen ./cli:FuzzRate ./pubsub/kafka:FuzzParse ./pubsub/nats:FuzzParse ./schedule:FuzzParse ./schedule:FuzzNext; do \
 		$(GO) test -run '^$$' -fuzz "^$${target#*:}$$" -fuzztime $(FUZZTIME) "$${target%:*}"; done
 
 soak: ## cause every failure, then count every promise; SOAK='-for 1h', '-db sqlite', '-h'

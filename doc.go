@@ -30,6 +30,7 @@
 //   - [github.com/reprise-bus/reprise/store]: the record: events, runs, attempts, and how they are selected
 //   - [github.com/reprise-bus/reprise/replay]: what an operator does: replays, discards, edits, backfills, upkeep
 //   - [github.com/reprise-bus/reprise/health]: what is wrong, and what to do
+//   - [github.com/reprise-bus/reprise/schedule]: when something periodic is due: cron expressions and intervals
 //   - [github.com/reprise-bus/reprise/reprisetest]: handlers and events in tests, and runs out of production
 //   - github.com/reprise-bus/reprise/cli: the command line, of which cmd/reprise is made
 //   - [github.com/reprise-bus/reprise/migrations]: the tables
