@@ -14,7 +14,6 @@ import (
 
 	"github.com/reprise-bus/reprise/bus"
 	"github.com/reprise-bus/reprise/handlers"
-	"github.com/reprise-bus/reprise/internal/operate"
 	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/testdb"
 	"github.com/reprise-bus/reprise/migrations"
@@ -285,7 +284,7 @@ func doEverything(t *testing.T, db *sql.DB, config bus.Config) {
 		return err == nil && r.Instance == "" && r.ErrorKind == store.KindAbandoned
 	}, patience, 20*time.Millisecond, "nobody recovered the run")
 
-	pruned, err := operate.On(b.Store()).Prune(ctx, store.Prune{Before: time.Now().Add(time.Hour), By: store.By{Name: "maria"}}, nil)
+	pruned, err := b.Store().Prune(ctx, store.Prune{Before: time.Now().Add(time.Hour), By: store.By{Name: "maria"}}, nil)
 	require.NoError(t, err)
 	require.EqualValues(t, events+6, pruned.Events)
 	require.NoError(t, migrations.Check(ctx, db, config.Schema))

@@ -112,7 +112,7 @@ func TestWhatIsOlderThanTheRetentionGoesUnlessItFailed(t *testing.T) {
 		require.NoError(t, err)
 		_, err = b.DB().Exec(`UPDATE `+testkit.Table(b.Store(), `handler_runs SET finished_at = $1, discarded_at = $1 WHERE status = 'DISCARDED'`), "2020-01-01T00:00:00.000Z")
 		require.NoError(t, err)
-		pruned, err := operate.On(b.Store()).Prune(t.Context(), store.Prune{Before: time.Now().Add(-24 * time.Hour), By: store.By{Name: "maria"}}, nil)
+		pruned, err := b.Store().Prune(t.Context(), store.Prune{Before: time.Now().Add(-24 * time.Hour), By: store.By{Name: "maria"}}, nil)
 		require.NoError(t, err)
 		require.Equal(t, store.Pruned{}, pruned)
 		thorough, err := bus.Open(t.Context(), url, bus.Config{Retention: 24 * time.Hour, PruneDiscarded: true, Logger: quiet()})

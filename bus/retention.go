@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/reprise-bus/reprise/internal/operate"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -35,7 +34,7 @@ func (b *Bus) prune(ctx context.Context) (store.Pruned, error) {
 	if err != nil {
 		return store.Pruned{}, err
 	}
-	return operate.On(b.store).Prune(ctx, store.Prune{
+	return b.store.Prune(ctx, store.Prune{
 		Before: now.Add(-b.config.Retention), Discarded: b.config.PruneDiscarded,
 		By: store.By{Name: "retention", Reason: fmt.Sprintf("older than %v", b.config.Retention)}, Daily: true,
 	}, nil)

@@ -10,8 +10,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/user"
 
+	"github.com/reprise-bus/reprise/internal/actions"
 	"github.com/reprise-bus/reprise/internal/operate"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -43,7 +43,7 @@ type Request struct {
 // by returns the requester and the reason.
 func (r Request) by() store.By {
 	if r.By == "" {
-		r.By = whoami()
+		r.By = actions.Whoami()
 	}
 	return store.By{Name: r.By, Reason: r.Reason}
 }
@@ -55,13 +55,6 @@ func (r Request) operation(kind store.OperationKind, selection store.Filter) sto
 		Kind: kind, RequestedBy: by.Name, Reason: by.Reason, Selection: selection,
 		Rate: r.Rate, EvenSuccessful: r.EvenSuccessful,
 	}
-}
-
-func whoami() string {
-	if u, err := user.Current(); err == nil {
-		return u.Username
-	}
-	return "unknown"
 }
 
 // Preview returns what All would take up of the selection, and changes nothing. It

@@ -7,15 +7,9 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
-// Prune deletes old events, batch by batch. After each batch it calls progress, if it
-// is not nil, with the totals so far. When ctx ends, the finished batches stay deleted.
-// A store.Action records who asked for the prune and what was deleted; the default of
-// By is the user that the process runs as.
+// Prune is [store.Store.Prune].
 func Prune(ctx context.Context, st *store.Store, prune store.Prune, progress func(store.Pruned)) (store.Pruned, error) {
-	if prune.By.Name == "" {
-		prune.By.Name = whoami()
-	}
-	return operate.On(st).Prune(ctx, prune, progress)
+	return st.Prune(ctx, prune, progress)
 }
 
 // Unsubscribe removes a handler's subscription, or returns store.ErrNotFound. Events

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/reprise-bus/reprise/internal/actions"
 	"github.com/reprise-bus/reprise/internal/sqldb"
 )
 
@@ -58,15 +59,6 @@ type Action struct {
 	At        time.Time
 }
 
-// actionSelection is what a removal or a prune was about.
-type actionSelection struct {
-	Handler   string    `json:"handler,omitempty"`
-	Topic     string    `json:"topic,omitempty"`
-	Before    time.Time `json:"before,omitzero"`
-	Failed    bool      `json:"failed,omitempty"`
-	Discarded bool      `json:"discarded,omitempty"`
-}
-
 // Actions returns at most limit actions with an id lower than before, newest first. A
 // before of 0 starts at the newest; a limit of 0 is DefaultLimit.
 func (s *Store) Actions(ctx context.Context, before int64, limit int) ([]Action, error) {
@@ -102,16 +94,16 @@ func (s *Store) actions(ctx context.Context, which string, args ...any) ([]Actio
 		SELECT id, kind, operation_id, selection, requested_by, reason, runs, events, outgoing, at FROM reprise.actions `+which), args...); err != nil {
 		return nil, fmt.Errorf("read actions: %w", err)
 	}
-	actions := make([]Action, len(rows))
+	did := make([]Action, len(rows))
 	for i, r := range rows {
-		var of actionSelection
+		var of actions.Selection
 		if err := json.Unmarshal(r.Selection, &of); err != nil {
 			return nil, fmt.Errorf("action %d: selection in the database: %w", r.ID, err)
 		}
-		actions[i] = Action{
+		did[i] = Action{
 			ID: r.ID, Kind: r.Kind, Operation: r.Operation.Int64, Handler: of.Handler, Topic: of.Topic, Before: of.Before, Failed: of.Failed, Discarded: of.Discarded,
 			By: By{r.Name, r.Reason}, Runs: r.Runs, Events: r.Events, Outgoing: r.Outgoing, At: r.At.Time,
 		}
 	}
-	return actions, nil
+	return did, nil
 }

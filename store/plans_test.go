@@ -706,7 +706,7 @@ func (d *planning) pruning(pass string, st *store.Store) {
 		var mark *store.EventMark
 		for i := range 2 {
 			var err error
-			_, mark, err = operate.On(st).PruneBatch(ctx, store.Prune{Before: time.Now().AddDate(0, 0, -10), Failed: i == 1, By: operator}, mark)
+			_, mark, err = st.PruneBatch(ctx, store.Prune{Before: time.Now().AddDate(0, 0, -10), Failed: i == 1, By: operator}, mark)
 			require.NoError(d, err)
 			if mark == nil {
 				break
@@ -714,14 +714,14 @@ func (d *planning) pruning(pass string, st *store.Store) {
 		}
 	})
 	d.step("Prune that only counts", func(ctx context.Context) {
-		_, err := operate.On(st).Prune(ctx, store.Prune{Before: time.Now().AddDate(0, 0, -59), DryRun: true}, nil)
+		_, err := st.Prune(ctx, store.Prune{Before: time.Now().AddDate(0, 0, -59), DryRun: true}, nil)
 		require.NoError(d, err)
 	})
 	d.step("Prune", func(ctx context.Context) {
 		ctx, enough := context.WithCancel(ctx)
 		defer enough()
 		batches := 0
-		_, err := operate.On(st).Prune(ctx, store.Prune{Before: time.Now().AddDate(0, 0, -59), By: operator, Daily: true}, func(store.Pruned) { batches++ })
+		_, err := st.Prune(ctx, store.Prune{Before: time.Now().AddDate(0, 0, -59), By: operator, Daily: true}, func(store.Pruned) { batches++ })
 		require.NoError(d, err)
 	})
 }

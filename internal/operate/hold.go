@@ -8,6 +8,7 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
+	"github.com/reprise-bus/reprise/internal/actions"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -84,7 +85,7 @@ func (s *Operator) Undo(ctx context.Context, id int64, by store.By) (o store.Ope
 			if n, err = s.db.Change(ctx, tx, s.db.SQL(restoreDiscarded), id, place, place+takeLook); err != nil {
 				return err
 			}
-			return s.acted(ctx, tx, action, store.Pruned{Runs: n})
+			return actions.Count(ctx, s.db, tx, action, n, 0, 0)
 		}); err != nil {
 			return o, done, fmt.Errorf("undo operation %d: %w", id, err)
 		}
@@ -123,7 +124,7 @@ func (s *Operator) enter(ctx context.Context, id int64, state store.OperationSta
 		case !known:
 			return fmt.Errorf("operation %d is of kind %s: want one of %v", id, o.Kind, kinds)
 		case o.State == state:
-			action, err = s.lastAct(ctx, tx, doing, id)
+			action, err = actions.Last(ctx, s.db, tx, string(doing), id)
 			return err
 		case o.State == store.Cancelled || o.State == store.Undone:
 			return fmt.Errorf("operation %d is %s, and stays so", id, o.State)
@@ -132,7 +133,7 @@ func (s *Operator) enter(ctx context.Context, id int64, state store.OperationSta
 		if _, err := tx.ExecContext(ctx, s.db.SQL(`UPDATE reprise.operations SET state = $2, next_due = now() WHERE id = $1`), id, string(state)); err != nil {
 			return err
 		}
-		action, err = s.act(ctx, tx, store.Action{Kind: doing, Operation: id, By: by})
+		action, err = actions.Write(ctx, s.db, tx, actions.Action{Kind: string(doing), Operation: id, Name: by.Name, Reason: by.Reason})
 		return err
 	})
 	if err != nil {
@@ -165,7 +166,7 @@ func (s *Operator) eachRun(ctx context.Context, o store.Operation, action int64,
 			if err != nil {
 				return err
 			}
-			return s.acted(ctx, tx, action, store.Pruned{Runs: changed})
+			return actions.Count(ctx, s.db, tx, action, changed, 0, 0)
 		})
 		if err != nil {
 			return fmt.Errorf("go through the runs of operation %d: %w", o.ID, err)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/jmoiron/sqlx"
 
+	"github.com/reprise-bus/reprise/internal/actions"
 	"github.com/reprise-bus/reprise/internal/sqldb"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -32,7 +33,9 @@ func (s *Operator) Unsubscribe(ctx context.Context, sub store.Subscription, by s
 		if n == 0 {
 			return store.ErrNotFound
 		}
-		_, err = s.act(ctx, tx, store.Action{Kind: store.Removing, Handler: sub.Handler, Topic: sub.Topic, By: by})
+		_, err = actions.Write(ctx, s.db, tx, actions.Action{
+			Kind: string(store.Removing), Of: actions.Selection{Handler: sub.Handler, Topic: sub.Topic}, Name: by.Name, Reason: by.Reason,
+		})
 		return err
 	}); err != nil {
 		return fail(err)

@@ -1,4 +1,4 @@
-package operate
+package store
 
 // The statements of PruneBatch. Each selects the events of the batch anew, without those
 // of which a run must be kept: a run that waits or is leased; that ended too late; that
