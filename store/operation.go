@@ -61,6 +61,10 @@ type Operation struct {
 	RequestedAt    time.Time
 }
 
+// HasProgress reports whether the operation's runs go on after it has taken them up.
+// Their Progress says how far they are.
+func (k OperationKind) HasProgress() bool { return k.OnRuns() && k != Discarding }
+
 // OnRuns reports whether the operation works on runs.
 func (k OperationKind) OnRuns() bool { return !k.OnOutbox() && k != Publishing }
 
