@@ -23,7 +23,7 @@ const (
 	Backfilling OperationKind = "backfill" // creates runs for past events
 
 	// Operations on the outbox and on topics: see replay.ChangeOutbox and
-	// replay.BeginPublishing.
+	// replay.NewPublisher.
 	Sending    OperationKind = "send"    // sends again
 	Releasing  OperationKind = "release" // sends held events
 	Dropping   OperationKind = "drop"    // never sends
