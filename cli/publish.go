@@ -144,7 +144,7 @@ func (a *app) publish(ctx context.Context, st *store.Store, p publishing, payloa
 	}
 	to, err := replay.NewPublisher(ctx, st, p.topic, replay.PublisherConfig{MaxPayload: p.max.bytes(), Transport: carrier}, p.request.request(nil))
 	switch {
-	case errors.Is(err, replay.ErrNotManual), errors.Is(err, replay.ErrTransport):
+	case errors.Is(err, replay.ErrNotManual), errors.Is(err, replay.ErrWrongTransport):
 		return usage(err)
 	case err != nil:
 		return err

@@ -20,8 +20,8 @@ import (
 // to publish.
 var ErrNotManual = errors.New("not for publishing by hand")
 
-// ErrTransport is returned for a transport that does not carry the topic.
-var ErrTransport = errors.New("want the transport of the topic, or none to go by the outbox")
+// ErrWrongTransport is returned for a transport that does not carry the topic.
+var ErrWrongTransport = errors.New("want the transport of the topic, or none to go by the outbox")
 
 // PublisherConfig sets how a Publisher works. A zero field means its default.
 type PublisherConfig struct {
@@ -53,7 +53,7 @@ type Publisher struct {
 
 // NewPublisher returns a publisher for the topic. Nothing is on record before the first
 // Publish. The error is ErrNotManual if the application does not allow operators to
-// publish on the topic, and ErrTransport if the transport does not carry the topic.
+// publish on the topic, and ErrWrongTransport if the transport does not carry the topic.
 func NewPublisher(ctx context.Context, st *store.Store, topic string, config PublisherConfig, request Request) (*Publisher, error) {
 	topics, err := st.Topics(ctx)
 	if err != nil {
@@ -88,7 +88,7 @@ func (p *Publisher) connect(topic store.Topic, given *pubsub.Transport) (err err
 	case given == nil && mode != pubsub.Hold:
 		mode = pubsub.ViaOutbox
 	case given != nil && given.Name != topic.Transport && mode != pubsub.Hold:
-		return fmt.Errorf("topic %q goes over %s, and the transport that is given is %s: %w", p.topic, topic.Transport, given.Name, ErrTransport)
+		return fmt.Errorf("topic %q goes over %s, and the transport that is given is %s: %w", p.topic, topic.Transport, given.Name, ErrWrongTransport)
 	case given != nil:
 		transport = *given
 	}

@@ -82,7 +82,7 @@ func TestEventsPublishedByHandGoWhereTheirTopicSays(t *testing.T) {
 			Subscriber: func(string) (message.Subscriber, error) { return nil, errors.New("not called") },
 		}
 		_, err := replay.NewPublisher(t.Context(), st, "direct", replay.PublisherConfig{Transport: other}, replay.Request{})
-		require.ErrorIs(t, err, replay.ErrTransport)
+		require.ErrorIs(t, err, replay.ErrWrongTransport)
 		require.Empty(t, other.Mode, "it is the caller's")
 	})
 }
