@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/wire"
 	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -36,14 +37,11 @@ func (a *app) actionsList(ctx context.Context, st *store.Store, before int64, li
 	if err != nil {
 		return err
 	}
-	list := struct {
-		Actions []actionJSON `json:"actions"`
-		Next    *int64       `json:"next"`
-	}{Actions: newActionsJSON(actions)}
+	next := int64(0)
 	if len(actions) == limit && actions[limit-1].ID > 1 {
-		list.Next = &actions[limit-1].ID
+		next = actions[limit-1].ID
 	}
-	if err := a.print(list, func(out io.Writer) {
+	if err := a.print(wire.NewActions(actions, next), func(out io.Writer) {
 		if len(actions) > 0 {
 			a.printActions(out, actions, now)
 		}
@@ -53,8 +51,8 @@ func (a *app) actionsList(ctx context.Context, st *store.Store, before int64, li
 	if len(actions) == 0 {
 		return nothing("no action is on record")
 	}
-	if list.Next != nil {
-		a.say("More: the same with --before %d", *list.Next)
+	if next != 0 {
+		a.say("More: the same with --before %d", next)
 	}
 	return nil
 }
@@ -91,39 +89,4 @@ func actedOn(action store.Action) string {
 		return strings.Join(words, " ")
 	}
 	return fmt.Sprintf("operation %d", action.Operation)
-}
-
-// actionJSON is an action in JSON.
-type actionJSON struct {
-	ID        int64            `json:"id"`
-	Action    store.ActionKind `json:"action"`
-	Operation *int64           `json:"operation,omitempty"`
-	Handler   string           `json:"handler,omitempty"`
-	Topic     string           `json:"topic,omitempty"`
-	Before    *time.Time       `json:"before,omitempty"`
-	Failed    bool             `json:"failed,omitempty"`
-	Discarded bool             `json:"discarded,omitempty"`
-	By        string           `json:"by"`
-	Reason    string           `json:"reason"`
-	Runs      int64            `json:"runs"`
-	Events    int64            `json:"events"`
-	Messages  int64            `json:"messages"` // of the outbox
-	At        *time.Time       `json:"at"`
-}
-
-func newActionsJSON(actions []store.Action) []actionJSON {
-	all := make([]actionJSON, len(actions))
-	for i, action := range actions {
-		all[i] = actionJSON{
-			ID: action.ID, Action: action.Kind, Handler: action.Handler, Topic: action.Topic, Failed: action.Failed, Discarded: action.Discarded,
-			By: action.By.Name, Reason: action.By.Reason, Runs: action.Runs, Events: action.Events, Messages: action.Outgoing, At: utc(action.At),
-		}
-		if action.Operation != 0 {
-			all[i].Operation = &action.Operation
-		}
-		if !action.Before.IsZero() {
-			all[i].Before = utc(action.Before)
-		}
-	}
-	return all
 }

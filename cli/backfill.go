@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/wire"
 	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
@@ -50,12 +51,7 @@ func (a *app) backfill(ctx context.Context, st *store.Store, past replay.Past, r
 		return nothing("handler %s has a run for every event of topic %s that is selected", past.Handler, o.Selection.Topic)
 	}
 	if r.dryRun {
-		data := struct {
-			Handler string    `json:"handler"`
-			Topic   string    `json:"topic"`
-			Events  countJSON `json:"events"`
-		}{past.Handler, o.Selection.Topic, newCountJSON(o.Total)}
-		return a.print(data, func(out io.Writer) {
+		return a.print(wire.NewBackfillPlan(o), func(out io.Writer) {
 			fmt.Fprintln(out, sentence("%s of topic %s would get a run of %s%s. Nothing was done.", words.Several(o.Total.N, "event"), o.Selection.Topic, past.Handler, r.atRate(o.Total.N)))
 		})
 	}

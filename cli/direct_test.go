@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/reprise-bus/reprise/internal/testbroker"
+	"github.com/reprise-bus/reprise/internal/wire"
 	"github.com/reprise-bus/reprise/pubsub/transport"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -21,7 +22,7 @@ func TestPublishDirectly(t *testing.T) {
 		orders := testbroker.Topic(t, 1)
 		require.NoError(t, db.DeclareTopics(t.Context(), []store.Topic{{Topic: orders, Transport: "kafka", Mode: "direct", Manual: true}}))
 
-		var published publishedJSON
+		var published wire.Published
 		db.reprise("publish", orders, `{"id":"1"}`, "--key", "1", "--transport", "kafka://"+addr, "-o", "json").ok().json(&published)
 		require.Equal(t, store.OutgoingSent, published.Outbox)
 		carrier, err := transport.Open("kafka://"+addr, nil)

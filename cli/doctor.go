@@ -36,14 +36,6 @@ if no process sends it. What the broker has refused is a warning, too.`,
 	return c
 }
 
-// findingJSON is a finding in JSON.
-type findingJSON struct {
-	Check    string          `json:"check"`
-	Severity health.Severity `json:"severity"`
-	Finding  string          `json:"finding"`
-	Advice   string          `json:"advice"`
-}
-
 func (a *app) doctor(ctx context.Context, limits health.Limits) error {
 	var findings []health.Finding
 	err := a.withDatabase(ctx, toLook, func(db *sql.DB) error {
@@ -63,12 +55,9 @@ func (a *app) doctor(ctx context.Context, limits health.Limits) error {
 		})
 	}
 	data := struct {
-		Severity health.Severity `json:"severity"`
-		Checks   []findingJSON   `json:"checks"`
-	}{health.Worst(findings), []findingJSON{}}
-	for _, f := range findings {
-		data.Checks = append(data.Checks, findingJSON{f.Check, f.Severity, f.Text, f.Advice})
-	}
+		Severity health.Severity  `json:"severity"`
+		Checks   []health.Finding `json:"checks"`
+	}{health.Worst(findings), findings}
 	if err := a.print(data, func(out io.Writer) { a.printFindings(out, findings) }); err != nil {
 		return err
 	}

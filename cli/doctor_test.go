@@ -41,10 +41,10 @@ func TestDoctorMendsSequences(t *testing.T) {
 		require.Equal(t, health.Critical, found.Severity)
 		require.Equal(t, exitCritical, r.code)
 		for _, table := range []string{"handler_runs (next ", "operations (next 1, highest 70)"} {
-			require.Contains(t, found.Finding, table)
+			require.Contains(t, found.Text, table)
 		}
 		if d.kind() == dialect.Postgres {
-			require.Contains(t, found.Finding, fmt.Sprintf("handler_runs (next 1, highest %d), run_attempts (next 2, highest 3), operations (next 1, highest 70), outbox (next 1, highest 2)", runs[2]))
+			require.Contains(t, found.Text, fmt.Sprintf("handler_runs (next 1, highest %d), run_attempts (next 2, highest 3), operations (next 1, highest 70), outbox (next 1, highest 2)", runs[2]))
 			_, err := d.DB().Exec(d.sql(`INSERT INTO reprise.handler_runs (event_id, topic, handler) VALUES ('new', 'user.signed_up', 'mail')`))
 			require.ErrorContains(t, err, "handler_runs_pkey")
 		}
@@ -99,7 +99,7 @@ func TestDoctorOfARoleThatMayNotReadSequences(t *testing.T) {
 	d.run(`GRANT SELECT ON ALL TABLES IN SCHEMA reprise TO "` + role + `"`)
 	u.User = url.UserPassword(role, "secret")
 	found := checkOf(t, on(t, u.String(), "doctor", "-o", "json"), "sequences")
-	require.Equal(t, findingJSON{"sequences", health.OK, "this role may not read those of handler_runs, run_attempts, operations, outbox, actions: see GRANT SELECT ON ALL SEQUENCES IN SCHEMA reprise", ""}, found)
+	require.Equal(t, health.Finding{Check: "sequences", Severity: health.OK, Text: "this role may not read those of handler_runs, run_attempts, operations, outbox, actions: see GRANT SELECT ON ALL SEQUENCES IN SCHEMA reprise"}, found)
 }
 
 func TestDoctorFindsColumnsThatSomebodyChanged(t *testing.T) {
@@ -110,7 +110,7 @@ func TestDoctorFindsColumnsThatSomebodyChanged(t *testing.T) {
 	d.run(`ALTER TABLE reprise.topics DROP COLUMN description`)
 	found := checkOf(t, d.reprise("doctor", "-o", "json"), "columns")
 	require.Equal(t, health.Warning, found.Severity)
-	require.Contains(t, found.Finding, "topics has no column description")
+	require.Contains(t, found.Text, "topics has no column description")
 }
 
 // Tables that are not to be upgraded are told apart from a database that is
@@ -126,7 +126,7 @@ func TestTablesThatOtherMigrationsMade(t *testing.T) {
 				r := d.reprise(command...).fails(exitFailed, why)
 				require.NotContains(t, r.errs, "whether the database is up")
 			}
-			require.Contains(t, checkOf(t, d.reprise("doctor", "-o", "json").fails(exitCritical, ""), "database").Finding, why)
+			require.Contains(t, checkOf(t, d.reprise("doctor", "-o", "json").fails(exitCritical, ""), "database").Text, why)
 		}
 		refused("cannot be upgraded: topics has no column description: ")
 		var status struct {
@@ -165,9 +165,9 @@ func (d *db) run(statements string) {
 	require.NoError(d.t, err, statements)
 }
 
-func checkOf(t *testing.T, r result, name string) findingJSON {
+func checkOf(t *testing.T, r result, name string) health.Finding {
 	t.Helper()
-	var found struct{ Checks []findingJSON }
+	var found struct{ Checks []health.Finding }
 	r.json(&found)
 	for _, c := range found.Checks {
 		if c.Check == name {
@@ -175,7 +175,7 @@ func checkOf(t *testing.T, r result, name string) findingJSON {
 		}
 	}
 	require.Fail(t, "doctor has not looked at "+name, r.out)
-	return findingJSON{}
+	return health.Finding{}
 }
 
 func TestDoctorShowsTopicsThatNobodyIsSubscribedTo(t *testing.T) {
@@ -187,7 +187,7 @@ func TestDoctorShowsTopicsThatNobodyIsSubscribedTo(t *testing.T) {
 		d.run(`INSERT INTO reprise.events (id, topic, payload) VALUES ('1', 'user.singed_up', '{}'), ('2', 'user.singed_up', '{}')`)
 		found := checkOf(t, d.reprise("doctor", "-o", "json"), "topics")
 		require.Equal(t, health.Warning, found.Severity)
-		require.Contains(t, found.Finding, "no handler is subscribed to user.singed_up (2 events)")
+		require.Contains(t, found.Text, "no handler is subscribed to user.singed_up (2 events)")
 		require.Contains(t, found.Advice, "reprise backfill")
 	})
 }

@@ -2,15 +2,13 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"net/url"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/wire"
 	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -72,18 +70,7 @@ func (a *app) eventsList(ctx context.Context, st *store.Store, f store.EventFilt
 			break
 		}
 	}
-	list := struct {
-		Events []eventJSON `json:"events"`
-		Next   *string     `json:"next"`
-	}{Events: []eventJSON{}}
-	for _, e := range events {
-		list.Events = append(list.Events, newEventJSON(e, payload{}))
-	}
-	if f.Before != nil {
-		next := (&markFlag{f.Before}).String()
-		list.Next = &next
-	}
-	if err := a.print(list, func(out io.Writer) {
+	if err := a.print(wire.NewEvents(events, f.Before), func(out io.Writer) {
 		if len(events) == 0 {
 			return
 		}
@@ -98,36 +85,22 @@ func (a *app) eventsList(ctx context.Context, st *store.Store, f store.EventFilt
 	if len(events) == 0 {
 		return nothing("no event is selected")
 	}
-	if list.Next != nil {
-		a.say("More: the same with --before %s", words.Quoted(*list.Next))
+	if f.Before != nil {
+		a.say("More: the same with --before %s", words.Quoted(wire.Mark(f.Before)))
 	}
 	return nil
 }
 
-// markFlag is an event's position in time: 2026-07-01T12:00:00.123Z/TOPIC/ID. The topic
-// is escaped as in a URL.
+// markFlag is where a page of events begins.
 type markFlag struct{ mark *store.EventMark }
 
-func (m *markFlag) Set(text string) error {
-	at, rest, _ := strings.Cut(text, "/")
-	escaped, id, _ := strings.Cut(rest, "/")
-	t, err := time.Parse(time.RFC3339Nano, at)
-	topic, wrong := url.PathUnescape(escaped)
-	if err != nil || wrong != nil || id == "" {
-		return errors.New("want it as the last page said it, such as 2026-07-01T12:00:00.123Z/TOPIC/ID")
-	}
-	m.mark = &store.EventMark{At: t, ID: id, Topic: topic}
-	return nil
+func (m *markFlag) Set(text string) (err error) {
+	m.mark, err = wire.ParseMark(text)
+	return err
 }
 
-func (m *markFlag) String() string {
-	if m.mark == nil {
-		return ""
-	}
-	return m.mark.At.UTC().Format(time.RFC3339Nano) + "/" + url.PathEscape(m.mark.Topic) + "/" + m.mark.ID
-}
-
-func (m *markFlag) Type() string { return "TIME/TOPIC/ID" }
+func (m *markFlag) String() string { return wire.Mark(m.mark) }
+func (m *markFlag) Type() string   { return "TIME/TOPIC/ID" }
 
 func eventsShowCommand(a *app) *cobra.Command {
 	var with showing
@@ -155,13 +128,9 @@ func (a *app) eventsShow(ctx context.Context, st *store.Store, topic, id string,
 	if err != nil {
 		return err
 	}
-	type withRuns struct {
-		Event eventJSON `json:"event"`
-		Runs  []runJSON `json:"runs"`
-	}
 	data := struct {
-		Events []withRuns `json:"events"`
-	}{[]withRuns{}}
+		Events []wire.EventDetails `json:"events"`
+	}{}
 	people, text := page()
 	for _, e := range events {
 		if topic != "" && topic != e.Topic {
@@ -175,14 +144,10 @@ func (a *app) eventsShow(ctx context.Context, st *store.Store, topic, id string,
 		if err != nil {
 			return err
 		}
-		shown := withRuns{a.eventJSON(e, p), []runJSON{}}
-		for _, r := range runs {
-			shown.Runs = append(shown.Runs, newRunJSON(r, now))
-		}
 		if len(data.Events) > 0 {
 			fmt.Fprintln(people)
 		}
-		data.Events = append(data.Events, shown)
+		data.Events = append(data.Events, wire.NewEventDetails(a.wireEvent(e, p), runs, now))
 		a.printEvent(people, e, p, runs, now)
 	}
 	if len(data.Events) == 0 {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/wire"
 	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
@@ -88,18 +89,6 @@ func (a *app) handlersRemove(ctx context.Context, st *store.Store, handler, topi
 	return nil
 }
 
-// handlerJSON is a subscription in JSON.
-type handlerJSON struct {
-	Handler    string          `json:"handler"`
-	Topic      string          `json:"topic"`
-	Instances  int             `json:"instances"`
-	Due        countJSON       `json:"due"`
-	OldestDue  *time.Time      `json:"oldest_due_at"`
-	Since      *time.Time      `json:"since"`
-	LastSeenAt *time.Time      `json:"last_seen_at"`
-	Policy     json.RawMessage `json:"policy"`
-}
-
 func (a *app) handlersList(ctx context.Context, st *store.Store) error {
 	now, err := st.Clock(ctx)
 	if err != nil {
@@ -109,15 +98,7 @@ func (a *app) handlersList(ctx context.Context, st *store.Store) error {
 	if err != nil {
 		return err
 	}
-	list := struct {
-		Handlers []handlerJSON `json:"handlers"`
-	}{[]handlerJSON{}}
-	for _, s := range subscribed {
-		list.Handlers = append(list.Handlers, handlerJSON{
-			s.Handler, s.Topic, s.Instances, newCountJSON(s.Due), utc(s.OldestDue), utc(s.Since), utc(s.LastSeenAt), s.Policy,
-		})
-	}
-	if err := a.print(list, func(out io.Writer) {
+	if err := a.print(wire.NewHandlers(subscribed), func(out io.Writer) {
 		if len(subscribed) == 0 {
 			return
 		}

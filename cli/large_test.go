@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/wire"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -124,10 +125,7 @@ func TestEventsOfOneIDAndTimeAreOnePageAfterTheOther(t *testing.T) {
 		}
 		var topics []string
 		for next := []string{}; next != nil; {
-			var page struct {
-				Events []eventJSON
-				Next   *string
-			}
+			var page wire.Events
 			db.reprise(append([]string{"events", "list", "--limit", "1", "-o", "json"}, next...)...).json(&page)
 			next = nil
 			for _, e := range page.Events {

@@ -197,7 +197,7 @@ func TestDoctorNamesTheFirstFew(t *testing.T) {
 			require.Less(t, len(line), 400)
 		}
 		require.Contains(t, db.reprise("doctor").out, "handler-that-nobody-serves-04 on user.signed_up (0 due) and 59 more")
-		require.Contains(t, checkOf(t, db.reprise("doctor", "-o", "json"), "handlers").Finding, "handler-that-nobody-serves-63 on user.signed_up (0 due)")
+		require.Contains(t, checkOf(t, db.reprise("doctor", "-o", "json"), "handlers").Text, "handler-that-nobody-serves-63 on user.signed_up (0 due)")
 	})
 }
 
@@ -211,7 +211,7 @@ func TestDoctorMendsRunsThatContradictThemselves(t *testing.T) {
 			d.run(`PRAGMA ignore_check_constraints = 1`)
 		}
 		d.run(fmt.Sprintf(`UPDATE reprise.handler_runs SET finished_at = NULL WHERE id = %d`, id))
-		doctor := func() findingJSON {
+		doctor := func() health.Finding {
 			return checkOf(t, reprise(t.Context(), t, map[string]string{"REPRISE_DATABASE_URL": d.url, "REPRISE_SCHEMA": "billing"}, strings.NewReader(""), "doctor", "-o", "json"), "rows")
 		}
 		_, mend, found := strings.Cut(doctor().Advice, ":\n")

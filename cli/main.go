@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"github.com/ThreeDotsLabs/watermill/components/cqrs"
+
+	"github.com/reprise-bus/reprise/internal/decode"
 )
 
 // Config is what an application's own command line knows about the application. A zero
@@ -43,7 +45,7 @@ func exec(ctx context.Context, config Config, stdin io.Reader, stdout, stderr io
 	a.stdout = &guard{to: stdout, json: func() bool { return a.output == "json" }}
 	a.stderr = &guard{to: stderr}
 	defer func() { _ = errors.Join(a.stdout.close(), a.stderr.close()) }() // an error cannot be reported any more
-	decoder, err := newDecoder(config)
+	decoder, err := decode.New("cli.Config", config.Marshaler, config.Events)
 	if err != nil {
 		fmt.Fprintln(a.stderr, "reprise:", err)
 		return exitFailed

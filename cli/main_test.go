@@ -19,6 +19,7 @@ import (
 	"github.com/reprise-bus/reprise/internal/operate"
 	"github.com/reprise-bus/reprise/internal/queue"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/wire"
 	"github.com/reprise-bus/reprise/migrations"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -97,7 +98,7 @@ func (r result) json(into any) {
 }
 
 // operation reads the operation that a command printed.
-func (r result) operation() (o operationJSON) {
+func (r result) operation() (o wire.Operation) {
 	r.t.Helper()
 	r.json(&o)
 	return o

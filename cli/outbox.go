@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -133,42 +132,4 @@ func outgoingCell(state store.OutgoingState) cell {
 	return cell{string(state), map[store.OutgoingState]colour{
 		store.OutgoingPending: yellow, store.OutgoingHeld: yellow, store.OutgoingSent: green, store.OutgoingRefused: red, store.OutgoingDropped: plain,
 	}[state]}
-}
-
-// outgoingJSON is a message of the outbox in JSON.
-type outgoingJSON struct {
-	ID        int64               `json:"id"`
-	State     store.OutgoingState `json:"state"`
-	Topic     string              `json:"topic"`
-	Key       string              `json:"key"`
-	Event     string              `json:"event"`
-	Failures  int                 `json:"failures"`
-	Error     string              `json:"error"`
-	Operation int64               `json:"operation"`
-	WrittenAt *time.Time          `json:"written_at"`
-	SentAt    *time.Time          `json:"sent_at"`
-}
-
-func newOutgoingJSON(o store.Outgoing) outgoingJSON {
-	return outgoingJSON{
-		ID: o.ID, State: o.State, Topic: o.Event.Topic, Key: o.Event.Key, Event: o.Event.ID, Failures: o.Failures, Error: o.Error,
-		Operation: o.OperationID, WrittenAt: utc(o.Event.PublishedAt), SentAt: utc(o.SentAt),
-	}
-}
-
-// outboxCountJSON is the number of messages of a topic in one state, in JSON.
-type outboxCountJSON struct {
-	Topic    string              `json:"topic"`
-	State    store.OutgoingState `json:"state"`
-	Messages int64               `json:"messages"`
-	OldestAt *time.Time          `json:"oldest_at"`
-	Error    string              `json:"error"`
-}
-
-func newOutboxCountsJSON(counts []store.OutboxCount) []outboxCountJSON {
-	data := []outboxCountJSON{}
-	for _, c := range counts {
-		data = append(data, outboxCountJSON{c.Topic, c.State, c.N, utc(c.Oldest), c.Error})
-	}
-	return data
 }

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/wire"
 	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
@@ -98,30 +98,24 @@ func outboxWords(kind store.OperationKind, messages int64) (question, would stri
 }
 
 func (a *app) changeOutbox(ctx context.Context, st *store.Store, kind store.OperationKind, f store.OutboxFilter, r request) error {
-	counts, err := replay.PreviewOutbox(ctx, st, kind, f)
+	p, err := replay.PreviewOutbox(ctx, st, kind, f)
 	if err != nil {
 		return err
 	}
-	var total int64
-	for _, c := range counts {
-		total += c.N
-	}
-	why, err := notSelectedInOutbox(ctx, st, f, counts, total)
+	why := words.Few(p.NotSelected)
 	switch {
-	case err != nil:
-		return err
-	case total == 0 && len(why) > 0:
-		return nothing("nothing is selected: %s", words.Few(why))
-	case total == 0:
+	case p.Total == 0 && why != "":
+		return nothing("nothing is selected: %s", why)
+	case p.Total == 0:
 		return nothing("nothing is selected: see reprise outbox list %s", outboxFlagsOf(f))
-	case len(why) > 0:
-		a.say("Not selected: %s.", words.Few(why))
+	case why != "":
+		a.say("Not selected: %s.", why)
 	}
-	question, would := outboxWords(kind, total)
+	question, would := outboxWords(kind, p.Total)
 	if r.dryRun {
-		return a.dryRunOutbox(ctx, st, counts, total, would)
+		return a.dryRunOutbox(ctx, st, p, would)
 	}
-	if err := a.confirm(ctx, r.yes, fmt.Sprintf("%s of %s?", question, words.ByTopic(counts))); err != nil {
+	if err := a.confirm(ctx, r.yes, fmt.Sprintf("%s of %s?", question, words.ByTopic(p.Parts))); err != nil {
 		return err
 	}
 	o, err := replay.ChangeOutbox(ctx, st, kind, f, r.request(nil))
@@ -134,19 +128,15 @@ func (a *app) changeOutbox(ctx context.Context, st *store.Store, kind store.Oper
 	return a.sayWhoSends(ctx, st)
 }
 
-func (a *app) dryRunOutbox(ctx context.Context, st *store.Store, counts []store.OutboxCount, total int64, would string) error {
+func (a *app) dryRunOutbox(ctx context.Context, st *store.Store, p replay.OutboxPlan, would string) error {
 	now, err := st.Clock(ctx)
 	if err != nil {
 		return err
 	}
-	data := struct {
-		Total countJSON         `json:"total"`
-		Parts []outboxCountJSON `json:"parts"`
-	}{countJSON{Count: total}, newOutboxCountsJSON(counts)}
-	if err := a.print(data, func(out io.Writer) { a.printOutboxCounts(out, counts, now) }); err != nil {
+	if err := a.print(wire.NewOutboxPlan(p.Total, p.Parts), func(out io.Writer) { a.printOutboxCounts(out, p.Parts, now) }); err != nil {
 		return err
 	}
-	a.say("%s would be %s. Nothing was done.", words.Several(total, "message"), would)
+	a.say("%s would be %s. Nothing was done.", words.Several(p.Total, "message"), would)
 	return nil
 }
 
@@ -162,26 +152,4 @@ func (a *app) sayWhoSends(ctx context.Context, st *store.Store) error {
 	}
 	a.say("%s sends, within seconds if the broker takes it: see reprise outbox status.", relay)
 	return nil
-}
-
-// notSelectedInOutbox explains, for each message that was named but not selected, why,
-// as far as its state shows.
-func notSelectedInOutbox(ctx context.Context, st *store.Store, f store.OutboxFilter, counts []store.OutboxCount, selected int64) (why []string, err error) {
-	if int64(len(f.IDs)) <= selected {
-		return nil, nil
-	}
-	messages, err := st.Outbox(ctx, store.OutboxFilter{IDs: f.IDs, Limit: store.MaxLimit})
-	if err != nil {
-		return nil, err
-	}
-	for _, id := range f.IDs {
-		i := slices.IndexFunc(messages, func(o store.Outgoing) bool { return o.ID == id })
-		switch {
-		case i < 0:
-			why = append(why, fmt.Sprintf("message %d is not there", id))
-		case !slices.ContainsFunc(counts, func(c store.OutboxCount) bool { return c.State == messages[i].State }):
-			why = append(why, fmt.Sprintf("message %d is %s", id, messages[i].State))
-		}
-	}
-	return why, nil
 }

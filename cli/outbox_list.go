@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/wire"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -54,17 +55,7 @@ func (a *app) outboxList(ctx context.Context, st *store.Store, f store.OutboxFil
 	if err != nil {
 		return err
 	}
-	list := struct {
-		Messages []outgoingJSON `json:"messages"`
-		Next     *int64         `json:"next"` // --before of the next page
-	}{Messages: []outgoingJSON{}}
-	for _, o := range messages {
-		list.Messages = append(list.Messages, newOutgoingJSON(o))
-	}
-	if next != 0 {
-		list.Next = &next
-	}
-	if err := a.print(list, func(out io.Writer) {
+	if err := a.print(wire.NewMessages(messages, next), func(out io.Writer) {
 		if len(messages) > 0 {
 			a.printOutbox(out, messages, now)
 		}

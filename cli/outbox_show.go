@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/wire"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -65,13 +66,6 @@ func (s shownOutgoing) head() store.EventHead {
 	return store.EventHead{Event: s.message.Event, Bytes: s.message.Bytes, MetadataBytes: s.message.MetadataBytes, MetadataUnread: s.message.MetadataUnread}
 }
 
-// shownOutgoingJSON is everything on record about a message, in JSON.
-type shownOutgoingJSON struct {
-	Message   outgoingJSON   `json:"message"`
-	Event     eventJSON      `json:"event"`
-	Operation *operationJSON `json:"operation"` // the last operation on it
-}
-
 func (a *app) outboxShow(ctx context.Context, st *store.Store, ids []int64, with showing) error {
 	now, err := st.Clock(ctx)
 	if err != nil {
@@ -79,18 +73,13 @@ func (a *app) outboxShow(ctx context.Context, st *store.Store, ids []int64, with
 	}
 	all := make([]shownOutgoing, len(ids))
 	data := struct {
-		Messages []shownOutgoingJSON `json:"messages"`
-	}{[]shownOutgoingJSON{}}
+		Messages []wire.MessageDetails `json:"messages"`
+	}{}
 	for i, id := range ids {
 		if all[i], err = lookIntoOutbox(ctx, st, id, with); err != nil {
 			return err
 		}
-		shown := shownOutgoingJSON{Message: newOutgoingJSON(all[i].message), Event: a.eventJSON(all[i].head(), all[i].payload)}
-		if all[i].operation != nil {
-			o := newOperationJSON(*all[i].operation)
-			shown.Operation = &o
-		}
-		data.Messages = append(data.Messages, shown)
+		data.Messages = append(data.Messages, wire.NewMessageDetails(all[i].message, a.wireEvent(all[i].head(), all[i].payload), all[i].operation))
 	}
 	return a.print(data, func(out io.Writer) {
 		for i, s := range all {

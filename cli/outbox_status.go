@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/wire"
 	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -43,11 +44,7 @@ func (a *app) outboxStatus(ctx context.Context, st *store.Store) error {
 	if err != nil {
 		return err
 	}
-	data := struct {
-		Relay  string            `json:"relay"` // "" for none
-		Counts []outboxCountJSON `json:"counts"`
-	}{relay, newOutboxCountsJSON(counts)}
-	return a.print(data, func(out io.Writer) {
+	return a.print(wire.NewOutboxStatus(relay, counts), func(out io.Writer) {
 		if relay == "" {
 			relay = "nobody"
 		}

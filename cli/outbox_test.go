@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/internal/wire"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -46,10 +47,7 @@ func (d *db) state(id int64) store.OutgoingState {
 // messages are the events of a list of the outbox.
 func messages(r result) (events []string, next *int64) {
 	r.t.Helper()
-	var list struct {
-		Messages []outgoingJSON
-		Next     *int64
-	}
+	var list wire.Messages
 	r.ok().json(&list)
 	for _, o := range list.Messages {
 		events = append(events, o.Event)
@@ -131,10 +129,7 @@ func TestOutboxStatus(t *testing.T) {
 		is, err := db.Relay(t.Context(), "host/1/abc", time.Minute)
 		require.NoError(t, err)
 		require.True(t, is)
-		var status struct {
-			Relay  string
-			Counts []outboxCountJSON
-		}
+		var status wire.OutboxStatus
 		db.reprise("outbox", "status", "-o", "json").ok().json(&status)
 		require.Equal(t, "host/1/abc", status.Relay)
 		require.Len(t, status.Counts, 2)
@@ -158,12 +153,9 @@ func TestWhatTheBrokerRefusedIsSentAgain(t *testing.T) {
 		r := db.reprise("outbox", "send", "--topic", "orders", "--dry-run").ok()
 		require.Contains(t, r.out, "message too large")
 		require.Contains(t, r.errs, "1 message would be sent again. Nothing was done.")
-		var would struct {
-			Total countJSON
-			Parts []outboxCountJSON
-		}
+		var would wire.OutboxPlan
 		db.reprise("outbox", "send", "--state", "SENT", "--topic", "orders", "--dry-run", "-o", "json").ok().json(&would)
-		require.EqualValues(t, 1, would.Total.Count)
+		require.EqualValues(t, 1, would.Total.N)
 		require.Equal(t, store.OutgoingSent, would.Parts[0].State)
 		db.reprise("outbox", "send", "--topic", "orders").fails(exitUsage, "Send 1 message again of orders (1)? There is no terminal to ask on: say --yes")
 		db.reprise("replays", "list").fails(exitNothing, "no operation is on record")
@@ -232,7 +224,7 @@ func TestWhatIsDoneToTheOutboxIsOnRecordAndNotSteered(t *testing.T) {
 		require.Contains(t, lines[3], "--key order-1")
 		require.NotContains(t, strings.Join(lines, ""), "all at once")
 		require.NotContains(t, strings.Join(lines, ""), "requested")
-		var list struct{ Operations []operationJSON }
+		var list wire.Operations
 		db.reprise("replays", "list", "-o", "json").ok().json(&list)
 		require.Equal(t, map[string]any{"key": "order-1"}, list.Operations[2].Selection)
 
@@ -279,7 +271,7 @@ func TestTopics(t *testing.T) {
 		require.Equal(t, []string{"a.first", "kafka", "hold", "yes", "for", "the", "warehouse"}, strings.Fields(lines[1])[:7])
 		require.Equal(t, []string{"b.second", "database", "no"}, strings.Fields(lines[2])[:3])
 		require.Equal(t, []string{"*", "kafka", "direct", "no"}, strings.Fields(lines[3])[:4], "the others come last")
-		var list struct{ Topics []topicJSON }
+		var list wire.Topics
 		db.reprise("topics", "list", "-o", "json").ok().json(&list)
 		require.Equal(t, store.AllTopics, list.Topics[2].Topic)
 		require.Empty(t, list.Topics[1].Transport)

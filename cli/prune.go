@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/wire"
 	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
@@ -76,13 +77,7 @@ func (a *app) prune(ctx context.Context, st *store.Store, olderThan time.Duratio
 	m := a.meter(doing, 0)
 	total, err := replay.Prune(ctx, st, p, func(done store.Pruned) { m.set(done.Events, "") })
 	m.clear()
-	data := struct {
-		Before   *time.Time `json:"before"`
-		Events   int64      `json:"events"`
-		Runs     int64      `json:"runs"`
-		Messages int64      `json:"messages"` // of the outbox
-	}{utc(p.Before), total.Events, total.Runs, total.Outgoing}
-	return errors.Join(err, a.print(data, func(out io.Writer) {
+	return errors.Join(err, a.print(wire.NewPruned(p.Before, total), func(out io.Writer) {
 		fmt.Fprintf(out, "%s %s with %s, and %s of the outbox.%s\n", done,
 			words.Several(total.Events, "event"), words.Several(total.Runs, "run"), words.Several(total.Outgoing, "message"), after)
 	}))

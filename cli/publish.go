@@ -16,9 +16,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/reprise-bus/reprise/handlers"
+	"github.com/reprise-bus/reprise/internal/wire"
 	"github.com/reprise-bus/reprise/internal/words"
-	"github.com/reprise-bus/reprise/pubsub"
 	"github.com/reprise-bus/reprise/pubsub/transport"
+	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -34,7 +35,7 @@ type publishing struct {
 	keysFrom        string
 	transport       string
 	max             maxPayload
-	written         func(topic string, payload []byte) ([]byte, error) // the payload for what a person has written: see decoder.written
+	written         func(topic string, payload []byte) ([]byte, error) // the payload for what a person has written: see decode.Decoder.Written
 }
 
 func publishCommand(a *app) *cobra.Command {
@@ -136,37 +137,27 @@ func (p *publishing) check(payload []string) error {
 func fromInput(payload []string) bool { return len(payload) == 0 || payload[0] == "-" }
 
 func (a *app) publish(ctx context.Context, st *store.Store, p publishing, payload []string) (err error) {
-	topics, err := st.Topics(ctx)
-	if err != nil {
-		return err
-	}
-	if err := allowed(topics, p.topic); err != nil {
-		return err
-	}
-	ps, err := pubsub.New(st, pubsub.Config{MaxPayload: p.max.bytes(), Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, ps.Close()) }()
 	log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	carrier, err := transport.Open(cmp.Or(p.transport, a.getenv(transport.Variable)), log)
 	if err != nil {
 		return usage(err)
 	}
-	destination, err := destinationOf(ps, declared(topics, p.topic), carrier)
-	if err != nil {
+	to, err := replay.NewPublisher(ctx, st, p.topic, replay.PublisherConfig{MaxPayload: p.max.bytes(), Transport: carrier}, p.request.request(nil))
+	switch {
+	case errors.Is(err, replay.ErrNotManual), errors.Is(err, replay.ErrWrongTransport):
+		return usage(err)
+	case err != nil:
 		return err
 	}
-	defer func() { err = errors.Join(err, destination.close()) }()
-	to := &publication{st: st, to: destination, topic: p.topic, request: p.request.request(nil)}
-	if destination.state == "" {
+	defer func() { err = errors.Join(err, to.Close()) }()
+	if to.Outbox() == "" {
 		if err := a.warnOfNoHandler(ctx, st, p.topic); err != nil {
 			return err
 		}
 	}
-	p.written = a.decoder.written
+	p.written = a.decoder.Written
 	if p.lines {
-		return a.publishLines(ctx, to, p)
+		return a.publishLines(ctx, st, to, p)
 	}
 	text := []byte(strings.Join(payload, ""))
 	if fromInput(payload) {
@@ -175,16 +166,16 @@ func (a *app) publish(ctx context.Context, st *store.Store, p publishing, payloa
 		}
 	}
 	if p.keyed() {
-		return a.publishKeys(ctx, to, p, text)
+		return a.publishKeys(ctx, st, to, p, text)
 	}
 	msg, err := p.message(ctx, p.id, p.key, text)
 	if err != nil {
 		return fmt.Errorf("%w; nothing was published", err)
 	}
-	if err := to.publish(ctx, []*message.Message{msg}); err != nil {
+	if err := to.Publish(ctx, msg); err != nil {
 		return err
 	}
-	return a.published(ctx, to, publishedJSON{IDs: []string{msg.UUID}}, func(out io.Writer) { fmt.Fprintln(out, msg.UUID) })
+	return a.published(ctx, st, to, []string{msg.UUID}, func(out io.Writer) { fmt.Fprintln(out, msg.UUID) })
 }
 
 func (a *app) warnOfNoHandler(ctx context.Context, st *store.Store, topic string) error {
@@ -219,4 +210,23 @@ func (p *publishing) message(ctx context.Context, id, key string, payload []byte
 		handlers.Declare(msg)
 	}
 	return msg, nil
+}
+
+// published reports that everything was published.
+func (a *app) published(ctx context.Context, st *store.Store, to *replay.Publisher, ids []string, people func(out io.Writer)) error {
+	if err := to.Complete(ctx); err != nil {
+		return err
+	}
+	data := wire.Published{Published: to.Published(), Operation: to.Operation(), Outbox: to.Outbox(), IDs: ids}
+	if err := a.print(data, people); err != nil || to.Operation() == 0 {
+		return err
+	}
+	a.say("On record as operation %d.", to.Operation())
+	switch to.Outbox() {
+	case store.OutgoingHeld:
+		a.say("Held in the outbox until somebody releases it: reprise outbox release --topic %s", words.Quoted(to.Topic()))
+	case store.OutgoingPending:
+		return a.sayWhoSends(ctx, st)
+	}
+	return nil
 }

@@ -14,13 +14,14 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/reprise-bus/reprise/internal/words"
+	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
 )
 
 // keyMark stands for the key in a template for several keys.
 const keyMark = "{key}"
 
-func (a *app) publishKeys(ctx context.Context, to *publication, p publishing, template []byte) error {
+func (a *app) publishKeys(ctx context.Context, st *store.Store, to *replay.Publisher, p publishing, template []byte) error {
 	keys, err := a.keys(ctx, p)
 	if err != nil {
 		return err
@@ -49,11 +50,11 @@ func (a *app) publishKeys(ctx context.Context, to *publication, p publishing, te
 		if b.done > 0 {
 			upTo = ": the keys up to " + keys[b.done-1]
 		}
-		a.say("%s published%s.", words.Several(to.published, "event"), upTo)
+		a.say("%s published%s.", words.Several(to.Published(), "event"), upTo)
 		a.sayWhatIsUnknown(b, failed, "with --id 'resend-{key}'")
 		return failed
 	}
-	return a.published(ctx, to, publishedJSON{IDs: ids}, func(out io.Writer) { fmt.Fprintf(out, "%s published\n", words.Several(to.published, "event")) })
+	return a.published(ctx, st, to, ids, func(out io.Writer) { fmt.Fprintf(out, "%s published\n", words.Several(to.Published(), "event")) })
 }
 
 // keys returns the given keys without repetitions.

@@ -12,10 +12,11 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/reprise-bus/reprise/internal/words"
+	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
 )
 
-func (a *app) publishLines(ctx context.Context, to *publication, p publishing) error {
+func (a *app) publishLines(ctx context.Context, st *store.Store, to *replay.Publisher, p publishing) error {
 	in := bufio.NewScanner(a.input(ctx))
 	in.Buffer(make([]byte, 0, 64<<10), p.max.bytes()+2) // including the end of the line
 	b := a.batches(to, 0)
@@ -45,11 +46,11 @@ func (a *app) publishLines(ctx context.Context, to *publication, p publishing) e
 	}
 	b.meter.clear()
 	if failed != nil {
-		a.say("%s published: the lines up to %d.", words.Several(to.published, "event"), b.done)
+		a.say("%s published: the lines up to %d.", words.Several(to.Published(), "event"), b.done)
 		a.sayWhatIsUnknown(b, failed, "with --id-from")
 		return failed
 	}
-	return a.published(ctx, to, publishedJSON{}, func(out io.Writer) { fmt.Fprintf(out, "%s published\n", words.Several(to.published, "event")) })
+	return a.published(ctx, st, to, nil, func(out io.Writer) { fmt.Fprintf(out, "%s published\n", words.Several(to.Published(), "event")) })
 }
 
 // line makes the message for a line.

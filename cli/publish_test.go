@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/internal/wire"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -37,7 +38,7 @@ func TestPublish(t *testing.T) {
 		}
 		require.Equal(t, "2\n", db.reprise("runs", "count", "--handler", "mail", "--status", "PENDING").ok().out)
 
-		var published publishedJSON
+		var published wire.Published
 		db.reprise("publish", topic, "{}", "-o", "json").ok().json(&published)
 		require.Len(t, published.IDs, 1)
 		for want, args := range map[string][]string{
@@ -111,10 +112,10 @@ func TestPublishingByHandIsOnRecord(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, []any{store.Publishing, "maria", "it was lost", topic, int64(1), true}, []any{o.Kind, o.RequestedBy, o.Reason, o.Selection.Topic, o.Taken, o.Complete})
 
-		var published publishedJSON
+		var published wire.Published
 		lines := strings.NewReader(strings.Repeat("{}\n", 1500))
 		db.repriseWith(t.Context(), nil, lines, "publish", topic, "--lines", "-o", "json").ok().json(&published)
-		require.Equal(t, publishedJSON{Published: 1500, Operation: 2}, published)
+		require.Equal(t, wire.Published{Published: 1500, Operation: 2}, published)
 		db.repriseWith(t.Context(), nil, strings.NewReader("{}\n{"), "publish", topic, "--lines").fails(exitFailed, "line 2").fails(exitFailed, "On record as operation 3.")
 		o, err = db.Operation(t.Context(), 3)
 		require.NoError(t, err)
@@ -151,7 +152,7 @@ func TestPublishForEachKey(t *testing.T) {
 			if args[len(args)-1] == "-" {
 				stdin = "a \"quoted\" \\ key\nb"
 			}
-			var published publishedJSON
+			var published wire.Published
 			db.repriseWith(t.Context(), nil, strings.NewReader(stdin), append([]string{"publish", topic, "-o", "json"}, args...)...).ok().json(&published)
 			require.EqualValues(t, 2, published.Published)
 			e, err = db.Event(t.Context(), topic, published.IDs[0])
@@ -232,7 +233,7 @@ func TestWhatABrokerCarriesIsPublishedByTheOutbox(t *testing.T) {
 			{Topic: "own", Manual: true},
 		}))
 		for topic, state := range map[string]store.OutgoingState{"any": store.OutgoingPending, "checked": store.OutgoingHeld, topic: "", "own": ""} {
-			var published publishedJSON
+			var published wire.Published
 			args := []string{"publish", topic, `{"id":"{key}"}`, "--keys", "1,2", "--id", "resend-{key}", "-o", "json"}
 			r := db.reprise(args...).ok()
 			r.json(&published)

@@ -11,6 +11,7 @@ import (
 	"github.com/reprise-bus/reprise/health"
 	"github.com/reprise-bus/reprise/internal/dialect"
 	"github.com/reprise-bus/reprise/internal/testdb"
+	"github.com/reprise-bus/reprise/internal/wire"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -30,10 +31,7 @@ func TestEvents(t *testing.T) {
 			if before != "" {
 				args = append(args, "--before", before)
 			}
-			var page struct {
-				Events []eventJSON
-				Next   *string
-			}
+			var page wire.Events
 			db.reprise(args...).ok().json(&page)
 			for _, e := range page.Events {
 				seen = append(seen, e.ID)
@@ -64,11 +62,11 @@ func TestHandlers(t *testing.T) {
 		db.reprise("publish", topic, "{}").ok()
 		r := db.reprise("handlers", "list").ok()
 		require.Contains(t, r.out, "2 × 3 attempts, cycles 1h apart, timeout 10s")
-		var list struct{ Handlers []handlerJSON }
+		var list wire.Handlers
 		db.reprise("handlers", "list", "-o", "json").ok().json(&list)
 		require.Len(t, list.Handlers, 2)
 		require.Equal(t, []int{1, 0}, []int{list.Handlers[0].Instances, list.Handlers[1].Instances})
-		require.EqualValues(t, 1, list.Handlers[1].Due.Count)
+		require.EqualValues(t, 1, list.Handlers[1].Due.N)
 		require.NotNil(t, list.Handlers[1].OldestDue)
 	})
 }
@@ -90,8 +88,8 @@ func TestAHandlerThatIsNoMoreIsRemoved(t *testing.T) {
 		db.reprise("handlers", "remove", "mail", "--yes").fails(exitFailed, `handler "mail" on topic "other" is served by 1 instance`)
 		require.NoError(t, db.Subscribe(t.Context(), store.Subscription{Topic: "left", Handler: "mail"}, ""))
 		checked := checkOf(t, db.reprise("doctor", "-o", "json"), "handlers")
-		require.Contains(t, checked.Finding, "no live instance serves mail on left", "a topic that a group has lost")
-		require.NotContains(t, checked.Finding, "other")
+		require.Contains(t, checked.Text, "no live instance serves mail on left", "a topic that a group has lost")
+		require.NotContains(t, checked.Text, "other")
 		require.Contains(t, db.reprise("handlers", "remove", "mail", "--topic", "left", "--yes").ok().errs, "mail gets no more runs of left.")
 	})
 }
@@ -132,7 +130,7 @@ func TestPrune(t *testing.T) {
 // severities are what doctor found, by check.
 func severities(t *testing.T, r result) map[string]health.Severity {
 	t.Helper()
-	var found struct{ Checks []findingJSON }
+	var found struct{ Checks []health.Finding }
 	r.json(&found)
 	by := map[string]health.Severity{}
 	for _, c := range found.Checks {

@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/internal/wire"
+	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -23,9 +25,9 @@ func TestReplay(t *testing.T) {
 		require.Contains(t, r.out, "mail")
 		require.Contains(t, r.errs, "3 runs would be replayed. Nothing was done.")
 		require.Contains(t, r.errs, "No live instance serves mail (3)")
-		var p plan
+		var p replay.Plan
 		db.reprise("runs", "replay", "--handler", "mail", "--dry-run", "-o", "json").ok().json(&p)
-		require.EqualValues(t, 3, p.Total.Count)
+		require.EqualValues(t, 3, p.Total.N)
 		require.True(t, p.Parts[0].Subscribed)
 		require.Equal(t, store.Failed, db.status(ids[0]))
 
@@ -189,9 +191,9 @@ func TestSteeringAReplay(t *testing.T) {
 		db.reprise("runs", "replay", "--all", "--yes").ok()
 		require.Contains(t, db.reprise("replays", "pause", "1").ok().out, "paused")
 		require.Contains(t, db.reprise("runs", "list").ok().out, "PENDING (held)")
-		var list runsJSON
+		var list wire.Runs
 		db.reprise("runs", "list", "-o", "json").ok().json(&list)
-		require.Equal(t, viewHeld, list.Runs[0].View)
+		require.Equal(t, wire.Held, list.Runs[0].View)
 		require.Nil(t, list.Runs[0].DueAt)
 		db.reprise("replays", "resume", "1").ok()
 		require.Contains(t, db.reprise("runs", "list").ok().out, "PENDING (due)")

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/wire"
 	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
@@ -37,17 +38,11 @@ func (a *app) replaysList(ctx context.Context, st *store.Store, before int64, li
 	if err != nil {
 		return err
 	}
-	list := struct {
-		Operations []operationJSON `json:"operations"`
-		Next       *int64          `json:"next"`
-	}{Operations: []operationJSON{}}
-	for _, o := range operations {
-		list.Operations = append(list.Operations, newOperationJSON(o))
-	}
+	next := int64(0)
 	if len(operations) == limit && operations[limit-1].ID > 1 {
-		list.Next = &operations[limit-1].ID
+		next = operations[limit-1].ID
 	}
-	if err := a.print(list, func(out io.Writer) {
+	if err := a.print(wire.NewOperations(operations, next), func(out io.Writer) {
 		if len(operations) > 0 {
 			a.printOperations(out, operations, now)
 		}
@@ -57,8 +52,8 @@ func (a *app) replaysList(ctx context.Context, st *store.Store, before int64, li
 	if len(operations) == 0 {
 		return nothing("no operation is on record")
 	}
-	if list.Next != nil {
-		a.say("More: the same with --before %d", *list.Next)
+	if next != 0 {
+		a.say("More: the same with --before %d", next)
 	}
 	return nil
 }
@@ -109,68 +104,16 @@ func stateNow(p store.Progress) string {
 	return stateOf(p.Operation)
 }
 
-// operationJSON is an operation in JSON.
-type operationJSON struct {
-	ID             int64                `json:"id"`
-	Kind           store.OperationKind  `json:"kind"`
-	State          store.OperationState `json:"state"`
-	Complete       bool                 `json:"complete"`
-	By             string               `json:"by"`
-	Reason         string               `json:"reason"`
-	Selection      any                  `json:"selection"` // store.Filter, or store.OutboxFilter
-	EvenSuccessful bool                 `json:"even_successful"`
-	Rate           float64              `json:"rate"`
-	Total          countJSON            `json:"total"`
-	Taken          int64                `json:"taken"`
-	RequestedAt    *time.Time           `json:"requested_at"`
-	Progress       *progressJSON        `json:"progress,omitempty"`
-	Actions        []actionJSON         `json:"actions,omitempty"` // actions on the operation
-}
-
-// progressJSON is the progress of an operation's runs in JSON.
-type progressJSON struct {
-	Over      bool      `json:"over"`
-	Succeeded int64     `json:"succeeded"`
-	Failed    int64     `json:"failed"`
-	Discarded int64     `json:"discarded"`
-	Running   int64     `json:"running"`
-	Waiting   int64     `json:"waiting"`
-	Elsewhere int64     `json:"elsewhere"`
-	Left      int64     `json:"left"`
-	Arrived   countJSON `json:"arrived"`
-}
-
-func newOperationJSON(o store.Operation) operationJSON {
-	o.Selection.Since, o.Selection.Until = o.Selection.Since.UTC(), o.Selection.Until.UTC()
-	o.Outbox.Since, o.Outbox.Until = o.Outbox.Since.UTC(), o.Outbox.Until.UTC()
-	selection := any(o.Selection)
-	if o.Kind.OnOutbox() {
-		selection = o.Outbox
-	}
-	return operationJSON{
-		ID: o.ID, Kind: o.Kind, State: o.State, Complete: o.Complete, By: o.RequestedBy, Reason: o.Reason, Selection: selection,
-		EvenSuccessful: o.EvenSuccessful, Rate: o.Rate, Total: newCountJSON(o.Total), Taken: o.Taken, RequestedAt: utc(o.RequestedAt),
-	}
-}
-
-// hasProgress reports whether the operation's runs go on after it has taken them up.
-func hasProgress(o store.Operation) bool { return o.Kind.OnRuns() && o.Kind != store.Discarding }
-
 func (a *app) printOperation(ctx context.Context, st *store.Store, p store.Progress) error {
 	now, err := st.Clock(ctx)
 	if err != nil {
 		return err
 	}
-	data := newOperationJSON(p.Operation)
-	if hasProgress(p.Operation) {
-		data.Progress = &progressJSON{p.Over(), p.Succeeded, p.Failed, p.Discarded, p.Running, p.Waiting, p.Elsewhere, p.Left(), newCountJSON(p.Arrived)}
-	}
 	actions, err := st.ActionsOn(ctx, p.ID)
 	if err != nil {
 		return err
 	}
-	data.Actions = newActionsJSON(actions)
-	return a.print(data, func(out io.Writer) {
+	return a.print(wire.NewProgress(p, actions), func(out io.Writer) {
 		printProgress(out, p, now)
 		if len(actions) > 0 {
 			fmt.Fprintln(out)
@@ -194,7 +137,7 @@ func printProgress(out io.Writer, p store.Progress, now time.Time) {
 	} else {
 		say("TAKEN UP", fmt.Sprintf("%s of %s", words.Thousands(o.Taken), o.Total))
 	}
-	if hasProgress(o) {
+	if o.Kind.HasProgress() {
 		say("DONE", words.Thousands(p.Succeeded))
 		say("FAILED AGAIN", words.Thousands(p.Failed))
 		say("RUNNING", words.Thousands(p.Running))

@@ -6,6 +6,8 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+
+	"github.com/reprise-bus/reprise/internal/decode"
 )
 
 // app is one call of the command line.
@@ -13,7 +15,7 @@ type app struct {
 	stdin          io.Reader
 	stdout, stderr *guard
 	getenv         func(string) string
-	decoder        decoder
+	decoder        decode.Decoder
 
 	databaseURL string
 	schema      string

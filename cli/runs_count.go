@@ -27,18 +27,10 @@ selection is one that no index offers. 37+ is 37 or more.`, store.MaxCount),
 				if err != nil {
 					return err
 				}
-				return a.print(newCountJSON(n), func(out io.Writer) { fmt.Fprintln(out, n) })
+				return a.print(n, func(out io.Writer) { fmt.Fprintln(out, n) })
 			})
 		},
 	}
 	s.add(c)
 	return c
 }
-
-// countJSON is a count in JSON.
-type countJSON struct {
-	Count int64 `json:"count"`
-	More  bool  `json:"more"`
-}
-
-func newCountJSON(c store.Count) countJSON { return countJSON{c.N, c.More} }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -42,22 +43,20 @@ record. With --status PENDING, those that wait, and that no handler works on.`,
 }
 
 func (a *app) discard(ctx context.Context, st *store.Store, f store.Filter, r request) error {
-	preview, err := replay.PreviewDiscard(ctx, st, f, r.request(nil))
+	p, err := replay.PreviewDiscard(ctx, st, f, r.request(nil))
 	if err != nil {
 		return err
 	}
-	p, err := a.plan(ctx, st, f, preview)
-	if err != nil {
+	if err := a.checkPlan(p); err != nil {
 		return err
 	}
 	if r.dryRun {
-		return a.dryRun(p, fmt.Sprintf("%s would be discarded.", p.count()), nil)
+		return a.dryRun(p, fmt.Sprintf("%s would be discarded.", words.Counted(p.Total, "run")))
 	}
-	handlers := p.byHandler(func(part planPart) int64 { return part.Runs })
-	if err := a.confirm(ctx, r.yes, fmt.Sprintf("Discard %s of %s?", p.count(), handlers)); err != nil {
+	if err := a.confirm(ctx, r.yes, fmt.Sprintf("Discard %s?", p)); err != nil {
 		return err
 	}
-	return a.carryOut(ctx, st, r, p.Total.Count, "discarding", func(request replay.Request) (store.Operation, error) {
+	return a.carryOut(ctx, st, r, p.Total.N, "discarding", func(request replay.Request) (store.Operation, error) {
 		return replay.Discard(ctx, st, f, request)
 	})
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/reprise-bus/reprise/internal/visible"
+	"github.com/reprise-bus/reprise/internal/wire"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -99,12 +100,7 @@ func (a *app) edit(ctx context.Context, st *store.Store, id int64, e editing) er
 	if err != nil {
 		return err
 	}
-	data := struct {
-		Operation int64  `json:"operation"`
-		Run       int64  `json:"run"`
-		Event     string `json:"event"`
-	}{o.ID, made.ID, made.EventID}
-	return a.print(data, func(out io.Writer) {
+	return a.print(wire.NewEdited(o, made), func(out io.Writer) {
 		fmt.Fprintln(out, sentence("Run %d is discarded, and run %d is due instead, on event %s.\nreprise runs show %d", id, made.ID, made.EventID, made.ID))
 	})
 }
@@ -113,7 +109,7 @@ func (a *app) edit(ctx context.Context, st *store.Store, id int64, e editing) er
 func (a *app) whatChanges(e store.Event, c store.Correction) string {
 	var out strings.Builder
 	if c.Payload != nil && !bytes.Equal(c.Payload, e.Payload) {
-		was, is := a.decoder.text(e, e.Payload), a.decoder.text(e, c.Payload)
+		was, is := a.payloadText(e, e.Payload), a.payloadText(e, c.Payload)
 		out.WriteString(cmp.Or(diff(was, is), "~ the payload, by what is not shown\n"))
 	}
 	if c.Metadata != nil && !maps.Equal(c.Metadata, e.Metadata) {
@@ -148,20 +144,20 @@ func editorCommand(ctx context.Context, editor, file string) *osexec.Cmd {
 // editEvent opens an editor on the payload, decoded if possible, and returns the edited
 // payload.
 func (a *app) editEvent(ctx context.Context, e store.Event) ([]byte, error) {
-	is := a.decoder.decode(e, e.Payload)
+	is := a.decoder.Decode(e, e.Payload)
 	shown := e.Payload
-	if is.json != nil && is.err == nil {
-		shown = is.json
+	if is.JSON != nil && is.Err == nil {
+		shown = is.JSON
 	}
 	edited, err := a.editPayload(ctx, shown)
 	if err != nil || bytes.Equal(edited, shown) {
 		return e.Payload, err
 	}
 	var payload []byte
-	if is.json != nil && is.err == nil {
-		payload, err = a.decoder.encode(e, is, edited)
+	if is.JSON != nil && is.Err == nil {
+		payload, err = a.decoder.Encode(e, is, edited)
 	} else {
-		payload, err = a.decoder.written(e.Topic, edited)
+		payload, err = a.decoder.Written(e.Topic, edited)
 	}
 	if err != nil {
 		file, kept := a.keep(edited)

@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/wire"
 	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
@@ -66,19 +66,6 @@ func (a *app) recount(ctx context.Context, st *store.Store) error {
 	return replay.Recount(ctx, st, func() { m.set(0, "") })
 }
 
-// groupJSON is a failure group in JSON.
-type groupJSON struct {
-	Group   string     `json:"group"`
-	Handler string     `json:"handler"`
-	Kind    store.Kind `json:"error_kind"`
-	Error   string     `json:"error"`
-	Runs    countJSON  `json:"runs"`
-	First   *time.Time `json:"first_at"`
-	Last    *time.Time `json:"last_at"`
-	Oldest  int64      `json:"oldest"`
-	Newest  int64      `json:"newest"`
-}
-
 func (a *app) runsGroups(ctx context.Context, st *store.Store, f store.Filter) error {
 	now, err := st.Clock(ctx)
 	if err != nil {
@@ -88,16 +75,7 @@ func (a *app) runsGroups(ctx context.Context, st *store.Store, f store.Filter) e
 	if err != nil {
 		return err
 	}
-	list := struct {
-		Groups   []groupJSON `json:"groups"`
-		More     bool        `json:"more"`     // there are more groups
-		Among    int64       `json:"among"`    // only so many of the newest FAILED runs were looked at; 0: all
-		Counting bool        `json:"counting"` // failures from before an upgrade are still being counted
-	}{[]groupJSON{}, found.More, found.Among, found.Counting}
-	for _, g := range found.Groups {
-		list.Groups = append(list.Groups, groupJSON{g.Fingerprint, g.Handler, g.Kind, g.Error, newCountJSON(g.Runs), utc(g.First), utc(g.Last), g.Oldest, g.Newest})
-	}
-	if err := a.print(list, func(out io.Writer) {
+	if err := a.print(wire.NewGroups(found), func(out io.Writer) {
 		if len(found.Groups) == 0 {
 			return
 		}

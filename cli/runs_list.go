@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/wire"
 	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -41,12 +42,6 @@ func runsListCommand(a *app) *cobra.Command {
 	return c
 }
 
-// runsJSON is a list of runs in JSON.
-type runsJSON struct {
-	Runs []runJSON `json:"runs"`
-	Next *int64    `json:"next"` // --before of the next page
-}
-
 func (a *app) runsList(ctx context.Context, st *store.Store, f store.Filter, limit int) error {
 	now, err := st.Clock(ctx)
 	if err != nil {
@@ -56,14 +51,7 @@ func (a *app) runsList(ctx context.Context, st *store.Store, f store.Filter, lim
 	if err != nil && len(runs) == 0 {
 		return err
 	}
-	list := runsJSON{Runs: []runJSON{}}
-	for _, r := range runs {
-		list.Runs = append(list.Runs, newRunJSON(r, now))
-	}
-	if next != 0 {
-		list.Next = &next
-	}
-	if printed := a.print(list, func(out io.Writer) {
+	if printed := a.print(wire.NewRuns(runs, next, now), func(out io.Writer) {
 		if len(runs) > 0 {
 			a.printRuns(out, runs, now)
 		}

@@ -54,50 +54,26 @@ func (r *request) check(kind store.OperationKind, f store.Filter) error {
 }
 
 func (a *app) replay(ctx context.Context, st *store.Store, f store.Filter, r request) error {
-	preview, err := replay.Preview(ctx, st, f, r.request(nil))
+	p, err := replay.Preview(ctx, st, f, r.request(nil))
 	if err != nil {
 		return err
 	}
-	p, err := a.plan(ctx, st, f, preview)
-	if err != nil {
+	if err := a.checkPlan(p); err != nil {
 		return err
 	}
-	obstacles := p.obstacles()
 	if r.dryRun {
-		return a.dryRun(p, fmt.Sprintf("%s would be replayed%s.", p.count(), r.atRate(p.Total.Count)), obstacles)
+		return a.dryRun(p, fmt.Sprintf("%s would be replayed%s.", words.Counted(p.Total, "run"), r.atRate(p.Total.N)))
 	}
-	if handlers := p.unsubscribed(); handlers != "" {
-		return fmt.Errorf("no handler is subscribed for %s: register it with the bus, or select others; nothing was replayed", handlers)
+	if err := p.Refusal(); err != nil {
+		return fmt.Errorf("%w; nothing was replayed", err)
 	}
-	for _, o := range obstacles {
+	for _, o := range p.Obstacles() {
 		a.say("%s", o)
 	}
-	handlers := p.byHandler(func(part planPart) int64 { return part.Runs })
-	if err := a.confirm(ctx, r.yes, fmt.Sprintf("Replay %s of %s%s?", p.count(), handlers, r.atRate(p.Total.Count))); err != nil {
+	if err := a.confirm(ctx, r.yes, fmt.Sprintf("Replay %s%s?", p, r.atRate(p.Total.N))); err != nil {
 		return err
 	}
-	return a.carryOut(ctx, st, r, p.Total.Count, "replaying", func(request replay.Request) (store.Operation, error) {
+	return a.carryOut(ctx, st, r, p.Total.N, "replaying", func(request replay.Request) (store.Operation, error) {
 		return replay.All(ctx, st, f, request)
 	})
-}
-
-// plan returns what would be done, or an error that says why nothing would be. It
-// prints which named runs are not selected.
-func (a *app) plan(ctx context.Context, st *store.Store, f store.Filter, preview store.Preview) (plan, error) {
-	p, err := newPlan(ctx, st, preview)
-	if err != nil {
-		return p, err
-	}
-	why, err := notSelected(ctx, st, f.IDs, p.Total.Count)
-	switch {
-	case err != nil:
-		return p, err
-	case p.Total.Count == 0 && len(why) > 0:
-		return p, nothing("nothing is selected: %s", words.Few(why))
-	case p.Total.Count == 0:
-		return p, nothing("nothing is selected")
-	case len(why) > 0:
-		a.say("Not selected: %s.", words.Few(why))
-	}
-	return p, nil
 }

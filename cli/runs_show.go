@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,10 +11,10 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/wire"
 	"github.com/reprise-bus/reprise/internal/words"
 	"github.com/reprise-bus/reprise/store"
 )
@@ -86,13 +85,13 @@ func (a *app) runsShow(ctx context.Context, st *store.Store, ids []int64, with s
 	}
 	all := make([]shown, len(ids))
 	data := struct {
-		Runs []shownJSON `json:"runs"`
-	}{[]shownJSON{}}
+		Runs []wire.RunDetails `json:"runs"`
+	}{}
 	for i, id := range ids {
 		if all[i], err = look(ctx, st, id, with); err != nil {
 			return err
 		}
-		data.Runs = append(data.Runs, a.shownJSON(all[i], now))
+		data.Runs = append(data.Runs, a.runDetails(all[i], now))
 	}
 	return a.print(data, func(out io.Writer) {
 		for i, s := range all {
@@ -102,6 +101,15 @@ func (a *app) runsShow(ctx context.Context, st *store.Store, ids []int64, with s
 			a.printShown(out, s, now)
 		}
 	})
+}
+
+func (a *app) runDetails(s shown, now time.Time) wire.RunDetails {
+	details := wire.NewRunDetails(s.run, s.attempts, s.earlier, s.operations, now)
+	if s.event != nil {
+		event := a.wireEvent(*s.event, s.payload)
+		details.Event = &event
+	}
+	return details
 }
 
 func (a *app) printShown(out io.Writer, s shown, now time.Time) {
@@ -183,64 +191,3 @@ func (f fields) event(e store.EventHead, now time.Time) {
 }
 
 func (f fields) flush() { f.out.Flush() } // in memory it cannot fail
-
-// pretty returns a payload for people.
-func pretty(payload []byte) string {
-	if indented, ok := indent(payload); ok {
-		return indented
-	}
-	if utf8.Valid(payload) {
-		return string(payload)
-	}
-	return fmt.Sprintf("%d bytes that are not text; -o json has them in base64, and a command line of the application's own decodes them (package cli)", len(payload))
-}
-
-// indent returns a JSON payload indented, for people.
-func indent(payload []byte) (string, bool) {
-	if !json.Valid(payload) {
-		return "", false
-	}
-	var out strings.Builder
-	to := json.NewEncoder(&out)
-	to.SetEscapeHTML(false)
-	to.SetIndent("", "  ")
-	if err := to.Encode(json.RawMessage(payload)); err != nil {
-		return "", false
-	}
-	return strings.TrimSuffix(out.String(), "\n"), true
-}
-
-// shownJSON is everything on record about a run, in JSON.
-type shownJSON struct {
-	Run        runJSON         `json:"run"`
-	Event      *eventJSON      `json:"event"` // null: no longer in the database
-	Attempts   []attemptJSON   `json:"attempts"`
-	Earlier    int64           `json:"earlier_attempts"` // number of attempts that are not shown
-	Operations []operationJSON `json:"operations"`
-}
-
-type attemptJSON struct {
-	Attempt    int        `json:"attempt"`
-	Cycle      int        `json:"cycle"`
-	Kind       store.Kind `json:"kind"`
-	Message    string     `json:"message"`
-	Stack      string     `json:"stack,omitempty"`
-	Instance   string     `json:"instance"`
-	StartedAt  *time.Time `json:"started_at"`
-	FinishedAt *time.Time `json:"finished_at"`
-}
-
-func (a *app) shownJSON(s shown, now time.Time) shownJSON {
-	data := shownJSON{Run: newRunJSON(s.run, now), Attempts: []attemptJSON{}, Earlier: s.earlier, Operations: []operationJSON{}}
-	if s.event != nil {
-		e := a.eventJSON(*s.event, s.payload)
-		data.Event = &e
-	}
-	for _, tried := range s.attempts {
-		data.Attempts = append(data.Attempts, attemptJSON{tried.Attempt, tried.Cycle, tried.Kind, tried.Message, tried.Stack, tried.Instance, utc(tried.StartedAt), utc(tried.FinishedAt)})
-	}
-	for _, o := range s.operations {
-		data.Operations = append(data.Operations, newOperationJSON(o))
-	}
-	return data
-}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/reprise-bus/reprise/internal/wire"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -32,7 +33,7 @@ func TestRunsAreListedNewestFirst(t *testing.T) {
 
 		r = db.reprise("runs", "list", "--limit", "2").ok()
 		require.Contains(t, r.errs, fmt.Sprintf("--before %d", ids[2]))
-		var page runsJSON
+		var page wire.Runs
 		db.reprise("runs", "list", "--limit", "2", "--before", fmt.Sprint(ids[2]), "-o", "json").ok().json(&page)
 		require.Equal(t, []int64{ids[1], ids[0]}, []int64{page.Runs[0].ID, page.Runs[1].ID})
 		require.Equal(t, ids[0], *page.Next)
@@ -94,16 +95,6 @@ func TestTheSelection(t *testing.T) {
 
 func TestWhatARunWaitsFor(t *testing.T) {
 	t.Parallel()
-	now := time.Now()
-	for want, r := range map[string]store.Run{
-		"":            {Status: store.Failed},
-		viewDue:       {Status: store.Pending, DueAt: now.Add(-time.Second)},
-		viewScheduled: {Status: store.Pending, DueAt: now.Add(time.Hour)},
-		viewRunning:   {Status: store.Pending, Instance: "host/1/abc"},
-		viewHeld:      {Status: store.Pending, DueAt: time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)},
-	} {
-		require.Equal(t, want, viewOf(r, now))
-	}
 	scheduled := time.Date(2026, 7, 1, 14, 5, 2, 0, time.Local)
 	require.Equal(t, "PENDING (scheduled 14:05:02)", statusOf(store.Run{Status: store.Pending, DueAt: scheduled}, scheduled.Add(-time.Hour)).text)
 	require.Equal(t, "PENDING (scheduled 2026-07-01 14:05:02)", statusOf(store.Run{Status: store.Pending, DueAt: scheduled}, scheduled.AddDate(-1, 0, 0)).text)
@@ -145,7 +136,7 @@ func TestFailureGroups(t *testing.T) {
 		require.Equal(t, []string{"3", "mail", "panic"}, strings.Fields(lines[1])[1:4])
 		require.Equal(t, fmt.Sprint(newest), strings.Fields(lines[2])[6])
 
-		var groups struct{ Groups []groupJSON }
+		var groups wire.Groups
 		db.reprise("runs", "groups", "--handler", "mail", "-o", "json").ok().json(&groups)
 		require.Len(t, groups.Groups, 1)
 		require.Equal(t, "3\n", db.reprise("runs", "count", "--group", groups.Groups[0].Group).ok().out)

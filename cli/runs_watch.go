@@ -5,20 +5,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/reprise-bus/reprise/internal/visible"
+	"github.com/reprise-bus/reprise/internal/wire"
 	"github.com/reprise-bus/reprise/internal/words"
+	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
 )
-
-// watchBack is how far back each look goes: the rows of a transaction may become
-// visible only after its end.
-const watchBack = time.Minute
 
 func runsWatchCommand(a *app) *cobra.Command {
 	var s selection
@@ -50,85 +46,58 @@ Where too many are selected it looks at the newest of them, and says so. With
 }
 
 func (a *app) watch(ctx context.Context, st *store.Store, f store.Filter, interval time.Duration) error {
-	began, err := st.Clock(ctx)
+	watch, err := replay.NewWatch(ctx, st, f)
 	if err != nil {
 		return err
 	}
-	seen := map[int64]time.Time{} // when each printed run last changed
-	bounded := false              // the limit has been reported
-	for first := true; ; first = false {
-		now, err := st.Clock(ctx)
-		if err != nil {
-			return err
-		}
-		f.Changed = now.Add(-watchBack)
-		if f.Changed.Before(began) {
-			f.Changed = began
-		}
-		runs, all, err := lookOnce(ctx, st, f)
-		if err != nil {
-			return err
-		}
-		if !all && !bounded {
-			bounded = true
-			a.say("So many runs are selected that only the newest of them are watched: one that is older is not printed. Select less, such as by --since or --handler.")
-		}
-		maps.DeleteFunc(seen, func(_ int64, since time.Time) bool { return since.Before(f.Changed) })
-		var fresh []store.Run
-		for _, r := range slices.Backward(runs) {
-			if since := changedAt(r); !since.Before(began) && !seen[r.ID].Equal(since) {
-				seen[r.ID] = since
-				fresh = append(fresh, r)
-			}
-		}
-		if first { // not news
-			a.say("Watching %s. Ctrl-C ends it.", flagsOf(f))
-		} else if err := a.printWatched(fresh, now); err != nil {
-			return err
-		}
+	said := a.sayPartial(watch, false)
+	a.say("Watching %s. Ctrl-C ends it.", flagsOf(f))
+	for {
 		if err := pause(ctx, interval); err != nil {
 			return err
 		}
-	}
-}
-
-// lookOnce returns the selected runs among as many of the newest runs as one statement
-// looks at, and whether these were all.
-func lookOnce(ctx context.Context, st *store.Store, f store.Filter) (runs []store.Run, all bool, err error) {
-	f.Limit = store.MaxLimit
-	for {
-		page, err := st.Page(ctx, f)
+		runs, now, err := watch.Look(ctx)
 		if err != nil {
-			return nil, false, err
+			return err
 		}
-		runs = append(runs, page.Runs...)
-		if len(page.Runs) < f.Limit {
-			return runs, page.Next == 0, nil
+		said = a.sayPartial(watch, said)
+		if err := a.printWatched(runs, now); err != nil {
+			return err
 		}
-		f.Before = page.Next
 	}
 }
 
-// changedAt returns when the run's state last changed, as far as the run shows.
-func changedAt(r store.Run) time.Time {
-	for _, t := range []time.Time{r.FinishedAt, r.StartedAt} {
-		if !t.IsZero() {
-			return t
-		}
+// sayPartial says once that a watch does not see all runs. It returns whether this is
+// said.
+func (a *app) sayPartial(watch *replay.Watch, said bool) bool {
+	if watch.Partial() && !said {
+		a.say("So many runs are selected that only the newest of them are watched: one that is older is not printed. Select less, such as by --since or --handler.")
 	}
-	return r.PublishedAt
+	return watch.Partial()
+}
+
+// pause waits for d, or returns the error of ctx.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
 }
 
 func (a *app) printWatched(runs []store.Run, now time.Time) error {
 	for _, r := range runs {
 		if a.output == "json" {
-			if err := a.printJSON(newRunJSON(r, now), ""); err != nil {
+			if err := a.printJSON(wire.NewRun(r, now), ""); err != nil {
 				return err
 			}
 			continue
 		}
 		var text bytes.Buffer
-		fmt.Fprintf(&text, "%s  run %d  %s  %s  %s  attempt %d  %s", changedAt(r).Local().Format(time.TimeOnly), r.ID,
+		fmt.Fprintf(&text, "%s  run %d  %s  %s  %s  attempt %d  %s", r.ChangedAt().Local().Format(time.TimeOnly), r.ID,
 			statusOf(r, now).text, r.Handler, r.EventID, r.Attempt, words.Line(r.Error))
 		if _, err := fmt.Fprintln(a.stdout, words.Cut(visible.Line(text.String()), width(a.stdout))); err != nil {
 			return err

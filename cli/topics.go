@@ -8,6 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/reprise-bus/reprise/internal/wire"
+	"github.com/reprise-bus/reprise/replay"
 	"github.com/reprise-bus/reprise/store"
 )
 
@@ -39,16 +41,6 @@ it was DECLARED last.`,
 	}
 }
 
-// topicJSON is the application's declaration of a topic, in JSON.
-type topicJSON struct {
-	Topic       string     `json:"topic"`
-	Transport   string     `json:"transport"` // "" is the database
-	Mode        string     `json:"mode"`
-	Manual      bool       `json:"manual"`
-	Description string     `json:"description"`
-	DeclaredAt  *time.Time `json:"declared_at"`
-}
-
 func (a *app) topicsList(ctx context.Context, st *store.Store) error {
 	now, err := st.Clock(ctx)
 	if err != nil {
@@ -67,13 +59,7 @@ func (a *app) topicsList(ctx context.Context, st *store.Store) error {
 		}
 		return 0
 	})
-	list := struct {
-		Topics []topicJSON `json:"topics"`
-	}{[]topicJSON{}}
-	for _, t := range topics {
-		list.Topics = append(list.Topics, topicJSON{t.Topic, t.Transport, t.Mode, t.Manual, t.Description, utc(t.DeclaredAt)})
-	}
-	if err := a.print(list, func(out io.Writer) {
+	if err := a.print(wire.NewTopics(topics), func(out io.Writer) {
 		if len(topics) > 0 {
 			a.printTopics(out, topics, now)
 		}
@@ -88,13 +74,12 @@ func (a *app) topicsList(ctx context.Context, st *store.Store) error {
 
 func (a *app) printTopics(out io.Writer, topics []store.Topic, now time.Time) {
 	t := a.table("TOPIC", "TRANSPORT", "MODE", "MANUAL", "DESCRIPTION", "DECLARED")
-	decides := namesTopics(topics)
 	for _, topic := range topics {
 		transport, mode, manual := topic.Transport, topic.Mode, "no"
 		if transport == "" {
 			transport, mode = "database", ""
 		}
-		if topic.Manual || !decides {
+		if replay.MayPublish(topics, topic.Topic) == nil {
 			manual = "yes"
 		}
 		t.add(topic.Topic, transport, mode, manual, topic.Description, at(topic.DeclaredAt, now))

@@ -105,12 +105,3 @@ func at(t, now time.Time) string {
 	}
 	return t.Format(time.DateTime)
 }
-
-// utc returns a point in time in JSON; nil for the zero time.
-func utc(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	t = t.UTC()
-	return &t
-}

@@ -30,12 +30,12 @@ func (s Severity) Worse(than Severity) bool {
 	return slices.Index(rising, s) > slices.Index(rising, than)
 }
 
-// Finding is a result of one check.
+// Finding is a result of one check. Its JSON is that of "reprise doctor -o json".
 type Finding struct {
-	Check    string // name of the check: clock, instances, handlers, due, …
-	Severity Severity
-	Text     string
-	Advice   string // what to do; "" when there is nothing to do
+	Check    string   `json:"check"` // name of the check: clock, instances, handlers, due, …
+	Severity Severity `json:"severity"`
+	Text     string   `json:"finding"`
+	Advice   string   `json:"advice"` // what to do; "" when there is nothing to do
 }
 
 // Worst returns the worst severity of the findings; OK if there are none.

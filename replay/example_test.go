@@ -7,6 +7,9 @@ import (
 	"log"
 	"log/slog"
 
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+
 	"github.com/reprise-bus/reprise/bus"
 	"github.com/reprise-bus/reprise/handlers"
 	"github.com/reprise-bus/reprise/replay"
@@ -60,6 +63,66 @@ func ExampleAll() {
 	// welcome, ada@example.com
 	// welcome, grace@example.com
 	// succeeded: 1 left: 0
+}
+
+// A dry run: what a replay would do, and what is in its way.
+func ExamplePreview() {
+	ctx := context.Background()
+	b, err := bus.Open(ctx, "sqlite::memory:", bus.Config{})
+	check(err)
+	defer b.Close()
+	sendWelcomeEmail := func(context.Context, UserSignedUp) error {
+		return handlers.Permanent(errors.New("451 the mail server is down"))
+	}
+	serve(b, 2, "send-welcome-email", sendWelcomeEmail, UserSignedUp{"1", "ada@example.com"}, UserSignedUp{"2", "grace@example.com"})
+
+	selection := store.Filter{Handler: "send-welcome-email"}
+	plan, err := replay.Preview(ctx, b.Store(), selection, replay.Request{})
+	check(err)
+	fmt.Println("Would replay", plan)
+	for _, part := range plan.Parts { // by handler and kind of failure
+		fmt.Println(part.Runs, "failed with", part.Error, "and", part.Instances, "instances serve", part.Handler)
+	}
+	for _, obstacle := range plan.Obstacles() {
+		fmt.Println(obstacle)
+	}
+	if plan.Refusal() == nil {
+		operation, err := replay.All(ctx, b.Store(), selection, replay.Request{By: "maria", Reason: "mail server is back"})
+		check(err)
+		fmt.Println("taken up:", operation.Taken)
+	}
+	// Output:
+	// Would replay 2 runs of send-welcome-email (2)
+	// 2 failed with 451 the mail server is down and 0 instances serve send-welcome-email
+	// No live instance serves send-welcome-email (2): what is replayed waits until one does.
+	// taken up: 2
+}
+
+// An operator publishes an event that the application has lost. It is on record who did
+// it, and why.
+func ExampleNewPublisher() {
+	ctx := context.Background()
+	b, err := bus.Open(ctx, "sqlite::memory:", bus.Config{})
+	check(err)
+	defer b.Close()
+	sendWelcomeEmail := func(_ context.Context, e UserSignedUp) error {
+		fmt.Println("welcome,", e.Email)
+		return nil
+	}
+	serve(b, 0, "send-welcome-email", sendWelcomeEmail) // registered, and nothing to do
+
+	publisher, err := replay.NewPublisher(ctx, b.Store(), "user.signed_up", replay.PublisherConfig{}, replay.Request{By: "maria", Reason: "the form lost it"})
+	check(err)
+	defer publisher.Close()
+	check(publisher.Publish(ctx, message.NewMessage(watermill.NewUUID(), []byte(`{"ID": "1", "Email": "ada@example.com"}`))))
+	check(publisher.Complete(ctx))
+	operation, err := b.Store().Operation(ctx, publisher.Operation())
+	check(err)
+	fmt.Println("published by", operation.RequestedBy, "since", operation.Reason)
+	serve(b, 1, "send-welcome-email", sendWelcomeEmail)
+	// Output:
+	// published by maria since the form lost it
+	// welcome, ada@example.com
 }
 
 // A handler that comes later is given the events that are on record.

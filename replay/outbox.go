@@ -2,6 +2,8 @@ package replay
 
 import (
 	"context"
+	"fmt"
+	"slices"
 
 	"github.com/reprise-bus/reprise/internal/operate"
 	"github.com/reprise-bus/reprise/store"
@@ -18,10 +20,41 @@ func ChangeOutbox(ctx context.Context, st *store.Store, kind store.OperationKind
 	return operate.On(st).ChangeOutbox(ctx, request.onOutbox(kind, selection))
 }
 
-// PreviewOutbox counts the messages that ChangeOutbox would change, by topic and state.
-// It changes nothing.
-func PreviewOutbox(ctx context.Context, st *store.Store, kind store.OperationKind, selection store.OutboxFilter) ([]store.OutboxCount, error) {
-	return operate.On(st).PreviewOutbox(ctx, Request{}.onOutbox(kind, selection))
+// OutboxPlan is what ChangeOutbox would change at this moment.
+type OutboxPlan struct {
+	Total int64               // messages of all parts
+	Parts []store.OutboxCount // by topic and state
+
+	// NotSelected names messages of the selection's IDs that are not in the plan, and
+	// says why, as far as their state shows it: "message 17 is PENDING".
+	NotSelected []string
+}
+
+// PreviewOutbox returns the plan of ChangeOutbox, and changes nothing.
+func PreviewOutbox(ctx context.Context, st *store.Store, kind store.OperationKind, selection store.OutboxFilter) (p OutboxPlan, err error) {
+	if p.Parts, err = operate.On(st).PreviewOutbox(ctx, Request{}.onOutbox(kind, selection)); err != nil {
+		return p, err
+	}
+	for _, part := range p.Parts {
+		p.Total += part.N
+	}
+	if int64(len(selection.IDs)) <= p.Total {
+		return p, nil
+	}
+	messages, err := st.Outbox(ctx, store.OutboxFilter{IDs: selection.IDs, Limit: store.MaxLimit})
+	if err != nil {
+		return p, err
+	}
+	for _, id := range selection.IDs {
+		i := slices.IndexFunc(messages, func(o store.Outgoing) bool { return o.ID == id })
+		switch {
+		case i < 0:
+			p.NotSelected = append(p.NotSelected, fmt.Sprintf("message %d is not there", id))
+		case !slices.ContainsFunc(p.Parts, func(c store.OutboxCount) bool { return c.State == messages[i].State }):
+			p.NotSelected = append(p.NotSelected, fmt.Sprintf("message %d is %s", id, messages[i].State))
+		}
+	}
+	return p, nil
 }
 
 // ValidateOutbox reports every field of the filter that ChangeOutbox would refuse.

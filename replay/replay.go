@@ -1,9 +1,12 @@
 // Package replay does what an operator does with runs that ended badly: it runs them
-// again, discards them, corrects their events, and gives handlers past events. Each
-// request is an operation on record: who wants what, why, and how far it is. The
-// package only writes to the database. Any instance that serves the handler claims the
-// runs, and passes them through the same handler and middleware as all others. Earlier
-// failures stay on record.
+// again, discards them, corrects their events, and gives handlers past events. It also
+// publishes events by hand, changes the outbox and deletes old events.
+//
+// Preview returns a Plan: what a replay would do, and what is in its way. Each request is
+// an operation on record: who wants what, why, and how far it is; Wait waits until it is
+// over. The package only writes to the database; a Publisher may also send to a broker.
+// Any instance that serves the handler claims the runs, and passes them through the same
+// handler and middleware as all others. Earlier failures stay on record.
 package replay
 
 import (
@@ -55,23 +58,6 @@ func (r Request) operation(kind store.OperationKind, selection store.Filter) sto
 		Kind: kind, RequestedBy: by.Name, Reason: by.Reason, Selection: selection,
 		Rate: r.Rate, EvenSuccessful: r.EvenSuccessful,
 	}
-}
-
-// Preview returns what All would take up of the selection, and changes nothing. It
-// returns the same errors for a selection that All refuses.
-func Preview(ctx context.Context, st *store.Store, selection store.Filter, request Request) (store.Preview, error) {
-	if err := named(selection); err != nil {
-		return store.Preview{}, err
-	}
-	return operate.On(st).Preview(ctx, request.operation(store.Replaying, selection))
-}
-
-// PreviewDiscard is Preview for Discard.
-func PreviewDiscard(ctx context.Context, st *store.Store, selection store.Filter, request Request) (store.Preview, error) {
-	if err := named(selection); err != nil {
-		return store.Preview{}, err
-	}
-	return operate.On(st).Preview(ctx, request.operation(store.Discarding, selection))
 }
 
 // One makes the run with the id due again. The error is store.ErrNotFound for an

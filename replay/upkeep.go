@@ -39,17 +39,3 @@ func Recount(ctx context.Context, st *store.Store, progress func()) error {
 	}
 	return nil
 }
-
-// BeginPublishing records that an operator publishes events by hand on a topic. Each of
-// these events must name the operation's ID in its metadata, under
-// store.OperationMetadata.
-func BeginPublishing(ctx context.Context, st *store.Store, topic string, request Request) (store.Operation, error) {
-	by := request.by()
-	return operate.On(st).RecordPublishing(ctx, store.Operation{RequestedBy: by.Name, Reason: by.Reason, Selection: store.Filter{Topic: topic}})
-}
-
-// NotePublished records how many events an operation of BeginPublishing has published
-// so far, and whether these are all.
-func NotePublished(ctx context.Context, st *store.Store, operation, published int64, complete bool) error {
-	return operate.On(st).Published(ctx, operation, published, complete)
-}

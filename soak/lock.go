@@ -16,6 +16,10 @@ const (
 	// waits for two batches, 4 s, and 2 s more on a busy machine.
 	endsAfter = 6 * time.Second
 	maxLocked = 20
+
+	// catchingUp is how long after an outage of the database the ends that have
+	// gathered may delay others.
+	catchingUp = 10 * time.Second
 )
 
 // lock keeps leased runs of one handler locked. If measured, it looks whether runs of
@@ -110,7 +114,7 @@ func (s *saboteur) countEnds(ctx context.Context, since time.Time, handler strin
 		return err
 	}
 	undisturbed := s.crew.undisturbed(since)
-	if s.outage.since(since) {
+	if s.outage.since(since.Add(-catchingUp)) {
 		return nil
 	}
 	s.mu.Lock()

@@ -101,8 +101,8 @@ const MaxCount = 10_000
 
 // Count is a number, or a lower bound if More is set.
 type Count struct {
-	N    int64
-	More bool // there are, or may be, more than N
+	N    int64 `json:"count"`
+	More bool  `json:"more"` // there are, or may be, more than N
 }
 
 // String returns N, followed by "+" if More is set.

@@ -23,7 +23,7 @@ const (
 	Backfilling OperationKind = "backfill" // creates runs for past events
 
 	// Operations on the outbox and on topics: see replay.ChangeOutbox and
-	// replay.BeginPublishing.
+	// replay.NewPublisher.
 	Sending    OperationKind = "send"    // sends again
 	Releasing  OperationKind = "release" // sends held events
 	Dropping   OperationKind = "drop"    // never sends
@@ -60,6 +60,10 @@ type Operation struct {
 	Complete       bool         // every selected run is taken up
 	RequestedAt    time.Time
 }
+
+// HasProgress reports whether the operation's runs go on after it has taken them up.
+// Their Progress says how far they are.
+func (k OperationKind) HasProgress() bool { return k.OnRuns() && k != Discarding }
 
 // OnRuns reports whether the operation works on runs.
 func (k OperationKind) OnRuns() bool { return !k.OnOutbox() && k != Publishing }

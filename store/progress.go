@@ -38,7 +38,7 @@ func (s *Store) Progress(ctx context.Context, id int64) (p Progress, err error) 
 	if p.Operation, err = s.Operation(ctx, id); err != nil {
 		return p, err
 	}
-	if p.Kind == Discarding || p.Kind.OnOutbox() || p.Kind == Publishing {
+	if !p.Kind.HasProgress() {
 		return p, nil
 	}
 	fail := func(err error) (Progress, error) {

@@ -70,6 +70,17 @@ type Attempt struct {
 	FinishedAt time.Time
 }
 
+// ChangedAt returns when the run last finished, else when it started, else when its
+// event was published.
+func (r Run) ChangedAt() time.Time {
+	for _, t := range []time.Time{r.FinishedAt, r.StartedAt} {
+		if !t.IsZero() {
+			return t
+		}
+	}
+	return r.PublishedAt
+}
+
 // FarAway is the DueAt of the waiting runs of a paused operation.
 var FarAway = time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)
 

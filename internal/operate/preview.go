@@ -7,15 +7,37 @@ import (
 	"github.com/reprise-bus/reprise/store"
 )
 
+// Preview is what an operation would take up.
+type Preview struct {
+	Total store.Count   // of all parts
+	Parts []PreviewPart // at most 1,000, the largest first
+	More  int64         // number of parts that are not in Parts
+	Gone  int64         // runs of all parts whose event is no longer in the database
+}
+
+// PreviewPart is the runs of one handler whose last failures are alike.
+type PreviewPart struct {
+	Topic       string       `db:"topic"`
+	Handler     string       `db:"handler"`
+	Status      store.Status `db:"status"`
+	Fingerprint string       `db:"fingerprint"`
+	Kind        store.Kind   `db:"error_kind"`
+	Error       string       `db:"error"` // of the newest run
+	Runs        int64        `db:"runs"`
+	Newest      int64        `db:"newest"`     // id of the newest run
+	Gone        int64        `db:"gone"`       // runs whose event is no longer in the database
+	Subscribed  bool         `db:"subscribed"` // whether the handler has a subscription to the topic
+}
+
 // Preview returns what a replay or a discard would take up, among the first 1,000,000
 // selected runs; Total.More reports that the limit was reached. It changes nothing.
-func (s *Operator) Preview(ctx context.Context, o store.Operation) (p store.Preview, err error) {
+func (s *Operator) Preview(ctx context.Context, o store.Operation) (p Preview, err error) {
 	if err := o.Validate(); err != nil {
 		return p, err
 	}
 	c := s.takes(o, 0, 0)
 	var rows []struct {
-		store.PreviewPart
+		PreviewPart
 		All      int64 `db:"all_runs"`
 		AllParts int64 `db:"all_parts"`
 		AllGone  int64 `db:"all_gone"`

@@ -40,6 +40,14 @@ func Several(n int64, thing string) string {
 	return Thousands(n) + " " + thing + "s"
 }
 
+// Counted returns a count of things: 1 run, 1,000,000+ runs.
+func Counted(c store.Count, thing string) string {
+	if c.More {
+		return Thousands(c.N) + "+ " + thing + "s"
+	}
+	return Several(c.N, thing)
+}
+
 // Line returns a text in one line, with single spaces, and hidden characters escaped.
 func Line(text string) string {
 	return strings.Join(strings.Fields(visible.Text(strings.ReplaceAll(text, "\r\n", "\n"))), " ")
