@@ -169,8 +169,7 @@ func Recover(t testing.TB, st *store.Store) (dead []string, err error) {
 	t.Helper()
 	judge := queue.NewInstanceID()
 	require.NoError(t, queue.Of(st).Register(ctx, store.Instance{ID: judge, Host: "host"}))
-	kind, err := dialect.Detect(ctx, st.DB().DB)
-	require.NoError(t, err)
+	kind := st.Database().Kind()
 	require.NoError(t, store.Again(ctx, func() error { // others may write
 		_, err := st.DB().ExecContext(ctx, kind.Qualify(st.Schema(), `UPDATE reprise.instances SET started_at = $1 WHERE id = $2`), ago(time.Hour), judge)
 		return err
