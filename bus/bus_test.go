@@ -74,7 +74,7 @@ func TestNewSaysWhatIsWrongWithItsConfig(t *testing.T) {
 		"poll interval": {bus.Config{DB: db, PollInterval: -1}, "PollInterval -1ns: want a positive duration"},
 		"middleware":    {bus.Config{DB: db, Middleware: []message.HandlerMiddleware{nil}}, "Middleware[0] is nil"},
 		"schema":        {bus.Config{DB: db, Schema: `x"; DROP`}, "lower-case letters, digits and underscores"},
-		"not migrated":  {bus.Config{DB: db, SkipMigrations: true}, "has no Reprise tables and this program needs version 4: call migrations.Up"},
+		"not migrated":  {bus.Config{DB: db, SkipMigrations: true}, "has no Reprise tables and this program needs version 5: call migrations.Up"},
 	} {
 		_, err := bus.New(t.Context(), wrong.config)
 		require.ErrorContains(t, err, wrong.want, name)

@@ -38,7 +38,7 @@ func TestARollingUpgrade(t *testing.T) {
 	current := buildWorker(t, programs, "current", "", "./testdata/worker")
 	for _, version := range besides {
 		name := fmt.Sprintf("v%d", version)
-		old := buildWorker(t, programs, name, unpackVersion(t, name), "./worker")
+		old := buildWorker(t, programs, name, unpackVersion(t, version), "./worker")
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			testdb.Each(t, func(t *testing.T, url string) {
@@ -341,17 +341,21 @@ func (w *worker) leave() {
 	require.NoError(w.t, w.cmd.Wait(), w.stderr.String())
 }
 
-// unpackVersion unpacks the source of a version, testdata/NAME.zip, with the
+// unpackVersion unpacks the source of a version, testdata/vN.zip, with the
 // worker of this one, and returns the directory. It takes this module's go.mod:
 // what that names is in the module cache already.
-func unpackVersion(t *testing.T, name string) string {
+func unpackVersion(t *testing.T, version int) string {
 	t.Helper()
 	dir := t.TempDir()
-	archive, err := zip.OpenReader(filepath.Join("testdata", name+".zip"))
+	pause := "pause.go"
+	if version <= 3 { // without the requester
+		pause = "pause_v3.txt"
+	}
+	archive, err := zip.OpenReader(filepath.Join("testdata", fmt.Sprintf("v%d.zip", version)))
 	require.NoError(t, err)
 	defer archive.Close()
 	require.NoError(t, os.CopyFS(dir, archive))
-	for from, to := range map[string]string{"../go.mod": "go.mod", "../go.sum": "go.sum", "testdata/worker/main.go": "worker/main.go", "testdata/worker/pause_v3.txt": "worker/pause.go"} {
+	for from, to := range map[string]string{"../go.mod": "go.mod", "../go.sum": "go.sum", "testdata/worker/main.go": "worker/main.go", "testdata/worker/" + pause: "worker/pause.go"} {
 		text, err := os.ReadFile(from)
 		require.NoError(t, err)
 		require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, to)), 0o700))
