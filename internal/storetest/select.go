@@ -110,7 +110,7 @@ func selecting(promise promise) {
 		db.publish(event("wanted"))
 		db.exec(`
 			INSERT INTO reprise.handler_runs (event_id, topic, handler, due_at)
-			WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20500)
+			WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10500)
 			SELECT 'event ' || n.i, e.topic, 'mail', e.published_at FROM n, reprise.events e`)
 		f := store.Filter{Handler: "rare", Limit: 5}
 		page, err := db.Page(ctx, f)
