@@ -11,10 +11,10 @@ PARALLEL = 4
 # driver around it is looked at.
 RACE = -race -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/libc=-race=false
 # What talks to Postgres is tested on a foreign server, too: one that says
-# everything in German, and whose defaults are not those of most. The command line and the
-# examples use what these packages test.
+# everything in German, and whose defaults are not those of most. The command line, the
+# middleware and the examples use what these packages test.
 FOREIGN = -c lc_messages=de_DE.UTF-8 -c default_transaction_isolation=serializable -c timezone=Asia/Kolkata -c "DateStyle=German, DMY"
-FOREIGN_ARGS = . ./bus ./middleware ./migrations ./pubsub ./replay ./store
+FOREIGN_ARGS = . ./bus ./migrations ./pubsub ./replay ./store
 # What the server's language and defaults have no part in, such as SQLite; what loses or
 # delays the answer to a statement that is committed by itself, which there it is not; and
 # two SQLSTATEs of triggers that only the word for ERROR tells from the end of a connection.
