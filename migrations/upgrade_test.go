@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -42,6 +43,9 @@ func TestARollingUpgrade(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			testdb.Each(t, func(t *testing.T, url string) {
+				if kindOf(url) == dialect.SQLite && version < slices.Max(besides) {
+					return // one file on one machine is upgraded from the version before
+				}
 				r := &rolling{t: t, url: url, kind: kindOf(url), dir: t.TempDir(), db: testdb.Open(t, url), said: map[string]int{}}
 				r.upgrade(version, old, current)
 			})
