@@ -1,8 +1,9 @@
 package queue
 
-// claimPostgres leases due runs on PostgreSQL and returns them with their events, ordered by id.
-// $1, $2, $3: topics, handlers and numbers of runs wanted, as arrays of one length;
-// $4: the instance; $5: its claims so far; $6: the runs that it holds.
+// claimPostgres leases due runs and returns them with their events, ordered by id.
+//
+// Arrays of one length: $1 topics, $2 handlers and $3 numbers of runs wanted. $4 instance,
+// $5 its claims as far as it knows, $6 the runs that it holds.
 //
 // The planner does not know w.n. It estimates LIMIT w.n as a tenth of all due runs, and
 // above jit_above_cost the server compiles each claim: 20 ms instead of 0.7 ms for 16 of a
@@ -12,9 +13,9 @@ package queue
 // would plan each claim again, which takes as long as the claim.
 //
 // The instance's row is locked, so that nobody forgets the instance before the leases are
-// committed. A timestamp takes a microsecond to write as text, for each run. Therefore
-// started_at, which is the same for all runs, stands in the first row only, and the event's
-// published_at is read from the run, which has a copy.
+// committed. No time is written twice: started_at, which is the same for all runs, stands
+// in the first row only, and the event's published_at is read from the run, which has a
+// copy.
 const claimPostgres = `
 		WITH due AS (
 			SELECT d.id
@@ -41,7 +42,7 @@ const claimPostgres = `
 			RETURNING r.id, r.event_id, r.topic, r.handler, r.attempt, r.tries, r.cycle, r.published_at, r.replay_id, r.error_kind, r.error, r.fingerprint
 		)
 		SELECT l.id, l.event_id, l.topic, l.handler, l.attempt, l.tries, l.cycle, l.published_at,
-		       CASE WHEN l.id = (SELECT min(id) FROM due) THEN now() END,
+		       CASE WHEN l.id = (SELECT min(id) FROM leased) THEN now() END,
 		       coalesce(l.replay_id, 0), coalesce(l.error_kind, ''), coalesce(l.error, ''), coalesce(l.fingerprint, ''),
 		       e.id IS NULL, coalesce(e.key, ''), e.payload, e.payload_bytes, e.metadata, coalesce(e.source, '')
 		FROM leased l LEFT JOIN LATERAL (
